@@ -1,0 +1,210 @@
+"""What a run leaves on disk: tables and headline numbers, saved whole or not at all."""
+
+import contextlib
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mech_arith.errors import UserError
+
+SUMMARY = "summary.json"
+"""Written last: where it is, the run is whole."""
+
+CONFIG = "config.yaml"
+"""The resolved configuration."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A saved run, as read back."""
+
+    directory: Path
+
+    tables: dict[str, pd.DataFrame]
+    """The run's tables by name ('correlations', 'effects', ...)."""
+
+    summary: dict[str, Any]
+    """Headline numbers; a number that could not be had is None."""
+
+    config_yaml: str
+    """The resolved configuration, as YAML text."""
+
+
+def save_run(
+    directory: Path,
+    *,
+    tables: Mapping[str, pd.DataFrame],
+    summary: Mapping[str, Any],
+    config_yaml: str,
+) -> None:
+    """Save a run into `directory`, which is made if it is not there.
+
+    Everything is first written under temporary names, so a full disk or a kill leaves an earlier
+    run in the directory as it was. Only then are the files renamed, the summary last. The summary
+    file also counts the rows of each table (`tables`), so that a table left by an earlier run in
+    the same directory is never taken for one of this run.
+
+    Raises:
+        UserError: the directory cannot be written.
+        ValueError: a table's name is no plain file name, or the summary holds something that is
+            neither text, number, list nor mapping.
+    """
+    for name in tables:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise ValueError(
+                f"expected a table name of letters, digits, '-' and '_', got {name!r}; rename it"
+            )
+    if "tables" in summary:
+        raise ValueError(
+            "expected a summary without the key 'tables', which save_run writes; rename the key"
+        )
+    counted = {**summary, "tables": {name: len(table) for name, table in tables.items()}}
+    text = json.dumps(plain(counted), sort_keys=True, indent=2, allow_nan=False) + "\n"
+
+    writers: dict[str, Callable[[Path], object]] = {}
+    for name, table in tables.items():
+        writers[f"{name}.parquet"] = _parquet_writer(table)
+    writers[CONFIG] = _text_writer(config_yaml)
+    writers[SUMMARY] = _text_writer(text)
+
+    check_writable(directory)
+    with _temporary_names(directory, list(writers)) as temporary:
+        for name, write in writers.items():
+            write(temporary[name])
+            _flush_to_disk(temporary[name])
+        # From here to the last rename the directory holds no whole run, and says so.
+        (directory / SUMMARY).unlink(missing_ok=True)
+        for name in writers:
+            os.replace(temporary[name], directory / name)
+
+
+def load_run(directory: Path) -> RunResult:
+    """Read a saved run back.
+
+    Raises:
+        UserError: there is no whole run in `directory`, or one of its files is damaged.
+    """
+    path = directory / SUMMARY
+    if not path.is_file():
+        raise UserError(f"expected a finished run in {directory}, found no {SUMMARY}; run it again")
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        rows = summary.pop("tables")
+        config_yaml = (directory / CONFIG).read_text(encoding="utf-8")
+        tables = {name: pd.read_parquet(directory / f"{name}.parquet") for name in rows}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"expected a readable run in {directory}, got {type(error).__name__}: {reason}; "
+            "run it again"
+        ) from error
+    for name, table in tables.items():
+        if len(table) != rows[name]:
+            raise UserError(
+                f"expected {rows[name]} rows in {directory / name}.parquet, got {len(table)}; "
+                "run it again"
+            )
+    return RunResult(directory=directory, tables=tables, summary=summary, config_yaml=config_yaml)
+
+
+def find_runs(directory: Path) -> list[Path]:
+    """Directories of all whole runs in and under `directory`, in natural order (2 before 10).
+
+    Hidden directories and links are passed over.
+
+    Raises:
+        UserError: `directory` is not there.
+    """
+    if not directory.is_dir():
+        raise UserError(
+            f"expected a directory of runs, got {str(directory)!r}; give one that exists"
+        )
+    found = []
+    for parent, children, files in os.walk(directory):
+        children[:] = [child for child in children if not child.startswith(".")]
+        if SUMMARY in files:
+            found.append(Path(parent))
+    return sorted(found, key=lambda path: _natural(str(path.relative_to(directory))))
+
+
+def check_writable(directory: Path) -> None:
+    """Make `directory` if need be and try to write in it, before any work is done.
+
+    Raises:
+        UserError: it is not a directory, or nothing can be written in it.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with _temporary_names(directory, ["writable"]) as temporary:
+            temporary["writable"].write_bytes(b"")
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError(
+            f"expected an output directory that can be written, got {str(directory)!r} ({reason}); "
+            "choose another with hydra.run.dir or hydra.sweep.dir"
+        ) from error
+
+
+def plain(value: Any) -> Any:
+    """`value` as what JSON knows: numpy scalars unwrapped, tuples as lists, NaN and infinity None.
+
+    Raises:
+        ValueError: something in it has no plain form.
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(entry) for entry in value]
+    if isinstance(value, Path):
+        return str(value)
+    raise ValueError(
+        f"expected text, numbers, lists and mappings in a summary, got {type(value).__name__}; "
+        "convert it first"
+    )
+
+
+def _parquet_writer(table: pd.DataFrame) -> Callable[[Path], object]:
+    return lambda path: table.to_parquet(path, index=False)
+
+
+def _text_writer(text: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _temporary_names(directory: Path, names: list[str]) -> Iterator[dict[str, Path]]:
+    """A temporary path per name, in `directory` itself so that renaming is atomic; none is left."""
+    paths = {name: directory / f".{name}.{os.getpid()}.tmp" for name in names}
+    try:
+        yield paths
+    finally:
+        for path in paths.values():
+            # An error on the way in must not be hidden by one from tidying up.
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _flush_to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Sort key by which numbers inside text count as numbers."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
