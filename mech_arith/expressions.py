@@ -6,9 +6,10 @@ the nodes of this grammar are taken over. Nothing is ever compiled or executed.
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -179,24 +180,21 @@ class Expression:
         """
         self._present(texts)
         nodes = list(_walk(self.tree))
-        leaves = sorted({node.span: texts[node.name] for node in nodes if node.is_operand}.items())
-        pieces, shifts, at, shift = [], {}, 0, 0
-        for (start, end), text in leaves:
-            pieces += [self.source[at:start], text]
-            shift += len(text) - (end - start)
-            shifts[end] = shift
+        leaves = sorted((node.span, texts[node.name]) for node in nodes if node.is_operand)
+        pieces, at = [], 0
+        for (start, end), written in leaves:
+            pieces += [self.source[at:start], written]
             at = end
-        pieces.append(self.source[at:])
+        text = "".join([*pieces, self.source[at:]])
+        growth = [(end, len(written) - 1) for (_, end), written in leaves]
 
-        moved = [0] * (len(self.source) + 1)
-        for place in range(len(moved)):
-            moved[place] = shifts.get(place, moved[place - 1] if place else 0)
+        def moved(place: int) -> int:
+            return place + sum(more for end, more in growth if end <= place)
+
         spans: dict[str, list[tuple[int, int]]] = {name: [] for name in self.values}
         for node in nodes:
             if node.name in spans:
-                start, end = node.span
-                spans[node.name].append((start + moved[start], end + moved[end]))
-        text = "".join(pieces)
+                spans[node.name].append((moved(node.span[0]), moved(node.span[1])))
         spans[self.answer] = [(0, len(text))]
         return Rendered(text, {name: sorted(found) for name, found in spans.items()})
 
@@ -261,7 +259,7 @@ def parse(text: str) -> Expression:
     Raises:
         UserError: anything else, or a text, nesting, literal or number of operators over the caps.
     """
-    source, body = _read(text, "expression", conditions=False)
+    source, body = _read(text, "expression")
     tree = _arithmetic(body, source)
     operands = _operands(tree, "expression", source)
     inner = [node.name for node in _walk(tree) if node.arguments and _letters(node)]
@@ -275,7 +273,7 @@ def parse_constraint(text: str) -> Constraint:
     Raises:
         UserError: as `parse`, or the text is a number and not a condition.
     """
-    source, body = _read(text, "constraint", conditions=True)
+    source, body = _read(text, "constraint")
     tree = _condition(body, source)
     return Constraint(source, tree, _operands(tree, "constraint", source))
 
@@ -283,23 +281,32 @@ def parse_constraint(text: str) -> Constraint:
 # Reading
 
 
-def _read(text: str, kind: str, *, conditions: bool) -> tuple[str, ast.expr]:
-    """The text without spaces, and its syntax tree."""
-    if not isinstance(text, str):
-        raise UserError(f"expected the {kind} as text, got {text!r}; put it in quotes")
-    if len(text) > MAX_CHARACTERS:
-        raise UserError(
-            f"expected text of at most {MAX_CHARACTERS} characters for the {kind}, got "
-            f"{len(text)}; shorten it"
+@dataclass(frozen=True)
+class _Text:
+    """A text to be read, and how to refuse it."""
+
+    text: str
+    kind: str
+
+    @property
+    def holds_conditions(self) -> bool:
+        return self.kind == "constraint"
+
+    def refusal(self, expected: str, at: int, got: str) -> UserError:
+        place = f"at character {at + 1}" if at < len(self.text) else "at the end"
+        more = ", < <= > >= == !=, and, or, not" if self.holds_conditions else ""
+        return UserError(
+            f"{self.kind} {_shown(self.text)}: expected {expected} {place}, got {got}; allowed are "
+            f"letters a to z, whole numbers, + - * // %, max(x, y), min(x, y), parentheses{more}"
         )
-    source = _scan(text, kind, conditions=conditions)
-    try:
-        return source, ast.parse(source, mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        raise UserError(
-            f"{kind} {_shown(text)}: expected Python's order of operators, got {str(error)!r}; put "
-            "parentheses around its parts"
-        ) from None
+
+
+@dataclass(frozen=True)
+class _Token:
+    text: str
+    at: int
+    is_word: bool
+    is_operand: bool
 
 
 _TOKEN = re.compile(
@@ -308,81 +315,90 @@ _TOKEN = re.compile(
 )
 
 
-def _scan(text: str, kind: str, *, conditions: bool) -> str:
-    """Check the order of the tokens and the caps in linear time; return the text without spaces.
+def _read(text: str, kind: str) -> tuple[str, ast.expr]:
+    """The text without spaces, and its syntax tree.
 
-    Python's own parser is given only what passes, so it never meets deep or endless text.
+    Python's parser is given only what is small, shallow and in order, and so never refuses it.
     """
-    binary = (*_BINARY.values(), *((*_COMPARISONS, "and", "or") if conditions else ()))
-    prefixes = ("-", "not") if conditions else ("-",)
-    pieces: list[str] = []
-    open_: list[tuple[bool, int]] = []  # per parenthesis: is it a call's, prefixes before it
-    pending = depth = operations = at = 0
-    operand_next, call_next, word_before = True, False, False
-
-    def refuse(expected: str, got: str) -> UserError:
-        place = f"at character {at + 1}" if at < len(text) else "at the end"
-        return UserError(
-            f"{kind} {_shown(text)}: expected {expected} {place}, got {got}; "
-            "allowed are the letters a to z, whole numbers, + - * // %, max(..), min(..)"
-            + (", parentheses, < <= > >= == !=, and, or, not" if conditions else " and parentheses")
+    if not isinstance(text, str):
+        raise UserError(f"expected the {kind} as text, got {text!r}; put it in quotes")
+    if len(text) > MAX_CHARACTERS:
+        raise UserError(
+            f"expected text of at most {MAX_CHARACTERS} characters for the {kind}, got "
+            f"{len(text)}; shorten it"
         )
+    whole = _Text(text, kind)
+    tokens = list(_tokens(whole))
+    _check_order(tokens, whole)
+    pieces = [
+        " " + token.text if token.is_word and before.is_word else token.text
+        for before, token in pairwise([_Token("", 0, False, False), *tokens])
+    ]
+    source = "".join(pieces)
+    return source, ast.parse(source, mode="eval").body
 
-    while at < len(text):
-        match = _TOKEN.match(text, at)
+
+def _tokens(whole: _Text) -> Iterator[_Token]:
+    """Cut the text up; refuse characters, names and literals that the grammar has not."""
+    words = (*_CALLS, "and", "or", "not") if whole.holds_conditions else _CALLS
+    at = 0
+    while at < len(whole.text):
+        match = _TOKEN.match(whole.text, at)
         if match is None:
-            raise refuse("an operand" if operand_next else "an operator", repr(text[at]))
+            raise whole.refusal("an operand or operator", at, repr(whole.text[at]))
         token, group = match[0], match.lastgroup
-        if group == "space":
-            at = match.end()
-            continue
-        if call_next and token != "(":
-            raise refuse("'('", repr(token))
-        if operand_next and token in prefixes:
-            pending, depth, operations = pending + 1, depth + 1, operations + 1
-        elif operand_next and token == "(":
-            open_.append((call_next, pending))
-            pending, depth, call_next = 0, depth + 1, False
-        elif operand_next and token in _CALLS:
-            call_next, operations = True, operations + 1
-        elif operand_next and _is_operand(token, group, refuse):
-            depth, pending, operand_next = depth - pending, 0, False
-        elif not operand_next and token in binary:
+        if group == "symbol" and token in _COMPARISONS and not whole.holds_conditions:
+            raise whole.refusal("an arithmetic operator", at, repr(token))
+        if group == "number" and len(token) > MAX_LITERAL_DIGITS:
+            digits = f"{len(token)} digits"
+            raise whole.refusal(f"at most {MAX_LITERAL_DIGITS} digits", at, digits)
+        if group == "number" and token.startswith("0") and token != "0":
+            raise whole.refusal("a number without leading zeros", at, repr(token))
+        is_letter = len(token) == 1 and token.isalpha() and token.islower()
+        if group == "word" and token not in words and not is_letter:
+            raise whole.refusal("a single letter a to z", at, _shown(token))
+        if group != "space":
+            yield _Token(token, at, group in ("word", "number"), group == "number" or is_letter)
+        at = match.end()
+
+
+def _check_order(tokens: Sequence[_Token], whole: _Text) -> None:
+    """Refuse tokens that are out of order, nested too deeply or too many, in linear time."""
+    binary = {*_BINARY.values(), *_COMPARISONS, "and", "or"}
+    before_not = ("", "(", "and", "or", "not")
+    open_: list[tuple[bool, int]] = []  # per parenthesis: is it a call's, prefixes before it
+    prefixes = depth = operations = 0
+    operand_next, before = True, ""
+    for token in tokens:
+        text = token.text
+        if before in _CALLS and text != "(":
+            raise whole.refusal("'('", token.at, repr(text))
+        if operand_next and (text == "-" or (text == "not" and before in before_not)):
+            prefixes, depth, operations = prefixes + 1, depth + 1, operations + 1
+        elif operand_next and text == "(":
+            open_.append((before in _CALLS, prefixes))
+            prefixes, depth = 0, depth + 1
+        elif operand_next and text in _CALLS:
+            operations += 1
+        elif operand_next and token.is_operand:
+            prefixes, depth, operand_next = 0, depth - prefixes, False
+        elif not operand_next and text in binary:
             operand_next, operations = True, operations + 1
-        elif not operand_next and token == "," and open_ and open_[-1][0]:
+        elif not operand_next and text == "," and open_ and open_[-1][0]:
             operand_next = True
-        elif not operand_next and token == ")" and open_:
+        elif not operand_next and text == ")" and open_:
             depth -= 1 + open_.pop()[1]
         else:
-            raise refuse("an operand" if operand_next else "an operator", repr(token))
+            expected = "an operand" if operand_next else "an operator"
+            raise whole.refusal(expected, token.at, repr(text))
         if depth > MAX_NESTING:
-            raise refuse(f"at most {MAX_NESTING} levels of nesting", "one more")
+            raise whole.refusal(f"at most {MAX_NESTING} levels of nesting", token.at, "one more")
         if operations > MAX_OPERATIONS:
-            raise refuse(f"at most {MAX_OPERATIONS} operators", "one more")
-        word = group in ("word", "number")
-        pieces += [" ", token] if word and word_before else [token]
-        word_before = word
-        at = match.end()
-    if operand_next:
-        raise refuse("'('" if call_next else "an operand", "nothing")
-    if open_:
-        raise refuse("')'", "nothing")
-    return "".join(pieces)
-
-
-def _is_operand(token: str, group: str | None, refuse: Callable[[str, str], UserError]) -> bool:
-    """Whether a token is a letter or a literal; names and numbers that are neither are refused."""
-    if group == "number":
-        if len(token) > MAX_LITERAL_DIGITS:
-            raise refuse(f"a number of at most {MAX_LITERAL_DIGITS} digits", f"{len(token)} digits")
-        if token != "0" and token.startswith("0"):
-            raise refuse("a number without leading zeros", repr(token))
-        return True
-    if group == "word" and token not in ("and", "or", "not"):
-        if len(token) > 1 or not ("a" <= token <= "z"):
-            raise refuse("a single letter a to z", _shown(token))
-        return True
-    return False
+            raise whole.refusal(f"at most {MAX_OPERATIONS} operators", token.at, "one more")
+        before = text
+    if operand_next or open_:
+        expected = "')'" if not operand_next else "'('" if before in _CALLS else "an operand"
+        raise whole.refusal(expected, len(whole.text), "nothing")
 
 
 def _shown(text: str) -> str:
@@ -437,7 +453,7 @@ def _condition(node: ast.expr, source: str) -> Node:
             symbols = [_COMPARE[type(operator)] for operator in operators]
             pairs = [
                 Node(symbol, (first, second), f"{first.name}{symbol}{second.name}", span)
-                for first, symbol, second in zip(terms, symbols, terms[1:], strict=False)
+                for (first, second), symbol in zip(pairwise(terms), symbols, strict=True)
             ]
             return pairs[0] if len(pairs) == 1 else _joined("and", tuple(pairs), span)
         case ast.BoolOp(op=operator, values=given):
@@ -586,7 +602,7 @@ def _interval(node: Node, arguments: list[Interval]) -> Interval:
         case "//":
             # Monotone in either argument on each side of 0, so the corners of both sides suffice.
             low, high = arguments[1]
-            divisors = [y for y in (low, high, -1, 1) if y and low <= y <= high] or [1]
+            divisors = [y for y in (low, high, -1, 1) if y and low <= y <= high]
             corners = [x // y for x in arguments[0] for y in divisors]
             if low <= 0 <= high:
                 corners += arguments[0]  # a divisor of 0 counts as 1 until its row is refused

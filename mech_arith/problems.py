@@ -21,7 +21,7 @@ DRAWS_PER_PROBLEM = 16
 _CHUNK = 2**16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ProblemSet:
     """n problems of one template."""
 
@@ -116,7 +116,7 @@ def split(problems: ProblemSet, *, fit_share: float, seed: int) -> tuple[Problem
     Raises:
         UserError: `fit_share` is not between 0 and 1, or leaves a split empty.
     """
-    if isinstance(fit_share, bool) or not 0 < fit_share < 1:
+    if not isinstance(fit_share, float) or not 0 < fit_share < 1:
         raise UserError(
             f"expected problems.fit_share between 0 and 1, got {fit_share!r}; use for example 0.5"
         )
@@ -212,7 +212,7 @@ class _Space:
 
 
 def _enumerate(space: _Space, n: int, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """n of all allowed combinations."""
+    """Choose n of all allowed combinations."""
     chunks = [
         np.arange(start, min(start + _CHUNK, space.size), dtype=np.int64)
         for start in range(0, space.size, _CHUNK)
@@ -228,7 +228,7 @@ def _enumerate(space: _Space, n: int, random: np.random.Generator) -> dict[str, 
 
 
 def _reject(space: _Space, n: int, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """n allowed combinations, drawn until there are enough or the draws are used up."""
+    """Draw allowed combinations until there are n or the draws are used up."""
     limit = MIN_DRAWS + DRAWS_PER_PROBLEM * n
     found = {name: np.empty(0, dtype=np.int64) for name in space.ranges}
     count = drawn = 0
