@@ -31,16 +31,18 @@ sweep: $(STAMP)  ## run the default sweep on the shipped solvers (ARGS=... adds 
 test: $(STAMP)  ## run the tests (ARGS=... goes to pytest)
 	$(PY) -m pytest $(ARGS)
 
-lint: $(STAMP)  ## ruff
+lint: $(STAMP)  ## ruff: rules and format
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 
 types: $(STAMP)  ## pyright
 	$(PY) -m pyright
 
 check: lint types test  ## lint, types and tests: what .ci/run runs
 
-format: $(STAMP)  ## let ruff order imports and mend what it can
-	$(PY) -m ruff check --fix .
+format: $(STAMP)  ## let ruff mend what it can
+	$(PY) -m ruff check --fix-only .
+	$(PY) -m ruff format .
 
 wheel: $(STAMP)  ## build the wheel into dist/
 	$(PY) -m build --wheel --no-isolation

@@ -1,0 +1,43 @@
+"""What all tests share: an environment that does not depend on the user's machine."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+# Before anything imports these libraries, which read their variables once.
+os.environ.update(
+    HF_HUB_OFFLINE="1",  # a test that reaches for the hub fails at once
+    MPLBACKEND="Agg",
+    WANDB_SILENT="true",
+    TOKENIZERS_PARALLELISM="false",
+)
+for _name in [name for name in os.environ if name.startswith("WANDB_") and name != "WANDB_SILENT"]:
+    del os.environ[_name]  # the user's account, project or mode
+
+# No deadline: the first call of a torch function may take seconds on a busy machine. Derandomised:
+# a run of the suite is reproducible, and a new example is found on purpose and not by chance.
+settings.register_profile("mech_arith", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("mech_arith")
+
+
+@pytest.fixture(autouse=True)
+def _private_wandb_directories(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keep W&B out of the home directory and of the checkout."""
+    directory = tmp_path_factory.getbasetemp() / "wandb"
+    for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(directory))
+
+
+@pytest.fixture(autouse=True)
+def _fresh_hydra() -> Iterator[None]:
+    """Hydra keeps one global state per process: leave none behind."""
+    yield
+    import sys
+
+    module = sys.modules.get("hydra.core.global_hydra")
+    if module is not None:
+        module.GlobalHydra.instance().clear()

@@ -1,0 +1,238 @@
+"""The walls of the package: imports point left, and each library stays in its room."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "mech_arith"
+
+ROOMS = (
+    # What every room may use.
+    "__init__", "errors", "paths", "progress",
+    # The way of the data. A module imports only from rooms to its left; the modules of `solvers`
+    # may import each other, but not in a circle.
+    "config", "expressions", "templates", "problems", "solvers", "sites", "activations",
+    "directions", "tracing", "edits", "engine", "metrics", "statistics", "artifacts", "results",
+    "tracking", "figures", "report", "__main__",
+)  # fmt: skip
+
+ENTRYPOINTS = {"__main__", "solvers.training"}
+ALLOWED_IN = {
+    "hydra": {"config", *ENTRYPOINTS},
+    "omegaconf": {"config", *ENTRYPOINTS},
+    "submitit": {"__main__"},
+    "wandb": {"tracking"},
+    "transformers": {"solvers"},
+    "tokenizers": {"solvers"},
+    "huggingface_hub": {"solvers"},
+    "transformer_lens": {"solvers"},
+    "matplotlib": {"figures"},
+}
+"""Library -> the only rooms or modules that may import it. The numerical modules are in none."""
+
+FORBIDDEN_LIBRARIES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+FORBIDDEN_CALLS = {"eval", "exec", "__import__"}
+FORBIDDEN_ATTRIBUTES = {"torch.load", "torch.save"}
+FORBIDDEN_METHODS = {"to_pickle", "read_pickle"}
+FORBIDDEN_OPTIONS = {"allow_pickle", "trust_remote_code"}
+HEAVY = {"torch", "transformers", "transformer_lens", "sklearn", "pandas", "wandb", "matplotlib"}
+
+
+@dataclass(frozen=True)
+class Module:
+    """One source file, by its name without the leading `mech_arith.`."""
+
+    name: str
+    path: Path
+
+    @property
+    def room(self) -> str:
+        return self.name.split(".")[0]
+
+    @property
+    def tree(self) -> ast.Module:
+        return _parsed(self.path)
+
+    def is_in(self, places: set[str]) -> bool:
+        return self.name in places or self.room in places
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def _modules() -> list[Module]:
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = list(path.relative_to(PACKAGE).with_suffix("").parts)
+        if parts[-1] == "__init__" and len(parts) > 1:
+            parts.pop()
+        found.append(Module(".".join(parts), path))
+    return found
+
+
+MODULES = _modules()
+NAMES = {module.name for module in MODULES}
+each_module = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
+
+
+def _imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Dotted names that a module imports, wherever it does so, and the line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: write the whole name, no relative import"
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def _own_imports(tree: ast.Module) -> set[tuple[str, int]]:
+    """The modules of this package among them, by their names in `NAMES`."""
+    found = set()
+    for name, line in _imported(tree):
+        library, _, rest = name.partition(".")
+        if library == "mech_arith":
+            while rest and rest not in NAMES:  # the tail may be a function or class
+                rest = rest.rpartition(".")[0]
+            found.add((rest or "__init__", line))
+    return found
+
+
+def _misplaced(module: Module) -> list[str]:
+    """Imports of `module` that do not point left."""
+    wrong = []
+    for name, line in sorted(_own_imports(module.tree)):
+        room = name.split(".")[0]
+        if room != module.room and ROOMS.index(room) > ROOMS.index(module.room):
+            wrong.append(f"{module.path.name}:{line}: {module.room} stands left of {room}")
+    return wrong
+
+
+def _outside(module: Module) -> list[str]:
+    """Imports of libraries that `module` must not know."""
+    wrong = []
+    for name, line in _imported(module.tree):
+        places = ALLOWED_IN.get(name.split(".")[0])
+        if places is not None and not module.is_in(places):
+            wrong.append(f"{module.path.name}:{line}: imports {name}, only {sorted(places)} may")
+    return wrong
+
+
+def _dangerous(tree: ast.Module) -> list[str]:
+    """Code from strings, pickled data, remote code, and annotations that are not executed."""
+    wrong = []
+    for name, line in _imported(tree):
+        if name.split(".")[0] in FORBIDDEN_LIBRARIES:
+            wrong.append(f"line {line}: imports {name}")
+        if name == "__future__.annotations":
+            wrong.append(f"line {line}: {name} defeats the shape checks")
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id=name)) if name in FORBIDDEN_CALLS:
+                wrong.append(f"line {node.lineno}: calls {name}")
+            case ast.Attribute(attr=method) if (
+                method in FORBIDDEN_METHODS or ast.unparse(node) in FORBIDDEN_ATTRIBUTES
+            ):
+                wrong.append(f"line {node.lineno}: {ast.unparse(node)} pickles")
+            case ast.keyword(arg=option) if option in FORBIDDEN_OPTIONS:
+                wrong.append(f"line {node.value.lineno}: sets {option}")
+    return wrong
+
+
+def test_there_are_modules() -> None:
+    assert {"errors", "expressions"} <= NAMES
+
+
+@each_module
+def test_every_module_has_its_room(module: Module) -> None:
+    assert module.room in ROOMS, f"say in ROOMS where {module.name} stands in the way of the data"
+
+
+@each_module
+def test_imports_point_left(module: Module) -> None:
+    assert not _misplaced(module)
+
+
+def test_no_circles() -> None:
+    graph = {
+        module.name: {name for name, _ in _own_imports(module.tree)} - {module.name}
+        for module in MODULES
+    }
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+@each_module
+def test_libraries_stay_in_their_rooms(module: Module) -> None:
+    assert not _outside(module)
+
+
+@each_module
+def test_no_eval_no_pickle_no_deferred_annotations(module: Module) -> None:
+    assert not _dangerous(module.tree)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("from __future__ import annotations", "defeats the shape checks"),
+        ("import pickle", "imports pickle"),
+        ("def f():\n    from joblib import dump", "imports joblib.dump"),
+        ("eval('1')", "calls eval"),
+        ("torch.load('x')", "torch.load pickles"),
+        ("table.to_pickle('x')", "table.to_pickle pickles"),
+        ("np.load('x', allow_pickle=True)", "sets allow_pickle"),
+    ],
+)
+def test_the_guard_sees_what_it_guards_against(source: str, said: str) -> None:
+    assert said in " ".join(_dangerous(ast.parse(source)))
+
+
+def test_the_guard_lets_a_model_switch_to_evaluation() -> None:
+    assert not _dangerous(ast.parse("model.eval()"))
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "left", "allowed"),
+    [
+        ("tracing", "from mech_arith.directions import PCAFitter", True, True),
+        ("tracing", "from mech_arith import engine", False, True),
+        ("directions", "def f():\n    import mech_arith.results", False, True),
+        ("directions", "from hydra import compose", True, False),
+        ("solvers.pretrained", "from transformers import AutoModel", True, True),
+        ("solvers.base", "import omegaconf", True, False),
+        ("solvers.training", "import omegaconf", True, True),
+    ],
+)
+def test_the_walls_stand(
+    name: str,
+    source: str,
+    left: bool,
+    allowed: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    present = NAMES | {"directions", "engine", "results"}
+    monkeypatch.setattr(sys.modules[__name__], "NAMES", present)
+    path = tmp_path / "planted.py"
+    path.write_text(source)
+    module = Module(name, path)
+    assert (not _misplaced(module), not _outside(module)) == (left, allowed)
+
+
+@pytest.mark.skipif("__main__" not in NAMES, reason="the entrypoint is not there yet")
+def test_the_entrypoint_imports_nothing_heavy() -> None:
+    """`--help` and `--cfg job` answer at once because the heavy libraries come later."""
+    code = "import sys, mech_arith.__main__; print(*sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not HEAVY & set(found.stdout.split())
