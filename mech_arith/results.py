@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -153,12 +154,27 @@ def check_writable(directory: Path) -> None:
         ) from error
 
 
+def per_value(effects: pd.DataFrame) -> pd.DataFrame:
+    """The effects, one row per value that a direction was chosen for, named in the column `value`.
+
+    A direction that was not chosen for any value (it was listed by its number) goes under the name
+    of its component. Controls go with the value of the direction that they are the control of.
+    """
+    names = [
+        chosen.split(" | ") if chosen else [f"component {component}"]
+        for chosen, component in zip(effects["chosen_for"], effects["component"], strict=True)
+    ]
+    return effects.assign(value=names).explode("value", ignore_index=True)
+
+
 def plain(value: Any) -> Any:
-    """`value` as what JSON knows: numpy scalars unwrapped, tuples as lists, NaN and infinity None.
+    """`value` as what JSON knows: plain numbers, lists, NaN and infinity as None, enums by name.
 
     Raises:
         ValueError: something in it has no plain form.
     """
+    if isinstance(value, Enum):
+        return value.name
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, np.generic):
