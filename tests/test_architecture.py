@@ -10,6 +10,9 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from jaxtyping import TypeCheckError
+
+from mech_arith.errors import unknown
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mech_arith"
@@ -226,6 +229,12 @@ def test_the_walls_stand(
     path.write_text(source)
     module = Module(name, path)
     assert (not _misplaced(module), not _outside(module)) == (left, allowed)
+
+
+def test_annotations_are_executed() -> None:
+    """Else every shape in the package would be a comment; see `addopts` in pyproject.toml."""
+    with pytest.raises(TypeCheckError):
+        unknown(3, "x", ["y"])  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.skipif("__main__" not in NAMES, reason="the entrypoint is not there yet")
