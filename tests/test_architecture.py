@@ -112,12 +112,12 @@ def _own_imports(tree: ast.Module) -> set[tuple[str, int]]:
 
 def _misplaced(module: Module) -> list[str]:
     """Imports of `module` that do not point left."""
-    wrong = []
-    for name, line in sorted(_own_imports(module.tree)):
-        room = name.split(".")[0]
-        if room != module.room and ROOMS.index(room) > ROOMS.index(module.room):
-            wrong.append(f"{module.path.name}:{line}: {module.room} stands left of {room}")
-    return wrong
+    left_of = set(ROOMS[: ROOMS.index(module.room)] if module.room in ROOMS else ROOMS)
+    return [
+        f"{module.path.name}:{line}: {name} does not stand left of {module.room}"
+        for name, line in sorted(_own_imports(module.tree))
+        if name.split(".")[0] not in left_of | {module.room}
+    ]
 
 
 def _outside(module: Module) -> list[str]:
