@@ -29,9 +29,8 @@ _INT64_MAX = 2**63 - 1
 _CALLS = ("max", "min")
 _DIVISIONS = ("//", "%")
 _COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
-_NEGATION = "negative"
 
-_PRECEDENCE = {"+": 1, "-": 1, "*": 2, "//": 2, "%": 2, _NEGATION: 3}
+_PRECEDENCE = {"+": 1, "-": 1, "*": 2, "//": 2, "%": 2, "negative": 3}
 _ATOM = 4
 
 _BINARY: dict[type[ast.operator], str] = {
@@ -56,7 +55,7 @@ _FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
     "*": np.multiply,
     "//": np.floor_divide,
     "%": np.remainder,
-    _NEGATION: np.negative,
+    "negative": np.negative,
     "max": lambda *arguments: reduce(np.maximum, arguments),
     "min": lambda *arguments: reduce(np.minimum, arguments),
     "<": np.less,
@@ -134,12 +133,14 @@ class Expression:
             UserError: an operand is missing or not int64 of the others' length, a divisor is 0, or
                 a value could leave the 64-bit integers.
         """
-        found = self._found({name: operands[name] for name in self._present(operands)})
+        self._require(operands)
+        found = self._found({name: operands[name] for name in self.operands})
         return {name: found[name] for name in self.values}
 
     def defined(self, operands: Mapping[str, IntArray]) -> BoolArray:
         """Rows in which no divisor is 0. Raises as `evaluate` does, but for the divisors."""
-        return _compute(self.tree, {name: operands[name] for name in self._present(operands)})[1]
+        self._require(operands)
+        return _compute(self.tree, {name: operands[name] for name in self.operands})[1]
 
     def bound(self, ranges: Mapping[str, Interval]) -> int:
         """The largest magnitude that any value can reach, by interval arithmetic.
@@ -147,7 +148,8 @@ class Expression:
         An upper bound: two occurrences of one operand are taken to vary apart. `ranges` are
         inclusive.
         """
-        intervals = _intervals(self.tree, {name: ranges[name] for name in self._present(ranges)})
+        self._require(ranges)
+        intervals = _intervals(self.tree, {name: ranges[name] for name in self.operands})
         return max(max(-intervals[name][0], intervals[name][1]) for name in self.values)
 
     def operands_of(self, value: str) -> tuple[str, ...]:
@@ -167,7 +169,8 @@ class Expression:
         """
         if value not in self.values:
             raise unknown(f"value of {self.answer!r}", value, self.values)
-        given = {name: operands[name] for name in self._present(operands)}
+        self._require(operands)
+        given = {name: operands[name] for name in self.operands}
         return self._found({**given, value: with_})[self.answer]
 
     def render(self, texts: Mapping[str, str]) -> Rendered:
@@ -178,7 +181,7 @@ class Expression:
         Raises:
             UserError: an operand has no text.
         """
-        self._present(texts)
+        self._require(texts)
         nodes = list(_walk(self.tree))
         leaves = sorted((node.span, texts[node.name]) for node in nodes if node.is_operand)
         pieces, at = [], 0
@@ -198,15 +201,13 @@ class Expression:
         spans[self.answer] = [(0, len(text))]
         return Rendered(text, {name: sorted(found) for name, found in spans.items()})
 
-    def _present(self, given: Mapping[str, object]) -> tuple[str, ...]:
-        """The operands, all of which `given` must have."""
+    def _require(self, given: Mapping[str, object]) -> None:
         missing = [name for name in self.operands if name not in given]
         if missing:
             raise UserError(
                 f"expected operands {', '.join(self.operands)} for {self.answer!r}, got "
                 f"{', '.join(map(str, given)) or 'none'}; add {', '.join(missing)}"
             )
-        return self.operands
 
     def _found(self, given: Mapping[str, IntArray]) -> dict[str, np.ndarray]:
         """`_compute`, refusing zero divisors."""
@@ -320,8 +321,6 @@ def _read(text: str, kind: str) -> tuple[str, ast.expr]:
 
     Python's parser is given only what is small, shallow and in order, and so never refuses it.
     """
-    if not isinstance(text, str):
-        raise UserError(f"expected the {kind} as text, got {text!r}; put it in quotes")
     if len(text) > MAX_CHARACTERS:
         raise UserError(
             f"expected text of at most {MAX_CHARACTERS} characters for the {kind}, got "
@@ -419,8 +418,8 @@ def _arithmetic(node: ast.expr, source: str) -> Node:
             return Node(str(number), (), str(number), span)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             argument = _arithmetic(operand, source)
-            name = "-" + _wrapped(argument, _PRECEDENCE[_NEGATION])
-            return Node(_NEGATION, (argument,), name, span)
+            name = "-" + _wrapped(argument, _PRECEDENCE["negative"])
+            return Node("negative", (argument,), name, span)
         case ast.BinOp(left=left, op=operator, right=right) if type(operator) in _BINARY:
             symbol = _BINARY[type(operator)]
             first, second = _arithmetic(left, source), _arithmetic(right, source)
