@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
-from typing import Generic, Self, TypeVar, overload
+from typing import Generic, TypeVar, overload
 
 from tqdm import tqdm
 
@@ -40,7 +40,7 @@ class Progress(Generic[T]):
         self._start = 0.0
         self._next_line = 0.0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress[T]":
         self._open = True
         self._done = 0
         self._start = time.monotonic()

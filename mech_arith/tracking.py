@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import shutil
 import threading
 import time
@@ -11,16 +12,13 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from types import ModuleType, TracebackType
+from typing import Any
 
 import pandas as pd
 
 from mech_arith.errors import UserError, unknown
 from mech_arith.results import per_value, plain
-
-if TYPE_CHECKING:
-    import wandb
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +57,10 @@ class TrackingSettings:
 
     tags: tuple[str, ...] = ()
 
-    init_timeout_s: float = 20.0
+    init_timeout_s: float | int = 20.0
     """Seconds until a run without a server goes on offline, at most; from 12 upwards."""
 
-    finish_timeout_s: float = 30.0
+    finish_timeout_s: float | int = 30.0
     """Seconds that the last upload may take; what is left by then stays on disk."""
 
     def __post_init__(self) -> None:
@@ -89,11 +87,11 @@ class Run:
     With mode 'disabled' every method does nothing, and wandb is not even imported.
     """
 
-    def __init__(self, run: "wandb.Run | None") -> None:
-        self._run = run
+    def __init__(self, run: Any) -> None:
+        self._run = run  # a wandb.Run or None; its type would have to import wandb
 
     @classmethod
-    def start(cls, settings: TrackingSettings, config: Mapping[str, Any]) -> Self:
+    def start(cls, settings: TrackingSettings, config: Mapping[str, Any]) -> "Run":
         """Begin a run with `config` as its configuration.
 
         Mode 'online' without a server, or without an API key, goes on offline and says so in one
@@ -106,13 +104,19 @@ class Run:
             return cls(None)
         # wandb would silently use the system's temporary folder if this one were missing.
         settings.directory.mkdir(parents=True, exist_ok=True)
-        run = None
+        reason = ""
         if settings.mode == "online":
             run, reason = _start_online(settings, config)
-            if run is None:
-                logger.warning("W&B: %s; this run goes on offline, nothing is lost", reason)
-        if run is None:
-            run = _init(settings, config, mode="offline", init_timeout=settings.init_timeout_s)
+            if run is not None:
+                logger.info("W&B: %s", run.url)
+                return cls(run)
+        run = _init(settings, config, mode="offline", init_timeout=settings.init_timeout_s)
+        if reason:
+            logger.warning(
+                "W&B: %s; this run is kept offline, upload it later with `wandb sync %s`",
+                reason,
+                run.settings.sync_dir,
+            )
         return cls(run)
 
     @property
@@ -139,8 +143,7 @@ class Run:
         """Log a table whole, under `name`."""
         if self._run is None:
             return
-        import wandb
-
+        wandb = _wandb()
         rows: list[Any] = [
             [plain(entry) for entry in row] for row in table.itertuples(index=False, name=None)
         ]
@@ -157,8 +160,7 @@ class Run:
         """
         if self._run is None or not images:
             return
-        import wandb
-
+        wandb = _wandb()
         for path in images.values():
             if not path.is_file():
                 raise FileNotFoundError(f"expected an image at {path}, found none; save it first")
@@ -192,7 +194,7 @@ class Run:
                 directory,
             )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Run":
         return self
 
     def __exit__(
@@ -251,14 +253,22 @@ def _leaves(name: str, entry: Any) -> Iterator[tuple[str, float | int | str | bo
         yield name, entry
 
 
-def _start_online(
-    settings: TrackingSettings, config: Mapping[str, Any]
-) -> "tuple[wandb.Run | None, str]":
-    """A run on the server, or None and why there is none."""
+def _wandb() -> ModuleType:
+    """The module wandb, imported when it is first needed, and quiet."""
+    # wandb reports its own use to its server, even of offline runs, and waits for the answer when
+    # the program ends: on a machine without a network, half a minute of silence.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
+    wandb.setup(settings=wandb.Settings(silent=True))
+    return wandb
+
+
+def _start_online(settings: TrackingSettings, config: Mapping[str, Any]) -> tuple[Any, str]:
+    """A wandb.Run on the server, or None and why there is none."""
+    wandb = _wandb()
     begun = time.monotonic()
-    shared = wandb.setup(settings=wandb.Settings(mode="online", silent=True)).settings
+    shared = wandb.setup(settings=wandb.Settings(mode="online")).settings
     proxies = {"http": shared.http_proxy, "https": shared.https_proxy}
     reason = _unreachable(
         shared.base_url, proxies={kind: url for kind, url in proxies.items() if url}
@@ -291,12 +301,11 @@ def _init(
     mode: str,
     init_timeout: float,
     run_id: str | None = None,
-) -> "wandb.Run":
-    import wandb
-
-    wandb.setup(settings=wandb.Settings(silent=True))
+) -> Any:
+    """A new wandb.Run."""
+    wandb = _wandb()
     return wandb.init(
-        mode=mode,  # pyright: ignore[reportArgumentType]
+        mode=mode,
         # An id of our own: WANDB_RUN_ID in the environment would merge the jobs of a sweep.
         id=run_id or uuid.uuid4().hex[:8],
         project=settings.project,
@@ -357,8 +366,7 @@ def _unreachable(url: str, *, proxies: Mapping[str, str]) -> str | None:
 @contextlib.contextmanager
 def _room_for(rows: int) -> Iterator[None]:
     """Let a wandb table hold so many rows; past its limits it is cut without a word."""
-    import wandb
-
+    wandb = _wandb()
     limits = {name: getattr(wandb.Table, name) for name in ("MAX_ROWS", "MAX_ARTIFACT_ROWS")}
     try:
         for name, limit in limits.items():
@@ -374,6 +382,8 @@ def _short(text: str | None, longest: int) -> str | None:
 
 
 def _one_line(error: object) -> str:
-    """The first sentence of an error, on one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """The first line of an error."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    line = text.strip().partition("\n")[0]
+    # Some other server's page of HTML tells nothing.
+    return "not the answer of a W&B server" if line.startswith("<") else line
