@@ -133,13 +133,13 @@ class Expression:
             UserError: an operand is missing or not int64 of the others' length, a divisor is 0, or
                 a value could leave the 64-bit integers.
         """
-        self._require(operands)
+        self.require(operands)
         found = self._found({name: operands[name] for name in self.operands})
         return {name: found[name] for name in self.values}
 
     def defined(self, operands: Mapping[str, IntArray]) -> BoolArray:
         """Rows in which no divisor is 0. Raises as `evaluate` does, but for the divisors."""
-        self._require(operands)
+        self.require(operands)
         return _compute(self.tree, {name: operands[name] for name in self.operands})[1]
 
     def bound(self, ranges: Mapping[str, Interval]) -> int:
@@ -148,7 +148,7 @@ class Expression:
         An upper bound: two occurrences of one operand are taken to vary apart. `ranges` are
         inclusive.
         """
-        self._require(ranges)
+        self.require(ranges)
         intervals = _intervals(self.tree, {name: ranges[name] for name in self.operands})
         return max(max(-intervals[name][0], intervals[name][1]) for name in self.values)
 
@@ -169,7 +169,7 @@ class Expression:
         """
         if value not in self.values:
             raise unknown(f"value of {self.answer!r}", value, self.values)
-        self._require(operands)
+        self.require(operands)
         given = {name: operands[name] for name in self.operands}
         return self._found({**given, value: with_})[self.answer]
 
@@ -181,7 +181,7 @@ class Expression:
         Raises:
             UserError: an operand has no text.
         """
-        self._require(texts)
+        self.require(texts)
         nodes = list(_walk(self.tree))
         leaves = sorted((node.span, texts[node.name]) for node in nodes if node.is_operand)
         pieces, at = [], 0
@@ -201,7 +201,8 @@ class Expression:
         spans[self.answer] = [(0, len(text))]
         return Rendered(text, {name: sorted(found) for name, found in spans.items()})
 
-    def _require(self, given: Mapping[str, object]) -> None:
+    def require(self, given: Mapping[str, object]) -> None:
+        """Raise a UserError unless every operand is in `given`."""
         missing = [name for name in self.operands if name not in given]
         if missing:
             raise UserError(

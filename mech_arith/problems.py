@@ -14,7 +14,7 @@ from mech_arith.templates import Prompt, Template
 LARGEST_EXACT = 2**53
 """Above it float64, in which all statistics are kept, no longer has every whole number."""
 
-MAX_PROBLEMS = 10_000_000
+MAX_PROBLEMS = 1_000_000
 MAX_ENUMERATED = 2**20
 MIN_DRAWS = 2**22
 DRAWS_PER_PROBLEM = 16

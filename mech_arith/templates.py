@@ -129,8 +129,11 @@ def _check(template: Template) -> None:
     """Refuse a wording that is not plain words and plain placeholders."""
     operands = template.expression.operands
     where = f"wording of template {template.name!r}"
-    if not isinstance(template.wording, str) or len(template.wording) > MAX_WORDING:
-        raise UserError(f"{where}: expected text of at most {MAX_WORDING} characters; shorten it")
+    if len(template.wording) > MAX_WORDING:
+        raise UserError(
+            f"{where}: expected text of at most {MAX_WORDING} characters, got "
+            f"{len(template.wording)}; shorten it"
+        )
     allowed = (EXPRESSION, *operands)
     advice = (
         f"use {{{EXPRESSION}}} once, or every one of "
@@ -166,12 +169,7 @@ def _pieces(template: Template) -> list[tuple[str, str | None]]:
 def _digits(expression: Expression, operands: Mapping[str, int], width: int) -> dict[str, str]:
     if not 0 <= width <= MAX_WIDTH:
         raise UserError(f"expected a width of 0 to {MAX_WIDTH} digits, got {width}; change it")
-    missing = [name for name in expression.operands if name not in operands]
-    if missing:
-        raise UserError(
-            f"expected operands {', '.join(expression.operands)}, got "
-            f"{', '.join(operands) or 'none'}; add {', '.join(missing)}"
-        )
+    expression.require(operands)
     numbers = {name: index(operands[name]) for name in expression.operands}
     return {
         name: ("-" if number < 0 else "") + str(abs(number)).zfill(width)
