@@ -122,7 +122,7 @@ class _ArithmeticSolver(Solver):
             for start in positions:
                 for place in range(width):
                     labels[start + place] = f"{operand}·{10 ** (width - 1 - place)}"
-        rendered = expression.render({operand: "0" * width for operand in expression.operands})
+        rendered = expression.render(dict.fromkeys(expression.operands, "0" * width))
         offset = len(frame.before)
         offsets = [(0, 0)] * offset + [(i, i + 1) for i in range(len(text))]
         spans = spans_to_tokens(rendered.spans, offsets)
@@ -173,18 +173,14 @@ class ArithmeticDecoder(_ArithmeticSolver):
     def embed(self, tokens: Int64[Tensor, "n pos"]) -> Float[Tensor, "n pos d"]:
         return self._embed_from(tokens, 0)
 
-    def _embed_from(
-        self, tokens: Int64[Tensor, "n pos"], start: int
-    ) -> Float[Tensor, "n pos d"]:
+    def _embed_from(self, tokens: Int64[Tensor, "n pos"], start: int) -> Float[Tensor, "n pos d"]:
         positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
         return self.bridge.embed(tokens) + self.bridge.pos_embed(positions[None])
 
     def run_block(
         self, layer: int, resid_pre: Float[Tensor, "n pos d"], tap: Tap
     ) -> tuple[Float[Tensor, "n pos d"], KeysValues]:
-        return pre_norm_block(
-            self.bridge.blocks[layer], resid_pre, n_heads=self.n_heads, tap=tap
-        )
+        return pre_norm_block(self.bridge.blocks[layer], resid_pre, n_heads=self.n_heads, tap=tap)
 
     def read_answers(
         self, resid: Float[Tensor, "n pos d"], past: Sequence[KeysValues]

@@ -35,6 +35,27 @@ class CleanRun:
     past: tuple[KeysValues, ...]
     """Per layer, what written answer tokens attend to; empty for a solver that writes none."""
 
+    def take(self, n: int) -> "CleanRun":
+        """The first `n` problems."""
+        return CleanRun(
+            tuple(resid[:n] for resid in self.resid),
+            tuple(KeysValues(seen.keys[:n], seen.values[:n]) for seen in self.past),
+        )
+
+    @classmethod
+    def concatenate(cls, runs: Sequence["CleanRun"]) -> "CleanRun":
+        """Batches of problems, one after another."""
+        return cls(
+            tuple(torch.cat(parts) for parts in zip(*(run.resid for run in runs), strict=True)),
+            tuple(
+                KeysValues(
+                    torch.cat([part.keys for part in parts]),
+                    torch.cat([part.values for part in parts]),
+                )
+                for parts in zip(*(run.past for run in runs), strict=True)
+            ),
+        )
+
 
 class Solver(ABC):
     """A Transformer that answers arithmetic problems."""
@@ -88,7 +109,9 @@ class Solver(ABC):
         """The name of a point in the TransformerLens bridge."""
 
     @torch.inference_mode()
-    def run(self, tokens: Int64[Tensor, "n pos"], tap: Callable[[int], Tap] | None = None) -> CleanRun:
+    def run(
+        self, tokens: Int64[Tensor, "n pos"], tap: Callable[[int], Tap] | None = None
+    ) -> CleanRun:
         """A pass over whole prompts, with a tap for every layer."""
         resid = [self.embed(tokens)]
         past = []
@@ -127,9 +150,7 @@ class Solver(ABC):
         after = point == "resid_post"
         start = layer + 1 if after else layer
         resid = clean.resid[start][rows]
-        past = [
-            KeysValues(seen.keys[rows], seen.values[rows]) for seen in clean.past[:start]
-        ]
+        past = [KeysValues(seen.keys[rows], seen.values[rows]) for seen in clean.past[:start]]
         if point in ("resid_pre", "resid_post"):
             resid = edit(resid)
         for index in range(start, self.n_layers):

@@ -70,9 +70,7 @@ def pre_norm_block(
     past: KeysValues | None = None,
 ) -> tuple[Float[Tensor, "n pos d"], KeysValues]:
     """A causal block that normalises before attention and MLP (GPT-2's order)."""
-    z, seen = attend(
-        block.attn, block.ln1(resid_pre), n_heads=n_heads, causal=True, past=past
-    )
+    z, seen = attend(block.attn, block.ln1(resid_pre), n_heads=n_heads, causal=True, past=past)
     attn_out = tap("attn_out", block.attn.o(tap("z", z)))
     resid_mid = tap("resid_mid", resid_pre + attn_out)
     mlp_out = tap("mlp_out", block.mlp(block.ln2(resid_mid)))

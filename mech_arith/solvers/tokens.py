@@ -72,7 +72,7 @@ def layout(expression: Expression, width: int) -> tuple[str, dict[str, list[int]
         The text, with the operands' characters replaced by zeros, and for every operand the
         position of its first character at each occurrence.
     """
-    rendered = expression.render({operand: "0" * width for operand in expression.operands})
+    rendered = expression.render(dict.fromkeys(expression.operands, "0" * width))
     starts = {
         operand: [start for start, _ in rendered.spans[operand]] for operand in expression.operands
     }

@@ -228,9 +228,7 @@ class DecoderRecipe(Recipe):
         self.network = self.shape.network(seed=settings.seed)
 
     def encode(self, expression: Expression, operands: Operands) -> Int64[Tensor, "n pos"]:
-        tokens = encode_expression(
-            expression, operands, vocabulary=ARITHMETIC, width=self.width
-        )
+        tokens = encode_expression(expression, operands, vocabulary=ARITHMETIC, width=self.width)
         blanks = self.settings.prompt_length - 1 - tokens.shape[1]
         if blanks < 0:
             raise UserError(
@@ -258,9 +256,7 @@ class DecoderRecipe(Recipe):
         self, prompts: Int64[Tensor, "n pos"], answers: Int64[Tensor, " n"]
     ) -> Float[Tensor, ""]:
         written = self.answer_format.encode(answers)
-        return cross_entropy(
-            self._answer_logits(prompts, written).flatten(0, 1), written.flatten()
-        )
+        return cross_entropy(self._answer_logits(prompts, written).flatten(0, 1), written.flatten())
 
     def evaluate(
         self, prompts: Int64[Tensor, "n pos"], answers: Int64[Tensor, " n"]

@@ -1,0 +1,194 @@
+"""The run's schema, and the checks of it that need nothing but the numbers themselves.
+
+Names (of edits, points, values, ...) are checked in plan.py, where the things that they name are known.
+"""
+
+import math
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from mech_arith.errors import UserError
+
+
+class WandbMode(Enum):
+    """Where W&B runs go."""
+
+    online = "online"
+    offline = "offline"
+    disabled = "disabled"
+
+
+class Device(Enum):
+    """Where the model runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@dataclass
+class ModelConfig:
+    """A solver: a shipped one by name, or one trained here by its directory."""
+
+    name: str = "arith_decoder"
+    path: str | None = None
+
+
+@dataclass
+class TemplateConfig:
+    """An expression with a wording."""
+
+    name: str = "custom"
+    expression: str = "???"
+    wording: str = "{expression}"
+
+
+@dataclass
+class ProblemsConfig:
+    """How problems are drawn."""
+
+    n: int = 1000
+    seed: int = 0
+    operands: dict[str, Any] = field(default_factory=dict)
+    constraints: list[str] = field(default_factory=list)
+    fit_share: float = 0.5
+
+
+@dataclass
+class LayersConfig:
+    """Which layers: a named part, or bounds of its own."""
+
+    part: str = "all"
+    start: int | None = None
+    stop: int | None = None
+    step: int = 1
+
+
+@dataclass
+class TracingConfig:
+    """How activations are turned into coordinates."""
+
+    method: str = "pca"
+    n_components: int = 10
+    positions: str = "all"
+    point: str = "resid_post"
+    position_map: bool = True
+
+
+@dataclass
+class InterventionConfig:
+    """Which coordinates are edited, and how."""
+
+    edit: str = "scale"
+    strengths: list[float] = field(default_factory=list)
+    components: Any = "best"
+    values: list[str] | None = None
+    n_problems: int | None = None
+    centre: bool = True
+
+
+@dataclass
+class LocalityConfig:
+    """The paper's locality test."""
+
+    enabled: bool = False
+    n_problems: int | None = None
+    coordinate_points: int = 20
+    coordinate_span: float = 1.2
+    value_points: int = 19
+
+
+@dataclass
+class WandbConfig:
+    """The W&B run that each cell leaves."""
+
+    mode: WandbMode = WandbMode.offline
+    project: str = "mech_arith"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class RunConfig:
+    """One cell. Composed by Hydra from conf/."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    template: TemplateConfig = field(default_factory=TemplateConfig)
+    problems: ProblemsConfig = field(default_factory=ProblemsConfig)
+    layers: LayersConfig = field(default_factory=LayersConfig)
+    tracing: TracingConfig = field(default_factory=TracingConfig)
+    intervention: InterventionConfig = field(default_factory=InterventionConfig)
+    locality: LocalityConfig = field(default_factory=LocalityConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    device: Device = Device.auto
+    batch_size: Any = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check numbers against each other.
+
+        Raises:
+            UserError: one line that says what was expected, what came and what to do.
+        """
+        self._check_problems()
+        self._check_intervention()
+        self._check_locality()
+        if self.batch_size != "auto" and not is_count(self.batch_size):
+            raise UserError(f"expected batch_size 'auto' or >= 1, got {self.batch_size!r}")
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"expected threads >= 1 or null, got {self.threads}")
+
+    def _check_problems(self) -> None:
+        n, share, components = self.problems.n, self.problems.fit_share, self.tracing.n_components
+        if not 0 < share < 1:
+            raise UserError(f"expected problems.fit_share between 0 and 1, got {share}")
+        if components < 1:
+            raise UserError(f"expected tracing.n_components >= 1, got {components}")
+        n_fit = round(n * share)
+        needed = max(2, components)
+        if n_fit < needed or n - n_fit < 2:
+            raise UserError(
+                f"expected at least {needed} problems to fit {components} components and 2 to "
+                f"report on, got problems.n={n} with fit_share={share} ({n_fit} to fit); raise "
+                "problems.n or lower tracing.n_components"
+            )
+
+    def _check_intervention(self) -> None:
+        strengths, n_edited = self.intervention.strengths, self.intervention.n_problems
+        if self.intervention.edit != "none" and not strengths:
+            raise UserError(
+                "expected at least one strength, got none; set intervention.strengths, or choose "
+                "intervention=none"
+            )
+        bad = [strength for strength in strengths if not math.isfinite(strength)]
+        if bad:
+            raise UserError(f"expected finite intervention.strengths, got {bad}; change them")
+        if len(set(strengths)) < len(strengths):
+            raise UserError(
+                f"expected distinct intervention.strengths, got {strengths}; drop the repeated ones"
+            )
+        if n_edited is not None and n_edited < 2:
+            raise UserError(f"expected intervention.n_problems >= 2 or null, got {n_edited}")
+
+    def _check_locality(self) -> None:
+        locality = self.locality
+        if not locality.enabled:
+            return
+        if self.tracing.positions == "each":
+            raise UserError(
+                "expected one set of positions for the locality test, got tracing.positions=each"
+            )
+        if locality.coordinate_points < 6 or locality.value_points < 3:
+            raise UserError(
+                "expected locality.coordinate_points >= 6 and value_points >= 3, got "
+                f"{locality.coordinate_points} and {locality.value_points}"
+            )
+        if locality.n_problems is not None and locality.n_problems < 2:
+            raise UserError(f"expected locality.n_problems >= 2, got {locality.n_problems}")
+
+
+def is_count(number: Any, *, least: int = 1) -> bool:
+    """Whether a config's entry is a whole number of at least `least`."""
+    return isinstance(number, int) and not isinstance(number, bool) and number >= least
