@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from mech_arith.errors import UserError
@@ -358,11 +358,54 @@ def test_bound_by_hand(text: str, expected: int) -> None:
     assert parse(text).bound(dict.fromkeys("abc", (100, 999))) == expected
 
 
-@pytest.mark.parametrize(
-    ("divisor", "largest"), [((0, 0), 9), ((-1, 2), 9), ((3, 4), 9), ((20, 30), 30)]
+def extremes(text: str, ranges: dict[str, tuple[int, int]]) -> tuple[int, int]:
+    """Least and greatest number that `text` may have, as far as `bound` can tell."""
+    far = 1_000_000  # so far off that only one end of the interval counts
+    return (
+        far - parse(f"{far}-({text})").bound(ranges),
+        parse(f"{far}+({text})").bound(ranges) - far,
+    )
+
+
+@given(
+    text=st.sampled_from(["a+b", "a-b", "a*b", "a//b", "a%b", "max(a,b)", "min(a,b)", "-a"]),
+    lows=st.tuples(st.integers(-6, 6), st.integers(-6, 6)),
+    widths=st.tuples(st.integers(0, 5), st.integers(0, 5)),
 )
-def test_bound_of_a_quotient(divisor: tuple[int, int], largest: int) -> None:
-    assert parse("a//b").bound({"a": (-9, 9), "b": divisor}) == largest
+@settings(max_examples=300)
+def test_intervals_by_exhaustion(text: str, lows: tuple[int, int], widths: tuple[int, int]) -> None:
+    (a_low, b_low), (a_high, b_high) = lows, (lows[0] + widths[0], lows[1] + widths[1])
+    reached = [
+        by_hand(text, {"a": a, "b": b})
+        for a, b in product(range(a_low, a_high + 1), range(b_low, b_high + 1))
+        if b or ("/" not in text and "%" not in text)
+    ]
+    assume(reached)
+    low, high = extremes(text, {"a": (a_low, a_high), "b": (b_low, b_high)})
+    assert low <= min(reached)
+    assert max(reached) <= high
+    # Looser only for remainders, and where 0, which counts as 1, is the greatest divisor.
+    if "%" not in text and ("/" not in text or b_high != 0):
+        assert (low, high) == (min(reached), max(reached))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ((-50, 50), (3, 4), (0, 3)),
+        ((-50, 50), (-4, -3), (-3, 0)),
+        ((-50, 50), (-4, 9), (-3, 8)),
+        ((2, 5), (10, 20), (0, 5)),
+        ((-5, -2), (-20, -10), (-5, 0)),
+        ((-5, -2), (10, 20), (0, 19)),
+        ((2, 5), (-20, -10), (-19, 0)),
+        ((2, 5), (0, 0), (0, 0)),
+    ],
+)
+def test_the_interval_of_a_remainder(
+    a: tuple[int, int], b: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert extremes("a%b", {"a": a, "b": b}) == expected
 
 
 # Numbers, refused
@@ -680,6 +723,11 @@ def test_the_caps_are_reached() -> None:
     wide = parse("+".join("a" * (MAX_OPERATIONS + 1)))
     assert wide.evaluate({"a": int64(2)})[wide.answer].tolist() == [2 * (MAX_OPERATIONS + 1)]
     assert str(parse("a" + " " * (MAX_CHARACTERS - 1))) == "a"
+    # Depth is what encloses one place: side by side does not add up.
+    signs = parse("(" * 20 + "+".join(["-a"] * 40) + ")" * 20)
+    assert signs.evaluate({"a": int64(2)})[signs.answer].tolist() == [-80]
+    beside = parse("+".join(["((a))"] * 60))
+    assert beside.evaluate({"a": int64(2)})[beside.answer].tolist() == [120]
 
 
 symbols = "a b z 0 1 9 10 + - * // % ( ) , < <= == != max min and or not"
