@@ -6,7 +6,7 @@ PY := .venv/bin/python
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sweep test lint types check format wheel train-decoder train-encoder clean
+.PHONY: help venv new-venv sweep test lint types check format wheel train-decoder train-encoder clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -17,13 +17,18 @@ venv: $(STAMP)  ## make .venv with the locked dependencies
 # PIP_* variables, so a machine without a GPU may get the small build by
 # PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make venv
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "Python 3.11 or newer expected, '$(PYTHON)' is $$($(PYTHON) -V 2>&1 | tail -n 1); set it: make venv PYTHON=python3.11" >&2; \
-	  exit 1; }
-	$(PYTHON) -m venv .venv
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory new-venv
 	$(PY) -m pip install --disable-pip-version-check --constraint constraints.txt torch==2.13.0
 	$(PY) -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+# Only where .venv is absent or broken: one that works is kept, whatever python3 is by then.
+new-venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  found=$$($(PYTHON) -V 2>&1 | tail -n 1); \
+	  echo "Python 3.11 or newer expected, '$(PYTHON)' gives '$$found'; try: make venv PYTHON=python3.11" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv --clear .venv
 
 sweep: $(STAMP)  ## run the default sweep on the shipped solvers (ARGS=... adds overrides)
 	$(PY) -m mech_arith -m +experiment=quickstart $(ARGS)
