@@ -246,8 +246,8 @@ def test_any_wording_is_read_or_refused_in_one_line(wording: str) -> None:
 def test_tokens_by_hand() -> None:
     prompt = build_template("t", "a-(b-c)").render({"a": 12, "b": 3, "c": 4})
     assert prompt.text == "12-(3-4)"
-    # A special token, then "12", "-(", "3", "-", "4)".
-    offsets = [(0, 0), (0, 2), (2, 4), (4, 5), (5, 6), (6, 8), (8, 8)]
+    # A special token, then "12", "-(", "3", "-", "4)", and two more special ones, one with a place.
+    offsets = [(0, 0), (0, 2), (2, 4), (4, 5), (5, 6), (6, 8), (8, 8), (5, 5)]
     assert spans_to_tokens(prompt.spans, offsets) == {
         "a": [1],
         "b": [3],
