@@ -1,0 +1,80 @@
+"""Figures that a person can read, drawn from the tables of a run and nothing else."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mech_arith.figures.correlations import (
+    best_correlation_map,
+    correlation_heatmaps,
+    position_maps,
+    single_positions,
+)
+from mech_arith.figures.effects import accuracy_by_layer, dose_response
+from mech_arith.figures.locality import locality_distance, locality_example
+from mech_arith.figures.style import DPI
+
+__all__ = [
+    "accuracy_by_layer",
+    "best_correlation_map",
+    "cell_figures",
+    "correlation_heatmaps",
+    "dose_response",
+    "locality_distance",
+    "locality_example",
+    "position_maps",
+    "save_figures",
+]
+
+
+def cell_figures(tables: Mapping[str, pd.DataFrame], *, title: str) -> dict[str, Figure]:
+    """All figures that a run's tables have the rows for, by name.
+
+    Args:
+        tables: by name: `correlations`, and where the run made them `effects`, `locality_curves`.
+        title: stands over every figure; model and template.
+    """
+    correlations = tables["correlations"]
+    single = single_positions(correlations)
+    asked, each = correlations.loc[~single], correlations.loc[single]
+    figures: dict[str, Figure] = {}
+    for position, table in asked.groupby("position", sort=False):
+        several = asked["position"].nunique() > 1
+        name = f"correlations_{position}" if several else "correlations"
+        figures[name] = correlation_heatmaps(table, title=title)
+    figures["best_correlations"] = best_correlation_map(asked if len(asked) else each, title=title)
+    if len(each):
+        figures["positions"] = position_maps(each, title=title)
+    effects = tables.get("effects", pd.DataFrame())
+    if len(effects):
+        figures["dose_response"] = dose_response(effects, title=title)
+        figures["accuracy_by_layer"] = accuracy_by_layer(effects, title=title)
+    curves = tables.get("locality_curves", pd.DataFrame())
+    if len(curves):
+        figures["locality_example"] = locality_example(curves, title=title)
+        figures["locality_distance"] = locality_distance(curves, title=title)
+    return figures
+
+
+def save_figures(figures: Mapping[str, Figure], directory: Path) -> list[Path]:
+    """Save each figure as a PNG file under its name, which loses what a file name cannot hold.
+
+    Raises:
+        ValueError: two names become the same file.
+    """
+    paths = {name: directory / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.png" for name in figures}
+    if len(set(paths.values())) < len(paths):
+        raise ValueError(f"expected figures with different file names, got {list(figures)}")
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        temporary = paths[name].with_suffix(".tmp")
+        try:
+            figure.savefig(temporary, dpi=DPI, format="png")
+            os.replace(temporary, paths[name])
+        finally:
+            temporary.unlink(missing_ok=True)
+    return list(paths.values())
