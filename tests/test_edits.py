@@ -1,0 +1,39 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mech_arith.edits import EDITS, find_edit
+from mech_arith.errors import UserError
+
+coordinates = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5).map(
+    lambda numbers: torch.tensor(numbers, dtype=torch.float64)
+)
+
+
+@given(coordinates, st.floats(0, 1e3))
+def test_strength_of_no_change_changes_nothing(coordinate, sd):
+    for edit in EDITS.values():
+        assert torch.equal(
+            edit.change(coordinate, edit.no_change, sd=sd), torch.zeros_like(coordinate)
+        )
+
+
+def test_each_edit_by_hand():
+    coordinate = torch.tensor([2.0, -4.0])
+    assert EDITS["scale"].change(coordinate, 3.0, sd=9.0).tolist() == [4.0, -8.0]
+    assert EDITS["shift"].change(coordinate, -2.0, sd=1.5).tolist() == [-3.0, -3.0]
+    assert EDITS["ablate"].change(coordinate, 1.0, sd=9.0).tolist() == [-2.0, 4.0]
+
+
+@given(coordinates)
+def test_ablating_twice_is_ablating_once(coordinate):
+    ablate = EDITS["ablate"]
+    once = coordinate + ablate.change(coordinate, 1.0, sd=1.0)
+    assert torch.equal(once, torch.zeros_like(once))
+    assert torch.equal(ablate.change(once, 1.0, sd=1.0), torch.zeros_like(once))
+
+
+def test_unknown_edit():
+    with pytest.raises(UserError, match="unknown edit 'twist'; expected one of: scale, shift"):
+        find_edit("twist")

@@ -1,0 +1,108 @@
+import pandas as pd
+import pytest
+import torch
+
+from mech_arith.edits import EDITS
+from mech_arith.engine import run_baseline
+from mech_arith.errors import UserError
+from mech_arith.intervention import (
+    InterventionPlan,
+    choose_targets,
+    coordinate_changes,
+    intervene,
+    largest_drops,
+)
+from tests.test_tracing import planted
+
+SCALE = InterventionPlan(EDITS["scale"], (0.0, 1.0, 2.0))
+
+
+def planted_effects(plan, layer=0):
+    solver, _, report, sites, traces = planted()
+    baseline = run_baseline(solver, solver.encode(report).tokens, batch_size=50)
+    right = torch.from_numpy(report.answers).double()
+    chosen = {sites[layer]: traces[sites[layer]]}
+    return report, traces[sites[layer]], intervene(
+        solver, baseline, chosen, right, plan, batch_size=64
+    )
+
+
+def test_what_is_read_matters_and_what_is_merely_written_does_not():
+    _, found, effects = planted_effects(SCALE)
+    used, unused = found.best_component("b-c"), found.best_component("a")
+    targets = effects[effects["arm"] == "target"].set_index(["component", "strength"])
+    assert (targets["baseline_accuracy"] == 1).all()
+    assert targets.loc[(used, 0.0), "accuracy_drop"] > 0.95
+    assert targets.loc[(used, 2.0), "accuracy_drop"] > 0.95
+    assert targets.loc[(unused, 0.0), "accuracy_drop"] < 0.05
+    assert targets.loc[(unused, 0.0), "median_abs_error"] < 2
+
+
+def test_a_shift_moves_the_answer_by_just_as_much():
+    plan = InterventionPlan(EDITS["shift"], (-1.0, 0.0, 2.0), values=("b-c",))
+    _, found, effects = planted_effects(plan)
+    k = found.best_component("b-c")
+    sd = float(found.components.sd[k])
+    sign = float(found.r[k, found.values.index("b-c")].sign())
+    targets = effects[effects["arm"] == "target"].set_index("strength")["mean_shift"]
+    assert targets[-1.0] == pytest.approx(sign * sd, rel=0.01)  # a-(b-c) falls as b-c rises
+    assert targets[2.0] == pytest.approx(-2 * sign * sd, rel=0.01)
+
+
+def test_no_change_changes_no_number():
+    _, _, effects = planted_effects(SCALE)
+    same = effects[effects["strength"] == 1.0]
+    assert (same["accuracy_drop"] == 0).all()
+    assert (same["mean_shift"] == 0).all()
+    assert (same["change_rms"] == 0).all()
+
+
+def test_the_control_moves_as_far_as_its_target():
+    _, _, effects = planted_effects(SCALE)
+    by_arm = effects.pivot(index=["component", "strength"], columns="arm", values="change_rms")
+    assert (by_arm["target"] == by_arm["control"]).all()
+    assert len(effects) == 2 * 3 * effects["component"].nunique()
+
+
+def test_the_uncentred_variant_differs_by_the_means_coordinate():
+    coordinate = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    changes = coordinate_changes(coordinate, SCALE, sd=1.0, offset=5.0)
+    centred = coordinate_changes(coordinate, SCALE, sd=1.0, offset=0.0)
+    r = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)[:, None]
+    torch.testing.assert_close(changes - centred, ((r - 1) * 5.0).expand(3, 2))
+
+
+def test_targets():
+    *_, sites, traces = planted()
+    found = traces[sites[0]]
+    best = choose_targets(found, SCALE)
+    assert {value for target in best for value in target.chosen_for} == set(found.values)
+    everything = choose_targets(found, InterventionPlan(EDITS["scale"], (0.0,), components="all"))
+    assert [target.component for target in everything] == [
+        0,
+        1,
+    ]
+    listed = choose_targets(found, InterventionPlan(EDITS["scale"], (0.0,), components=(1,)))
+    assert [target.component for target in listed] == [1]
+    with pytest.raises(UserError, match=r"components in 0..1 at layer 0, got 7"):
+        choose_targets(found, InterventionPlan(EDITS["scale"], (0.0,), components=(7,)))
+    with pytest.raises(UserError, match="unknown value 'd'; expected one of: a, b, c, b-c"):
+        choose_targets(found, InterventionPlan(EDITS["scale"], (0.0,), values=("d",)))
+
+
+def test_largest_drops_by_hand():
+    head = {"position": "all", "component": 1, "chosen_for": "a | b"}
+    effects = pd.DataFrame(
+        [
+            {**head, "layer": 0, "arm": "target", "strength": 0.0, "accuracy_drop": 0.3},
+            {**head, "layer": 0, "arm": "control", "strength": 0.0, "accuracy_drop": 0.1},
+            {**head, "layer": 1, "arm": "target", "strength": 2.0, "accuracy_drop": 0.6},
+            {**head, "layer": 1, "arm": "control", "strength": 2.0, "accuracy_drop": 0.2},
+            {**head, "layer": 1, "arm": "control", "strength": 0.0, "accuracy_drop": 0.9},
+        ]
+    )
+    drops = largest_drops(effects, ["a", "c"])
+    assert set(drops) == {"a"}
+    assert drops["a"]["layer"] == 1
+    assert drops["a"]["accuracy_drop"] == 0.6
+    assert drops["a"]["control_drop"] == 0.2

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+
+from mech_arith.engine import run_baseline
+from mech_arith.expressions import parse
+from mech_arith.locality import LocalityPlan, _polynomial, _slope, locality
+from mech_arith.problems import draw
+from mech_arith.templates import build_template
+from tests.test_tracing import planted
+
+PLAN = LocalityPlan(
+    n_problems=30,
+    coordinate_points=20,
+    coordinate_span=1.2,
+    value_points=9,
+    operand_range=(100, 999),
+)
+
+
+def test_the_two_functions_agree_where_the_coordinate_is_the_value():
+    solver, _, report, sites, traces = planted()
+    baseline = run_baseline(solver, solver.encode(report).tokens, batch_size=50)
+    tables = locality(solver, baseline, {sites[0]: traces[sites[0]]}, report, PLAN, 100)
+    rows = tables["locality"].set_index("value")
+    assert rows.loc["b-c", "r2"] > 0.99
+    assert rows.loc["b-c", "r"] > 0.99
+    # b alone moves b-c too, but the edit of b-c also moves with c: still the same function of b
+    assert rows.loc["b", "r2"] > 0.99
+    # the component that holds a is never read, so no hypothetical a follows from the answers
+    assert rows.loc["a", "covered"] < 0.2
+    curves = tables["locality_curves"]
+    distance = curves[(curves["value"] == "b-c") & (curves["kind"] == "distance")]
+    assert len(distance) >= 5
+    assert (distance["y"] < 0.05 * float(traces[sites[0]].coordinates.std())).all()
+    assert {"f_p", "f_a"} <= set(curves["kind"])
+
+
+@pytest.mark.parametrize(
+    ("expression", "value", "expected"),
+    [
+        ("a-(b-c)", "b", -1),
+        ("a-(b-c)", "b-c", -1),
+        ("a-(b-c)", "a-(b-c)", 1),
+        ("(a+b)*2-c", "a+b", 2),
+        ("a//b", "a", None),
+        ("a*b-c", "b", "a"),
+    ],
+)
+def test_slopes(expression, value, expected):
+    problems = draw(
+        build_template("t", expression),
+        n=20,
+        ranges=dict.fromkeys(parse(expression).operands, (10, 99)),
+        seed=0,
+    )
+    slope = _slope(parse(expression), value, problems)
+    if expected is None:
+        assert slope is None
+    elif expected == "a":
+        assert slope is not None
+        assert slope.tolist() == problems.operands["a"].tolist()
+    else:
+        assert slope is not None
+        assert set(slope.tolist()) == {expected}
+
+
+def test_polynomial_is_exact_for_a_quartic_and_unknown_without_points():
+    x = torch.linspace(100, 900, 20, dtype=torch.float64)
+    scaled = (x - 500) / 400
+    y = 3 - 2 * scaled + scaled**4
+    rows = torch.stack([x, torch.full_like(x, 500.0), torch.full_like(x, torch.nan)])
+    rows[0, 3] = torch.nan
+    at = torch.tensor([150.0, 610.0], dtype=torch.float64)
+    found = _polynomial(rows, y, at)
+    expected = np.polynomial.Polynomial([3, -2, 0, 0, 1])(((at - 500) / 400).numpy())
+    np.testing.assert_allclose(found[0], expected, atol=1e-8)
+    assert found[1:].isnan().all()

@@ -1,0 +1,249 @@
+"""The entrypoint, run in this process: what a run leaves, and how bad input ends."""
+
+import json
+import logging
+import sys
+
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from mech_arith import __main__ as entry
+from mech_arith.config import RunConfig
+from mech_arith.paths import conf_dir
+from mech_arith.plan import prepare
+from mech_arith.results import load_run
+
+SMALL = [
+    "problems.n=60",
+    "tracing.n_components=4",
+    "intervention.n_problems=10",
+    "intervention.strengths=[0,1,2]",
+    "wandb=disabled",
+]
+CONF = conf_dir()
+GROUPS = ("model", "template", "layers", "tracing", "intervention", "wandb")
+OPTIONS = [
+    (group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))
+]
+
+
+def composed(*overrides):
+    ConfigStore.instance().store(name="schema", node=RunConfig)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def main(monkeypatch, tmp_path, *overrides, sweep=False):
+    """Run the entrypoint as the shell would; the exit code."""
+    where = "hydra.sweep.dir" if sweep else "hydra.run.dir"
+    arguments = ["mech_arith", *(["-m"] if sweep else []), f"{where}={tmp_path}/run", *overrides]
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(entry, "_failed", [])
+    # A closed set of handlers, so that one test's log does not end in another's file.
+    monkeypatch.setattr(logging.root, "handlers", [])
+    try:
+        entry.main()
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_validates(group, option):
+    extra = ["model.path=/some/where"] if option == "trained" else []
+    config = composed(f"{group}={option}", *extra)
+    settings = OmegaConf.to_object(config)
+    assert isinstance(settings, RunConfig)
+    if group == "template":
+        # division and small results need other operands than the paper's
+        settings.problems.n = 60
+    assert prepare(settings).template.expression.values
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_experiment_composes_and_validates(path):
+    config = composed(f"+experiment={path.stem}")
+    assert prepare(OmegaConf.to_object(config)).cell(6).layers
+    assert path.read_text(encoding="utf-8").count("\n#") >= 1  # the question on top
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_config_says_what_it_is_for(path):
+    text = path.read_text(encoding="utf-8")
+    assert "# " in text.split("\n\n")[0]
+
+
+def test_expression_from_the_command_line():
+    config = composed("template.expression='(a+b)-(c-d)'", "template.name=mine")
+    prepared = prepare(OmegaConf.to_object(config))
+    assert prepared.template.expression.values == ("a", "b", "c", "d", "a+b", "c-d", "a+b-(c-d)")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        tmp_path = tmp_path_factory.mktemp("finished")
+        arguments = [*SMALL, "wandb=offline", "layers=late", "locality.enabled=true"]
+        code = main(monkeypatch, tmp_path, *arguments, "locality.n_problems=4")
+        assert code == 0
+    return tmp_path / "run"
+
+
+def test_a_run_leaves_what_it_should(finished):
+    result = load_run(finished)
+    assert set(result.tables) == {"correlations", "effects", "locality", "locality_curves"}
+    assert set(result.tables["effects"]["layer"]) == {2, 3}
+    assert (result.tables["effects"]["status"] == "ok").all()
+    positions = set(result.tables["correlations"]["position"])
+    assert {"all", "0", "13"} <= positions | {"0"}
+    figures = {path.name for path in (finished / "figures").iterdir()}
+    assert len(figures) >= 6
+    assert all(name.endswith(".png") for name in figures)
+    assert (finished / "mech_arith.log").is_file()
+    assert len(list((finished / "wandb").glob("offline-run-*"))) == 1
+
+
+def test_the_summary_says_what_made_it(finished):
+    summary = json.loads((finished / "summary.json").read_text(encoding="utf-8"))
+    assert summary["cell"]["model"] == "arith_decoder"
+    assert summary["cell"]["expression"] == "a-(b-c)"
+    assert len(summary["provenance"]["weights_digest"]) == 64
+    assert summary["provenance"]["versions"]["torch"].startswith("2.")
+    assert set(summary["best"]) == {"a", "b", "c", "b-c", "a-(b-c)"}
+    assert summary["n_fit"] == summary["n_report"] == 30
+    assert summary["n_searched"] == 8
+    assert 0 <= summary["largest_drop"]["b-c"]["control_drop"] <= 1
+    assert OmegaConf.load(finished / "config.yaml").problems.n == 60
+
+
+def test_the_same_seed_gives_the_same_numbers(finished, monkeypatch, tmp_path):
+    assert main(monkeypatch, tmp_path, *SMALL, "layers=late") == 0
+    for name in ("correlations", "effects"):
+        pd.testing.assert_frame_equal(
+            load_run(tmp_path / "run").tables[name], load_run(finished).tables[name]
+        )
+
+
+def test_tracing_alone(monkeypatch, tmp_path):
+    assert main(monkeypatch, tmp_path, *SMALL[:2], "intervention=none", "wandb=disabled") == 0
+    result = load_run(tmp_path / "run")
+    assert result.tables["effects"].empty
+    assert result.summary["largest_drop"] == {}
+
+
+def test_a_sweep_goes_on_after_a_bad_cell_and_says_so(monkeypatch, tmp_path, capsys):
+    code = main(
+        monkeypatch, tmp_path, *SMALL, "layers.start=0,9", "layers.stop=1", sweep=True
+    )
+    assert code == 1
+    assert load_run(tmp_path / "run" / "0").summary["best"]
+    assert not (tmp_path / "run" / "1" / "summary.json").exists()
+    error = (tmp_path / "run" / "1" / "error.txt").read_text(encoding="utf-8")
+    assert error.startswith("expected layers 0 <= start < stop <= 4")
+    printed = capsys.readouterr().out
+    assert "arith_decoder" in printed
+    assert "failed" in printed
+
+
+BAD = {
+    "template.expression=\"__import__('os')\"": "expected an expression",
+    "template.expression=a-(b": "expression",
+    "template.expression='1//0'": "expression",
+    f"template.expression='{'(' * 900}a{')' * 900}'": "expression",
+    f"template.expression='a+{'9' * 300}'": "expression",
+    "problems.constraints=['b > 10000']": "10000",
+    "problems.constraints=['d > 1']": "d",
+    "problems.n=0": "problems.n=0",
+    "problems.n=1": "problems.n=1",
+    "problems.n=12": "at least 10 problems to fit 10 components",
+    "problems.operands={min:5,max:1}": "5",
+    "problems.operands={min:1,max:3}": "27",
+    "problems.operands={a:{min:1,max:9},z:{min:1,max:9}}": "z",
+    "problems.fit_share=1.5": "fit_share between 0 and 1, got 1.5",
+    "layers.start=3 layers.stop=3": "0 <= start < stop <= 4",
+    "layers.start=3 layers.stop=1": "0 <= start < stop <= 4",
+    "layers.stop=40": "<= 4 .the model's.*stop 40",
+    "layers.part=top": "unknown layers.part 'top'; expected one of: all, early, middle, late",
+    "tracing.point=resid": "unknown point 'resid'; expected one of: resid_pre, z, attn_out",
+    "tracing.positions=b+c": "unknown position 'b.c'; expected one of: each, all, first, last",
+    "tracing.method=umap": "unknown tracing method 'umap'; expected one of: pca",
+    "tracing.n_components=0": "tracing.n_components >= 1, got 0",
+    "intervention.edit=twist": "unknown edit 'twist'; expected one of: scale, shift, ablate, none",
+    "intervention.values=[d]": "unknown value 'd'; expected one of: a, b, c, b-c",
+    "intervention.strengths=[]": "at least one strength, got none",
+    "intervention.strengths=[.nan]": "finite intervention.strengths, got .nan.",
+    "intervention.strengths=[.inf,1]": "finite intervention.strengths, got .inf.",
+    "intervention.strengths=[1,1]": "distinct intervention.strengths",
+    "intervention.components=[40]": "'best', 'all' or a list of 0..9",
+    "intervention.components=worst": "'best', 'all' or a list of 0..9",
+    "intervention=shift intervention.centre=false": "only scale has an uncentred variant",
+    "intervention.n_problems=0": "intervention.n_problems >= 2 or null, got 0",
+    "batch_size=none": "batch_size 'auto' or >= 1, got 'none'",
+    "threads=0": "threads >= 1 or null, got 0",
+    "locality.enabled=true tracing.positions=each": "one set of positions",
+    "device=cuda": "expected a CUDA device, found none",
+    "model.name=gpt5": "unknown solver 'gpt5'; expected one of: arith_decoder, arith_encoder",
+    "model=trained model.path=/nowhere": "expected a solver in /nowhere",
+    "template=word_apples": "symbolic template for arith_decoder",
+    "template=balanced_four": "at most 14 tokens for arith_decoder",
+    "template=product_of_two": "got '.'",
+}
+
+
+@pytest.mark.parametrize("arguments", BAD)
+def test_bad_input_ends_with_one_line(monkeypatch, tmp_path, caplog, arguments):
+    if arguments == "device=cuda":
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(monkeypatch, tmp_path, *arguments.split(" ")) == 1
+    line = (tmp_path / "run" / "error.txt").read_text(encoding="utf-8")
+    assert line.count("\n") == 1
+    assert len(line) < 700
+    import re
+
+    assert re.search(BAD[arguments], line), line
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left <= {".hydra", "error.txt", "mech_arith.log"}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("problems.m=3", "m"),
+        ("model=gpt5", "arith_decoder"),
+        ("template=nothing", "nested_subtraction"),
+        ("layers=top", "early"),
+        ("wandb=maybe", "offline"),
+        ("problems.n=many", "many"),
+        ("wandb.mode=maybe", "offline"),
+    ],
+)
+def test_what_hydra_itself_refuses(monkeypatch, tmp_path, capsys, override, message):
+    assert main(monkeypatch, tmp_path, override) == 1
+    shown = capsys.readouterr()
+    assert message in shown.err + shown.out
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_baseline_accuracy_0_reports_no_drop(monkeypatch, tmp_path):
+    beyond = ["template=difference_of_two", "problems.operands={min:900000,max:999000}"]
+    assert main(monkeypatch, tmp_path, *SMALL, *beyond) == 1
+    line = (tmp_path / "run" / "error.txt").read_text(encoding="utf-8")
+    assert "baseline accuracy 0" in line or "tokens" in line
+
+
+def test_operands_beyond_the_training_are_warned_of(monkeypatch, tmp_path):
+    beyond = ["template=difference_of_two", "problems.operands={min:0,max:99}"]
+    assert main(monkeypatch, tmp_path, *SMALL, *beyond) == 0
+    warnings = load_run(tmp_path / "run").summary["warnings"]
+    assert any("go beyond the 1..999 that arith_decoder was trained on" in w for w in warnings)
+    log = (tmp_path / "run" / "mech_arith.log").read_text(encoding="utf-8")
+    assert log.index("go beyond") < log.index("arith_decoder answers")
+
+
+def test_an_output_directory_that_cannot_be_made(monkeypatch, tmp_path, capsys):
+    (tmp_path / "run").write_text("a file stands where the directory should", encoding="utf-8")
+    assert main(monkeypatch, tmp_path, *SMALL) == 1
+    assert (tmp_path / "run").read_text(encoding="utf-8").startswith("a file")

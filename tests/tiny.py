@@ -1,0 +1,119 @@
+"""Small solvers for the tests: random weights, and one whose workings are known by construction."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from mech_arith.problems import ProblemSet
+from mech_arith.solvers.arithmetic import ArithmeticDecoder, ArithmeticEncoder
+from mech_arith.solvers.base import Prompts, Solver
+from mech_arith.solvers.blocks import EVERY, KeysValues, Tap
+from mech_arith.solvers.checkpoints import Card
+from mech_arith.solvers.networks import DecoderShape, EncoderShape
+from mech_arith.solvers.tokens import ARITHMETIC, ENCODER
+
+ANSWER = {"width": 4, "sign": "first", "digits": "units_first", "negatives": "magnitude"}
+
+
+def tiny_card(kind: str, shape: object, **facts: object) -> Card:
+    """A card for a solver that was never trained."""
+    return Card(
+        name=f"tiny_{kind}",
+        kind=kind,
+        templates=("a-(b-c)", "a-b"),
+        operand_min=1,
+        operand_max=999,
+        facts={"shape": asdict(shape), **facts},
+        held_out={},
+        training={},
+        digest="0" * 64,
+    )
+
+
+def tiny_decoder(seed: int = 0, n_layers: int = 3) -> ArithmeticDecoder:
+    """A decoder with random weights, large enough that its answers differ."""
+    shape = DecoderShape(
+        n_layers=n_layers,
+        d_model=32,
+        n_heads=4,
+        d_mlp=64,
+        n_ctx=19,
+        d_vocab=len(ARITHMETIC.tokens),
+    )
+    weights = {name: 2 * t for name, t in shape.network(seed=seed).state_dict().items()}
+    card = tiny_card("decoder", shape, answer=ANSWER, prompt_length=14, tolerance=0.0)
+    return ArithmeticDecoder(card, weights, torch.device("cpu"))
+
+
+def tiny_encoder(seed: int = 0, n_layers: int = 3) -> ArithmeticEncoder:
+    """An encoder with random weights, large enough that its answers differ."""
+    shape = EncoderShape(
+        n_layers=n_layers,
+        d_model=24,
+        n_heads=3,
+        d_mlp=48,
+        n_ctx=32,
+        d_vocab=len(ENCODER.tokens),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        weights = {
+            name: 6 * tensor if tensor.dim() == 2 else tensor
+            for name, tensor in shape.network().state_dict().items()
+        }
+    card = tiny_card("encoder", shape, scale=1000.0, tolerance=5.0)
+    return ArithmeticEncoder(card, weights, torch.device("cpu"))
+
+
+class PlantedSolver(Solver):
+    """Computes a-(b-c) in a way that the tests know.
+
+    Block 0 writes b-c along `used` and a along `unused`, both at the last position. Block 1 writes the
+    answer along `answer` from the coordinate on `used` and from a as it stands in the prompt. Block 2
+    does nothing. The direction `unused` is written and never read.
+    """
+
+    name, digest = "planted", "0" * 64
+    n_layers, n_heads, d_model = 3, 1, 16
+    tolerance, regresses = 0.5, True
+    trained_templates, trained_operands = ("a-(b-c)",), (1, 999)
+    device = torch.device("cpu")
+    answers_at = slice(-1, None)
+
+    def __init__(self, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        random = torch.randn(self.d_model, self.d_model, generator=generator)
+        basis = torch.linalg.qr(random).Q
+        self.operand, self.used, self.unused, self.answer_at = basis[:4]
+
+    def encode(self, problems: ProblemSet) -> Prompts:
+        stacked = np.stack([problems.operands[name] for name in "abc"], axis=1)
+        spans = {"a": (0,), "b": (1,), "c": (2,), "b-c": (1, 2), "a-(b-c)": (0, 1, 2)}
+        tokens = torch.from_numpy(np.concatenate([stacked, 0 * stacked[:, :1]], axis=1))
+        return Prompts(tokens, ("a", "b", "c", "="), spans)
+
+    def embed(self, tokens: Int64[Tensor, "n pos"]) -> Float[Tensor, "n pos d"]:
+        return tokens[..., None].float() * self.operand
+
+    def run_block(
+        self, layer: int, resid_pre: Float[Tensor, "n pos d"], tap: Tap, *, at: slice = EVERY
+    ) -> tuple[Float[Tensor, "n at d"], None]:
+        written = torch.zeros_like(resid_pre)
+        a, b, c = (resid_pre[:, place] @ self.operand for place in range(3))
+        if layer == 0:
+            written[:, -1] = torch.outer(b - c, self.used) + torch.outer(3 * a, self.unused)
+        if layer == 1:
+            written[:, -1] = torch.outer(a - resid_pre[:, -1] @ self.used, self.answer_at)
+        return tap("resid_post", resid_pre + tap("mlp_out", written))[:, at], None
+
+    def read_answers(
+        self, resid: Float[Tensor, "n at d"], past: Sequence[KeysValues]
+    ) -> Float[Tensor, " n"]:
+        return (resid[:, 0] @ self.answer_at).double()
+
+    def hook_name(self, layer: int, point: str) -> str:
+        return f"blocks.{layer}.{point}"
