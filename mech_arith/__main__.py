@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _cell(config: DictConfig) -> None:
-    """One job. An error of the user's ends it with one line, and lets a sweep's other jobs go on."""
+    """One job. An error of the user's ends it with one line; a sweep's other jobs go on."""
     job = HydraConfig.get()
     directory = Path(job.runtime.output_dir)
     (directory / ERROR_FILE).unlink(missing_ok=True)

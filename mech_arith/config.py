@@ -1,6 +1,6 @@
 """The run's schema, and the checks of it that need nothing but the numbers themselves.
 
-Names (of edits, points, values, ...) are checked in plan.py, where the things that they name are known.
+Names (of edits, points, values, ...) are checked in plan.py, where what they name is known.
 """
 
 import math

@@ -1,8 +1,8 @@
 """Many edits, few forward passes: only the layers above an edit are run, many edits at a time.
 
 A sweep asks for directions x strengths x problems edited predictions at one site. They are rows of
-one table here; batches of rows start from the clean residual stream below the site, and rows that an
-edit leaves unchanged are not run at all.
+one table here; batches of rows start from the clean residual stream below the site, and rows that
+an edit leaves unchanged are not run at all.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,9 @@ def run_baseline(solver: Solver, tokens: Int64[Tensor, "n pos"], *, batch_size: 
     """The clean pass over the problems to be edited."""
     runs = [solver.run(batch) for batch in tokens.split(batch_size)]
     clean = CleanRun.concatenate(runs)
-    answers = torch.cat([solver.read_answers(run.resid[-1], run.past) for run in runs])
+    answers = torch.cat(
+        [solver.read_answers(run.resid[-1][:, solver.answers_at], run.past) for run in runs]
+    )
     return Baseline(clean, answers)
 
 

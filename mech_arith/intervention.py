@@ -1,4 +1,4 @@
-"""Causal intervention: edit coordinates, run the layers above, and see what becomes of the answers."""
+"""Causal intervention: edit coordinates, run the layers above, see what becomes of the answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,9 +1,9 @@
 """The paper's locality test: does a coordinate mean to the model what it correlates with?
 
 Suppose that the edited coordinate *is* a value (say b) and that nothing else changed. Then each
-edited prediction y gives the b that solves the expression for y: this is the predicted function f_p,
-the coordinate as a function of b. The actual function f_a really replaces b in the input and reads
-the coordinate. Where the model uses the coordinate as b, the two agree.
+edited prediction y gives the b that solves the expression for y: this is the predicted function
+f_p, the coordinate as a function of b. The actual function f_a really replaces b in the input and
+reads the coordinate. Where the model uses the coordinate as b, the two agree.
 
 Source: Matsumoto et al. (2022), section 5.
 """
@@ -66,8 +66,8 @@ def locality(
     Values of which the answer is no affine function (with a slope that is not zero) are left out.
 
     Returns:
-        `locality`: a row per site and value. `locality_curves`: the functions for the first problem,
-        and the distance |f_p - f_a| over all.
+        `locality`: a row per site and value. `locality_curves`: the functions for the first
+        problem, and the distance |f_p - f_a| over all.
     """
     n = min(plan.n_problems or len(report), len(report))
     problems, baseline = report.take(np.arange(n)), baseline.take(n)
@@ -97,7 +97,7 @@ def locality(
 def _slope(
     expression: Expression, value: str, problems: ProblemSet
 ) -> Float64[Tensor, " n"] | None:
-    """The answer's change per unit of the value in each problem; None unless affine and not flat."""
+    """The answer's change per unit of the value, by problem; None unless affine and not flat."""
     current = problems.values[value]
     steps = [
         torch.from_numpy(expression.replace(value, current + by, problems.operands)).double()
@@ -269,17 +269,17 @@ def _curves(
     gap = (predicted - actual).abs()[covered].numpy()
     width = float(places[-1] - places[0]) / 10 or 1.0
     binned = pd.DataFrame({"x": np.round(distance / width) * width, "gap": gap}).groupby("x")["gap"]
-    quartiles = binned.quantile([0.25, 0.5, 0.75]).unstack()
-    if len(quartiles):
+    low, middle, high = (binned.quantile(share) for share in (0.25, 0.5, 0.75))
+    if len(middle):
         tables.append(
             pd.DataFrame(
                 {
                     "kind": "distance",
                     "problem": -1,
-                    "x": quartiles.index,
-                    "y": quartiles[0.5].to_numpy(),
-                    "low": quartiles[0.25].to_numpy(),
-                    "high": quartiles[0.75].to_numpy(),
+                    "x": middle.index,
+                    "y": np.asarray(middle),
+                    "low": np.asarray(low),
+                    "high": np.asarray(high),
                 }
             )
         )

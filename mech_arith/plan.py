@@ -5,6 +5,7 @@ prompt's tokens is resolved once the model is there.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from mech_arith.cell import CellPlan
 from mech_arith.config import RunConfig, is_count
@@ -119,10 +120,10 @@ def _intervention(config: RunConfig, template: Template) -> InterventionPlan | N
     )
 
 
-def _components(asked: object, count: int) -> str | tuple[int, ...]:
+def _components(asked: Any, count: int) -> str | tuple[int, ...]:
     if isinstance(asked, str) and asked in ("best", "all"):
         return asked
-    listed = list(asked) if isinstance(asked, list | tuple) else [asked]
+    listed: list[Any] = list(asked) if isinstance(asked, list | tuple) else [asked]
     if not listed or not all(is_count(c, least=0) and c < count for c in listed):
         raise UserError(
             f"expected intervention.components 'best', 'all' or a list of 0..{count - 1} (see "

@@ -21,7 +21,7 @@ class LayerPart(StrEnum):
 
 @dataclass(frozen=True)
 class Site:
-    """One place whose activation is traced or edited: a layer, a point, and positions side by side."""
+    """A place whose activation is traced or edited: a layer, a point, positions side by side."""
 
     layer: int
     point: str

@@ -15,7 +15,7 @@ from mech_arith.errors import UserError, unknown
 from mech_arith.paths import checkpoints_dir
 from mech_arith.problems import ProblemSet
 from mech_arith.solvers.base import Prompts, Solver
-from mech_arith.solvers.blocks import KeysValues, Tap, post_norm_block, pre_norm_block
+from mech_arith.solvers.blocks import EVERY, KeysValues, Tap, post_norm_block, pre_norm_block
 from mech_arith.solvers.checkpoints import Card, read_card, read_weights
 from mech_arith.solvers.networks import DecoderShape, EncoderShape
 from mech_arith.solvers.tokens import (
@@ -89,7 +89,9 @@ class _ArithmeticSolver(Solver):
         self.device = device
 
     def _adopt(self, bridge: "TransformerBridge") -> None:
-        self.bridge = bridge.eval().to(self.device)
+        self.bridge = bridge.eval()
+        if self.device.type != "cpu":
+            self.bridge.to(self.device)
         self.bridge.requires_grad_(False)
 
     def _frame(self, length: int) -> _Frame:
@@ -137,6 +139,7 @@ class ArithmeticDecoder(_ArithmeticSolver):
     """Writes sign and digits after `=`, greedily."""
 
     regresses = False
+    answers_at = slice(-1, None)
     vocabulary = ARITHMETIC
 
     def __init__(self, card: Card, weights: dict[str, Tensor], device: torch.device) -> None:
@@ -178,16 +181,17 @@ class ArithmeticDecoder(_ArithmeticSolver):
         return self.bridge.embed(tokens) + self.bridge.pos_embed(positions[None])
 
     def run_block(
-        self, layer: int, resid_pre: Float[Tensor, "n pos d"], tap: Tap
-    ) -> tuple[Float[Tensor, "n pos d"], KeysValues]:
-        return pre_norm_block(self.bridge.blocks[layer], resid_pre, n_heads=self.n_heads, tap=tap)
+        self, layer: int, resid_pre: Float[Tensor, "n pos d"], tap: Tap, *, at: slice = EVERY
+    ) -> tuple[Float[Tensor, "n at d"], KeysValues]:
+        return pre_norm_block(
+            self.bridge.blocks[layer], resid_pre, n_heads=self.n_heads, tap=tap, at=at
+        )
 
     def read_answers(
-        self, resid: Float[Tensor, "n pos d"], past: Sequence[KeysValues]
+        self, resid: Float[Tensor, "n at d"], past: Sequence[KeysValues]
     ) -> Float[Tensor, " n"]:
-        seen, position = list(past), resid.shape[1]
-        last = resid[:, -1:]
-        written = []
+        seen, position = list(past), past[0].keys.shape[2]
+        last, written = resid, []
         for step in range(self.answer_format.length):
             logits = self.bridge.unembed(self.bridge.ln_final(last))
             written.append(logits[:, 0].argmax(-1))
@@ -210,6 +214,7 @@ class ArithmeticEncoder(_ArithmeticSolver):
     """Regresses the answer from the pooled [CLS]."""
 
     regresses = True
+    answers_at = slice(0, 1)
     vocabulary = ENCODER
 
     def __init__(self, card: Card, weights: dict[str, Tensor], device: torch.device) -> None:
@@ -252,13 +257,13 @@ class ArithmeticEncoder(_ArithmeticSolver):
         )
 
     def run_block(
-        self, layer: int, resid_pre: Float[Tensor, "n pos d"], tap: Tap
-    ) -> tuple[Float[Tensor, "n pos d"], None]:
+        self, layer: int, resid_pre: Float[Tensor, "n pos d"], tap: Tap, *, at: slice = EVERY
+    ) -> tuple[Float[Tensor, "n at d"], None]:
         block = self.bridge.blocks[layer]
-        return post_norm_block(block, resid_pre, n_heads=self.n_heads, tap=tap), None
+        return post_norm_block(block, resid_pre, n_heads=self.n_heads, tap=tap, at=at), None
 
     def read_answers(
-        self, resid: Float[Tensor, "n pos d"], past: Sequence[KeysValues]
+        self, resid: Float[Tensor, "n at d"], past: Sequence[KeysValues]
     ) -> Float[Tensor, " n"]:
         answers = self.bridge.unembed(self.bridge.pooler(resid))[:, 0]
         return answers.double() * self.scale

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mech_arith.problems import ProblemSet
-from mech_arith.solvers.blocks import KeysValues, Tap, untouched
+from mech_arith.solvers.blocks import EVERY, KeysValues, Tap, untouched
 
 POINTS = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
 """Where in a block activations may be read and edited, in the order in which they are computed."""
@@ -73,6 +73,8 @@ class Solver(ABC):
     trained_templates: tuple[str, ...]
     trained_operands: tuple[int, int]
     device: torch.device
+    answers_at: slice
+    """The positions whose last residual stream the answer is read from."""
 
     @abstractmethod
     def encode(self, problems: ProblemSet) -> Prompts:
@@ -92,14 +94,19 @@ class Solver(ABC):
         layer: int,
         resid_pre: Float[Tensor, "n pos d"],
         tap: Tap,
-    ) -> tuple[Float[Tensor, "n pos d"], KeysValues | None]:
-        """One block on whole prompts, with `tap` at its points but `resid_pre`."""
+        *,
+        at: slice = EVERY,
+    ) -> tuple[Float[Tensor, "n at d"], KeysValues | None]:
+        """One block on whole prompts, with `tap` at its points but `resid_pre`.
+
+        `at` asks for the output at some positions only.
+        """
 
     @abstractmethod
     def read_answers(
-        self, resid: Float[Tensor, "n pos d"], past: Sequence[KeysValues]
+        self, resid: Float[Tensor, "n at d"], past: Sequence[KeysValues]
     ) -> Float[Tensor, " n"]:
-        """The answers given the residual stream after the last layer; NaN where not a number.
+        """The answers given the last residual stream at `answers_at`; NaN where not a number.
 
         `past` holds every layer's keys and values of the same rows, for solvers that write.
         """
@@ -126,7 +133,7 @@ class Solver(ABC):
     def answer(self, tokens: Int64[Tensor, "n pos"]) -> Float[Tensor, " n"]:
         """Answers to whole prompts; NaN where what is written is not a number."""
         clean = self.run(tokens)
-        return self.read_answers(clean.resid[-1], clean.past)
+        return self.read_answers(clean.resid[-1][:, self.answers_at], clean.past)
 
     @torch.inference_mode()
     def resume(
@@ -147,16 +154,19 @@ class Solver(ABC):
             point: where in that layer.
             edit: from the rows' clean activation to the edited one.
         """
-        after = point == "resid_post"
-        start = layer + 1 if after else layer
+        start = layer + 1 if point == "resid_post" else layer
         resid = clean.resid[start][rows]
         past = [KeysValues(seen.keys[rows], seen.values[rows]) for seen in clean.past[:start]]
         if point in ("resid_pre", "resid_post"):
             resid = edit(resid)
         for index in range(start, self.n_layers):
-            tap = _tap_at(point, edit) if index == layer and point != "resid_pre" else untouched
-            resid, seen = self.run_block(index, resid, tap)
+            edited_here = index == layer and point != "resid_pre"
+            tap = _tap_at(point, edit) if edited_here else untouched
+            last = index == self.n_layers - 1 and not edited_here
+            resid, seen = self.run_block(index, resid, tap, at=self.answers_at if last else EVERY)
             past += [seen] if seen is not None else []
+        if resid.shape[1] > 1:
+            resid = resid[:, self.answers_at]
         return self.read_answers(resid, past)
 
 

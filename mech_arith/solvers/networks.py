@@ -83,7 +83,7 @@ class EncoderShape:
         """The same shape in Hugging Face's words."""
         from transformers import BertConfig
 
-        return BertConfig(
+        return BertConfig(  # pyright: ignore[reportCallIssue]
             num_hidden_layers=self.n_layers,
             hidden_size=self.d_model,
             num_attention_heads=self.n_heads,

@@ -2,8 +2,8 @@
 
     python -m mech_arith.solvers.training +train=arith_decoder
 
-Every batch is a function of the seed and the step alone, and the optimiser's state is saved with the
-weights, so a killed training goes on from its last checkpoint with the same result.
+Every batch is a function of the seed and the step alone, and the optimiser's state is saved with
+the weights, so a killed training goes on from its last checkpoint with the same result.
 """
 
 import logging
@@ -52,7 +52,7 @@ HELD_OUT_ONE_IN = 101
 """One problem in so many is never trained on; all reported accuracies are on such problems."""
 
 TOLERANCES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
-"""Candidates for a regressing solver's tolerance: the smallest with accuracy >= .95 goes on its card."""
+"""Candidates for a regressing solver's tolerance: the smallest with accuracy >= .95 is its own."""
 
 
 @dataclass
@@ -133,7 +133,7 @@ def _drop_digits(
 class Recipe(ABC):
     """What differs between the two kinds of solver."""
 
-    network: nn.Module
+    network: Any
 
     def __init__(self, settings: TrainSettings) -> None:
         self.settings = settings
