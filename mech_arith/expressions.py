@@ -600,12 +600,11 @@ def _interval(node: Node, arguments: list[Interval]) -> Interval:
             corners = [x * y for x in arguments[0] for y in arguments[1]]
             return min(corners), max(corners)
         case "//":
-            # Monotone in either argument on each side of 0, so the corners of both sides suffice.
+            # Monotone in either argument on each side of 0, so the ends of both sides suffice. A
+            # divisor of 0 counts as 1 here too, until its row is refused.
             low, high = arguments[1]
-            divisors = [y for y in (low, high, -1, 1) if y and low <= y <= high]
+            divisors = [y or 1 for y in (low, -1, 0, high) if low <= y <= high]
             corners = [x // y for x in arguments[0] for y in divisors]
-            if low <= 0 <= high:
-                corners += arguments[0]  # a divisor of 0 counts as 1 until its row is refused
             return min(corners), max(corners)
         case "%":
             (low, high), (least, greatest) = arguments

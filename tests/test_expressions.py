@@ -372,6 +372,9 @@ def extremes(text: str, ranges: dict[str, tuple[int, int]]) -> tuple[int, int]:
     lows=st.tuples(st.integers(-6, 6), st.integers(-6, 6)),
     widths=st.tuples(st.integers(0, 5), st.integers(0, 5)),
 )
+@example("a//b", (-6, -4), (3, 8))  # the greatest is -6//-1
+@example("a//b", (2, -4), (3, 8))  # the least is 5//-1
+@example("a//b", (2, 0), (3, 3))  # the greatest is 5//1
 @settings(max_examples=300)
 def test_intervals_by_exhaustion(text: str, lows: tuple[int, int], widths: tuple[int, int]) -> None:
     (a_low, b_low), (a_high, b_high) = lows, (lows[0] + widths[0], lows[1] + widths[1])
