@@ -1,6 +1,7 @@
 """Progress of long loops: a bar on a terminal, sparse log lines elsewhere."""
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -45,7 +46,7 @@ class Progress(Generic[T]):
         self._done = 0
         self._start = time.monotonic()
         self._next_line = QUIET_SECONDS
-        if sys.stderr.isatty():
+        if _on_terminal():
             self._bar = tqdm(
                 total=self._total,
                 desc=self._description,
@@ -107,6 +108,14 @@ class Progress(Generic[T]):
         share = self._done / self._total if self._total else 1.0
         ahead = f", about {duration(left)} left" if left == left and left > 0 else ""
         return f"{self._done}/{self._total} {self._unit} ({share:.0%}){ahead}{self._note}"
+
+
+def _on_terminal() -> bool:
+    """Whether errors go to a terminal, and one whose width is known."""
+    try:
+        return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):
+        return False
 
 
 @overload

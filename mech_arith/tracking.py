@@ -140,8 +140,8 @@ class Run:
             self._run.summary.update(headline(summary))
 
     def log_table(self, name: str, table: pd.DataFrame) -> None:
-        """Log a table whole, under `name`."""
-        if self._run is None:
+        """Log a table whole, under `name`; nothing if it has no columns."""
+        if self._run is None or not len(table.columns):
             return
         wandb = _wandb()
         rows: list[Any] = [
@@ -172,7 +172,7 @@ class Run:
         `strength` is their x axis. The metrics leave no trace in the summary, where the last
         strength's drop would pass for a result.
         """
-        if self._run is None:
+        if self._run is None or effects.empty:
             return
         self._run.define_metric("strength", hidden=True, summary="none")
         self._run.define_metric("accuracy_drop/*", step_metric="strength", summary="none")
@@ -191,6 +191,12 @@ class Run:
             logger.warning(
                 "W&B: the upload did not end in time; everything is on disk, finish it with "
                 "`wandb sync --include-online %s`",
+                directory,
+            )
+        except Exception as error:  # wandb's own process may die, and a saved run must not with it
+            logger.warning(
+                "W&B: the run did not end well (%s); what was logged is in %s",
+                _one_line(error) or type(error).__name__,
                 directory,
             )
 
@@ -299,7 +305,7 @@ def _init(
     config: Mapping[str, Any],
     *,
     mode: str,
-    init_timeout: float,
+    init_timeout: float | int,
     run_id: str | None = None,
 ) -> Any:
     """A new wandb.Run."""
@@ -313,7 +319,7 @@ def _init(
         group=_short(settings.group, LONGEST_NAME),
         name=_short(settings.name, LONGEST_NAME),
         tags=list(dict.fromkeys(tag[:LONGEST_TAG] for tag in settings.tags if tag)),
-        dir=str(settings.directory),
+        dir=str(settings.directory.resolve()),
         config=plain(config),
         reinit="create_new",
         settings=wandb.Settings(

@@ -121,10 +121,10 @@ def test_duration(seconds: float, text: str) -> None:
     assert duration(float(seconds)) == text
 
 
-def on_terminal(code: str) -> str:
+def on_terminal(code: str, *, columns: int = 80) -> str:
     """What a program writes to stderr when that is a terminal."""
     ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 80))
+    termios.tcsetwinsize(theirs, (24, columns))
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stderr=theirs)
     os.close(theirs)
     written = b""
@@ -156,3 +156,17 @@ def test_a_terminal_gets_a_bar(quiet_seconds: float, shown: bool) -> None:
     )
     assert ("training" in written) == shown
     assert ("loss 0.5" in written) == shown
+
+
+def test_a_terminal_of_no_width_gets_log_lines() -> None:
+    written = on_terminal(
+        """
+        import logging
+        from mech_arith import progress
+        logging.basicConfig(level=logging.INFO)
+        progress.QUIET_SECONDS = 0.0
+        list(progress.progress(2, description="training", unit="steps"))
+        """,
+        columns=0,
+    )
+    assert "training: 2 steps in" in written

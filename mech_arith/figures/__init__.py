@@ -41,6 +41,8 @@ def cell_figures(tables: Mapping[str, pd.DataFrame], *, title: str) -> dict[str,
     correlations = tables["correlations"]
     single = single_positions(correlations)
     asked, each = correlations.loc[~single], correlations.loc[single]
+    if asked.empty and each["position"].nunique() == 1:
+        asked, each = each, asked
     figures: dict[str, Figure] = {}
     for position, table in asked.groupby("position", sort=False):
         several = asked["position"].nunique() > 1

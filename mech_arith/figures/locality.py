@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 from math import ceil
+from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -40,11 +40,24 @@ def locality_example(
     """
     functions = curves.loc[curves["kind"].isin(["f_p", "f_a"])]
     _require_rows(functions, "f_p or f_a")
+    in_table = "observed_low" in functions and "observed_high" in functions
+    handles: list[Any] = [
+        Line2D([], [], color=PREDICTED, label="f_p: predicted from edited answers"),
+        Line2D([], [], color=ACTUAL, label="f_a: read with the value really replaced"),
+    ]
+    if "original" in functions:
+        own = Line2D([], [], color="black", linestyle=":", label="the problem's own value")
+        handles.append(own)
+    if in_table or observed is not None:
+        handles.append(Patch(color=OBSERVED, label="coordinates observed over all problems"))
 
     def draw(axes: Axes, panel: pd.DataFrame) -> None:
         problem = panel.loc[panel["problem"] == distinct(panel, "problem")[0]]
-        low, high = observed or _observed(problem)
-        axes.axhspan(low, high, color=OBSERVED, zorder=0)
+        if observed is not None:
+            axes.axhspan(*observed, color=OBSERVED, zorder=0)
+        elif in_table:
+            low, high = (distinct(problem, name)[0] for name in ("observed_low", "observed_high"))
+            axes.axhspan(low, high, color=OBSERVED, zorder=0)
         for kind, colour in (("f_a", ACTUAL), ("f_p", PREDICTED)):
             line = problem.loc[problem["kind"] == kind].sort_values("x")
             axes.plot(line["x"], line["y"], color=colour, linewidth=1.6)
@@ -59,12 +72,7 @@ def locality_example(
         subtitle="one problem: the coordinate that goes with each value",
         x_label="{value}, set to",
         y_label=f"coordinate\n{UNIT}",
-        handles=[
-            Line2D([], [], color=PREDICTED, label="f_p: predicted from edited answers"),
-            Line2D([], [], color=ACTUAL, label="f_a: read with the value really replaced"),
-            Line2D([], [], color="black", linestyle=":", label="the problem's own value"),
-            Patch(color=OBSERVED, label="coordinates observed over all problems"),
-        ],
+        handles=handles,
     )
 
 
@@ -109,7 +117,7 @@ def _small_multiples(
     subtitle: str,
     x_label: str,
     y_label: str,
-    handles: list,
+    handles: list[Any],
 ) -> Figure:
     """A panel per value (row) and layer (column), drawn by `draw` from its rows of the table."""
     values, layers = distinct(table, "value"), sorted(distinct(table, "layer"))
@@ -142,14 +150,6 @@ def _small_multiples(
             if column % across == 0:
                 axes.set_ylabel(y_label, fontsize=8.5)
     return figure
-
-
-def _observed(problem: pd.DataFrame) -> tuple[float, float]:
-    """The observed range, of no height where the table does not tell."""
-    if "observed_low" in problem and "observed_high" in problem:
-        return distinct(problem, "observed_low")[0], distinct(problem, "observed_high")[0]
-    middle = float(np.nanmean(problem["y"].to_numpy()))
-    return middle, middle
 
 
 def _require_rows(table: pd.DataFrame, kinds: str) -> None:
