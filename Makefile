@@ -14,8 +14,7 @@ help:  ## list the targets
 venv: $(STAMP)  ## make .venv with the locked dependencies
 
 # torch comes first and pinned: an unpinned one pulls gigabytes of CUDA packages. pip reads the usual
-# PIP_* variables, so a machine without a GPU may get the small build by
-# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make venv
+# PIP_* variables, so a machine without a GPU may point PIP_EXTRA_INDEX_URL at PyTorch's CPU builds.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory new-venv
 	$(PY) -m pip install --disable-pip-version-check --constraint constraints.txt torch==2.13.0

@@ -27,10 +27,11 @@ ROOMS = (
     "sites",
     "activations",
     "directions",
+    "statistics",
+    "metrics",
     "tracing",
     "edits",
     "engine",
-    "metrics statistics",
     "intervention locality",
     "cell",
     "artifacts",
@@ -41,7 +42,8 @@ ROOMS = (
     "callbacks",
     "__main__",
 )
-"""The way of the data, from left to right. Modules on one line may import each other."""
+"""The way of the data, from left to right. Modules on one line may import each other. Statistics and
+metrics stand before tracing, whose correlations they compute."""
 
 PLACE = {room: place for place, line in enumerate(ROOMS) for room in line.split()}
 
