@@ -1,6 +1,8 @@
 """What all tests share: an environment that does not depend on the user's machine."""
 
+import logging
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -23,21 +25,29 @@ settings.load_profile("mech_arith")
 
 
 @pytest.fixture(autouse=True)
-def _private_wandb_directories(
+def _private_wandb(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keep W&B out of the home directory and of the checkout."""
+    """Keep W&B out of the home directory and of the checkout, and tests out of each other's W&B."""
     directory = tmp_path_factory.getbasetemp() / "wandb"
     for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(directory))
+    # An earlier test's background process: a program started by this test would use it too, and
+    # take it down with itself.
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)
 
 
 @pytest.fixture(autouse=True)
-def _fresh_hydra() -> Iterator[None]:
-    """Hydra keeps one global state per process: leave none behind."""
-    yield
-    import sys
+def _fresh_hydra(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Hydra sets up one state and one log file per process: leave none behind.
 
+    It asks for `monkeypatch` so that it ends first, while a test's own handlers still stand.
+    """
+    before = list(logging.root.handlers)
+    yield
+    for handler in [handler for handler in logging.root.handlers if handler not in before]:
+        logging.root.removeHandler(handler)
+        handler.close()
     module = sys.modules.get("hydra.core.global_hydra")
     if module is not None:
         module.GlobalHydra.instance().clear()
