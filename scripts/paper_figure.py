@@ -1,0 +1,83 @@
+"""Draw a run of `experiment=paper` beside the figures that Matsumoto et al. (2022) report.
+
+    python scripts/paper_figure.py RUN_DIRECTORY
+
+Writes scripts/figures/paper.png, the figure of README.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mech_arith.figures.style import heatmap, two_digits
+from mech_arith.results import load_run
+
+TARGET = Path(__file__).parent / "figures" / "paper.png"
+VALUES = ("a", "b", "c", "b-c", "a-(b-c)")
+LAYERS = 6
+
+# |R| of components 1, 2, 3 in layers 1 to 6; those from 4 on are at most .15 (MathNLP 2022).
+REFERENCE = (
+    np.array(
+        [
+            [81, 51, 23, 85, 35, 39, 40, 6, 91, 60, 20, 76, 56, 31, 75, 55, 37, 74],
+            [24, 9, 96, 41, 5, 91, 45, 87, 12, 52, 82, 20, 57, 81, 10, 58, 81, 3],
+            [53, 84, 5, 35, 93, 11, 79, 46, 36, 61, 52, 58, 60, 50, 62, 60, 45, 65],
+            [21, 66, 72, 5, 69, 72, 24, 94, 17, 80, 21, 56, 82, 22, 51, 83, 25, 48],
+            [64, 23, 72, 46, 36, 81, 43, 80, 39, 100, 6, 1, 100, 0, 2, 100, 1, 4],
+        ],
+        dtype=float,
+    ).reshape(len(VALUES), LAYERS, 3)
+    / 100
+)
+
+
+def main() -> None:
+    """Read the run and draw."""
+    if len(sys.argv) != 2:
+        sys.exit("expected one argument, the directory of a run of experiment=paper")
+    correlations = load_run(Path(sys.argv[1])).tables["correlations"]
+    ours = correlations[correlations["position"] == "all"]
+    TARGET.parent.mkdir(exist_ok=True)
+    drawn(ours).savefig(TARGET, dpi=110, bbox_inches="tight")
+    print(TARGET)
+
+
+def drawn(ours: pd.DataFrame) -> Figure:
+    """Our |R| above the paper's, a column per layer."""
+    figure = Figure(figsize=(13.5, 4.6), layout="constrained")
+    rows = figure.subplots(2, LAYERS)
+    for layer in range(LAYERS):
+        at_layer = ours[ours["layer"] == layer]
+        table = at_layer.pivot(index="value", columns="component", values="abs_r")
+        _panel(rows[0, layer], table.loc[list(VALUES)].to_numpy(), first=layer == 0)
+        rows[0, layer].set_title(f"layer {layer}", fontsize=10)
+        _panel(rows[1, layer], REFERENCE[:, layer], first=layer == 0)
+        rows[1, layer].set_xlabel("component", fontsize=8)
+    rows[0, 0].set_ylabel("arith_encoder\n(report split)", fontsize=9)
+    rows[1, 0].set_ylabel("the paper's model\n(first three)", fontsize=9)
+    figure.suptitle(
+        "|R| of principal components with the values of a-(b-c), all positions", size=11
+    )
+    return figure
+
+
+def _panel(axes, shares: np.ndarray, *, first: bool) -> None:
+    notes = None
+    if shares.shape[1] <= 3:
+        notes = [[two_digits(share) for share in row] for row in shares]
+    else:
+        notes = [[two_digits(s) if s >= 0.5 else "" for s in row] for row in shares]
+    labels = VALUES if first else [""] * len(VALUES)
+    heatmap(
+        axes, shares, rows=labels, columns=[str(k) for k in range(shares.shape[1])], notes=notes
+    )
+    for text in axes.texts:
+        text.set_fontsize(6 if shares.shape[1] > 3 else 8)
+
+
+if __name__ == "__main__":
+    main()
