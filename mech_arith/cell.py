@@ -200,10 +200,10 @@ def _summary(
 ) -> dict[str, Any]:
     """The headline numbers."""
     right = torch.from_numpy(report.answers).double()
-    at_main = pd.MultiIndex.from_tuples([(site.layer, site.position) for site in main])
     correlations = tables["correlations"]
-    index = pd.MultiIndex.from_frame(correlations[["layer", "position"]])
-    best = best_rows(correlations[index.isin(at_main)])
+    asked = {(site.layer, site.position) for site in main}
+    places = zip(correlations["layer"], correlations["position"], strict=True)
+    best = best_rows(correlations.loc[[place in asked for place in places]])
     effects = tables["effects"]
     summary: dict[str, Any] = {
         "n_report": len(report),
@@ -215,11 +215,11 @@ def _summary(
             row["value"]: {
                 "abs_r": row["abs_r"],
                 "r": row["r"],
-                "layer": int(row["layer"]),
-                "component": int(row["component"]),
+                "layer": row["layer"],
+                "component": row["component"],
                 "position": row["position"],
             }
-            for _, row in best.iterrows()
+            for row in best.to_dict(orient="records")
         },
         "largest_drop": {},
         "control": {},
@@ -231,11 +231,13 @@ def _summary(
         summary["baseline_median_abs_error"] = float(error.median())
     if not effects.empty:
         summary["largest_drop"] = largest_drops(effects, report.template.expression.values)
-        control = effects[effects["arm"] == "control"]
-        row = control.loc[control["accuracy_drop"].idxmax()]
+        summary["n_edits_searched"] = int((effects["arm"] == "target").sum())
+        control = effects.loc[effects["arm"] == "control"]
+        ordered = control.sort_values("accuracy_drop", ascending=False, kind="stable")
+        worst = ordered.to_dict(orient="records")[0]
         summary["control"] = {
-            "largest_drop": float(row["accuracy_drop"]),
-            "layer": int(row["layer"]),
-            "strength": float(row["strength"]),
+            "largest_drop": worst["accuracy_drop"],
+            "layer": worst["layer"],
+            "strength": worst["strength"],
         }
     return summary

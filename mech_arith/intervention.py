@@ -192,22 +192,21 @@ def largest_drops(effects: pd.DataFrame, values: Sequence[str]) -> dict[str, dic
     control at the same layer, component and strength.
     """
     drops: dict[str, dict[str, object]] = {}
+    controls = {
+        (row["layer"], row["position"], row["component"], row["strength"]): row["accuracy_drop"]
+        for row in effects.loc[effects["arm"] == "control"].to_dict(orient="records")
+    }
     for value in values:
         chosen = effects["chosen_for"].map(lambda names, v=value: v in names.split(" | "))
-        targets = effects[chosen & (effects["arm"] == "target")]
+        targets = effects.loc[chosen & (effects["arm"] == "target")]
         if targets.empty:
             continue
-        row = targets.loc[targets["accuracy_drop"].idxmax()]
-        same = (effects["arm"] == "control") & (
-            effects[["layer", "position", "component", "strength"]]
-            == row[["layer", "position", "component", "strength"]]
-        ).all(axis=1)
+        ordered = targets.sort_values("accuracy_drop", ascending=False, kind="stable")
+        worst = ordered.to_dict(orient="records")[0]
+        place = {name: worst[name] for name in ("layer", "position", "component", "strength")}
         drops[value] = {
-            "accuracy_drop": float(row["accuracy_drop"]),
-            "layer": int(row["layer"]),
-            "position": row["position"],
-            "component": int(row["component"]),
-            "strength": float(row["strength"]),
-            "control_drop": float(effects.loc[same, "accuracy_drop"].iloc[0]),
+            "accuracy_drop": worst["accuracy_drop"],
+            **place,
+            "control_drop": controls[tuple(place.values())],
         }
     return drops

@@ -224,9 +224,16 @@ def _compare(
         "covered": float(covered.double().mean()),
         "n_problems": len(problems),
     }
-    curves = _curves(probe.places, original, predicted, actual, covered)
-    head = {name: row[name] for name in ("layer", "component", "value")}
-    return row, curves.assign(**head)
+    observed = found.coordinates[:, component]
+    curves = _curves(probe.places, original, predicted, actual, covered).assign(
+        layer=found.site.layer,
+        component=component,
+        value=value,
+        original=float(original[0]),
+        observed_low=float(observed.min()),
+        observed_high=float(observed.max()),
+    )
+    return row, curves
 
 
 def _polynomial(
@@ -284,6 +291,4 @@ def _curves(
             )
         )
     curves = pd.concat(tables, ignore_index=True)
-    return curves.reindex(columns=["kind", "problem", "x", "y", "low", "high"]).assign(
-        original=float(original[0])
-    )
+    return curves.reindex(columns=["kind", "problem", "x", "y", "low", "high"])
