@@ -9,6 +9,7 @@ the weights, so a killed training goes on from its last checkpoint with the same
 import logging
 import math
 import os
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -22,8 +23,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from mech_arith.errors import UserError
+from mech_arith.errors import UserError, unknown
 from mech_arith.expressions import Expression, parse
+from mech_arith.progress import progress
 from mech_arith.solvers.checkpoints import (
     Card,
     describe_machine,
@@ -382,8 +384,7 @@ def train(settings: TrainSettings) -> Path:
     Returns:
         The directory with `model.safetensors`, `card.json` and `CARD.md`.
     """
-    if settings.kind not in RECIPES:
-        raise UserError(f"unknown kind {settings.kind!r}; expected one of: {', '.join(RECIPES)}")
+    _check(settings)
     torch.set_num_threads(settings.threads)
     directory = Path(settings.directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -395,39 +396,54 @@ def train(settings: TrainSettings) -> Path:
     first, seconds = read_training_state(state, recipe.network, optimizer, asdict(settings))
     if first:
         log.info("resuming at step %d of %d", first, settings.steps)
-    curve: list[dict[str, Any]] = []
     started = time.monotonic() - seconds
-    for step in range(first, settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step)
-        loss = recipe.loss(*recipe.batch(step))
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(recipe.parameters(), settings.gradient_norm)
-        optimizer.step()
-        done = step + 1
-        if done % settings.evaluate_every == 0 or done == settings.steps:
-            report = recipe.report(min(1000, settings.held_out_problems))
-            headline = {text: next(iter(row.values())) for text, row in report.items()}
-            curve.append({"step": done, "loss": loss.item(), **headline})
-            log.info(
-                "step %d/%d %.0fs loss %.5f %s",
-                done,
-                settings.steps,
-                time.monotonic() - started,
-                loss.item(),
-                " ".join(f"{text} {value:.4f}" for text, value in headline.items()),
-            )
-        if done % settings.checkpoint_every == 0 or done == settings.steps:
-            write_training_state(
-                state,
-                recipe.network,
-                optimizer,
-                asdict(settings),
-                step=done,
-                seconds=time.monotonic() - started,
-            )
+    with progress(settings.steps - first, description=settings.solver, unit="steps") as bar:
+        for step in range(first, settings.steps):
+            loss = take_step(recipe, optimizer, step)
+            done = step + 1
+            if done % settings.evaluate_every == 0 or done == settings.steps:
+                _log_report(recipe, done, loss, time.monotonic() - started)
+            if done % settings.checkpoint_every == 0 or done == settings.steps:
+                write_training_state(
+                    state,
+                    recipe.network,
+                    optimizer,
+                    asdict(settings),
+                    step=done,
+                    seconds=time.monotonic() - started,
+                )
+            bar.advance(note=f"loss {loss:.5f}")
     return finish(recipe, directory, seconds=time.monotonic() - started)
+
+
+def _check(settings: TrainSettings) -> None:
+    if settings.kind not in RECIPES:
+        raise unknown("kind", settings.kind, RECIPES)
+    if min(settings.steps, settings.batch_size, settings.threads) < 1 or not settings.templates:
+        raise UserError(
+            "expected steps, batch_size and threads >= 1 and at least one template, got "
+            f"{settings.steps}, {settings.batch_size}, {settings.threads} and "
+            f"{list(settings.templates)}; choose +train=arith_decoder or +train=arith_encoder"
+        )
+
+
+def take_step(recipe: Recipe, optimizer: torch.optim.Optimizer, step: int) -> float:
+    """One step of the optimiser; the batch's loss before it."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(recipe.settings, step)
+    loss = recipe.loss(*recipe.batch(step))
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(recipe.parameters(), recipe.settings.gradient_norm)
+    optimizer.step()
+    return loss.item()
+
+
+def _log_report(recipe: Recipe, done: int, loss: float, seconds: float) -> None:
+    """Accuracy, or R^2, on held-out problems of every template."""
+    report = recipe.report(min(1000, recipe.settings.held_out_problems))
+    headline = " ".join(f"{text} {next(iter(row.values())):.4f}" for text, row in report.items())
+    log.info("step %d/%d %.0fs loss %.5f %s", done, recipe.settings.steps, seconds, loss, headline)
 
 
 def finish(recipe: Recipe, directory: Path, *, seconds: float) -> Path:
@@ -467,7 +483,11 @@ def main() -> None:
     def run(config: DictConfig) -> None:
         settings = OmegaConf.to_object(config)
         assert isinstance(settings, TrainSettings)
-        train(settings)
+        try:
+            train(settings)
+        except UserError as error:
+            log.error("%s", error)
+            sys.exit(1)
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     run()
