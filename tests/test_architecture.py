@@ -42,8 +42,8 @@ ROOMS = (
     "callbacks",
     "__main__",
 )
-"""The way of the data, from left to right. Modules on one line may import each other. Statistics and
-metrics stand before tracing, whose correlations they compute."""
+"""The way of the data, from left to right. Modules on one line may import each other. Statistics
+and metrics stand before tracing, whose correlations they compute."""
 
 PLACE = {room: place for place, line in enumerate(ROOMS) for room in line.split()}
 

@@ -139,7 +139,9 @@ def test_rows_without_change_are_not_run(monkeypatch):
     ran = []
     resume = solver.resume
     monkeypatch.setattr(
-        solver, "resume", lambda clean, rows, **kw: ran.append(len(rows)) or resume(clean, rows, **kw)
+        solver,
+        "resume",
+        lambda clean, rows, **kw: ran.append(len(rows)) or resume(clean, rows, **kw),
     )
     changes = torch.zeros(3, 12, dtype=torch.float64)
     changes[1, 4:7] = 1.0

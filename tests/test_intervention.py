@@ -22,8 +22,10 @@ def planted_effects(plan, layer=0):
     baseline = run_baseline(solver, solver.encode(report).tokens, batch_size=50)
     right = torch.from_numpy(report.answers).double()
     chosen = {sites[layer]: traces[sites[layer]]}
-    return report, traces[sites[layer]], intervene(
-        solver, baseline, chosen, right, plan, batch_size=64
+    return (
+        report,
+        traces[sites[layer]],
+        intervene(solver, baseline, chosen, right, plan, batch_size=64),
     )
 
 

@@ -1,8 +1,7 @@
 """The entrypoint, run in this process: what a run leaves, and how bad input ends."""
 
 import json
-import logging
-import sys
+import re
 
 import pandas as pd
 import pytest
@@ -10,45 +9,21 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from mech_arith import __main__ as entry
 from mech_arith.config import RunConfig
 from mech_arith.paths import conf_dir
 from mech_arith.plan import prepare
 from mech_arith.results import load_run
+from tests.running import SMALL, main
 
-SMALL = [
-    "problems.n=60",
-    "tracing.n_components=4",
-    "intervention.n_problems=10",
-    "intervention.strengths=[0,1,2]",
-    "wandb=disabled",
-]
 CONF = conf_dir()
 GROUPS = ("model", "template", "layers", "tracing", "intervention", "wandb")
-OPTIONS = [
-    (group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))
-]
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 
 
 def composed(*overrides):
     ConfigStore.instance().store(name="schema", node=RunConfig)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=list(overrides))
-
-
-def main(monkeypatch, tmp_path, *overrides, sweep=False):
-    """Run the entrypoint as the shell would; the exit code."""
-    where = "hydra.sweep.dir" if sweep else "hydra.run.dir"
-    arguments = ["mech_arith", *(["-m"] if sweep else []), f"{where}={tmp_path}/run", *overrides]
-    monkeypatch.setattr(sys, "argv", arguments)
-    monkeypatch.setattr(entry, "_failed", [])
-    # A closed set of handlers, so that one test's log does not end in another's file.
-    monkeypatch.setattr(logging.root, "handlers", [])
-    try:
-        entry.main()
-    except SystemExit as end:
-        return end.code
-    return 0
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -135,9 +110,7 @@ def test_tracing_alone(monkeypatch, tmp_path):
 
 
 def test_a_sweep_goes_on_after_a_bad_cell_and_says_so(monkeypatch, tmp_path, capsys):
-    code = main(
-        monkeypatch, tmp_path, *SMALL, "layers.start=0,9", "layers.stop=1", sweep=True
-    )
+    code = main(monkeypatch, tmp_path, *SMALL, "layers.start=0,9", "layers.stop=1", sweep=True)
     assert code == 1
     assert load_run(tmp_path / "run" / "0").summary["best"]
     assert not (tmp_path / "run" / "1" / "summary.json").exists()
@@ -201,8 +174,6 @@ def test_bad_input_ends_with_one_line(monkeypatch, tmp_path, caplog, arguments):
     line = (tmp_path / "run" / "error.txt").read_text(encoding="utf-8")
     assert line.count("\n") == 1
     assert len(line) < 700
-    import re
-
     assert re.search(BAD[arguments], line), line
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left <= {".hydra", "error.txt", "mech_arith.log"}

@@ -36,7 +36,9 @@ formats = st.builds(
 
 def problems(expression="a-(b-c)", n=20, low=100, high=999):
     template = build_template("t", expression)
-    return draw(template, n=n, ranges=dict.fromkeys(template.expression.operands, (low, high)), seed=3)
+    return draw(
+        template, n=n, ranges=dict.fromkeys(template.expression.operands, (low, high)), seed=3
+    )
 
 
 @given(formats, st.lists(st.integers(-9999, 9999), min_size=1, max_size=20))
@@ -73,7 +75,7 @@ def test_what_is_no_number_is_not_guessed():
 def test_answer_format_errors():
     with pytest.raises(UserError, match=r"at most 4 digits, got 12345"):
         AnswerFormat().encode(torch.tensor([12345]))
-    with pytest.raises(UserError, match="unknown answer.sign 'middle'; expected one of: first"):
+    with pytest.raises(UserError, match=r"unknown answer\.sign 'middle'; expected one of: first"):
         AnswerFormat.named(width=4, sign="middle", digits="units_first", negatives="magnitude")
 
 
@@ -111,7 +113,9 @@ def test_what_a_solver_cannot_read():
         tiny_encoder().encode(problems("a*b"))
     worded = build_template("shop", "a-b", "Of {a} apples {b} are sold.")
     drawn = draw(worded, n=3, ranges={"a": (10, 99), "b": (1, 9)}, seed=0)
-    with pytest.raises(UserError, match="symbolic template for tiny_decoder, got the worded one 'shop'"):
+    with pytest.raises(
+        UserError, match="symbolic template for tiny_decoder, got the worded one 'shop'"
+    ):
         tiny_decoder().encode(drawn)
     with pytest.raises(UserError, match=r"operands in 0..999 .* got a in -5..-5"):
         encode_expression(
@@ -124,7 +128,9 @@ def test_what_a_solver_cannot_read():
 
 def test_unknown_solver_lists_the_shipped_ones():
     assert shipped_solvers() == ["arith_decoder", "arith_encoder"]
-    with pytest.raises(UserError, match="unknown solver 'gpt5'; expected one of: arith_decoder, arith"):
+    with pytest.raises(
+        UserError, match="unknown solver 'gpt5'; expected one of: arith_decoder, arith"
+    ):
         load_arithmetic("gpt5")
 
 
@@ -181,7 +187,7 @@ def test_missing_files_are_named(tmp_path):
 
 
 BARS = {
-    "arith_decoder": {text: 0.99 for text in ("a-(b-c)", "(a-b)-c", "a+(b-c)", "a-b")},
+    "arith_decoder": dict.fromkeys(("a-(b-c)", "(a-b)-c", "a+(b-c)", "a-b"), 0.99),
     "arith_encoder": {"a-(b-c)": 0.9995},
 }
 

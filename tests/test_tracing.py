@@ -54,7 +54,7 @@ def test_coordinates_and_correlations_do_not_depend_on_batches():
 
 
 def test_numbers_come_from_the_report_split():
-    solver, fit, report, sites, traces = planted()
+    solver, _, report, sites, traces = planted()
     found = traces[sites[0]]
     resid = solver.run(solver.encode(report).tokens).resid[1][:, 3]
     coordinates = found.components.project(resid).numpy()

@@ -65,10 +65,10 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path, monkeypatch, se
 
 def test_the_last_state_belongs_to_its_settings(tmp_path):
     train(TrainSettings(**SMALL, directory=str(tmp_path)))
-    with pytest.raises(UserError, match="expected the settings that .* was made with"):
+    with pytest.raises(UserError, match=r"expected the settings that .* was made with"):
         train(TrainSettings(**{**SMALL, "seed": 1}, directory=str(tmp_path)))
     (tmp_path / "training.safetensors").write_bytes(b"rubbish")
-    with pytest.raises(UserError, match="expected a training state at .* delete it"):
+    with pytest.raises(UserError, match=r"expected a training state at .* delete it"):
         train(TrainSettings(**SMALL, directory=str(tmp_path)))
 
 
@@ -120,6 +120,8 @@ def test_training_errors(tmp_path):
     with pytest.raises(UserError, match="unknown kind 'oracle'; expected one of: decoder, encoder"):
         train(TrainSettings(**{**SMALL, "kind": "oracle"}, directory=str(tmp_path)))
     with pytest.raises(UserError, match="pretrained BERT, got 'no_such_package'; run"):
-        train(TrainSettings(**{**ENCODER, "pretrained": "no_such_package"}, directory=str(tmp_path)))
+        train(
+            TrainSettings(**{**ENCODER, "pretrained": "no_such_package"}, directory=str(tmp_path))
+        )
     with pytest.raises(UserError, match=r"at most 5 tokens, got 6 for a-b"):
         train(TrainSettings(**{**SMALL, "prompt_length": 5}, directory=str(tmp_path)))

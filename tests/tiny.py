@@ -72,9 +72,9 @@ def tiny_encoder(seed: int = 0, n_layers: int = 3) -> ArithmeticEncoder:
 class PlantedSolver(Solver):
     """Computes a-(b-c) in a way that the tests know.
 
-    Block 0 writes b-c along `used` and a along `unused`, both at the last position. Block 1 writes the
-    answer along `answer` from the coordinate on `used` and from a as it stands in the prompt. Block 2
-    does nothing. The direction `unused` is written and never read.
+    Block 0 writes b-c along `used` and a along `unused`, both at the last position. Block 1 writes
+    the answer along `answer_at` from the coordinate on `used` and from a as it stands in the prompt.
+    Block 2 does nothing. The direction `unused` is written and never read.
     """
 
     name, digest = "planted", "0" * 64

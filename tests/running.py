@@ -1,0 +1,35 @@
+"""The entrypoint, run in the tests' own process."""
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from mech_arith import __main__ as entry
+
+SMALL = (
+    "problems.n=60",
+    "tracing.n_components=4",
+    "intervention.n_problems=10",
+    "intervention.strengths=[0,1,2]",
+    "wandb=disabled",
+)
+"""Overrides that make a cell take a second."""
+
+
+def main(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *overrides: str, sweep: bool = False
+) -> int:
+    """Run the entrypoint as the shell would, into `tmp_path / "run"`; the exit code."""
+    where = "hydra.sweep.dir" if sweep else "hydra.run.dir"
+    arguments = ["mech_arith", *(["-m"] if sweep else []), f"{where}={tmp_path}/run", *overrides]
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(entry, "_failed", [])
+    # Hydra sets the root logger up anew: one test's log must not end in another's file.
+    monkeypatch.setattr(logging.root, "handlers", [])
+    try:
+        entry.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
