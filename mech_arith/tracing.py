@@ -28,7 +28,8 @@ class Projected:
 
     def explained_variance(self) -> Float[Tensor, " k"]:
         """Share of these problems' variance along each component."""
-        return self.coordinates.var(0) / self.total_variance
+        centred = self.coordinates - self.coordinates.mean(0)
+        return centred.square().sum(0) / (len(centred) - 1) / self.total_variance
 
 
 @dataclass(frozen=True)

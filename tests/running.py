@@ -26,10 +26,15 @@ def main(
     arguments = ["mech_arith", *(["-m"] if sweep else []), f"{where}={tmp_path}/run", *overrides]
     monkeypatch.setattr(sys, "argv", arguments)
     monkeypatch.setattr(entry, "_failed", [])
-    # Hydra sets the root logger up anew: one test's log must not end in another's file.
-    monkeypatch.setattr(logging.root, "handlers", [])
+    before = logging.root.handlers[:]
     try:
         entry.main()
     except SystemExit as end:
         return int(end.code or 0)
+    finally:
+        # Hydra sets the root logger up anew: one test's log must not end in another's file.
+        for handler in logging.root.handlers:
+            if handler not in before:
+                handler.close()
+        logging.root.handlers[:] = before
     return 0

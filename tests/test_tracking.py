@@ -111,6 +111,11 @@ def of_type(found: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [record[kind] for record in found if record["type"] == kind]
 
 
+def exit_code(found: list[dict[str, Any]]) -> int:
+    (ended,) = of_type(found, "exit")
+    return ended["exit_code"]
+
+
 def summary_of(found: list[dict[str, Any]]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for summary in of_type(found, "summary"):
@@ -148,7 +153,7 @@ def check_whole(run_directory: Path) -> None:
     (image,) = run_directory.rglob("heatmap*.png")
     with Image.open(image) as opened:
         assert opened.size == (4, 3)
-    assert of_type(found, "exit") == [{"exit_code": 0}]
+    assert exit_code(found) == 0
 
 
 def test_the_headline_is_flat() -> None:
@@ -227,7 +232,7 @@ def test_jobs_of_one_process_are_runs_of_their_own(
     assert [of_type(one, "run")[0]["display_name"] for one in found] == ["job 0", "job 1"]
     assert len({of_type(one, "run")[0]["run_id"] for one in found}) == 2
     assert [summary_of(one)["baseline_accuracy"] for one in found] == [0, 0.5]
-    assert all(of_type(one, "exit") == [{"exit_code": 0}] for one in found)
+    assert [exit_code(one) for one in found] == [0, 0]
 
 
 def test_an_exception_finishes_the_run_and_passes_on(tmp_path: Path) -> None:
@@ -236,7 +241,7 @@ def test_an_exception_finishes_the_run_and_passes_on(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), run:
         raise ZeroDivisionError
     assert directory is not None
-    assert of_type(records(directory), "exit") == [{"exit_code": 1}]
+    assert exit_code(records(directory)) == 1
     run.finish()  # a second time does nothing
 
 
@@ -313,16 +318,12 @@ with Run.start(settings(Path("job"), mode="online"), CONFIG) as run:
 """
 
 
-def check_went_offline(
-    directory: Path, reason: str, *, within: float = 30, key: str = KEY, **environment: str
-) -> None:
+def check_went_offline(directory: Path, reason: str, *, key: str = KEY, **environment: str) -> None:
     """An online run without a server ends up whole on disk, after one warning."""
-    begun = time.monotonic()
     done = program(ONLINE, directory, WANDB_API_KEY=key, **environment)
-    assert time.monotonic() - begun < within + 15  # the rest is importing and writing
     path, offline, seconds = done.stdout.split()
     assert offline == "True"
-    assert float(seconds) < within
+    assert float(seconds) < 30
     (warning,) = done.stderr.splitlines()
     assert warning.startswith("WARNING W&B: ")
     assert reason in warning
@@ -337,7 +338,7 @@ def test_online_without_a_server_goes_on_offline(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))  # and nobody listens
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         reason = f"no answer from {url} (Connection refused)"
-        check_went_offline(tmp_path, reason, within=15, WANDB_BASE_URL=url)
+        check_went_offline(tmp_path, reason, WANDB_BASE_URL=url)
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ class PlantedSolver(Solver):
     """Computes a-(b-c) in a way that the tests know.
 
     Block 0 writes b-c along `used` and a along `unused`, both at the last position. Block 1 writes
-    the answer along `answer_at` from the coordinate on `used` and from a as it stands in the prompt.
+    the answer along `answer_at`, from the coordinate on `used` and from a as the prompt has it.
     Block 2 does nothing. The direction `unused` is written and never read.
     """
 

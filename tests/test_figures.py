@@ -1,0 +1,531 @@
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+from PIL import Image
+
+from mech_arith.figures import (
+    accuracy_by_layer,
+    best_correlation_map,
+    cell_figures,
+    correlation_heatmaps,
+    dose_response,
+    locality_distance,
+    locality_example,
+    position_maps,
+    save_figures,
+)
+from mech_arith.figures.style import CONTROL, layer_colours, two_digits
+
+TITLE = "arith_encoder, a-(b-c)"
+VALUES = ("a", "b", "c", "b-c", "a-(b-c)")
+STRENGTHS = tuple(np.linspace(-3, 3, 11).tolist())
+TOKENS = ("[CLS]", *"123-(456-789)")
+
+
+def correlations(
+    n_layers: int = 4,
+    *,
+    positions: Sequence[tuple[str, int, str]] = (("all", -1, ""),),
+    values: Sequence[str] = VALUES,
+    n_components: int = 10,
+) -> pd.DataFrame:
+    """Every value in a component of its own, on top of noise."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for layer in range(n_layers):
+        for position, index, token in positions:
+            explained = np.sort(rng.dirichlet(np.ones(n_components)))[::-1]
+            r = rng.uniform(-0.4, 0.4, (n_components, len(values)))
+            r[np.arange(len(values)) % n_components, np.arange(len(values))] = 0.95
+            for component, value in np.ndindex(*r.shape):
+                rows.append(
+                    {
+                        "layer": layer,
+                        "point": "resid_post",
+                        "position": position,
+                        "position_index": index,
+                        "token": token,
+                        "component": component,
+                        "value": values[value],
+                        "r": r[component, value],
+                        "abs_r": abs(r[component, value]),
+                        "r_fit": r[component, value] + rng.uniform(-0.02, 0.02),
+                        "explained_variance": explained[component],
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def single_positions(
+    n_layers: int = 4, tokens: Sequence[str] = TOKENS, **rest: Any
+) -> pd.DataFrame:
+    positions = [(str(index), index, token) for index, token in enumerate(tokens)]
+    return correlations(n_layers, positions=positions, **rest)
+
+
+def effects(
+    n_layers: int = 4,
+    *,
+    values: Sequence[str] = VALUES,
+    positions: Sequence[str] = ("all",),
+    strengths: Sequence[float] = STRENGTHS,
+) -> pd.DataFrame:
+    """Accuracy falls with the strength, faster in higher layers, and hardly for controls."""
+    rows = []
+    for layer, (p, position), (k, value), strength, arm in (
+        (layer, place, chosen, strength, arm)
+        for layer in range(n_layers)
+        for place in enumerate(positions)
+        for chosen in enumerate(values)
+        for strength in strengths
+        for arm in ("target", "control")
+    ):
+        force = 0.1 * (layer + 1) * (p + 1) * (1 if arm == "target" else 0.1)
+        accuracy = 0.97 * float(np.exp(-force * strength**2))
+        rows.append(
+            {
+                "layer": layer,
+                "point": "resid_post",
+                "position": position,
+                "component": k,
+                "arm": arm,
+                "chosen_for": value,
+                "edit": "shift",
+                "strength": strength,
+                "strength_unit": "sd",
+                "n": 200,
+                "baseline_accuracy": 0.97,
+                "edited_accuracy": accuracy,
+                "accuracy_drop": 0.97 - accuracy,
+                "mean_shift": 300 * force * strength * (-1) ** k,
+                "status": "ok",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def curves(n_layers: int = 4, values: Sequence[str] = VALUES) -> pd.DataFrame:
+    tables = []
+    for layer in range(n_layers):
+        for k, value in enumerate(values):
+            x = np.linspace(100, 999, 20)
+            head = {
+                "layer": layer,
+                "component": k,
+                "value": value,
+                "original": 500.0,
+                "observed_low": -18.0,
+                "observed_high": 18.0,
+            }
+            actual = (-1) ** k * (x - 550) / 25
+            predicted = actual + 1e-5 * (x - 500) ** 2
+            for kind, y in (("f_p", predicted), ("f_a", actual)):
+                tables.append(pd.DataFrame({"kind": kind, "problem": 0, "x": x, "y": y} | head))
+            x = np.linspace(-800, 800, 11)
+            y = 1.2 + 4 * (x / 800) ** 2
+            distance = {"kind": "distance", "problem": -1, "x": x, "y": y}
+            tables.append(pd.DataFrame(distance | {"low": 0.6 * y, "high": 1.5 * y} | head))
+    return pd.concat(tables, ignore_index=True)
+
+
+def texts(artist: Figure | Axes) -> list[Text]:
+    """All text that is to be seen."""
+    return [
+        text
+        for text in artist.findobj(Text)
+        if isinstance(text, Text) and text.get_visible() and text.get_text().strip()
+    ]
+
+
+def check_readable(figure: Figure) -> None:
+    """Every text lies inside the figure, and none on another."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    shown = texts(figure)
+    boxes = np.array([text.get_window_extent().extents for text in shown])
+    width, height = canvas.get_width_height()
+    inside = (boxes[:, :2] >= 0).all(1) & (boxes[:, 2:] <= [width, height]).all(1)
+    # Axes keep tick labels beyond their limits, which are never drawn.
+    drawn = np.array([_is_drawn(text) for text in shown])
+    assert inside[drawn].all(), [
+        t.get_text() for t, ok in zip(shown, inside, strict=True) if not ok
+    ]
+    boxes, names = (
+        boxes[drawn],
+        [text.get_text() for text, ok in zip(shown, drawn, strict=True) if ok],
+    )
+    left, bottom, right, top = (boxes[:, i] for i in range(4))
+    slack = 0.5  # pixels
+    crossing = (
+        (left[:, None] < right[None] - slack)
+        & (left[None] < right[:, None] - slack)
+        & (bottom[:, None] < top[None] - slack)
+        & (bottom[None] < top[:, None] - slack)
+    )
+    np.fill_diagonal(crossing, val=False)
+    assert not crossing.any(), [(names[i], names[j]) for i, j in np.argwhere(crossing) if i < j]
+
+
+def _is_drawn(text: Text) -> bool:
+    axes = text.axes
+    if axes is None or text not in {*axes.get_xticklabels(), *axes.get_yticklabels()}:
+        return True
+    (x, y), box = text.get_position(), axes.viewLim
+    if text in set(axes.get_xticklabels()):
+        return box.intervalx[0] <= x <= box.intervalx[1]
+    return min(box.intervaly) <= y <= max(box.intervaly)
+
+
+FIGURES = {
+    "heatmaps, 4 layers": lambda: correlation_heatmaps(correlations(4), title=TITLE),
+    "heatmaps, 6 layers": lambda: correlation_heatmaps(correlations(6), title=TITLE),
+    "heatmaps, four operands": lambda: correlation_heatmaps(
+        correlations(4, values=["a", "b", "c", "d", "c-d", "b-(c-d)", "a-(b-(c-d))"]),
+        title="arith_decoder, a-(b-(c-d))",
+    ),
+    "heatmaps, 1 layer": lambda: correlation_heatmaps(
+        correlations(1, values=["a", "b", "a//b"], n_components=3), title="arith_decoder, a//b"
+    ),
+    "best, 4 layers": lambda: best_correlation_map(correlations(4), title=TITLE),
+    "best, 6 layers": lambda: best_correlation_map(correlations(6), title=TITLE),
+    "best of positions": lambda: best_correlation_map(single_positions(6), title=TITLE),
+    "positions, 4 layers": lambda: position_maps(single_positions(4), title=TITLE),
+    "positions, 6 layers": lambda: position_maps(single_positions(6), title=TITLE),
+    "positions, words": lambda: position_maps(
+        single_positions(12, ["<bos>", "A", " shop", " has", " $7", "\n"], n_components=2),
+        title="gpt2, a+b",
+    ),
+    "positions, long prompt": lambda: position_maps(
+        single_positions(30, [*"What is 3+5? "] * 8, values=["a", "a+b"], n_components=2),
+        title="smollm2_135m, a+b",
+    ),
+    "dose, 4 layers": lambda: dose_response(effects(4), title=TITLE),
+    "dose, 6 layers": lambda: dose_response(effects(6), title=TITLE),
+    "dose, 30 layers": lambda: dose_response(effects(30, values=["a", "b"]), title="smollm2, a+b"),
+    "dose, 7 values": lambda: dose_response(
+        effects(2, values=["a", "b", "c", "d", "a-b", "a-b-c", "a-b-c-d"]), title=TITLE
+    ),
+    "dose, one of each": lambda: dose_response(effects(1, values=["a"]), title=TITLE),
+    "drops, 4 layers": lambda: accuracy_by_layer(effects(4), title=TITLE),
+    "drops, 6 layers": lambda: accuracy_by_layer(effects(6), title=TITLE),
+    "drops, 30 layers": lambda: accuracy_by_layer(effects(30, values=["a", "b"]), title=TITLE),
+    "example, 6 layers": lambda: locality_example(curves(6), title=TITLE),
+    "example, one panel": lambda: locality_example(curves(1, ["b"]), title=TITLE),
+    "distance, 4 layers": lambda: locality_distance(curves(4), title=TITLE),
+    "distance, 12 layers": lambda: locality_distance(curves(12, ["b"]), title=TITLE),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_labels_neither_overlap_nor_leave_the_figure(name: str) -> None:
+    check_readable(FIGURES[name]())
+
+
+@pytest.mark.parametrize("name", [name for name in FIGURES if "4 layers" in name])
+def test_every_figure_says_what_it_shows(name: str) -> None:
+    figure = FIGURES[name]()
+    assert TITLE in [text.get_text() for text in texts(figure)]
+    if not name.startswith(("heatmaps", "best", "positions")):
+        assert figure.legends
+
+
+def test_the_check_sees_an_overlap() -> None:
+    figure = Figure()
+    figure.text(0.5, 0.5, "one")
+    check_readable(figure)
+    figure.text(0.51, 0.5, "another")
+    with pytest.raises(AssertionError, match="another"):
+        check_readable(figure)
+
+
+def heatmaps_of(figure: Figure) -> list[Axes]:
+    return [axes for axes in figure.axes if axes.images]
+
+
+def cells(axes: Axes) -> np.ndarray:
+    array = axes.images[0].get_array()
+    assert array is not None
+    return np.ma.filled(np.ma.asarray(array, dtype=float), np.nan)
+
+
+def test_heatmaps_hold_the_report_split_and_frame_the_fit_splits_best() -> None:
+    table = correlations(2)
+    here = (table["layer"] == 1) & (table["value"] == "b")
+    table.loc[here, "abs_r"] = np.linspace(0.1, 1.0, 10)  # best on the report split: component 9
+    table.loc[here, "r_fit"] = np.linspace(-0.9, 0.0, 10)  # on the fit split: component 0
+    _, second = heatmaps_of(correlation_heatmaps(table))
+    assert cells(second)[1] == pytest.approx(np.linspace(0.1, 1.0, 10))
+    written = [text.get_text() for text in second.texts][10:20]
+    assert written == [".10", ".20", ".30", ".40", ".50", ".60", ".70", ".80", ".90", "1.00"]
+    frames = [patch for patch in second.patches if isinstance(patch, Rectangle)]
+    assert (frames[1].get_x(), frames[1].get_y()) == pytest.approx((-0.47, 0.53))
+
+
+def test_heatmaps_show_the_explained_variance() -> None:
+    table = correlations(1)
+    bars, *_ = (axes for axes in correlation_heatmaps(table).axes if axes.containers)
+    heights = [bar.get_height() for bar in bars.patches if isinstance(bar, Rectangle)]
+    assert heights == pytest.approx(table.groupby("component")["explained_variance"].first())
+
+
+def test_a_number_that_could_not_be_had_is_a_dash() -> None:
+    table = correlations(1)
+    table.loc[table["value"] == "c", ["r", "abs_r", "r_fit"]] = np.nan
+    (axes,) = heatmaps_of(correlation_heatmaps(table, title=TITLE))
+    assert {text.get_text() for text in axes.texts[20:30]} == {"\N{EN DASH}"}
+    (axes,) = heatmaps_of(best_correlation_map(table, title=TITLE))
+    assert axes.texts[2].get_text() == "\N{EN DASH}"
+
+
+def test_numbers_can_be_read_on_their_cells() -> None:
+    for axes in heatmaps_of(correlation_heatmaps(correlations(1))):
+        shades = axes.images[0].to_rgba(cells(axes))[..., :3] @ [0.2126, 0.7152, 0.0722]
+        for text, shade in zip(axes.texts, shades.flatten(), strict=True):
+            light = to_rgba(text.get_color())[0]
+            assert abs(light - shade) > 0.35, (text.get_text(), shade)
+
+
+@pytest.mark.parametrize("column", ["point", "position"])
+def test_heatmaps_are_of_one_point_and_position(column: str) -> None:
+    table = pd.concat([correlations(1), correlations(1).assign(**{column: "other"})])
+    with pytest.raises(ValueError, match=f"expected correlations at one {column}, got .*'other'"):
+        correlation_heatmaps(table)
+
+
+def test_the_best_map_chooses_on_the_fit_split() -> None:
+    table = correlations(1, values=["a"], n_components=2)
+    table["r_fit"], table["abs_r"] = [0.9, -0.95], [0.8, 0.7]
+    (axes,) = heatmaps_of(best_correlation_map(table))
+    assert axes.texts[0].get_text() == ".70\nc1"
+
+
+def test_the_best_map_names_positions_where_there_are_several() -> None:
+    table = single_positions(1, ["x", "y"], values=["a"], n_components=1)
+    table["r_fit"], table["abs_r"] = [0.1, 0.9], [0.1, 0.8]
+    (axes,) = heatmaps_of(best_correlation_map(table))
+    assert axes.texts[0].get_text() == ".80\nc0 at 1"
+
+
+def test_position_maps_show_tokens_and_the_lowest_layer_at_the_bottom() -> None:
+    table = single_positions(2, ["(", " ", "\n"], values=["a"], n_components=1)
+    table["abs_r"] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    (axes,) = heatmaps_of(position_maps(table))
+    assert cells(axes).tolist() == [[0.4, 0.5, 0.6], [0.1, 0.2, 0.3]]
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert labels == ["(\n0", "\N{OPEN BOX}\n1", "\N{OPEN BOX}\n2"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "0"]
+
+
+def panel(figure: Figure, title: str, ylabel: str = "") -> Axes:
+    """The panel under a title, or under the panel under it."""
+    found = [axes for axes in figure.axes if axes.get_title() == title]
+    if ylabel:
+        found = [axes for axes in figure.axes if axes.get_ylabel().startswith(ylabel)]
+    return found[0]
+
+
+def test_dose_response_draws_a_colour_per_layer_and_controls_grey() -> None:
+    table = effects(3, values=["b"])
+    figure = dose_response(table, title=TITLE)
+    axes = panel(figure, "b")
+    lines = [line for line in axes.lines if len(np.asarray(line.get_xdata())) == len(STRENGTHS)]
+    colours = [to_rgba(line.get_color()) for line in lines]
+    assert colours == [to_rgba(CONTROL)] * 3 + list(layer_colours(range(3)).values())
+    target = table[(table["layer"] == 2) & (table["arm"] == "target")]
+    assert np.asarray(lines[-1].get_xdata()).tolist() == list(STRENGTHS)
+    assert np.asarray(lines[-1].get_ydata()).tolist() == target["edited_accuracy"].tolist()
+    assert axes.get_xlabel() == "strength of shift (sd)"
+    assert "share of exact answers" in axes.get_ylabel()
+    below = panel(figure, "", "mean shift of prediction")
+    assert "units of the answer" in below.get_ylabel()
+    assert np.asarray(below.lines[-1].get_ydata()).tolist() == target["mean_shift"].tolist()
+
+
+def test_strengths_are_drawn_in_order() -> None:
+    figure = dose_response(effects(1, values=["b"], strengths=[2.0, -1.0, 0.0]))
+    line = panel(figure, "b").lines[-1]
+    assert np.asarray(line.get_xdata()).tolist() == [-1.0, 0.0, 2.0]
+
+
+def test_of_several_positions_the_one_with_the_largest_drop_is_drawn() -> None:
+    table = effects(1, values=["b"], positions=["0", "1"])
+    figure = dose_response(table)
+    line = panel(figure, "b").lines[-1]
+    drawn = table[(table["position"] == "1") & (table["arm"] == "target")]["edited_accuracy"]
+    assert np.asarray(line.get_ydata()).tolist() == drawn.tolist()
+    assert any("position with the largest drop" in text.get_text() for text in figure.texts)
+
+
+def test_values_stand_in_the_order_of_their_making() -> None:
+    figure = accuracy_by_layer(effects(1, values=["a-(b-c)", "c", "b-c", "a"]))
+    assert [axes.get_title() for axes in figure.axes] == ["a", "c", "b-c", "a-(b-c)"]
+
+
+def test_failed_rows_are_counted_and_not_drawn() -> None:
+    table = effects(1, values=["b"])
+    table.loc[table["strength"] == STRENGTHS[0], ["status", "accuracy_drop"]] = ["failed", np.nan]
+    figure = dose_response(table)
+    assert any("failed rows left out: 2" in text.get_text() for text in figure.texts)
+    assert len(np.asarray(panel(figure, "b").lines[-1].get_xdata())) == len(STRENGTHS) - 1
+
+
+@pytest.mark.parametrize("draw", [dose_response, accuracy_by_layer])
+def test_nothing_but_failures_is_an_error(draw: Any) -> None:
+    with pytest.raises(ValueError, match="expected effects with status 'ok', got none"):
+        draw(effects(1).assign(status="failed"))
+
+
+def test_bars_are_the_largest_drop_and_its_own_control() -> None:
+    table = effects(2, values=["b"], strengths=[1.0, 2.0])
+    control = (table["arm"] == "control") & (table["strength"] == 1.0)
+    table.loc[control, "accuracy_drop"] = 0.9  # larger, but at another strength
+    (axes,) = accuracy_by_layer(table).axes
+    heights = [bar.get_height() for bar in axes.patches if isinstance(bar, Rectangle)]
+    at_two = table[table["strength"] == 2.0]
+    expected = [*at_two[at_two["arm"] == "target"]["accuracy_drop"]]
+    assert heights == pytest.approx(
+        [*expected, *at_two[at_two["arm"] == "control"]["accuracy_drop"]]
+    )
+    colours = [to_rgba(bar.get_facecolor()) for bar in axes.patches]
+    assert colours[2:] == [to_rgba(CONTROL)] * 2
+    assert len(set(colours[:2])) == 2
+
+
+def test_a_directions_number_names_its_panel_where_no_value_chose_it() -> None:
+    figure = accuracy_by_layer(effects(1, values=["a"]).assign(chosen_for=""))
+    assert [axes.get_title() for axes in figure.axes] == ["component 0"]
+
+
+def test_the_locality_example_shows_both_functions_the_range_and_the_original() -> None:
+    figure = locality_example(curves(1, ["b"]), title=TITLE)
+    (axes,) = figure.axes
+    actual, predicted, original = axes.lines
+    assert np.asarray(original.get_xdata()).tolist() == [500.0, 500.0]
+    assert np.asarray(actual.get_ydata())[0] == pytest.approx((100 - 550) / 25)
+    assert np.asarray(predicted.get_ydata())[0] == pytest.approx((100 - 550) / 25 + 1.6)
+    (shade,) = (patch for patch in axes.patches if isinstance(patch, Rectangle))
+    assert (shade.get_y(), shade.get_height()) == (-18.0, 36.0)
+    assert "units of activation" in axes.get_ylabel()
+    assert axes.get_title() == "layer 0, component 0"
+
+
+def test_the_observed_range_may_come_from_outside_the_table() -> None:
+    bare = curves(1, ["b"])[["layer", "component", "value", "kind", "problem", "x", "y"]]
+    (axes,) = locality_example(bare).axes
+    assert not axes.patches
+    assert len(axes.lines) == 2
+    (axes,) = locality_example(bare, (-5.0, 5.0)).axes
+    (shade,) = (patch for patch in axes.patches if isinstance(patch, Rectangle))
+    assert (shade.get_y(), shade.get_height()) == (-5.0, 10.0)
+
+
+def test_the_locality_distance_has_a_median_and_a_band() -> None:
+    (axes,) = locality_distance(curves(1, ["b"]), title=TITLE).axes
+    assert np.asarray(axes.lines[0].get_ydata())[5] == pytest.approx(1.2)
+    (band,) = axes.collections
+    assert band.get_paths()[0].get_extents().height == pytest.approx(5.2 * 1.5 - 1.2 * 0.6)
+
+
+@pytest.mark.parametrize("draw", [locality_example, locality_distance])
+def test_no_locality_curves_is_an_error(draw: Any) -> None:
+    with pytest.raises(ValueError, match="expected locality curves of kind .*, got none"):
+        draw(curves(1).iloc[:0])
+
+
+@pytest.mark.parametrize("draw", [correlation_heatmaps, best_correlation_map, position_maps])
+def test_no_correlations_is_an_error(draw: Any) -> None:
+    with pytest.raises(ValueError, match="expected a table of correlations with rows, got none"):
+        draw(correlations(1).iloc[:0])
+
+
+def whole() -> dict[str, pd.DataFrame]:
+    return {
+        "correlations": pd.concat([correlations(2), single_positions(2)], ignore_index=True),
+        "effects": effects(2),
+        "locality_curves": curves(2),
+    }
+
+
+def test_a_cell_has_a_figure_for_every_table() -> None:
+    tables = whole()
+    before = {name: table.copy() for name, table in tables.items()}
+    figures = cell_figures(tables, title=TITLE)
+    assert list(figures) == [
+        "correlations",
+        "best_correlations",
+        "positions",
+        "dose_response",
+        "accuracy_by_layer",
+        "locality_example",
+        "locality_distance",
+    ]
+    assert len(heatmaps_of(figures["correlations"])) == 2  # the named position, not the single ones
+    for name, table in tables.items():
+        pd.testing.assert_frame_equal(table, before[name])
+
+
+@pytest.mark.parametrize(
+    ("table", "names"),
+    [
+        (correlations(2), ["correlations", "best_correlations"]),
+        (single_positions(2), ["best_correlations", "positions"]),
+        (
+            correlations(2, positions=[("5", 5, "x")]),  # one position, asked for by its index
+            ["correlations", "best_correlations"],
+        ),
+        (
+            correlations(2, positions=[("a//b", -1, ""), ("last", -1, "")]),
+            ["correlations_a//b", "correlations_last", "best_correlations"],
+        ),
+    ],
+)
+def test_a_cell_without_edits_has_fewer(table: pd.DataFrame, names: list[str]) -> None:
+    tables = {"correlations": table, "effects": pd.DataFrame()}
+    assert list(cell_figures(tables, title=TITLE)) == names
+
+
+def test_figures_are_saved_under_names_that_files_can_have(tmp_path: Path) -> None:
+    figures = {"best": best_correlation_map(correlations(1)), "map a//b": Figure(figsize=(2, 1))}
+    paths = save_figures(figures, tmp_path / "figures")
+    assert paths == [tmp_path / "figures" / "best.png", tmp_path / "figures" / "map_a_b.png"]
+    assert sorted((tmp_path / "figures").iterdir()) == sorted(paths)
+    with Image.open(paths[1]) as image:
+        assert image.format == "PNG"
+        assert image.size == (300, 150)
+
+
+def test_two_figures_never_share_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected figures with different file names"):
+        save_figures({"a/b": Figure(), "a+b": Figure()}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_global_state_of_matplotlib_is_used() -> None:
+    code = "import sys, mech_arith.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.0, ".00"), (0.07, ".07"), (0.996, "1.00"), (1.0, "1.00")]
+)
+def test_two_digits(share: float, text: str) -> None:
+    assert two_digits(share) == text
+
+
+def test_layer_colours_are_all_different() -> None:
+    colours = layer_colours([3, 1, 2, 2])
+    assert list(colours) == [1, 2, 3]
+    assert len(set(colours.values())) == 3
+    assert list(layer_colours([0])) == [0]
