@@ -204,10 +204,8 @@ def heatmap(
     axes.set_xticks(range(len(columns)), [literal(name) for name in columns], fontsize=SMALL)
     axes.set_yticks(range(len(rows)), [literal(name) for name in rows], fontsize=SMALL + 1)
     axes.tick_params(length=0)
-    axes.set_xticks(np.arange(len(columns) - 1) + 0.5, minor=True)
-    axes.set_yticks(np.arange(len(rows) - 1) + 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=0.8)
-    axes.tick_params(which="minor", length=0)
+    axes.vlines(np.arange(1, len(columns)) - 0.5, -0.5, len(rows) - 0.5, color="white", lw=0.8)
+    axes.hlines(np.arange(1, len(rows)) - 0.5, -0.5, len(columns) - 0.5, color="white", lw=0.8)
     axes.spines[:].set_visible(False)
     if notes is not None:
         for row, column in np.ndindex(*shares.shape):
@@ -229,7 +227,13 @@ def heatmap(
 def outline(axes: Axes, row: int, column: int) -> None:
     """Frame one cell of a heatmap."""
     frame = Rectangle(
-        (column - 0.47, row - 0.47), 0.94, 0.94, fill=False, edgecolor="#d95f02", linewidth=1.6
+        (column - 0.47, row - 0.47),
+        0.94,
+        0.94,
+        fill=False,
+        edgecolor="#d95f02",
+        linewidth=1.6,
+        zorder=3,  # over the lines between the cells
     )
     axes.add_patch(frame)
 
