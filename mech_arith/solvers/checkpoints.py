@@ -169,18 +169,19 @@ def read_training_state(
 def card_text(card: Card, *, size: int) -> str:
     """The card as a page."""
     training = card.training
+    share = training["sparse_share"]
+    sparse = f"; in {share:.0%} of them some digits are dropped to zero" if share else ""
     lines = [
         f"# {card.name}",
         "",
-        f"A {card.kind} of {card.facts['shape']['n_layers']} layers, "
+        f"{'An' if card.kind[0] in 'aeiou' else 'A'} {card.kind} of {card.facts['shape']['n_layers']} layers, "
         f"d_model {card.facts['shape']['d_model']}, {card.facts['shape']['n_heads']} heads; "
         f"{size / 1e6:.1f} MB, SHA-256 `{card.digest}`.",
         "",
         "| | |",
         "|---|---|",
         f"| data | {', '.join(f'`{t}`' for t in card.templates)}; operands uniform in "
-        f"{card.operand_min}..{card.operand_max}, zero-padded; {training['sparse_share']:.0%} of "
-        "operands with digits dropped to zero |",
+        f"{card.operand_min}..{card.operand_max}, zero-padded{sparse} |",
         "| held out | one problem in 101, chosen by a hash of its operands, is never trained on |",
         f"| seed | {training['seed']} |",
         f"| steps | {training['steps']} of {training['batch_size']} problems |",
