@@ -114,7 +114,7 @@ def accuracy_by_layer(effects: pd.DataFrame, *, title: str = "") -> Figure:
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set_title(literal(value), fontsize=9.5)
         axes.set_xticks(places, [str(layer) for layer in layers])
-        axes.set_ylim(lowest - 0.03, 1.03)
+        axes.set_ylim(lowest - 0.03 if lowest < 0 else 0, 1.03)
         light_axes(axes)
         axes.grid(visible=False, axis="x")
         axes.set_xlabel("layer (0-based)", fontsize=8.5)
