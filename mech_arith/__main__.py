@@ -5,7 +5,10 @@ Heavy libraries are imported inside functions, so that `--help` and `--cfg job` 
 
 import logging
 import os
+import shutil
+import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,20 +17,21 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from mech_arith import callbacks
 from mech_arith.config import RunConfig
 from mech_arith.errors import UserError
-from mech_arith.paths import conf_dir
+from mech_arith.paths import ERROR_FILE, conf_dir
 
 if TYPE_CHECKING:
-    from mech_arith.cell import CellResult
+    import pandas as pd
+
     from mech_arith.plan import Prepared
     from mech_arith.solvers.base import Solver
+    from mech_arith.tracking import TrackingSettings
 
 log = logging.getLogger("mech_arith")
-
-ERROR_FILE = "error.txt"
-"""The one line that says why a cell has no result."""
 
 _failed: list[Path] = []
 """Directories of this process's cells that ended in an error; they decide the exit code."""
@@ -38,7 +42,8 @@ def main() -> None:
     ConfigStore.instance().store(name="schema", node=RunConfig)
     entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     entry(_cell)()
-    if _failed:
+    # Cells may have run in other processes: a sweep is judged by what it left on disk.
+    if _failed or callbacks.without_result:
         sys.exit(1)
 
 
@@ -48,7 +53,7 @@ def _cell(config: DictConfig) -> None:
     directory = Path(job.runtime.output_dir)
     (directory / ERROR_FILE).unlink(missing_ok=True)
     try:
-        run(config, directory, sweep=_sweep_name(job))
+        run(config, directory, overrides=job.overrides.task, sweep=_sweep_name(job))
     except UserError as error:
         _failed.append(directory)
         log.error("%s", error)
@@ -57,10 +62,12 @@ def _cell(config: DictConfig) -> None:
 
 def _sweep_name(job: Any) -> str | None:
     """The group under which a sweep's runs are compared; None for a single run."""
-    return Path(job.sweep.dir).name if job.mode == RunMode.MULTIRUN else None
+    return "/".join(Path(job.sweep.dir).parts[-2:]) if job.mode == RunMode.MULTIRUN else None
 
 
-def run(config: DictConfig, directory: Path, *, sweep: str | None) -> None:
+def run(
+    config: DictConfig, directory: Path, *, overrides: Sequence[str], sweep: str | None
+) -> None:
     """Everything between a composed config and a finished run directory.
 
     Raises:
@@ -68,28 +75,51 @@ def run(config: DictConfig, directory: Path, *, sweep: str | None) -> None:
     """
     from mech_arith.cell import run_cell
     from mech_arith.figures import cell_figures, save_figures
-    from mech_arith.overview import print_overview
+    from mech_arith.overview import cell_name, print_overview
     from mech_arith.plan import prepare
     from mech_arith.results import check_writable, save_run
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    settings = OmegaConf.to_object(config)
-    assert isinstance(settings, RunConfig)
+    settings = _settings(config, overrides)
     check_writable(directory)
     prepared = prepare(settings)
+    cell = _cell_fields(prepared)
+    tracking = _tracking(settings, cell, cell_name(cell), directory, sweep)
     solver = _load_solver(settings)
+    provenance = _provenance(solver, settings)
     result = run_cell(solver, prepared.fit, prepared.report, prepared.cell(solver.n_layers))
-    summary = result.summary | {
-        "cell": _cell_name(prepared),
-        "provenance": _provenance(solver, settings),
-    }
+    summary = result.summary | {"cell": cell, "provenance": provenance}
+    # Every row says what made it, so that the tables of many cells can be put together.
+    made_by = {name: cell[name] for name in ("model", "expression", "seed")}
+    made_by["weights_digest"] = solver.digest
+    tables = {name: table.assign(**made_by) for name, table in result.tables.items()}
     title = f"{solver.name}, {prepared.template.expression}"
-    figures = save_figures(cell_figures(result.tables, title=title), directory / "figures")
-    resolved = OmegaConf.to_yaml(config, resolve=True)
-    save_run(directory, tables=result.tables, summary=summary, config_yaml=resolved)
-    _track(settings, config, result, summary, figures, directory, sweep)
+    figures = save_figures(cell_figures(tables, title=title), directory / "figures")
+    resolved = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    save_run(directory, tables=tables, summary=summary, config_yaml=OmegaConf.to_yaml(resolved))
+    _track(tracking, resolved, tables, summary, figures)
     if sweep is None:
         print_overview([directory])
+
+
+def _settings(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
+    """The checked config.
+
+    An expression from the command line is no longer the template that it replaces, unless it is
+    given a name of its own.
+    """
+    given = {override.split("=")[0].lstrip("+") for override in overrides}
+    if "template.expression" in given and "template.name" not in given:
+        config.template.name = "custom"
+    try:
+        settings = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"expected a complete config, got: {reason}; set it, as in key=value"
+        ) from None
+    assert isinstance(settings, RunConfig)
+    return settings
 
 
 def _load_solver(settings: RunConfig) -> "Solver":
@@ -109,7 +139,7 @@ def _load_solver(settings: RunConfig) -> "Solver":
     )
 
 
-def _cell_name(prepared: "Prepared") -> dict[str, Any]:
+def _cell_fields(prepared: "Prepared") -> dict[str, Any]:
     config = prepared.config
     bounds = [config.layers.start, config.layers.stop, config.layers.step]
     own = "" if bounds == [None, None, 1] else f" {bounds}"
@@ -128,19 +158,11 @@ def _cell_name(prepared: "Prepared") -> dict[str, Any]:
 
 def _provenance(solver: "Solver", settings: RunConfig) -> dict[str, Any]:
     """What made the numbers."""
-    import subprocess
     from importlib.metadata import version
 
-    root = Path(__file__).resolve().parent.parent
-    described = subprocess.run(
-        ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     packages = ("torch", "transformer-lens", "transformers", "numpy", "mech-arith")
     return {
-        "git_commit": described.stdout.strip() or None,
+        "git_commit": _git_commit(Path(__file__).resolve().parent.parent),
         "weights_digest": solver.digest,
         "seed": settings.problems.seed,
         "device": str(solver.device),
@@ -148,36 +170,54 @@ def _provenance(solver: "Solver", settings: RunConfig) -> dict[str, Any]:
     }
 
 
-def _track(
-    settings: RunConfig,
-    config: DictConfig,
-    result: "CellResult",
-    summary: dict[str, Any],
-    figures: list[Path],
-    directory: Path,
-    sweep: str | None,
-) -> None:
-    """Log the finished run to W&B; its files are already safe on disk."""
-    from mech_arith.tracking import Run, TrackingSettings
+def _git_commit(root: Path) -> str | None:
+    """The commit of the checkout, marked if files differ from it; None for an installed wheel."""
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+    described = subprocess.run(
+        ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() or None
 
-    cell = summary["cell"]
-    tracking = TrackingSettings(
+
+def _tracking(
+    settings: RunConfig, cell: dict[str, Any], name: str, directory: Path, sweep: str | None
+) -> "TrackingSettings":
+    from mech_arith.tracking import TrackingSettings
+
+    return TrackingSettings(
         mode=settings.wandb.mode.value,
         project=settings.wandb.project,
         entity=settings.wandb.entity,
         group=settings.wandb.group or sweep,
-        name=f"{cell['model']} {cell['expression']} {cell['layers']} {cell['edit']}",
+        name=name,
         tags=(cell["model"], cell["template"], cell["edit"], *settings.wandb.tags),
         directory=directory,
     )
-    resolved = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
-    assert isinstance(resolved, dict)
-    with Run.start(tracking, {str(key): value for key, value in resolved.items()}) as wandb_run:
-        wandb_run.log_summary(summary)
-        for name, table in result.tables.items():
-            wandb_run.log_table(name, table)
-        wandb_run.log_images({path.stem: path for path in figures})
-        wandb_run.log_curves(result.tables["effects"])
+
+
+def _track(
+    tracking: "TrackingSettings",
+    config: Any,
+    tables: "Mapping[str, pd.DataFrame]",
+    summary: dict[str, Any],
+    figures: list[Path],
+) -> None:
+    """Log the finished run to W&B. Its files are safe on disk: what fails here is a warning."""
+    from mech_arith.tracking import Run
+
+    try:
+        with Run.start(tracking, config) as wandb_run:
+            wandb_run.log_summary(summary)
+            for name, table in tables.items():
+                wandb_run.log_table(name, table)
+            wandb_run.log_images({path.stem: path for path in figures})
+            wandb_run.log_curves(tables["effects"])
+    except Exception as error:
+        log.warning("W&B failed, the results are on disk all the same: %r", error)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Activations at sites, batch by batch: nothing is kept that its reader does not keep."""
+"""Activations at sites, batch by batch: nothing is kept that its reader does not keep.
+
+What leaves this module is on the CPU; only the solver and what it runs on live on its device.
+"""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -27,7 +30,7 @@ def capture(
 
             def tap(point: str, activation: Tensor) -> Tensor:
                 for site in wanted.get((layer, point), ()):
-                    found[site] = site.select(activation)
+                    found[site] = site.select(activation).cpu()
                 return activation
 
             return tap

@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from mech_arith.engine import Baseline, run_baseline
 from mech_arith.errors import UserError
@@ -37,6 +39,10 @@ class CellPlan:
     n_edited: int | None
     """Problems of the report split to edit; all for None."""
     locality: LocalityPlan | None
+    tolerance: float | None
+    """Within which an answer counts as exact; the one on the solver's card for None."""
+    digits: int
+    """Of the largest operand that may be drawn, so that all prompts are alike."""
     batch_size: int
 
 
@@ -46,8 +52,22 @@ class CellResult:
 
     tables: dict[str, pd.DataFrame]
     summary: dict[str, Any]
-    labels: tuple[str, ...]
-    """The prompt's tokens."""
+
+
+@dataclass(frozen=True)
+class _Reported:
+    """The report split as the solver answers it, and the part of it that is edited."""
+
+    problems: ProblemSet
+    prompts: Prompts
+    right: Float64[Tensor, " n"]
+    baseline: Baseline
+    tolerance: float
+    n_edited: int
+
+    @property
+    def baseline_accuracy(self) -> float:
+        return accuracy(self.baseline.answers, self.right, tolerance=self.tolerance)
 
 
 @dataclass
@@ -71,56 +91,63 @@ def run_cell(solver: Solver, fit: ProblemSet, report: ProblemSet, plan: CellPlan
             intervention is asked for.
     """
     clock = _Clock()
-    prompts_fit, prompts_report = solver.encode(fit), solver.encode(report)
-    main_sites, map_sites = _sites(plan, prompts_report)
     warnings = outside_training(solver, report)
+    for warning in warnings:
+        log.warning(warning)
+    prompts_fit = solver.encode(fit, digits=plan.digits)
+    prompts = solver.encode(report, digits=plan.digits)
+    asked_sites, map_sites = _sites(plan, prompts)
     with clock.stage("baseline"):
-        baseline = _answer_first(solver, prompts_report, report, plan, warnings)
+        reported = _answer(solver, prompts, report, plan)
     with clock.stage("tracing"):
         traces = trace(
             solver,
             prompts_fit,
-            prompts_report,
+            prompts,
             fit,
             report,
-            list(dict.fromkeys(main_sites + map_sites)),
+            list(dict.fromkeys(asked_sites + map_sites)),
             n_components=plan.n_components,
             batch_size=plan.batch_size,
         )
-    main = {site: traces[site] for site in main_sites}
-    if all(found.is_constant for found in main.values()):
+    asked = {site: traces[site] for site in asked_sites if not traces[site].is_constant}
+    if not asked:
         raise UserError(
             f"expected activations that vary at positions {plan.positions!r}, got constant ones "
             f"at {plan.point} of layers {list(plan.layers)}; choose other positions or layers"
         )
     tables = {
         "correlations": correlation_table(
-            traces, labels=prompts_report.labels, n_fit=len(fit), n_report=len(report)
-        )
+            traces, labels=prompts.labels, n_fit=len(fit), n_report=len(report)
+        ),
+        "effects": pd.DataFrame(),
     }
-    n_edited = min(plan.n_edited or len(report), len(report))
-    right = torch.from_numpy(report.answers).double()
-    with clock.stage("intervention"):
-        if plan.intervention is not None:
+    if plan.intervention is not None:
+        with clock.stage("intervention"):
             tables["effects"] = intervene(
                 solver,
-                baseline.take(n_edited),
-                main,
-                right[:n_edited],
+                reported.baseline.take(reported.n_edited),
+                asked,
+                reported.right[: reported.n_edited],
                 plan.intervention,
+                tolerance=reported.tolerance,
                 batch_size=plan.batch_size,
             )
-        else:
-            tables["effects"] = pd.DataFrame()
     if plan.locality is not None:
         with clock.stage("locality"):
-            tables |= locality(solver, baseline, main, report, plan.locality, plan.batch_size)
-    summary = _summary(solver, report, baseline, main, tables, warnings) | {
+            tables |= locality(
+                solver, reported.baseline, asked, report, plan.locality, batch_size=plan.batch_size
+            )
+    summary = {
+        **_baseline_summary(solver, reported),
+        **_tracing_summary(asked, tables["correlations"]),
+        **_intervention_summary(tables["effects"], report.template.expression.values),
         "n_fit": len(fit),
-        "n_edited": n_edited if plan.intervention else 0,
+        "n_edited": reported.n_edited if plan.intervention else 0,
+        "warnings": warnings + _constant_values(fit),
         "seconds": clock.seconds,
     }
-    return CellResult(tables, summary, prompts_report.labels)
+    return CellResult(tables, summary)
 
 
 def _sites(plan: CellPlan, prompts: Prompts) -> tuple[list[Site], list[Site]]:
@@ -159,85 +186,89 @@ def outside_training(solver: Solver, problems: ProblemSet) -> list[str]:
     return warnings
 
 
-def _answer_first(
-    solver: Solver, prompts: Prompts, report: ProblemSet, plan: CellPlan, warnings: list[str]
-) -> Baseline:
+def _constant_values(problems: ProblemSet) -> list[str]:
+    """Values that are the same in all problems, so that nothing can correlate with them."""
+    return [
+        f"{value} is {numbers[0]} in every problem: no correlation with it is defined"
+        for value, numbers in problems.values.items()
+        if (numbers == numbers[0]).all()
+    ]
+
+
+def _answer(solver: Solver, prompts: Prompts, report: ProblemSet, plan: CellPlan) -> _Reported:
     """The baseline, logged before anything is traced."""
-    for warning in warnings:
-        log.warning(warning)
-    baseline = run_baseline(solver, prompts.tokens, batch_size=plan.batch_size)
-    right = torch.from_numpy(report.answers).double()
-    share = accuracy(baseline.answers, right, tolerance=solver.tolerance)
-    within = f" within {solver.tolerance:g}" if solver.regresses else ""
+    reported = _Reported(
+        problems=report,
+        prompts=prompts,
+        right=torch.from_numpy(report.answers).double(),
+        baseline=run_baseline(solver, prompts.tokens, batch_size=plan.batch_size),
+        tolerance=solver.tolerance if plan.tolerance is None else plan.tolerance,
+        n_edited=min(plan.n_edited or len(report), len(report)),
+    )
+    within = f" within {reported.tolerance:g}" if solver.regresses else ""
     log.info(
         "%s answers %.1f%% of %d problems %s%s",
         solver.name,
-        100 * share,
+        100 * reported.baseline_accuracy,
         len(report),
         report.template.expression,
         within,
     )
-    n_edited = min(plan.n_edited or len(report), len(report))
-    edited_share = accuracy(
-        baseline.answers[:n_edited], right[:n_edited], tolerance=solver.tolerance
+    n = reported.n_edited
+    edited = accuracy(
+        reported.baseline.answers[:n], reported.right[:n], tolerance=reported.tolerance
     )
-    if plan.intervention is not None and edited_share == 0:
+    if plan.intervention is not None and edited == 0:
         raise UserError(
-            f"expected a solver that answers some problems, got baseline accuracy 0 on {n_edited} "
+            f"expected a solver that answers some problems, got baseline accuracy 0 on {n} "
             f"problems {report.template.expression}: no drop can be reported; choose problems that "
             f"{solver.name} was trained on, or intervention=none to trace all the same"
         )
-    return baseline
+    return reported
 
 
-def _summary(
-    solver: Solver,
-    report: ProblemSet,
-    baseline: Baseline,
-    main: dict[Site, Trace],
-    tables: dict[str, pd.DataFrame],
-    warnings: list[str],
-) -> dict[str, Any]:
-    """The headline numbers."""
-    right = torch.from_numpy(report.answers).double()
-    correlations = tables["correlations"]
-    asked = {(site.layer, site.position) for site in main}
-    places = zip(correlations["layer"], correlations["position"], strict=True)
-    best = best_rows(correlations.loc[[place in asked for place in places]])
-    effects = tables["effects"]
+def _baseline_summary(solver: Solver, reported: _Reported) -> dict[str, Any]:
+    answers, right = reported.baseline.answers, reported.right
     summary: dict[str, Any] = {
-        "n_report": len(report),
-        "n_searched": sum(found.r_fit.shape[0] for found in main.values()),
-        "baseline_accuracy": accuracy(baseline.answers, right, tolerance=solver.tolerance),
-        "baseline_not_a_number": float(baseline.answers.isnan().double().mean()),
-        "tolerance": solver.tolerance,
-        "best": {
-            row["value"]: {
-                "abs_r": row["abs_r"],
-                "r": row["r"],
-                "layer": row["layer"],
-                "component": row["component"],
-                "position": row["position"],
-            }
-            for row in best.to_dict(orient="records")
-        },
-        "largest_drop": {},
-        "control": {},
-        "warnings": warnings,
+        "n_report": len(right),
+        "baseline_accuracy": reported.baseline_accuracy,
+        "baseline_not_a_number": float(answers.isnan().double().mean()),
+        "tolerance": reported.tolerance,
     }
     if solver.regresses:
-        error = (baseline.answers - right).abs()
-        summary["baseline_r2"] = r_squared(baseline.answers, right)
-        summary["baseline_median_abs_error"] = float(error.median())
-    if not effects.empty:
-        summary["largest_drop"] = largest_drops(effects, report.template.expression.values)
-        summary["n_edits_searched"] = int((effects["arm"] == "target").sum())
-        control = effects.loc[effects["arm"] == "control"]
-        ordered = control.sort_values("accuracy_drop", ascending=False, kind="stable")
-        worst = ordered.to_dict(orient="records")[0]
-        summary["control"] = {
+        summary["baseline_r2"] = r_squared(answers, right)
+        summary["baseline_median_abs_error"] = float((answers - right).abs().median())
+    return summary
+
+
+def _tracing_summary(asked: dict[Site, Trace], correlations: pd.DataFrame) -> dict[str, Any]:
+    """Per value the component that is best on the fit split, with its R on the report split."""
+    wanted = {(site.layer, site.position) for site in asked}
+    places = zip(correlations["layer"], correlations["position"], strict=True)
+    best = best_rows(correlations.loc[[place in wanted for place in places]])
+    fields = ("abs_r", "r", "layer", "component", "position")
+    return {
+        "n_searched": sum(found.r_fit.shape[0] for found in asked.values()),
+        "best": {
+            row["value"]: {name: row[name] for name in fields}
+            for row in best.to_dict(orient="records")
+        },
+    }
+
+
+def _intervention_summary(effects: pd.DataFrame, values: tuple[str, ...]) -> dict[str, Any]:
+    """Per value the largest drop beside its control's, and the largest of any control."""
+    if effects.empty:
+        return {"n_edits_searched": 0, "largest_drop": {}, "control": {}}
+    control = effects.loc[effects["arm"] == "control"]
+    ordered = control.sort_values("accuracy_drop", ascending=False, kind="stable")
+    worst = ordered.to_dict(orient="records")[0]
+    return {
+        "n_edits_searched": int((effects["arm"] == "target").sum()),
+        "largest_drop": largest_drops(effects, values),
+        "control": {
             "largest_drop": worst["accuracy_drop"],
             "layer": worst["layer"],
             "strength": worst["strength"],
-        }
-    return summary
+        },
+    }

@@ -122,6 +122,7 @@ class RunConfig:
     intervention: InterventionConfig = field(default_factory=InterventionConfig)
     locality: LocalityConfig = field(default_factory=LocalityConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+    tolerance: float | None = None
     device: Device = Device.auto
     batch_size: Any = "auto"
     threads: int | None = None
@@ -135,6 +136,8 @@ class RunConfig:
         self._check_problems()
         self._check_intervention()
         self._check_locality()
+        if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
+            raise UserError(f"expected tolerance >= 0 or null, got {self.tolerance}")
         if self.batch_size != "auto" and not is_count(self.batch_size):
             raise UserError(f"expected batch_size 'auto' or >= 1, got {self.batch_size!r}")
         if self.threads is not None and self.threads < 1:
@@ -184,6 +187,10 @@ class RunConfig:
             raise UserError(
                 "expected locality.coordinate_points >= 6 and value_points >= 3, got "
                 f"{locality.coordinate_points} and {locality.value_points}"
+            )
+        if not 0 < locality.coordinate_span < math.inf:
+            raise UserError(
+                f"expected locality.coordinate_span above 0, got {locality.coordinate_span}"
             )
         if locality.n_problems is not None and locality.n_problems < 2:
             raise UserError(f"expected locality.n_problems >= 2, got {locality.n_problems}")

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from mech_arith.progress import Progress
+from mech_arith.progress import Progress, progress
 from mech_arith.sites import Site
 from mech_arith.solvers.base import CleanRun, Solver
 
@@ -22,7 +22,7 @@ class Baseline:
 
     clean: CleanRun
     answers: Float[Tensor, " n"]
-    """The solver's own answers; NaN where not a number."""
+    """The solver's own answers, on the CPU; NaN where not a number."""
 
     def take(self, n: int) -> "Baseline":
         """The first `n` problems."""
@@ -32,12 +32,12 @@ class Baseline:
 @torch.inference_mode()
 def run_baseline(solver: Solver, tokens: Int64[Tensor, "n pos"], *, batch_size: int) -> Baseline:
     """The clean pass over the problems to be edited."""
-    runs = [solver.run(batch) for batch in tokens.split(batch_size)]
-    clean = CleanRun.concatenate(runs)
-    answers = torch.cat(
-        [solver.read_answers(run.resid[-1][:, solver.answers_at], run.past) for run in runs]
-    )
-    return Baseline(clean, answers)
+    runs, answers = [], []
+    for batch in progress(tokens.split(batch_size), description="baseline", unit="batches"):
+        run = solver.run(batch)
+        runs.append(run)
+        answers.append(solver.read_answers(run.resid[-1][:, solver.answers_at], run.past).cpu())
+    return Baseline(CleanRun.concatenate(runs), torch.cat(answers))
 
 
 def edited_answers(
@@ -74,7 +74,7 @@ def edited_answers(
             layer=site.layer,
             point=site.point,
             edit=lambda activation, change=change: site.add(activation, change),
-        ).to(answers.device)
+        ).cpu()
         if bar is not None:
             bar.advance(len(row))
     return answers

@@ -1,8 +1,9 @@
 """Causal intervention: edit coordinates, run the layers above, see what becomes of the answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Float64
@@ -12,7 +13,7 @@ from mech_arith.directions import random_direction
 from mech_arith.edits import Edit
 from mech_arith.engine import Baseline, edited_answers
 from mech_arith.errors import UserError, unknown
-from mech_arith.metrics import edit_outcome
+from mech_arith.metrics import EditOutcome, edit_outcome
 from mech_arith.progress import Progress, progress
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
@@ -57,7 +58,7 @@ def choose_targets(found: Trace, plan: InterventionPlan) -> list[Target]:
             raise unknown("value", value, found.values)
     best = {value: found.best_component(value) for value in values}
     if plan.components == "best":
-        wanted = sorted(set(best.values()))
+        wanted = sorted({component for component in best.values() if component is not None})
     elif plan.components == "all":
         wanted = list(range(n_components))
     else:
@@ -80,6 +81,7 @@ def intervene(
     right: Float[Tensor, " n"],
     plan: InterventionPlan,
     *,
+    tolerance: float,
     batch_size: int,
 ) -> pd.DataFrame:
     """Edit every target and its control at every site.
@@ -93,6 +95,7 @@ def intervene(
         traces: what tracing found, by site.
         right: the right answers of those problems.
         plan: what to edit.
+        tolerance: within which an answer counts as exact.
         batch_size: edited problems run at a time.
 
     Returns:
@@ -107,37 +110,53 @@ def intervene(
     with progress(n_rows, description="intervention", unit="edits") as bar:
         for site, chosen in targets.items():
             for target in chosen:
-                rows += _edit_target(
-                    solver, baseline, traces[site], target, right, plan, batch_size, bar
+                answers = _edit_target(
+                    solver, baseline, traces[site], target.component, plan, batch_size, bar
                 )
+                for edited in answers:
+                    outcome = edit_outcome(
+                        edited.answers, baseline.answers, right, tolerance=tolerance
+                    )
+                    broken = solver.regresses and outcome.not_a_number > 0
+                    rows.append(_row(site, target, plan, edited, outcome, len(right), broken))
     return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class _Edited:
+    """One direction at one strength."""
+
+    arm: str
+    strength: float
+    change: Float64[Tensor, " n"]
+    coordinate: Float64[Tensor, " n"]
+    """Clean, on the target's direction."""
+    answers: Float[Tensor, " n"]
 
 
 def _edit_target(
     solver: Solver,
     baseline: Baseline,
     found: Trace,
-    target: Target,
-    right: Float[Tensor, " n"],
+    component: int,
     plan: InterventionPlan,
     batch_size: int,
     bar: Progress,
-) -> list[dict[str, object]]:
+) -> Iterator[_Edited]:
     """One component at one site and its control, at all strengths."""
-    components, k = found.components, target.component
-    direction = components.directions[k]
-    coordinate = found.coordinates[: len(right), k]
+    components = found.components
+    direction = components.directions[component]
+    coordinate = found.coordinates[: len(baseline.answers), component]
     changes = coordinate_changes(
         coordinate,
         plan,
-        sd=float(components.sd[k]),
+        sd=float(components.sd[component]),
         offset=0.0 if plan.centre else float(components.mean @ direction),
     )
-    generator = torch.Generator().manual_seed(plan.seed + 1_000_003 * found.site.layer + k)
-    arms = {
-        "target": direction,
-        "control": random_direction(len(direction), generator=generator),
-    }
+    control = random_direction(
+        len(direction), generator=_control_generator(plan.seed, found.site, component)
+    )
+    arms = {"target": direction, "control": control}
     n_strengths = len(plan.strengths)
     answers = edited_answers(
         solver,
@@ -148,34 +167,50 @@ def _edit_target(
         batch_size=batch_size,
         bar=bar,
     )
-    rows = []
-    for arm, edited_by_strength in zip(arms, answers.split(n_strengths), strict=True):
-        for strength, change, edited in zip(
-            plan.strengths, changes, edited_by_strength, strict=True
-        ):
-            outcome = edit_outcome(edited, baseline.answers, right, tolerance=solver.tolerance)
-            rows.append(
-                {
-                    "layer": found.site.layer,
-                    "point": found.site.point,
-                    "position": found.site.position,
-                    "direction": f"{'component' if arm == 'target' else arm} {k}",
-                    "component": k,
-                    "arm": arm,
-                    "chosen_for": " | ".join(target.chosen_for),
-                    "edit": plan.edit.name,
-                    "strength": strength,
-                    "strength_unit": plan.edit.unit,
-                    "coordinate_mean": float((coordinate + change).mean()),
-                    "change_rms": float(change.square().mean().sqrt()),
-                    "n": len(right),
-                    **asdict(outcome),
-                    "accuracy_drop": outcome.accuracy_drop,
-                    "status": "ok",
-                    "reason": "",
-                }
-            )
-    return rows
+    for arm, of_arm in zip(arms, answers.split(n_strengths), strict=True):
+        for strength, change, edited in zip(plan.strengths, changes, of_arm, strict=True):
+            yield _Edited(arm, strength, change, coordinate, edited)
+
+
+def _control_generator(seed: int, site: Site, component: int) -> torch.Generator:
+    """Independent for every seed, site and component."""
+    mixed = np.random.SeedSequence([seed, site.layer, component, *site.indices])
+    return torch.Generator().manual_seed(int(mixed.generate_state(1, np.uint32)[0]))
+
+
+def _row(
+    site: Site,
+    target: Target,
+    plan: InterventionPlan,
+    edited: _Edited,
+    outcome: EditOutcome,
+    n: int,
+    broken: bool,
+) -> dict[str, object]:
+    """A row of the table of effects."""
+    is_target = edited.arm == "target"
+    return {
+        "layer": site.layer,
+        "point": site.point,
+        "position": site.position,
+        "direction": f"{'component' if is_target else edited.arm} {target.component}",
+        "component": target.component,
+        "arm": edited.arm,
+        "chosen_for": " | ".join(target.chosen_for),
+        "edit": plan.edit.name,
+        "strength": edited.strength,
+        "strength_unit": plan.edit.unit,
+        # The control moves along another direction: the target's coordinate says nothing of it.
+        "coordinate_mean": (
+            float((edited.coordinate + edited.change).mean()) if is_target else float("nan")
+        ),
+        "change_rms": float(edited.change.square().mean().sqrt()),
+        "n": n,
+        **asdict(outcome),
+        "accuracy_drop": outcome.accuracy_drop,
+        "status": "failed" if broken else "ok",
+        "reason": "predictions that are not finite" if broken else "",
+    }
 
 
 def coordinate_changes(
@@ -206,6 +241,8 @@ def largest_drops(effects: pd.DataFrame, values: Sequence[str]) -> dict[str, dic
         place = {name: worst[name] for name in ("layer", "position", "component", "strength")}
         drops[value] = {
             "accuracy_drop": worst["accuracy_drop"],
+            "baseline_accuracy": worst["baseline_accuracy"],
+            "n": worst["n"],
             **place,
             "control_drop": controls[tuple(place.values())],
         }

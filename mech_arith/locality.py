@@ -35,16 +35,23 @@ class LocalityPlan:
     """How finely the two functions are sampled."""
 
     n_problems: int | None
+    """Of the report split; all for None."""
     coordinate_points: int
     coordinate_span: float
+    """Width of the edited coordinates, in units of the observed range."""
     value_points: int
-    operand_range: tuple[int, int]
+    ranges: dict[str, tuple[int, int]]
+    """Of the operands that are really replaced."""
+    digits: int
+    """Of the largest operand, so that prompts stay alike."""
 
 
 @dataclass(frozen=True)
 class _Probe:
-    """A value really replaced: through one operand, at several places, in every problem."""
+    """A value really replaced, by moving one of its operands, at several places."""
 
+    value: str
+    moved_by: str
     places: Float64[Tensor, " x"]
     """What the value is set to."""
     coordinates: dict[Site, Float64[Tensor, "n x k"]]
@@ -59,39 +66,54 @@ def locality(
     traces: Mapping[Site, Trace],
     report: ProblemSet,
     plan: LocalityPlan,
+    *,
     batch_size: int,
 ) -> dict[str, pd.DataFrame]:
     """f_p against f_a for every value, at every site, in the value's best component.
 
-    Values of which the answer is no affine function (with a slope that is not zero) are left out.
+    f_a moves a sub-expression by each of its operands in turn: a coordinate that means b - c
+    follows it whichever of the two moves. Left out are values of which the answer is no affine
+    function with a slope that is not zero, and operands that move the value by other than one each,
+    or stand outside it as well.
 
     Returns:
-        `locality`: a row per site and value. `locality_curves`: the functions for the first
-        problem, and the distance |f_p - f_a| over all.
+        `locality`: a row per site, value and operand. `locality_curves`: the functions for the
+        first problem, and the distance |f_p - f_a| over all.
     """
     n = min(plan.n_problems or len(report), len(report))
     problems, baseline = report.take(np.arange(n)), baseline.take(n)
     expression = report.template.expression
-    values = [v for v in expression.values if _slope(expression, v, problems) is not None]
-    probes = {
-        value: _probe(solver, problems, value, traces, plan, batch_size)
-        for value in progress(values, description="replacing values", unit="values")
-    }
-    pairs = [(found, value) for found in traces.values() for value in values]
+    slopes = {value: _slope(expression, value, problems) for value in expression.values}
+    moves = [
+        (value, operand, step)
+        for value, slope in slopes.items()
+        if slope is not None
+        for operand in expression.operands_of(value)
+        if (step := _step(expression, value, operand, problems))
+    ]
+    probes = [
+        _probe(solver, problems, value, operand, step, traces, plan, batch_size)
+        for value, operand, step in progress(moves, description="replacing", unit="values")
+    ]
     rows, curves = [], []
-    edits = {}
-    with progress(len(pairs), description="locality", unit="functions") as bar:
-        for found, value in pairs:
-            component = found.best_component(value)
-            key = (found.site, component)
-            if key not in edits:
-                edits[key] = _swept(solver, baseline, found, component, plan, batch_size)
-            swept, predictions = edits[key]
-            row, curve = _compare(found, component, value, problems, swept, predictions, probes)
-            rows.append(row)
-            curves.append(curve)
-            bar.advance()
-    return {"locality": pd.DataFrame(rows), "locality_curves": pd.concat(curves, ignore_index=True)}
+    swept: dict[tuple[Site, int], _Sweep] = {}
+    work = [(found, probe) for found in traces.values() for probe in probes]
+    for found, probe in progress(work, description="locality", unit="functions"):
+        component = found.best_component(probe.value)
+        slope = slopes[probe.value]
+        if component is None or slope is None:
+            continue
+        key = (found.site, component)
+        if key not in swept:
+            swept[key] = _sweep(solver, baseline, found, component, plan, batch_size)
+        row, curve = _compare(found, component, problems, slope, swept[key], probe)
+        rows.append(row)
+        curves.append(curve)
+    empty = pd.DataFrame()
+    return {
+        "locality": pd.DataFrame(rows),
+        "locality_curves": pd.concat(curves, ignore_index=True) if curves else empty,
+    }
 
 
 def _slope(
@@ -99,112 +121,117 @@ def _slope(
 ) -> Float64[Tensor, " n"] | None:
     """The answer's change per unit of the value, by problem; None unless affine and not flat."""
     current = problems.values[value]
-    steps = [
-        torch.from_numpy(expression.replace(value, current + by, problems.operands)).double()
+    answers = {
+        by: torch.from_numpy(expression.replace(value, current + by, problems.operands)).double()
         for by in (-300, -1, 0, 1, 300)
-    ]
-    slope = steps[3] - steps[2]
-    straight = all(
-        torch.equal(step - steps[2], by * slope)
-        for step, by in zip(steps, (-300, -1, 0, 1, 300), strict=True)
-    )
+    }
+    slope = answers[1] - answers[0]
+    straight = all(torch.equal(y - answers[0], by * slope) for by, y in answers.items())
     return slope if straight and bool((slope != 0).all()) else None
 
 
-def _swept(
+def _step(expression: Expression, value: str, operand: str, problems: ProblemSet) -> int:
+    """+1 or -1: how far the value goes when the operand rises by one.
+
+    0 where that is not so in every problem, or where the operand stands outside the value too.
+    """
+    inside = len(parse(value).render({o: o for o in expression.operands}).spans[operand])
+    everywhere = len(expression.render({o: o for o in expression.operands}).spans[operand])
+    raised = {**problems.operands, operand: problems.operands[operand] + 1}
+    steps = set((expression.evaluate(raised)[value] - problems.values[value]).tolist())
+    return steps.pop() if inside == everywhere and steps in ({1}, {-1}) else 0
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """A coordinate set to evenly spaced places in every problem."""
+
+    places: Float64[Tensor, " g"]
+    answers: Float64[Tensor, "g n"]
+    """Then given by the solver."""
+
+
+def _sweep(
     solver: Solver,
     baseline: Baseline,
     found: Trace,
     component: int,
     plan: LocalityPlan,
     batch_size: int,
-) -> tuple[Float64[Tensor, " g"], Float64[Tensor, "g n"]]:
-    """The coordinate set to evenly spaced places in every problem, and the answers then given."""
+) -> _Sweep:
+    """Edit one component over its observed range, and somewhat beyond."""
     observed = found.coordinates[:, component]
     middle = (observed.max() + observed.min()) / 2
     half = plan.coordinate_span * (observed.max() - observed.min()) / 2
-    swept = torch.linspace(
+    places = torch.linspace(
         float(middle - half), float(middle + half), plan.coordinate_points, dtype=torch.float64
     )
-    changes = swept[:, None] - observed[None, : len(baseline.answers)]
+    changes = places[:, None] - observed[None, : len(baseline.answers)]
     direction = found.components.directions[component]
     answers = edited_answers(
         solver,
         baseline,
         found.site,
-        direction.expand(len(swept), -1),
+        direction.expand(len(places), -1),
         changes,
         batch_size=batch_size,
     )
-    return swept, answers
+    return _Sweep(places, answers)
 
 
 def _probe(
     solver: Solver,
     problems: ProblemSet,
     value: str,
+    operand: str,
+    step: int,
     traces: Mapping[Site, Trace],
     plan: LocalityPlan,
     batch_size: int,
 ) -> _Probe:
-    """Replace a value in the input and read the coordinates at every site.
-
-    An operand is replaced by itself; a sub-expression is moved by its first operand.
-    """
-    low, high = plan.operand_range
-    operand = parse(value).operands[0]
+    """Move a value through one operand in the input and read the coordinates at every site."""
+    low, high = plan.ranges[operand]
     observed = problems.values[value]
     ends = (low, high) if value == operand else (observed.min(), observed.max())
     places = np.linspace(*ends, plan.value_points).round().astype(np.int64)
-    slope = _operand_slope(value, operand, problems)
-    parts: list[dict[Site, Tensor]] = []
-    valid = []
-    for place in places:
-        moved = problems.operands[operand] + (place - observed) * slope
-        inside = (moved >= low) & (moved <= high)
-        replaced = problems.replaced(operand, np.clip(moved, low, high))
-        tokens = solver.encode(replaced).tokens
-        found = coordinates(
-            solver,
-            tokens,
-            {site: trace.components for site, trace in traces.items()},
-            batch_size=batch_size,
-        )
-        parts.append({site: projected.coordinates for site, projected in found.items()})
-        valid.append(torch.from_numpy(inside))
-    return _Probe(
-        torch.from_numpy(places).double(),
-        {site: torch.stack([part[site] for part in parts], dim=1) for site in traces},
-        torch.stack(valid, dim=1),
+    moved = problems.operands[operand][:, None] + (places - observed[:, None]) * step
+    tokens = [
+        solver.encode(
+            problems.replaced(operand, np.clip(column, low, high)), digits=plan.digits
+        ).tokens
+        for column in moved.T
+    ]
+    found = coordinates(
+        solver,
+        torch.cat(tokens),
+        {site: trace.components for site, trace in traces.items()},
+        batch_size=batch_size,
     )
-
-
-def _operand_slope(value: str, operand: str, problems: ProblemSet) -> int:
-    """+1 or -1: how the operand must move for the value to rise by one."""
-    inner = parse(value)
-    mine = {name: problems.operands[name] for name in inner.operands}
-    raised = inner.evaluate({**mine, operand: mine[operand] + 1})[value] - problems.values[value]
-    return 1 if bool((raised == 1).all()) else -1
+    return _Probe(
+        value,
+        operand,
+        torch.from_numpy(places).double(),
+        {
+            site: projected.coordinates.unflatten(0, (len(places), -1)).transpose(0, 1)
+            for site, projected in found.items()
+        },
+        torch.from_numpy((moved >= low) & (moved <= high)),
+    )
 
 
 def _compare(
     found: Trace,
     component: int,
-    value: str,
     problems: ProblemSet,
-    swept: Float64[Tensor, " g"],
-    predictions: Float64[Tensor, "g n"],
-    probes: Mapping[str, _Probe],
+    slope: Float64[Tensor, " n"],
+    sweep: _Sweep,
+    probe: _Probe,
 ) -> tuple[dict[str, object], pd.DataFrame]:
     """f_p and f_a of one value in one component, on the places that both cover."""
-    probe = probes[value]
-    expression = problems.template.expression
-    slope = _slope(expression, value, problems)
-    assert slope is not None
-    original = torch.from_numpy(problems.values[value]).double()
+    original = torch.from_numpy(problems.values[probe.value]).double()
     right = torch.from_numpy(problems.answers).double()
-    hypothetical = (original + (predictions - right) / slope).mT
-    predicted = _polynomial(hypothetical, swept, probe.places)
+    hypothetical = (original + (sweep.answers - right) / slope).mT
+    predicted = _polynomial(hypothetical, sweep.places, probe.places)
     actual = probe.coordinates[found.site][:, :, component]
     covered = (
         probe.valid
@@ -212,23 +239,25 @@ def _compare(
         & (probe.places >= hypothetical.nan_to_num(torch.inf).amin(1, keepdim=True))
         & (probe.places <= hypothetical.nan_to_num(-torch.inf).amax(1, keepdim=True))
     )
-    row = {
+    both = predicted[covered], actual[covered]
+    enough = int(covered.sum()) > 2
+    head = {
         "layer": found.site.layer,
         "position": found.site.position,
         "component": component,
-        "value": value,
-        "r": float(pearson(predicted[covered][:, None], actual[covered][:, None])[0, 0])
-        if int(covered.sum()) > 2
-        else float("nan"),
-        "r2": r_squared(predicted[covered], actual[covered]),
-        "covered": float(covered.double().mean()),
+        "value": probe.value,
+        "moved_by": probe.moved_by,
+    }
+    row = {
+        **head,
+        "r": float(pearson(both[0][:, None], both[1][:, None])[0, 0]) if enough else float("nan"),
+        "r2": r_squared(*both),
+        "covered": float(covered[probe.valid].double().mean()) if probe.valid.any() else 0.0,
         "n_problems": len(problems),
     }
     observed = found.coordinates[:, component]
-    curves = _curves(probe.places, original, predicted, actual, covered).assign(
-        layer=found.site.layer,
-        component=component,
-        value=value,
+    curves = _curves(probe, original, predicted, actual, covered).assign(
+        **head,
         original=float(original[0]),
         observed_low=float(observed.min()),
         observed_high=float(observed.max()),
@@ -257,17 +286,17 @@ def _polynomial(
 
 
 def _curves(
-    places: Float64[Tensor, " x"],
+    probe: _Probe,
     original: Float64[Tensor, " n"],
     predicted: Float64[Tensor, "n x"],
     actual: Float64[Tensor, "n x"],
     covered: Bool[Tensor, "n x"],
 ) -> pd.DataFrame:
     """The first problem's functions, and the median and quartiles of |f_p - f_a| by distance."""
-    tables = []
+    tables, places = [], probe.places
     for kind, function, known in (
         ("f_p", predicted[0], covered[0]),
-        ("f_a", actual[0], torch.isfinite(actual[0])),
+        ("f_a", actual[0], probe.valid[0]),
     ):
         tables.append(
             pd.DataFrame({"kind": kind, "problem": 0, "x": places[known], "y": function[known]})

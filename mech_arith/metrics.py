@@ -31,6 +31,9 @@ class EditOutcome:
     edited_accuracy: float
     mean_shift: float
     """Mean of edited minus clean prediction, where both are numbers; NaN where none is."""
+    mean_abs_shift: float
+    """Mean distance between edited and clean prediction. An edit that moves problems to both sides,
+    as scaling a centred coordinate does, shows here and not in `mean_shift`."""
     not_a_number: float
     """Share of problems whose edited answer is no number."""
     r2: float
@@ -58,6 +61,7 @@ def edit_outcome(
         baseline_accuracy=accuracy(clean, right, tolerance=tolerance),
         edited_accuracy=accuracy(edited, right, tolerance=tolerance),
         mean_shift=float((edited - clean)[both].mean()) if both.any() else nothing,
+        mean_abs_shift=float((edited - clean)[both].abs().mean()) if both.any() else nothing,
         not_a_number=1 - float(is_number.double().mean()),
         r2=r_squared(edited, right),
         median_abs_error=(

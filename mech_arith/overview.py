@@ -1,65 +1,95 @@
 """The table that a run or a sweep ends with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from mech_arith.paths import ERROR_FILE, SUMMARY
 from mech_arith.results import load_run
+
+USUAL = {"point": "resid_post", "positions": "all", "seed": 0, "tracing": "pca"}
+"""What a cell's name need not say."""
+
+
+def cell_name(cell: Mapping[str, Any]) -> str:
+    """Model, expression, layers and edit, and whatever else differs from the usual."""
+    parts = [cell["model"], cell["expression"], f"layers {cell['layers']}", cell["edit"]]
+    parts += [f"{name} {cell[name]}" for name, usual in USUAL.items() if cell[name] != usual]
+    return ", ".join(str(part) for part in parts)
 
 
 def print_overview(directories: Sequence[Path], *, console: Console | None = None) -> None:
-    """Print a row per run directory, and where the figures are."""
+    """Print a row per run directory, and where the results and figures are."""
     console = console or Console()
     if not console.is_terminal:
         console = Console(width=140, file=console.file)
     console.print(overview(directories))
     for directory in directories:
         figures = sorted((directory / "figures").glob("*.png"))
-        if figures:
-            names = ", ".join(path.name for path in figures)
-            console.print(f"{figures[0].parent}/  {names}", soft_wrap=True, highlight=False)
+        names = ", ".join(path.name for path in figures) or "none"
+        console.print(
+            f"{directory}: figures/ {names}", soft_wrap=True, highlight=False, markup=False
+        )
 
 
 def overview(directories: Sequence[Path]) -> Table:
     """Cell, baseline accuracy, best |R| and largest accuracy drop per run; or why there is none."""
-    table = Table(title="accuracy drops are absolute; the control moves a random direction as far")
-    for column in ("cell", "baseline accuracy", "best |R|", "largest accuracy drop", "its control"):
-        table.add_column(column, justify="left" if column == "cell" else "right", overflow="fold")
+    table = Table(
+        caption="Best on the fit split, |R| on the report split. The drop is the largest of all "
+        "edits that were made; its control moves a random direction exactly as far.",
+        show_lines=True,
+    )
+    columns = (
+        "cell",
+        "baseline accuracy",
+        "best |R|",
+        "largest accuracy drop (before -> after)",
+        "its control",
+    )
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for directory in directories:
         table.add_row(*_row(directory))
     return table
 
 
 def _row(directory: Path) -> tuple[str, ...]:
-    error = directory / "error.txt"
+    error = directory / ERROR_FILE
     if error.is_file():
         return (directory.name, "failed", error.read_text(encoding="utf-8").strip(), "", "")
-    if not (directory / "summary.json").is_file():
+    if not (directory / SUMMARY).is_file():
         return (directory.name, "no result", f"see the log in {directory}", "", "")
     summary = load_run(directory).summary
-    cell = summary["cell"]
-    name = f"{cell['model']} {cell['expression']} {cell['layers']} {cell['edit']}"
     return (
-        name,
+        cell_name(summary["cell"]),
         f"{summary['baseline_accuracy']:.3f}",
-        _best(summary["best"]),
-        *_drop(summary["largest_drop"]),
+        _best(summary),
+        *_drop(summary),
     )
 
 
-def _best(best: dict[str, Any]) -> str:
-    """One line per value: its best |R|, and the layer."""
-    return "\n".join(
-        f"{value} {found['abs_r']:.2f} layer {found['layer']}" for value, found in best.items()
-    )
+def _best(summary: Mapping[str, Any]) -> str:
+    """One line per value: its best |R|, the layer, and out of how many components."""
+    lines = [
+        f"{value} {found['abs_r']:.2f} layer {found['layer']}"
+        for value, found in summary["best"].items()
+    ]
+    return "\n".join([*lines, f"of {summary['n_searched']} components"])
 
 
-def _drop(drops: dict[str, Any]) -> tuple[str, str]:
+def _drop(summary: Mapping[str, Any]) -> tuple[str, str]:
+    drops = summary["largest_drop"]
     if not drops:
-        return "none asked for", ""
+        return "no edit asked for", ""
     value, worst = max(drops.items(), key=lambda item: item[1]["accuracy_drop"])
-    where = f"{worst['accuracy_drop']:.3f} layer {worst['layer']} ({value})"
+    before = worst["baseline_accuracy"]
+    where = (
+        f"{worst['accuracy_drop']:.3f} ({before:.2f} -> {before - worst['accuracy_drop']:.2f})\n"
+        f"layer {worst['layer']}, component {worst['component']} ({value}), "
+        f"strength {worst['strength']:g}\n"
+        f"of {summary['n_edits_searched']} edits on {worst['n']} problems"
+    )
     return where, f"{worst['control_drop']:.3f}"

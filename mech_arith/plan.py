@@ -31,7 +31,13 @@ class Prepared:
     fit: ProblemSet
     report: ProblemSet
     intervention: InterventionPlan | None
-    operand_range: tuple[int, int]
+    ranges: dict[str, tuple[int, int]]
+    """Of each operand."""
+
+    @property
+    def digits(self) -> int:
+        """Of the largest operand that may be drawn."""
+        return max(len(str(max(abs(low), abs(high)))) for low, high in self.ranges.values())
 
     def cell(self, n_layers: int) -> CellPlan:
         """The plan for a model of so many layers.
@@ -60,10 +66,13 @@ class Prepared:
                 coordinate_points=locality.coordinate_points,
                 coordinate_span=locality.coordinate_span,
                 value_points=locality.value_points,
-                operand_range=self.operand_range,
+                ranges=self.ranges,
+                digits=self.digits,
             )
             if locality.enabled
             else None,
+            tolerance=config.tolerance,
+            digits=self.digits,
             batch_size=AUTO_BATCH if config.batch_size == "auto" else config.batch_size,
         )
 
@@ -91,8 +100,7 @@ def prepare(config: RunConfig) -> Prepared:
         seed=config.problems.seed,
     )
     fit, report = split(problems, fit_share=config.problems.fit_share, seed=config.problems.seed)
-    low, high = min(low for low, _ in ranges.values()), max(high for _, high in ranges.values())
-    return Prepared(config, template, fit, report, intervention, (low, high))
+    return Prepared(config, template, fit, report, intervention, ranges)
 
 
 def _intervention(config: RunConfig, template: Template) -> InterventionPlan | None:

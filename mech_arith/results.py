@@ -15,9 +15,7 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.errors import UserError
-
-SUMMARY = "summary.json"
-"""Written last: where it is, the run is whole."""
+from mech_arith.paths import SUMMARY
 
 CONFIG = "config.yaml"
 """The resolved configuration."""

@@ -53,9 +53,10 @@ class Trace:
         """Nothing varies here, so that there is nothing to correlate."""
         return len(self.components.directions) == 0
 
-    def best_component(self, value: str) -> int:
-        """The component with the largest |R| on the fit split."""
-        return int(self.r_fit[:, self.values.index(value)].abs().nan_to_num(-1).argmax())
+    def best_component(self, value: str) -> int | None:
+        """The component with the largest |R| on the fit split; None if the value never varies."""
+        on_fit = self.r_fit[:, self.values.index(value)].abs()
+        return None if bool(on_fit.isnan().all()) else int(on_fit.nan_to_num(-1).argmax())
 
 
 def value_table(problems: ProblemSet) -> Float64[Tensor, "n v"]:

@@ -1,23 +1,31 @@
+from itertools import combinations
+
 import pandas as pd
 import pytest
 import torch
 
+from mech_arith.directions import random_direction
 from mech_arith.edits import EDITS
 from mech_arith.engine import run_baseline
 from mech_arith.errors import UserError
 from mech_arith.intervention import (
     InterventionPlan,
+    _control_generator,
     choose_targets,
     coordinate_changes,
     intervene,
     largest_drops,
 )
-from tests.test_tracing import planted
+from mech_arith.problems import draw, split
+from mech_arith.sites import Site
+from mech_arith.tracing import trace
+from tests.test_tracing import TEMPLATE, planted
+from tests.tiny import PlantedSolver
 
 SCALE = InterventionPlan(EDITS["scale"], (0.0, 1.0, 2.0))
 
 
-def planted_effects(plan, layer=0):
+def planted_effects(plan, layer=0, tolerance=0.5):
     solver, _, report, sites, traces = planted()
     baseline = run_baseline(solver, solver.encode(report).tokens, batch_size=50)
     right = torch.from_numpy(report.answers).double()
@@ -25,7 +33,7 @@ def planted_effects(plan, layer=0):
     return (
         report,
         traces[sites[layer]],
-        intervene(solver, baseline, chosen, right, plan, batch_size=64),
+        intervene(solver, baseline, chosen, right, plan, tolerance=tolerance, batch_size=64),
     )
 
 
@@ -34,10 +42,12 @@ def test_what_is_read_matters_and_what_is_merely_written_does_not():
     used, unused = found.best_component("b-c"), found.best_component("a")
     targets = effects[effects["arm"] == "target"].set_index(["component", "strength"])
     assert (targets["baseline_accuracy"] == 1).all()
-    assert targets.loc[(used, 0.0), "accuracy_drop"] > 0.95
-    assert targets.loc[(used, 2.0), "accuracy_drop"] > 0.95
-    assert targets.loc[(unused, 0.0), "accuracy_drop"] < 0.05
-    assert targets.loc[(unused, 0.0), "median_abs_error"] < 2
+    for strength in (0.0, 2.0):
+        assert targets.loc[(used, strength), "accuracy_drop"] > 0.95
+        # The fitted direction of a is two degrees off the planted one, for a and b-c are not quite
+        # uncorrelated in 200 problems: what shifts the answer is that angle.
+        shift = targets["mean_abs_shift"]
+        assert shift[(unused, strength)] < 0.15 * shift[(used, strength)]
 
 
 def test_a_shift_moves_the_answer_by_just_as_much():
@@ -93,7 +103,13 @@ def test_targets():
 
 
 def test_largest_drops_by_hand():
-    head = {"position": "all", "component": 1, "chosen_for": "a | b"}
+    head = {
+        "position": "all",
+        "component": 1,
+        "chosen_for": "a | b",
+        "baseline_accuracy": 0.9,
+        "n": 50,
+    }
     effects = pd.DataFrame(
         [
             {**head, "layer": 0, "arm": "target", "strength": 0.0, "accuracy_drop": 0.3},
@@ -108,3 +124,38 @@ def test_largest_drops_by_hand():
     assert drops["a"]["layer"] == 1
     assert drops["a"]["accuracy_drop"] == 0.6
     assert drops["a"]["control_drop"] == 0.2
+    assert drops["a"]["baseline_accuracy"] == 0.9
+
+
+def test_controls_differ_between_seeds_sites_and_components():
+    directions = [
+        random_direction(8, generator=_control_generator(seed, Site(layer, "z", "x", at), k))
+        for seed, layer, at, k in (
+            (0, 0, (1,), 1),
+            (1, 0, (1,), 0),
+            (0, 1, (1,), 0),
+            (0, 0, (2,), 1),
+            (0, 0, (1,), 2),
+        )
+    ]
+    for first, second in combinations(directions, 2):
+        assert abs(float(first @ second)) < 0.99
+
+
+def test_a_value_that_never_varies_is_chosen_for_nothing():
+    problems = draw(TEMPLATE, n=60, ranges={"a": (5, 5), "b": (100, 999), "c": (100, 999)}, seed=1)
+    solver = PlantedSolver()
+    fit, report = split(problems, fit_share=0.5, seed=0)
+    site = Site(0, "resid_post", "last", (3,))
+    found = trace(
+        solver,
+        solver.encode(fit),
+        solver.encode(report),
+        fit,
+        report,
+        [site],
+        n_components=2,
+        batch_size=60,
+    )[site]
+    assert found.best_component("a") is None
+    assert all("a" not in target.chosen_for for target in choose_targets(found, SCALE))

@@ -4,7 +4,7 @@ import torch
 
 from mech_arith.engine import run_baseline
 from mech_arith.expressions import parse
-from mech_arith.locality import LocalityPlan, _polynomial, _slope, locality
+from mech_arith.locality import LocalityPlan, _polynomial, _slope, _step, locality
 from mech_arith.problems import draw
 from mech_arith.templates import build_template
 from tests.test_tracing import planted
@@ -14,26 +14,36 @@ PLAN = LocalityPlan(
     coordinate_points=20,
     coordinate_span=1.2,
     value_points=9,
-    operand_range=(100, 999),
+    ranges=dict.fromkeys("abc", (100, 999)),
+    digits=3,
 )
 
 
 def test_the_two_functions_agree_where_the_coordinate_is_the_value():
     solver, _, report, sites, traces = planted()
     baseline = run_baseline(solver, solver.encode(report).tokens, batch_size=50)
-    tables = locality(solver, baseline, {sites[0]: traces[sites[0]]}, report, PLAN, 100)
-    rows = tables["locality"].set_index("value")
-    assert rows.loc["b-c", "r2"] > 0.99
-    assert rows.loc["b-c", "r"] > 0.99
-    # b alone moves b-c too, but the edit of b-c also moves with c: still the same function of b
-    assert rows.loc["b", "r2"] > 0.99
-    # the component that holds a is never read, so no hypothetical a follows from the answers
-    assert rows.loc["a", "covered"] < 0.2
+    tables = locality(solver, baseline, {sites[0]: traces[sites[0]]}, report, PLAN, batch_size=100)
+    rows = tables["locality"].set_index(["value", "moved_by"])
+    # the component is b-c: f_a follows it whichever operand moves it
+    for moved_by in ("b", "c"):
+        assert rows.loc[("b-c", moved_by), "r2"] > 0.99
+        assert rows.loc[("b-c", moved_by), "covered"] > 0.8
+    # what holds a is written but never read: no hypothetical a follows from the answers
+    assert rows.loc[("a", "a"), "covered"] < 0.2
+    # the answer's best component here is that of b-c, which does not follow a
+    assert not rows.loc[("a-(b-c)", "a"), "r2"] > 0.5
     curves = tables["locality_curves"]
     distance = curves[(curves["value"] == "b-c") & (curves["kind"] == "distance")]
     assert len(distance) >= 5
     assert (distance["y"] < 0.05 * float(traces[sites[0]].coordinates.std())).all()
     assert {"f_p", "f_a"} <= set(curves["kind"])
+    # no place is drawn at which the operand would leave its range
+    first = {name: int(numbers[0]) for name, numbers in report.operands.items()}
+    drawn = curves[(curves["value"] == "b-c") & (curves["kind"] == "f_a")]
+    by_b, by_c = (drawn.loc[drawn["moved_by"] == operand, "x"] for operand in "bc")
+    assert (by_b + first["c"]).between(100, 999).all()
+    assert (first["b"] - by_c).between(100, 999).all()
+    assert 2 <= len(by_b) < PLAN.value_points
 
 
 @pytest.mark.parametrize(
@@ -76,3 +86,24 @@ def test_polynomial_is_exact_for_a_quartic_and_unknown_without_points():
     expected = np.polynomial.Polynomial([3, -2, 0, 0, 1])(((at - 500) / 400).numpy())
     np.testing.assert_allclose(found[0], expected, atol=1e-8)
     assert found[1:].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("expression", "value", "operand", "expected"),
+    [
+        ("a-(b-c)", "b-c", "b", 1),
+        ("a-(b-c)", "b-c", "c", -1),
+        ("a+a-b", "a+a", "a", 0),
+        ("(a+b)-(a-c)", "a+b", "a", 0),
+        ("(a+b)-(a-c)", "a+b", "b", 1),
+        ("a*b-c", "a*b", "a", 0),
+    ],
+)
+def test_steps(expression, value, operand, expected):
+    problems = draw(
+        build_template("t", expression),
+        n=20,
+        ranges=dict.fromkeys(parse(expression).operands, (10, 99)),
+        seed=0,
+    )
+    assert _step(parse(expression), value, operand, problems) == expected

@@ -25,6 +25,7 @@ def test_outcome_by_hand():
     assert outcome.edited_accuracy == 0.25
     assert outcome.accuracy_drop == 0.5
     assert outcome.mean_shift == 2.0  # (0 + 5 + 1) / 3
+    assert outcome.mean_abs_shift == 2.0
     assert outcome.not_a_number == 0.25
     assert outcome.median_abs_error == 5.0
     # right answers 10, 20, 40 have the mean 70/3 and the sum of squares 1400/3; errors 0, 5, 39

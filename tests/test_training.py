@@ -25,6 +25,7 @@ SMALL = dict(
 ENCODER = {
     **SMALL,
     "kind": "encoder",
+    "templates": {"a-(b-c)": 1.0, "(a+b)-c": 1.0},
     "shape": {"n_layers": 1, "d_model": 12, "n_heads": 2, "d_mlp": 16, "n_ctx": 32},
     "answer": {},
     "scale": 100.0,
@@ -123,5 +124,21 @@ def test_training_errors(tmp_path):
         train(
             TrainSettings(**{**ENCODER, "pretrained": "no_such_package"}, directory=str(tmp_path))
         )
+    mixed = {**ENCODER, "templates": {"a-b": 1.0, "a-(b-c)": 1.0}}
+    with pytest.raises(UserError, match=r"templates of one length for an encoder, got \[5, 10\]"):
+        train(TrainSettings(**mixed, directory=str(tmp_path)))
+    for bad in (
+        {"steps": 0},
+        {"seed": -1},
+        {"operand_min": 99},
+        {"templates": {}},
+        {"templates": {"a-b": 0.0}},
+        {"device": "tpu"},
+        {"shape": {"depth": 3}},
+    ):
+        with pytest.raises(UserError, match=r"expected"):
+            train(TrainSettings(**{**SMALL, **bad}, directory=str(tmp_path)))
+    with pytest.raises(UserError, match=r"found 0 in 50 draws; widen"):
+        draw_operands(("a",), 3, low=1, high=9, rng=np.random.default_rng(0), want_held_out=True)
     with pytest.raises(UserError, match=r"at most 5 tokens, got 6 for a-b"):
         train(TrainSettings(**{**SMALL, "prompt_length": 5}, directory=str(tmp_path)))

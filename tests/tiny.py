@@ -35,7 +35,7 @@ def tiny_card(kind: str, shape: object, **facts: object) -> Card:
 
 
 def tiny_decoder(seed: int = 0, n_layers: int = 3) -> ArithmeticDecoder:
-    """A decoder with random weights, large enough that its answers differ."""
+    """A decoder with random weights; what it writes is rarely a number."""
     shape = DecoderShape(
         n_layers=n_layers,
         d_model=32,
@@ -44,7 +44,7 @@ def tiny_decoder(seed: int = 0, n_layers: int = 3) -> ArithmeticDecoder:
         n_ctx=19,
         d_vocab=len(ARITHMETIC.tokens),
     )
-    weights = {name: 2 * t for name, t in shape.network(seed=seed).state_dict().items()}
+    weights = shape.network(seed=seed).state_dict()
     card = tiny_card("decoder", shape, answer=ANSWER, prompt_length=14, tolerance=0.0)
     return ArithmeticDecoder(card, weights, torch.device("cpu"))
 
@@ -90,7 +90,7 @@ class PlantedSolver(Solver):
         basis = torch.linalg.qr(random).Q
         self.operand, self.used, self.unused, self.answer_at = basis[:4]
 
-    def encode(self, problems: ProblemSet) -> Prompts:
+    def encode(self, problems: ProblemSet, *, digits: int = 0) -> Prompts:
         stacked = np.stack([problems.operands[name] for name in "abc"], axis=1)
         spans = {"a": (0,), "b": (1,), "c": (2,), "b-c": (1, 2), "a-(b-c)": (0, 1, 2)}
         tokens = torch.from_numpy(np.concatenate([stacked, 0 * stacked[:, :1]], axis=1))

@@ -38,7 +38,7 @@ def locality_example(
     Raises:
         ValueError: the table holds no such curve.
     """
-    functions = curves.loc[curves["kind"].isin(["f_p", "f_a"])]
+    functions = _named(curves.loc[curves["kind"].isin(["f_p", "f_a"])])
     _require_rows(functions, "f_p or f_a")
     in_table = "observed_low" in functions and "observed_high" in functions
     handles: list[Any] = [
@@ -84,7 +84,7 @@ def locality_distance(curves: pd.DataFrame, *, title: str = "") -> Figure:
     Raises:
         ValueError: the table holds no row of the kind 'distance'.
     """
-    distances = curves.loc[curves["kind"] == "distance"]
+    distances = _named(curves.loc[curves["kind"] == "distance"])
     _require_rows(distances, "distance")
 
     def draw(axes: Axes, panel: pd.DataFrame) -> None:
@@ -150,6 +150,17 @@ def _small_multiples(
             if column % across == 0:
                 axes.set_ylabel(y_label, fontsize=8.5)
     return figure
+
+
+def _named(curves: pd.DataFrame) -> pd.DataFrame:
+    """The curves, with the operand that moves a sub-expression said beside its name."""
+    if "moved_by" not in curves:
+        return curves
+    names = [
+        value if value == operand else f"{value} (by {operand})"
+        for value, operand in zip(curves["value"], curves["moved_by"], strict=True)
+    ]
+    return curves.assign(value=names)
 
 
 def _require_rows(table: pd.DataFrame, kinds: str) -> None:

@@ -62,7 +62,15 @@ def load_arithmetic(
     kinds = {"decoder": ArithmeticDecoder, "encoder": ArithmeticEncoder}
     if card.kind not in kinds:
         raise unknown("kind of solver", card.kind, kinds)
-    return kinds[card.kind](card, read_weights(directory, card), torch.device(device))
+    weights = read_weights(directory, card)
+    try:
+        return kinds[card.kind](card, weights, torch.device(device))
+    except (KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"expected a card that fits its weights in {directory}, got {reason}; reinstall or "
+            "train the solver"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,7 @@ class _ArithmeticSolver(Solver):
         """The special tokens around `length` characters."""
         raise NotImplementedError
 
-    def encode(self, problems: ProblemSet) -> Prompts:
+    def encode(self, problems: ProblemSet, *, digits: int = 0) -> Prompts:
         expression = problems.template.expression
         if problems.template.wording != "{expression}":
             raise UserError(
@@ -106,7 +114,7 @@ class _ArithmeticSolver(Solver):
                 f"{problems.template.name!r}; choose wording '{{expression}}' or a language model"
             )
         largest = max(int(np.abs(x).max()) for x in problems.operands.values())
-        width = max(len(str(self.trained_operands[1])), len(str(largest)))
+        width = max(digits, len(str(self.trained_operands[1])), len(str(largest)))
         characters = encode_expression(
             expression, problems.operands, vocabulary=self.vocabulary, width=width
         )

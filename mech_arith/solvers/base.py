@@ -77,8 +77,13 @@ class Solver(ABC):
     """The positions whose last residual stream the answer is read from."""
 
     @abstractmethod
-    def encode(self, problems: ProblemSet) -> Prompts:
+    def encode(self, problems: ProblemSet, *, digits: int = 0) -> Prompts:
         """Problems as tokens.
+
+        Args:
+            problems: what to encode.
+            digits: of the largest operand that may come; makes prompts of different problem sets
+                alike. At least as many as the solver was trained on.
 
         Raises:
             UserError: the solver cannot read such prompts.
@@ -113,7 +118,11 @@ class Solver(ABC):
 
     @abstractmethod
     def hook_name(self, layer: int, point: str) -> str:
-        """The name of a point in the TransformerLens bridge."""
+        """The name under which the TransformerLens bridge reads a point.
+
+        Its `resid_mid` of a causal block is the input of the second norm: a hook that edits there
+        does not reach the residual stream, as an edit of `resid_mid` here does.
+        """
 
     @torch.inference_mode()
     def run(
@@ -147,12 +156,32 @@ class Solver(ABC):
     ) -> Float[Tensor, " rows"]:
         """Answers when the activation at one point is edited: only the layers above are run.
 
+        The arguments are those of `resume_resid`.
+        """
+        resid, past = self.resume_resid(clean, rows, layer=layer, point=point, edit=edit)
+        return self.read_answers(resid, past)
+
+    @torch.inference_mode()
+    def resume_resid(
+        self,
+        clean: CleanRun,
+        rows: Int64[Tensor, " rows"],
+        *,
+        layer: int,
+        point: str,
+        edit: Callable[[Float[Tensor, "rows pos z"]], Float[Tensor, "rows pos z"]],
+    ) -> tuple[Float[Tensor, "rows at d"], list[KeysValues]]:
+        """The last residual stream at `answers_at` when the activation at one point is edited.
+
         Args:
             clean: the unedited pass.
             rows: for each edited pass, the row of `clean` that it starts from.
             layer: where the edit is made.
             point: where in that layer.
             edit: from the rows' clean activation to the edited one.
+
+        Returns:
+            What `read_answers` takes.
         """
         start = layer + 1 if point == "resid_post" else layer
         resid = clean.resid[start][rows]
@@ -165,9 +194,8 @@ class Solver(ABC):
             last = index == self.n_layers - 1 and not edited_here
             resid, seen = self.run_block(index, resid, tap, at=self.answers_at if last else EVERY)
             past += [seen] if seen is not None else []
-        if resid.shape[1] > 1:
-            resid = resid[:, self.answers_at]
-        return self.read_answers(resid, past)
+        whole = resid.shape[1] == clean.resid[0].shape[1]
+        return (resid[:, self.answers_at] if whole else resid), past
 
 
 def _tap_at(point: str, edit: Callable[[Tensor], Tensor]) -> Tap:

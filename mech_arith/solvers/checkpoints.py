@@ -40,11 +40,11 @@ class Card:
     """SHA-256 of the weights file."""
 
 
-def describe_machine() -> dict[str, Any]:
-    """Hardware and versions, in words that a card can carry."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """What a training ran on, in words that a card can carry."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     return {
-        "hardware": f"{device}, {platform.machine()}, {os.cpu_count()} cores",
+        "hardware": f"{name}, {platform.machine()}, {os.cpu_count()} cores",
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
@@ -61,7 +61,7 @@ def write_checkpoint(
 ) -> None:
     """Write weights, then the card with their digest."""
     tensors = {
-        name: tensor.detach().to(dtype).contiguous()
+        name: tensor.detach().to("cpu", dtype).contiguous()
         for name, tensor in weights.items()
         if tensor.is_floating_point()
     }
@@ -169,12 +169,13 @@ def read_training_state(
 def card_text(card: Card, *, size: int) -> str:
     """The card as a page."""
     training = card.training
+    article = "An" if card.kind == "encoder" else "A"
     share = training["sparse_share"]
     sparse = f"; in {share:.0%} of them some digits are dropped to zero" if share else ""
     lines = [
         f"# {card.name}",
         "",
-        f"{'An' if card.kind[0] in 'aeiou' else 'A'} {card.kind} of {card.facts['shape']['n_layers']} layers, "
+        f"{article} {card.kind} of {card.facts['shape']['n_layers']} layers, "
         f"d_model {card.facts['shape']['d_model']}, {card.facts['shape']['n_heads']} heads; "
         f"{size / 1e6:.1f} MB, SHA-256 `{card.digest}`.",
         "",
@@ -222,8 +223,18 @@ def _figure(number: float) -> str:
 
 
 def _determining(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that determine the result: not where it is written, nor how often."""
-    free = {"directory", "checkpoint_every", "evaluate_every", "held_out_problems", "threads"}
+    """The settings that determine the result, but for the rounding of another machine.
+
+    Where and how often it is written is not among them.
+    """
+    free = {
+        "directory",
+        "checkpoint_every",
+        "evaluate_every",
+        "held_out_problems",
+        "threads",
+        "device",
+    }
     return {name: value for name, value in settings.items() if name not in free}
 
 
