@@ -39,6 +39,8 @@ _failed: list[Path] = []
 
 def main() -> None:
     """Run the cells that the command line asks for; exit code 1 if any of them failed."""
+    _failed.clear()
+    callbacks.without_result.clear()
     ConfigStore.instance().store(name="schema", node=RunConfig)
     entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     entry(_cell)()

@@ -133,6 +133,11 @@ class RunConfig:
         Raises:
             UserError: one line that says what was expected, what came and what to do.
         """
+        if self.model.name == "trained" and self.model.path is None:
+            raise UserError(
+                "expected model.path, the directory of a solver trained here, got none; "
+                "set model.path=DIR"
+            )
         self._check_problems()
         self._check_intervention()
         self._check_locality()

@@ -25,7 +25,6 @@ def main(
     where = "hydra.sweep.dir" if sweep else "hydra.run.dir"
     arguments = ["mech_arith", *(["-m"] if sweep else []), f"{where}={tmp_path}/run", *overrides]
     monkeypatch.setattr(sys, "argv", arguments)
-    monkeypatch.setattr(entry, "_failed", [])
     before = logging.root.handlers[:]
     try:
         entry.main()

@@ -30,8 +30,8 @@ def hooked(solver, tokens, site, change):
     def keep(activation, hook):
         last["resid"] = activation[:, solver.answers_at]
 
-    # The bridge's resid_mid of a pre-norm block is the input of its second norm alone: an edit there
-    # does not reach the residual stream. The same change of attn_out does.
+    # The bridge's resid_mid of a pre-norm block is the input of its second norm alone: an edit
+    # there does not reach the residual stream. The same change of attn_out does.
     causal_mid = site.point == "resid_mid" and not solver.regresses
     hooks = [
         (solver.hook_name(site.layer, "attn_out" if causal_mid else site.point), edit),

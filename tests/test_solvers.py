@@ -107,7 +107,7 @@ def test_short_prompts_end_where_long_ones_do():
 
 
 def test_what_a_solver_cannot_read():
-    with pytest.raises(UserError, match=r"at most 14 tokens for tiny_decoder, got 21"):
+    with pytest.raises(UserError, match=r"at most 14 tokens for tiny_decoder, got 20"):
         tiny_decoder().encode(problems("(a+b)-(c-d)"))
     with pytest.raises(UserError, match=r"prompt of the characters .* got '\*'"):
         tiny_encoder().encode(problems("a*b"))
