@@ -264,7 +264,7 @@ def _intervention_summary(effects: pd.DataFrame, values: tuple[str, ...]) -> dic
     ordered = control.sort_values("accuracy_drop", ascending=False, kind="stable")
     worst = ordered.to_dict(orient="records")[0]
     return {
-        "n_edits_searched": int((effects["arm"] == "target").sum()),
+        "n_edits_searched": len(effects.loc[effects["arm"] == "target"]),
         "largest_drop": largest_drops(effects, values),
         "control": {
             "largest_drop": worst["accuracy_drop"],

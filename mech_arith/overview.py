@@ -75,7 +75,7 @@ def _best(summary: Mapping[str, Any]) -> str:
     """One line per value: its best |R|, the layer, and out of how many components."""
     lines = [
         f"{value} {found['abs_r']:.2f} layer {found['layer']}"
-        for value, found in summary["best"].items()
+        for value, found in sorted(summary["best"].items(), key=lambda item: len(item[0]))
     ]
     return "\n".join([*lines, f"of {summary['n_searched']} components"])
 

@@ -1,7 +1,7 @@
 """The networks of the arithmetic solvers, as plain modules that can be trained or bridged."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -83,18 +83,19 @@ class EncoderShape:
         """The same shape in Hugging Face's words."""
         from transformers import BertConfig
 
-        return BertConfig(  # pyright: ignore[reportCallIssue]
-            num_hidden_layers=self.n_layers,
-            hidden_size=self.d_model,
-            num_attention_heads=self.n_heads,
-            intermediate_size=self.d_mlp,
-            max_position_embeddings=self.n_ctx,
-            vocab_size=self.d_vocab,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-            num_labels=1,
-            problem_type="regression",
-        )
+        options: dict[str, Any] = {
+            "num_hidden_layers": self.n_layers,
+            "hidden_size": self.d_model,
+            "num_attention_heads": self.n_heads,
+            "intermediate_size": self.d_mlp,
+            "max_position_embeddings": self.n_ctx,
+            "vocab_size": self.d_vocab,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+            "num_labels": 1,
+            "problem_type": "regression",
+        }
+        return BertConfig(**options)
 
     def network(self) -> "BertForSequenceClassification":
         """A network with random weights, to be filled from a checkpoint or a pretrained model."""

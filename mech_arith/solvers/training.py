@@ -316,7 +316,8 @@ class EncoderRecipe(Recipe):
             )
         self.shape = EncoderShape(**settings.shape, d_vocab=len(ENCODER.tokens))
         torch.manual_seed(settings.seed)
-        self.network = self.shape.network().to(self.device)
+        self.network = self.shape.network()
+        self.network.to(device=self.device)
         if settings.pretrained is not None:
             load_pretrained_bert(self.network, settings.pretrained)
             self.network.bert.embeddings.word_embeddings.weight.requires_grad_(False)
