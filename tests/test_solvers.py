@@ -12,6 +12,7 @@ from mech_arith.problems import draw
 from mech_arith.solvers.arithmetic import load_arithmetic, shipped_solvers
 from mech_arith.solvers.checkpoints import read_card, write_checkpoint
 from mech_arith.solvers.networks import DecoderShape
+from mech_arith.solvers.recipes import draw_operands
 from mech_arith.solvers.tokens import (
     ARITHMETIC,
     AnswerFormat,
@@ -20,7 +21,6 @@ from mech_arith.solvers.tokens import (
     SignPlace,
     encode_expression,
 )
-from mech_arith.solvers.training import draw_operands
 from mech_arith.templates import build_template
 from tests.tiny import tiny_decoder, tiny_encoder
 

@@ -3,9 +3,10 @@ import pytest
 import torch
 
 from mech_arith.errors import UserError
-from mech_arith.solvers import training
+from mech_arith.solvers import recipes, training
 from mech_arith.solvers.checkpoints import read_card
-from mech_arith.solvers.training import TrainSettings, draw_operands, held_out, learning_rate, train
+from mech_arith.solvers.recipes import DecoderRecipe, TrainSettings, draw_operands, held_out
+from mech_arith.solvers.training import learning_rate, train
 
 SMALL = dict(
     solver="small",
@@ -88,12 +89,12 @@ def test_held_out_problems_are_never_trained_on():
         assert (held_out(drawn) == want).all()
         assert all(len(x) == 200 for x in drawn.values())
     share = held_out({name: rng.integers(1, 999, 200_000) for name in "abc"}).mean()
-    assert share == pytest.approx(1 / training.HELD_OUT_ONE_IN, rel=0.1)
+    assert share == pytest.approx(1 / recipes.HELD_OUT_ONE_IN, rel=0.1)
 
 
 def test_batches_are_a_function_of_seed_and_step():
-    recipe = training.DecoderRecipe(TrainSettings(**SMALL))
-    again = training.DecoderRecipe(TrainSettings(**SMALL))
+    recipe = DecoderRecipe(TrainSettings(**SMALL))
+    again = DecoderRecipe(TrainSettings(**SMALL))
     assert torch.equal(recipe.batch(3)[0], again.batch(3)[0])
     assert not torch.equal(recipe.batch(3)[0], recipe.batch(4)[0])
 
@@ -101,12 +102,12 @@ def test_batches_are_a_function_of_seed_and_step():
 def test_sparse_operands_keep_or_drop_whole_digits():
     rng = np.random.default_rng(0)
     numbers = rng.integers(100, 1000, 500)
-    dropped = training._drop_digits(numbers, 1.0, rng)
+    dropped = recipes._drop_digits(numbers, 1.0, rng)
     for before, after in zip(numbers, dropped, strict=True):
         pairs = zip(f"{before:03d}", f"{after:03d}", strict=True)
         assert all(new in (old, "0") for old, new in pairs)
     assert (dropped == 0).any()
-    assert np.array_equal(training._drop_digits(numbers, 0.0, rng), numbers)
+    assert np.array_equal(recipes._drop_digits(numbers, 0.0, rng), numbers)
 
 
 def test_the_schedule_warms_up_and_comes_down():
