@@ -20,6 +20,7 @@ PACKAGE = ROOT / "mech_arith"
 ROOMS = (
     "__init__ errors paths progress",  # what every room may use
     "config",
+    "grammar",
     "expressions",
     "templates",
     "problems",

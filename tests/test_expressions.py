@@ -12,14 +12,12 @@ from hypothesis import strategies as st
 
 from mech_arith.errors import UserError
 from mech_arith.expressions import (
-    MAX_CHARACTERS,
-    MAX_NESTING,
-    MAX_OPERATIONS,
     Constraint,
     Expression,
     parse,
     parse_constraint,
 )
+from mech_arith.grammar import MAX_CHARACTERS, MAX_NESTING, MAX_OPERATIONS
 
 # An independent reading: Python's own grammar, walked in Python's unbounded integers.
 
