@@ -41,12 +41,32 @@ def main() -> None:
     """Run the cells that the command line asks for; exit code 1 if any of them failed."""
     _failed.clear()
     callbacks.without_result.clear()
+    sys.argv[1:] = [quote_expression(argument) for argument in sys.argv[1:]]
     ConfigStore.instance().store(name="schema", node=RunConfig)
     entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     entry(_cell)()
     # Cells may have run in other processes: a sweep is judged by what it left on disk.
     if _failed or callbacks.without_result:
         sys.exit(1)
+
+
+def quote_expression(argument: str) -> str:
+    """An override of the expression in the quotes that Hydra's grammar wants around parentheses.
+
+    The shell has taken the user's own. Commas outside parentheses still separate the choices of a
+    sweep. Other arguments, and what is quoted already, stay as they are.
+    """
+    key, equals, text = argument.partition("=")
+    if key.lstrip("+") != "template.expression" or not equals or text[:1] in ("'", '"', ""):
+        return argument
+    choices, depth = [""], 0
+    for char in text:
+        depth += (char == "(") - (char == ")")
+        if char == "," and depth <= 0:
+            choices.append("")
+        else:
+            choices[-1] += "\\'" if char == "'" else char
+    return f"{key}=" + ",".join(f"'{choice}'" for choice in choices)
 
 
 def _cell(config: DictConfig) -> None:

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from mech_arith import __main__ as entry
 from mech_arith.config import RunConfig
 from mech_arith.paths import conf_dir
 from mech_arith.plan import prepare
@@ -49,6 +50,30 @@ def test_every_experiment_composes_and_validates(path):
 def test_every_config_says_what_it_is_for(path):
     text = path.read_text(encoding="utf-8")
     assert "# " in text.split("\n\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("template.expression=(a+b)-(c-d)", "template.expression='(a+b)-(c-d)'"),
+        ("template.expression=a-b,max(a,b)", "template.expression='a-b','max(a,b)'"),
+        ("template.expression='a-b'", "template.expression='a-b'"),
+        ("template.expression=f('x')", r"template.expression='f(\'x\')'"),
+        ("template.expression=", "template.expression="),
+        ("template=nested_subtraction", "template=nested_subtraction"),
+        ("-m", "-m"),
+    ],
+)
+def test_expressions_are_quoted_for_hydra(argument, expected):
+    assert entry.quote_expression(argument) == expected
+
+
+def test_expressions_as_the_shell_hands_them_over(monkeypatch, tmp_path):
+    overrides = [*SMALL, "layers=late", "template.expression=(a+b)-c,a-(b-c)"]
+    assert main(monkeypatch, tmp_path, *overrides, sweep=True) == 0
+    cells = [load_run(tmp_path / "run" / job).summary["cell"] for job in ("0", "1")]
+    assert [cell["expression"] for cell in cells] == ["a+b-c", "a-(b-c)"]
+    assert {cell["template"] for cell in cells} == {"custom"}
 
 
 def test_expression_from_the_command_line():
@@ -127,6 +152,8 @@ BAD = {
     "template.expression=\"__import__('os')\"": "a single letter a to z at character 1, got '__imp",
     "template.expression='a-(b'": r"expression 'a-\(b'",
     "template.expression='1//0'": "divisor that can differ from 0, got '0'",
+    "template.expression=__import__('os')": "a single letter a to z at character 1, got '__imp",
+    "template.expression=a-(b": r"expression 'a-\(b'",
     f"template.expression='{'(' * 900}a{')' * 900}'": r"at most \d+ ",
     f"template.expression='a+{'9' * 300}'": "digits",
     "problems.constraints=['b > 10000']": "10000",
