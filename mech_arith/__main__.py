@@ -156,6 +156,7 @@ def _load_solver(settings: RunConfig) -> "Solver":
     if device == "cuda" and available != "cuda":
         raise UserError("expected a CUDA device, found none; use device=cpu or device=auto")
     path = settings.model.path
+    log.info("loading %s", settings.model.name if path is None else path)
     return load_arithmetic(
         settings.model.name, directory=None if path is None else Path(path), device=device
     )
