@@ -58,8 +58,6 @@ class CellResult:
 class _Reported:
     """The report split as the solver answers it, and the part of it that is edited."""
 
-    problems: ProblemSet
-    prompts: Prompts
     right: Float64[Tensor, " n"]
     baseline: Baseline
     tolerance: float
@@ -198,8 +196,6 @@ def _constant_values(problems: ProblemSet) -> list[str]:
 def _answer(solver: Solver, prompts: Prompts, report: ProblemSet, plan: CellPlan) -> _Reported:
     """The baseline, logged before anything is traced."""
     reported = _Reported(
-        problems=report,
-        prompts=prompts,
         right=torch.from_numpy(report.answers).double(),
         baseline=run_baseline(solver, prompts.tokens, batch_size=plan.batch_size),
         tolerance=solver.tolerance if plan.tolerance is None else plan.tolerance,

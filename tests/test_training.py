@@ -141,5 +141,5 @@ def test_training_errors(tmp_path):
             train(TrainSettings(**{**SMALL, **bad}, directory=str(tmp_path)))
     with pytest.raises(UserError, match=r"found 0 in 50 draws; widen"):
         draw_operands(("a",), 3, low=1, high=9, rng=np.random.default_rng(0), want_held_out=True)
-    with pytest.raises(UserError, match=r"at most 5 tokens, got 6 for a-b"):
+    with pytest.raises(UserError, match=r"at most 5 tokens for small, got 6"):
         train(TrainSettings(**{**SMALL, "prompt_length": 5}, directory=str(tmp_path)))

@@ -25,6 +25,7 @@ from mech_arith.solvers.tokens import (
     PAD,
     AnswerFormat,
     Vocabulary,
+    blanks_before,
     encode_expression,
     layout,
 )
@@ -172,13 +173,7 @@ class ArithmeticDecoder(_ArithmeticSolver):
         )
 
     def _frame(self, length: int) -> _Frame:
-        blanks = self.prompt_length - 1 - length
-        if blanks < 0:
-            raise UserError(
-                f"expected prompts of at most {self.prompt_length} tokens for {self.name}, got "
-                f"{length + 1}; choose a shorter template or smaller operands, or train a decoder "
-                "with a larger prompt_length"
-            )
+        blanks = blanks_before(length, self.prompt_length, reader=self.name)
         return _Frame((PAD,) * blanks, ("=",))
 
     def embed(self, tokens: Int64[Tensor, "n pos"]) -> Float[Tensor, "n pos d"]:

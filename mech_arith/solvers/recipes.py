@@ -22,6 +22,7 @@ from mech_arith.solvers.tokens import (
     ENCODER,
     PAD,
     AnswerFormat,
+    blanks_before,
     encode_expression,
     layout,
 )
@@ -228,12 +229,9 @@ class DecoderRecipe(Recipe):
 
     def encode(self, expression: Expression, operands: Operands) -> Int64[Tensor, "n pos"]:
         tokens = encode_expression(expression, operands, vocabulary=ARITHMETIC, width=self.width)
-        blanks = self.settings.prompt_length - 1 - tokens.shape[1]
-        if blanks < 0:
-            raise UserError(
-                f"expected prompts of at most {self.settings.prompt_length} tokens, got "
-                f"{tokens.shape[1] + 1} for {expression}; raise prompt_length"
-            )
+        blanks = blanks_before(
+            tokens.shape[1], self.settings.prompt_length, reader=self.settings.solver
+        )
         n = len(tokens)
         return torch.cat(
             [

@@ -109,6 +109,22 @@ def encode_expression(
     return tokens
 
 
+def blanks_before(length: int, prompt_length: int, *, reader: str) -> int:
+    """How many blanks stand before `length` characters and `=` in a prompt of fixed length.
+
+    Raises:
+        UserError: the prompt would be longer than that.
+    """
+    blanks = prompt_length - 1 - length
+    if blanks < 0:
+        raise UserError(
+            f"expected prompts of at most {prompt_length} tokens for {reader}, got {length + 1}; "
+            "choose a shorter template or smaller operands, or train a decoder with a larger "
+            "prompt_length"
+        )
+    return blanks
+
+
 class SignPlace(StrEnum):
     """Where the written answer has its sign."""
 
