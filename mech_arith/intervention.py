@@ -101,9 +101,7 @@ def intervene(
     Returns:
         The table of effects, a row per site, direction and strength.
     """
-    targets = {
-        site: choose_targets(found, plan) for site, found in traces.items() if not found.is_constant
-    }
+    targets = {site: choose_targets(found, plan) for site, found in traces.items()}
     n_targets = sum(len(chosen) for chosen in targets.values())
     n_rows = 2 * n_targets * len(plan.strengths) * len(right)
     rows: list[dict[str, object]] = []

@@ -18,8 +18,7 @@ from mech_arith.intervention import (
 )
 from mech_arith.problems import draw, split
 from mech_arith.sites import Site
-from mech_arith.tracing import trace
-from tests.test_tracing import TEMPLATE, planted
+from tests.test_tracing import TEMPLATE, planted, traced
 from tests.tiny import PlantedSolver
 
 SCALE = InterventionPlan(EDITS["scale"], (0.0, 1.0, 2.0))
@@ -147,15 +146,6 @@ def test_a_value_that_never_varies_is_chosen_for_nothing():
     solver = PlantedSolver()
     fit, report = split(problems, fit_share=0.5, seed=0)
     site = Site(0, "resid_post", "last", (3,))
-    found = trace(
-        solver,
-        solver.encode(fit),
-        solver.encode(report),
-        fit,
-        report,
-        [site],
-        n_components=2,
-        batch_size=60,
-    )[site]
+    found = traced(solver, fit, report, [site], n_components=2, batch_size=60)[site]
     assert found.best_component("a") is None
     assert all("a" not in target.chosen_for for target in choose_targets(found, SCALE))

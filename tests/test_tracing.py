@@ -12,21 +12,20 @@ TEMPLATE = build_template("nested", "a-(b-c)")
 LAST = (3,)
 
 
+def traced(solver, fit, report, sites, *, n_components, batch_size):
+    """Trace both splits of problems as the solver reads them."""
+    prompts = solver.encode(fit), solver.encode(report)
+    return trace(
+        solver, *prompts, fit, report, sites, n_components=n_components, batch_size=batch_size
+    )
+
+
 def planted(position="last", indices=LAST, batch_size=64, n=400):
     solver = PlantedSolver()
     problems = draw(TEMPLATE, n=n, ranges=dict.fromkeys("abc", (100, 999)), seed=1)
     fit, report = split(problems, fit_share=0.5, seed=1)
     sites = [Site(layer, "resid_post", position, indices) for layer in range(3)]
-    traces = trace(
-        solver,
-        solver.encode(fit),
-        solver.encode(report),
-        fit,
-        report,
-        sites,
-        n_components=3,
-        batch_size=batch_size,
-    )
+    traces = traced(solver, fit, report, sites, n_components=3, batch_size=batch_size)
     return solver, fit, report, sites, traces
 
 
@@ -85,16 +84,7 @@ def test_positions_that_never_vary_have_no_rows():
     problems = draw(TEMPLATE, n=50, ranges=dict.fromkeys("abc", (100, 999)), seed=1)
     fit, report = split(problems, fit_share=0.5, seed=1)
     site = Site(0, "resid_pre", "last", LAST)  # the planted prompt ends on a constant token
-    constant = trace(
-        solver,
-        solver.encode(fit),
-        solver.encode(report),
-        fit,
-        report,
-        [site],
-        n_components=2,
-        batch_size=50,
-    )
+    constant = traced(solver, fit, report, [site], n_components=2, batch_size=50)
     # resid_pre is tapped by `run`, before any block has written
     assert constant[site].is_constant
     assert correlation_table(constant, labels=("",) * 4, n_fit=25, n_report=25).empty

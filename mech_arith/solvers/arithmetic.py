@@ -127,16 +127,13 @@ class _ArithmeticSolver(Solver):
         n = len(characters)
         tokens = torch.cat([before.expand(n, -1), characters, after.expand(n, -1)], dim=1)
 
-        text, starts = layout(expression, width)
-        labels = list(text)
-        for operand, positions in starts.items():
-            for start in positions:
-                for place in range(width):
-                    labels[start + place] = f"{operand}·{10 ** (width - 1 - place)}"
-        rendered = expression.render(dict.fromkeys(expression.operands, "0" * width))
-        offset = len(frame.before)
-        offsets = [(0, 0)] * offset + [(i, i + 1) for i in range(len(text))]
-        spans = spans_to_tokens(rendered.spans, offsets)
+        prompt = layout(expression, width)
+        labels = list(prompt.text)
+        for operand in expression.operands:
+            for start, end in prompt.spans[operand]:
+                labels[start:end] = [f"{operand}·{10**power}" for power in reversed(range(width))]
+        offsets = [(0, 0)] * len(frame.before) + [(i, i + 1) for i in range(len(prompt.text))]
+        spans = spans_to_tokens(prompt.spans, offsets)
         return Prompts(
             tokens=tokens.to(self.device),
             labels=(*frame.before, *labels, *frame.after),

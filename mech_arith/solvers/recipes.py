@@ -276,8 +276,7 @@ class DecoderRecipe(Recipe):
     def card_facts(self, report: dict[str, dict[str, float]]) -> dict[str, Any]:
         return {
             "shape": asdict(self.shape),
-            "answer": {name: str(value) for name, value in asdict(self.answer_format).items()}
-            | {"width": self.answer_format.width},
+            "answer": asdict(self.answer_format),
             "prompt_length": self.settings.prompt_length,
             "tolerance": 0.0,
         }
@@ -288,7 +287,7 @@ class EncoderRecipe(Recipe):
 
     def __init__(self, settings: TrainSettings) -> None:
         super().__init__(settings)
-        lengths = {len(layout(e, self.width)[0]) for e in self.expressions.values()}
+        lengths = {len(layout(e, self.width).text) for e in self.expressions.values()}
         if len(lengths) > 1:
             raise UserError(
                 f"expected templates of one length for an encoder, got {sorted(lengths)} "

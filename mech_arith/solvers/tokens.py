@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int, Int64
 from torch import Tensor
 
 from mech_arith.errors import UserError, unknown
-from mech_arith.expressions import Expression
+from mech_arith.expressions import Expression, Rendered
 
 PAD = "_"
 """The token on the left of prompts shorter than the model's fixed prompt length."""
@@ -65,18 +65,9 @@ def digits_of(numbers: Int64[Tensor, " n"], width: int) -> Int64[Tensor, "n widt
     return numbers[:, None] // powers % 10
 
 
-def layout(expression: Expression, width: int) -> tuple[str, dict[str, list[int]]]:
-    """The prompt's text with every operand `width` characters wide, and where each operand stands.
-
-    Returns:
-        The text, with the operands' characters replaced by zeros, and for every operand the
-        position of its first character at each occurrence.
-    """
-    rendered = expression.render(dict.fromkeys(expression.operands, "0" * width))
-    starts = {
-        operand: [start for start, _ in rendered.spans[operand]] for operand in expression.operands
-    }
-    return rendered.text, starts
+def layout(expression: Expression, width: int) -> Rendered:
+    """The prompt with every operand `width` characters wide, all zeros, and where each value is."""
+    return expression.render(dict.fromkeys(expression.operands, "0" * width))
 
 
 def encode_expression(
@@ -92,10 +83,10 @@ def encode_expression(
         UserError: a character that the vocabulary lacks, a negative operand, or one of more than
             `width` digits.
     """
-    text, starts = layout(expression, width)
+    frame = layout(expression, width)
     n = len(next(iter(operands.values())))
-    tokens = torch.tensor([vocabulary.id(char) for char in text]).repeat(n, 1)
-    for operand, positions in starts.items():
+    tokens = torch.tensor([vocabulary.id(char) for char in frame.text]).repeat(n, 1)
+    for operand in expression.operands:
         numbers = torch.from_numpy(np.ascontiguousarray(operands[operand]))
         low, high = int(numbers.min()), int(numbers.max())
         if low < 0 or high >= 10**width:
@@ -104,8 +95,8 @@ def encode_expression(
                 f"{low}..{high}; narrow problems.operands"
             )
         digits = vocabulary.digits[digits_of(numbers, width)]
-        for start in positions:
-            tokens[:, start : start + width] = digits
+        for start, end in frame.spans[operand]:
+            tokens[:, start:end] = digits
     return tokens
 
 
