@@ -1,0 +1,6 @@
+"""Weights & Biases: one run per cell, whole on disk before it is sent. Nothing else knows wandb."""
+
+from mech_arith.tracking.run import Run
+from mech_arith.tracking.settings import TrackingSettings
+
+__all__ = ["Run", "TrackingSettings"]

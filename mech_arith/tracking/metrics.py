@@ -1,0 +1,136 @@
+"""What a run is compared by: the names under which numbers are logged, and their x axes.
+
+The same in every run, whatever model, template and layers it has: a layer or a strength is an x
+axis and no part of a name, but for ACCURACY_DROP, a run's own curves.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from math import inf
+from typing import Any
+
+import pandas as pd
+
+from mech_arith.results import per_value, plain
+
+STRENGTH = "strength"
+LAYER = "layer"
+
+BEST_ABS_R = "best_abs_r"
+"""Against LAYER, per value: |R| on the report split of the component best on the fit split."""
+
+DROP_BY_LAYER = "drop_by_layer"
+"""Against LAYER, per value: the largest accuracy drop over strengths, and of the controls."""
+
+DROP_BY_STRENGTH = "drop_by_strength"
+"""Against STRENGTH, per value: the largest accuracy drop over layers, and of the controls."""
+
+ACCURACY_DROP = "accuracy_drop"
+"""Against STRENGTH, per value and layer: the accuracy drop, and the control's."""
+
+X_AXES = {
+    BEST_ABS_R: LAYER,
+    DROP_BY_LAYER: LAYER,
+    DROP_BY_STRENGTH: STRENGTH,
+    ACCURACY_DROP: STRENGTH,
+}
+"""Prefix of a curve's name -> the metric that is its x axis."""
+
+CONTROL = " control"
+"""Ends the name of a control's curve; what is before it is the target's."""
+
+TARGET_LARGEST = "target/largest_drop"
+CONTROL_LARGEST = "control/largest_drop"
+"""In the summary: over all values, the largest accuracy drop of any edit and of any control."""
+
+BASELINE = "baseline_accuracy"
+
+
+def headline(summary: Mapping[str, Any]) -> dict[str, float | int | str | bool]:
+    """The headline numbers of a run's summary under flat names.
+
+    `best` becomes best/<value>/abs_r, best/<value>/layer, ...; `largest_drop` becomes
+    drop/<value>/accuracy_drop, drop/<value>/control_drop, ..., and the largest of them over all
+    values TARGET_LARGEST; any other group keeps its name in front. What is missing (None) is left
+    out, and so is the cell, which the configuration holds. Warnings are counted.
+    """
+    flat: dict[str, float | int | str | bool] = {}
+    for key, entry in summary.items():
+        if key == "cell":
+            continue
+        if key == "warnings" and isinstance(entry, list | tuple):
+            flat[key] = len(entry)
+            continue
+        name = "drop" if key == "largest_drop" else key
+        flat |= dict(_leaves(name, plain(entry)))
+    drops = [found["accuracy_drop"] for found in summary.get("largest_drop", {}).values()]
+    if drops:
+        flat[TARGET_LARGEST] = max(drops)
+    return flat
+
+
+def by_strength(effects: pd.DataFrame) -> list[dict[str, float]]:
+    """One row per strength, ascending: accuracy drops, per layer and the largest over layers.
+
+    Where the table holds several points or positions, they are part of the name of a layer's curve.
+    Failed rows are left out.
+    """
+    drops = _drops(effects)
+    several = [name for name in ("point", "position") if len({row[name] for row in drops}) > 1]
+    points = []
+    for row in drops:
+        where = "".join(f" {row[name]}" for name in several)
+        layered = f"{ACCURACY_DROP}/{row['value']}/layer {row[LAYER]}{where}{row['suffix']}"
+        overall = f"{DROP_BY_STRENGTH}/{row['value']}{row['suffix']}"
+        points += [(row[STRENGTH], name, row["accuracy_drop"]) for name in (layered, overall)]
+    return _rows(STRENGTH, points)
+
+
+def by_layer(
+    correlations: pd.DataFrame, effects: pd.DataFrame, *, positions: str
+) -> list[dict[str, float]]:
+    """One row per layer, ascending: best |R| and largest accuracy drop per value.
+
+    Args:
+        correlations: the table of a cell, which may hold a map of single positions too.
+        effects: the table of a cell; empty if nothing was edited.
+        positions: what the cell traces; of 'each', the best of the single positions.
+    """
+    known = correlations.dropna(subset=["r_fit", "abs_r"])
+    if positions != "each":
+        known = known.loc[known["position"] == positions]
+    strongest = known.groupby([LAYER, "value"], sort=False)["r_fit"]
+    best = known.loc[strongest.agg(lambda r: r.abs().idxmax())]
+    points = [
+        (row[LAYER], f"{BEST_ABS_R}/{row['value']}", row["abs_r"])
+        for row in best.to_dict(orient="records")
+    ]
+    points += [
+        (row[LAYER], f"{DROP_BY_LAYER}/{row['value']}{row['suffix']}", row["accuracy_drop"])
+        for row in _drops(effects)
+    ]
+    return _rows(LAYER, points)
+
+
+def _drops(effects: pd.DataFrame) -> list[dict[Any, Any]]:
+    """The effects that came out well, a row per value; `suffix` sets the controls' names apart."""
+    if effects.empty:
+        return []
+    rows = per_value(effects.loc[effects["status"] == "ok"]).to_dict(orient="records")
+    return [row | {"suffix": CONTROL if row["arm"] == "control" else ""} for row in rows]
+
+
+def _rows(axis: str, points: Iterable[tuple[float | int, str, float]]) -> list[dict[str, float]]:
+    """Points of named curves, in one row per place on the axis: of several the largest."""
+    rows: dict[float, dict[str, float]] = {}
+    for place, name, number in points:
+        row = rows.setdefault(float(place), {axis: float(place)})
+        row[name] = max(row.get(name, -inf), float(number))
+    return [rows[place] for place in sorted(rows)]
+
+
+def _leaves(name: str, entry: Any) -> Iterator[tuple[str, float | int | str | bool]]:
+    if isinstance(entry, Mapping):
+        for key, inner in entry.items():
+            yield from _leaves(f"{name}/{key}", inner)
+    elif entry is not None and not isinstance(entry, list):
+        yield name, entry

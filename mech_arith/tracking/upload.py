@@ -1,0 +1,133 @@
+"""Sending a run that lies on disk, with `wandb sync` in a process that can be given up."""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mech_arith.tracking.client import NOT_OURS
+
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What came of an upload."""
+
+    error: str = ""
+    """Why not everything arrived; empty if it did."""
+
+    url: str = ""
+    """The run's page; empty if the server named none."""
+
+
+def is_sent(folder: Path) -> bool:
+    """Whether the run in `folder` is on the server as it is on disk."""
+    log, marker = _log_and_marker(folder)
+    return marker.is_file() and marker.stat().st_mtime >= log.stat().st_mtime
+
+
+def send(folders: Sequence[Path], *, within_s: float, stop: threading.Event | None = None) -> Sent:
+    """Send run folders, again if need be; after any error none of them counts as sent.
+
+    Rows go to the server under their step, so sending a run twice leaves what sending it once does.
+
+    Args:
+        folders: of one run, or of several.
+        within_s: seconds after which the upload is given up.
+        stop: gives it up too, when set.
+    """
+    before = [_state(folder) for folder in folders]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        ended = _sync(folders, Path(scratch), within_s=within_s, stop=stop)
+        output = (Path(scratch) / "output").read_text(encoding="utf-8", errors="replace")
+        errors = list(_logged_errors(Path(scratch)))
+    error = ended or _said(errors, output, folders)
+    if not error and [_state(folder) for folder in folders] != before:
+        error = "the run was still being written; send it again"
+    if error:
+        # `wandb sync` counts a run as sent even where the server has refused its rows or files.
+        for folder in folders:
+            _log_and_marker(folder)[1].unlink(missing_ok=True)
+    url = re.search(r"View run .* at (\S+)", output)
+    return Sent(error, url[1] if url else "")
+
+
+def _sync(
+    folders: Sequence[Path], scratch: Path, *, within_s: float, stop: threading.Event | None
+) -> str:
+    """Run `wandb sync`, with its output and logs in `scratch`; why it was given up, or nothing."""
+    command = [sys.executable, "-m", "wandb", "sync", "--include-online", "--include-synced"]
+    environment = {name: value for name, value in os.environ.items() if name not in NOT_OURS} | {
+        "WANDB_DIR": str(scratch),
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_SILENT": "false",  # it would say nothing of errors either
+    }
+    end = time.monotonic() + within_s
+    # Not a pipe: wandb's own background process would hold it open after the end.
+    with (scratch / "output").open("wb") as output:
+        process = subprocess.Popen(
+            [*command, *map(str, folders)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            while time.monotonic() < end and not (stop and stop.is_set()):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_SECONDS)
+                    return ""
+        finally:
+            # wandb's background process ends when it notices that this one has.
+            process.kill()
+            process.wait()
+    return "interrupted" if stop and stop.is_set() else f"not sent within {within_s:.0f} s"
+
+
+def _logged_errors(scratch: Path) -> Iterator[str]:
+    """The errors in the log of `wandb sync`, which tells of more of them than its output."""
+    for path in scratch.rglob("debug-sync.*.log"):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                entry = json.loads(line)
+                # Every failed request is logged; where it mattered, another error follows.
+                if entry["level"].startswith("ERROR") and entry["msg"] != "api: HTTP error":
+                    yield entry["msg"]
+
+
+def _said(errors: Sequence[str], output: str, folders: Sequence[Path]) -> str:
+    """Why not everything arrived; nothing if it did."""
+    told = re.findall(r"ERROR (?:\[\S+\] )?(.+)|^Error: (.+)", output, flags=re.MULTILINE)
+    reasons = [*errors, *(first or second for first, second in told)]
+    if reasons:
+        return reasons[0].strip().partition("\n")[0]
+    if not all(is_sent(folder) for folder in folders):
+        lines = output.strip().splitlines()
+        return lines[-1] if lines else "wandb sync ended early"
+    return ""
+
+
+def _state(folder: Path) -> tuple[int, int]:
+    stat = _log_and_marker(folder)[0].stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _log_and_marker(folder: Path) -> tuple[Path, Path]:
+    """A run's file, and the one that `wandb sync` puts beside it.
+
+    Raises:
+        FileNotFoundError: there is no run in `folder`.
+    """
+    logs = sorted(folder.glob("run-*.wandb"))
+    if not logs:
+        raise FileNotFoundError(f"expected a W&B run in {folder}, found no run-*.wandb")
+    return logs[0], logs[0].with_suffix(".wandb.synced")

@@ -1,0 +1,203 @@
+"""A cell's tables and summary, logged as the entrypoint does, and read back from disk."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mech_arith.tracking import Run, TrackingSettings
+
+KEY = "0123456789abcdef" * 3
+
+CONFIG = {
+    "model": {"name": "arith_decoder"},
+    "problems": {"n": 1000},
+    "cell": {"model": "arith_decoder", "template": "mine", "layers": "all", "edit": "scale"},
+}
+
+SUMMARY = {
+    "cell": {"model": "arith_decoder", "seed": 0},
+    "baseline_accuracy": 0.97,
+    "baseline_r2": None,
+    "best": {
+        "b": {"abs_r": 0.96, "r": -0.96, "layer": 1, "component": 2, "position": "all"},
+        "a//b": {"abs_r": 0.5, "r": 0.5, "layer": 0, "component": 0, "position": "all"},
+    },
+    "largest_drop": {"b": {"accuracy_drop": 0.8, "layer": 3, "control_drop": 0.01}},
+    "control": {"largest_drop": 0.05, "layer": 2, "strength": 3.0},
+    "warnings": ["one"],
+    "seconds": {"tracing": 1.5},
+    "provenance": {"git_commit": None, "versions": {"torch": "2.13.0"}},
+}
+
+HEADLINE = {
+    "baseline_accuracy": 0.97,
+    "best/b/abs_r": 0.96,
+    "best/b/r": -0.96,
+    "best/b/layer": 1,
+    "best/b/component": 2,
+    "best/b/position": "all",
+    "best/a//b/abs_r": 0.5,
+    "best/a//b/r": 0.5,
+    "best/a//b/layer": 0,
+    "best/a//b/component": 0,
+    "best/a//b/position": "all",
+    "drop/b/accuracy_drop": 0.8,
+    "drop/b/layer": 3,
+    "drop/b/control_drop": 0.01,
+    "target/largest_drop": 0.8,
+    "control/largest_drop": 0.05,
+    "control/layer": 2,
+    "control/strength": 3.0,
+    "warnings": 1,
+    "seconds/tracing": 1.5,
+    "provenance/versions/torch": "2.13.0",
+}
+
+_ARMS = [f"{value}{arm}" for value in ("b", "a//b") for arm in ("", " control")]
+
+NAMES = {
+    *("layer", "strength", "correlations", "effects", "heatmap", "best_abs_r/b", "best_abs_r/a//b"),
+    *(f"{curve}/{arm}" for curve in ("drop_by_layer", "drop_by_strength") for arm in _ARMS),
+    *(
+        f"accuracy_drop/{value}/layer {layer}{arm}"
+        for value in ("b", "a//b")
+        for layer in (0, 1)
+        for arm in ("", " control")
+    ),
+}
+"""All metrics that `log_all` logs."""
+
+
+def correlations() -> pd.DataFrame:
+    """At positions 'all' component 1 is the better one on the fit split; a map goes beyond it."""
+    return pd.DataFrame(
+        [
+            {
+                "layer": layer,
+                "position": position,
+                "value": value,
+                "component": component,
+                "r_fit": fit,
+                "abs_r": abs_r + layer / 10,
+            }
+            for layer in (0, 1)
+            for value in ("b", "a//b")
+            for position, component, fit, abs_r in (
+                ("all", 0, 0.1, 0.22),
+                ("all", 1, -0.3, 0.11),
+                ("3", 0, 0.9, 0.9),
+            )
+        ]
+    )
+
+
+def effects(**changes: Any) -> pd.DataFrame:
+    rows = [
+        {
+            "layer": layer,
+            "point": "resid_post",
+            "position": "all",
+            "component": layer + 1,
+            "arm": arm,
+            "chosen_for": "b | a//b",
+            "strength": strength,
+            "accuracy_drop": abs(strength) * (layer + 1) / (10 if arm == "target" else 100),
+            "status": "ok",
+        }
+        for layer in (0, 1)
+        for arm in ("target", "control")
+        for strength in (2.0, -1.0, 0.0)
+    ]
+    return pd.DataFrame(rows).assign(**changes)
+
+
+def settings(directory: Path, **changes: Any) -> TrackingSettings:
+    names = {"project": "arithmetic", "group": "sweep", "name": "cell 0", "tags": ("x", "x", "")}
+    return TrackingSettings(**({"mode": "offline", "directory": directory} | names | changes))
+
+
+def log_all(run: Run, directory: Path) -> None:
+    """What the entrypoint logs, in its order."""
+    run.log_summary(SUMMARY)
+    run.log_curves(correlations(), effects(), positions="all")
+    run.log_table("correlations", correlations())
+    run.log_table("effects", effects())
+    image = directory / "heatmap.png"
+    Image.new("RGB", (4, 3)).save(image)
+    run.log_images({"heatmap": image})
+
+
+def tracked(directory: Path, **changes: Any) -> Path:
+    """The folder of a finished run that holds everything."""
+    with Run.start(settings(directory, **changes), CONFIG) as run:
+        folder = run.directory
+        log_all(run, directory)
+    assert folder is not None
+    return folder
+
+
+def records(run_directory: Path) -> list[dict[str, Any]]:
+    """The records of an offline run, read back with W&B's own tool."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run_directory)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in found.stdout.splitlines()]
+
+
+def of_type(found: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [record[kind] for record in found if record["type"] == kind]
+
+
+def exit_code(found: list[dict[str, Any]]) -> int:
+    (ended,) = of_type(found, "exit")
+    return ended["exit_code"]
+
+
+def summary_of(found: list[dict[str, Any]]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for summary in of_type(found, "summary"):
+        merged |= summary["update"]
+    return merged
+
+
+def check_history(history: list[dict[str, Any]]) -> None:
+    """Every row that `log_all` logs is there, once."""
+    assert [item["strength"] for item in history if "strength" in item] == [-1, 0, 2]
+    assert [item["layer"] for item in history if "layer" in item] == [0, 1]
+    assert history[2]["accuracy_drop/a//b/layer 1 control"] == pytest.approx(0.04)
+    assert history[4]["best_abs_r/b"] == pytest.approx(0.21)
+    # Tables and images are several fields each, which some readers of a run put side by side.
+    logged = {name.partition(".")[0] for item in history for name in item if name[0] != "_"}
+    assert logged == NAMES
+    assert len(history) == 3 + 2 + 2 + 1
+
+
+def program(
+    code: str, directory: Path, *, timeout: float = 120, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run code that uses this module in a process of its own; its log goes to stderr."""
+    head = f"""
+        import logging, sys, time
+        from pathlib import Path
+        sys.path.insert(0, {str(Path(__file__).resolve().parent.parent)!r})
+        from tests.wandb_runs import *
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(code)],
+        cwd=directory,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
