@@ -1,0 +1,216 @@
+"use strict";
+/* The charts that put cells beside each other; they follow the filters. */
+
+const MAPS_AT_FIRST = 12;
+
+const headingOf = (cell) => [
+  el("a", { href: cellAddress(cell) }, "cell ", isolated(clipped(cell.id, 40))),
+  " ",
+  el("span", { class: "quiet", title: cell.name }, isolated(clipped(cell.name, 90))),
+];
+
+/** What a cell's map says at one value and layer. */
+function mapPoint(cell, row, column) {
+  const { values, layers, r, component, position } = cell.map;
+  const number = r[row][column];
+  const what =
+    `|R| ${short(number == null ? null : Math.abs(number))} with ${values[row]}, ` +
+    `layer ${layers[column]}, cell ${cell.id}`;
+  const command = traceCommand(cell, { layer: layers[column] });
+  return {
+    lines: [
+      `${values[row]}, layer ${layers[column]}: |R| ${two(number == null ? null : Math.abs(number))}`,
+      `R ${two(number)} of component ${component[row][column]}, ${position[row][column]}`,
+      `${cell.baseline[3] ?? "?"} problems of the report split; click: its command`,
+    ],
+    show: () => showCommand({ what, command, cell, linked: true }),
+  };
+}
+
+const drawMap = (cell) =>
+  heatmap({
+    rows: cell.map.values,
+    columns: cell.map.layers.map(String),
+    r: cell.map.r,
+    about: (row, column) => mapPoint(cell, row, column),
+    xTitle: "layer (0-based)",
+    framed: [],
+  });
+
+function showMaps(cells) {
+  const grid = document.getElementById("maps");
+  const more = document.getElementById("maps-more");
+  const traced = cells.filter((cell) => cell.map);
+  let shown = 0;
+  const add = (count) => {
+    for (const cell of traced.slice(shown, shown + count)) {
+      grid.append(card(headingOf(cell), 66 + 24 * cell.map.values.length, () => drawMap(cell)));
+    }
+    shown = Math.min(traced.length, shown + count);
+    const left = traced.length - shown;
+    const button = (count) => {
+      const node = el("button", { type: "button" }, `${count} more`);
+      node.addEventListener("click", () => add(count));
+      return node;
+    };
+    more.replaceChildren(
+      traced.length ? `${shown} of ${traced.length} maps shown ` : "no cell with a result here ",
+      ...(left ? [button(Math.min(left, MAPS_AT_FIRST))] : []),
+      ...(left > MAPS_AT_FIRST ? [" ", button(left)] : []),
+    );
+  };
+  grid.replaceChildren();
+  add(MAPS_AT_FIRST);
+}
+
+/** The scale of the colours that all maps share. */
+function showScale(node) {
+  const bar = { orientation: "h", thickness: 10, len: 1, y: 0.5, yanchor: "middle", outlinewidth: 0 };
+  const trace = {
+    ...{ type: "heatmap", z: [[0, 1]], zmin: 0, zmax: 1, colorscale: BLUES, opacity: 0 },
+    hoverinfo: "skip",
+    colorbar: { ...bar, title: { text: "|R| on the report split", side: "top" }, dtick: 0.25 },
+  };
+  const hidden = { visible: false };
+  const layout = layoutOf({ margin: { l: 8, r: 8, t: 0, b: 0 }, xaxis: hidden, yaxis: hidden });
+  return lazily(node, () => ({ traces: [trace], layout }));
+}
+
+const ANY = "the largest drop";
+const choice = { value: ANY, colour: null };
+
+/** The line of a cell for the value that is chosen; of any value the one with the largest drop. */
+function lineOf(cell) {
+  const lines = cell.lines ?? [];
+  if (choice.value !== ANY) return lines.find((line) => line.value === choice.value);
+  const largest = (line) => Math.max(...line.dose.drop.map((drop) => drop ?? -2));
+  return lines.reduce(
+    (best, line) => (best && largest(best) >= largest(line) ? best : line),
+    undefined,
+  );
+}
+
+/** What one point of a cell's curve says: (cell, value, dose or layer's row, arm). */
+function editPoint(cell, value, { layer, strength, drop, control, isControl, n, x }) {
+  const shown = isControl ? control : drop;
+  const arm = isControl ? "control" : "accuracy drop";
+  return {
+    x,
+    y: shown,
+    lines: [
+      `${arm} ${three(shown)}${isControl ? "" : `, control ${three(control)}`}`,
+      `cell ${cell.id}: ${cell.name}`,
+      `direction for ${value}, layer ${layer}, strength ${strength}${n ? `, n = ${n}` : ""}`,
+      "click: its command",
+    ],
+    show: () =>
+      showCommand({
+        what: `${arm} ${three(shown)}: cell ${cell.id}, ${value}, layer ${layer}, strength ${strength}`,
+        command: editCommand(cell, { layer, strength }),
+        cell,
+        linked: true,
+      }),
+  };
+}
+
+/** Points along a line's strengths. */
+const dosePoints = (cell, value, dose, isControl) =>
+  dose.strengths.map((strength, place) =>
+    editPoint(cell, value, {
+      ...{ layer: dose.layer, strength, isControl, n: dose.n, x: strength },
+      ...{ drop: dose.drop[place], control: dose.control[place] },
+    }),
+  );
+
+const layerPoints = (cell, line, isControl) =>
+  line.layers.map(([layer, drop, control, strength]) =>
+    editPoint(cell, line.value, {
+      ...{ layer, drop, control, strength, isControl, n: line.dose.n, x: layer },
+    }),
+  );
+
+/** Curves of many cells: a colour per kind of cell, all controls in grey. */
+function curves(cells, kinds, pointsOf, axes) {
+  const drawn = cells.map((cell) => [cell, lineOf(cell)]).filter(([, line]) => line);
+  const crowd = drawn.length > 30;
+  const styles = [
+    {
+      lines: drawn.map(([cell, line]) => pointsOf(cell, line, true)),
+      ...{ name: "control", colour: CONTROL, width: 1, opacity: crowd ? 0.35 : 0.8 },
+    },
+    ...kinds.map((kind, index) => ({
+      lines: drawn
+        .filter(([cell]) => fieldText(cell, choice.colour) === kind)
+        .map(([cell, line]) => pointsOf(cell, line, false)),
+      ...{ name: clipped(kind, 40), colour: kindColour(index), symbol: kindSymbol(index) },
+      ...{ width: crowd ? 1.2 : 1.8, opacity: crowd ? 0.6 : 1 },
+    })),
+  ].filter(({ lines }) => lines.length);
+  const { traces, pointOf } = lineTraces(styles);
+  const legend = { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 } };
+  const drops = traces.flatMap((trace) => trace.y);
+  const layout = layoutOf({
+    ...{ showlegend: true, legend, margin: { l: 48, r: 8, t: 34, b: 40 } },
+    xaxis: axes.x,
+    yaxis: dropAxis(drops, axes.y),
+  });
+  return { traces, layout, pointOf };
+}
+
+/** A panel per kind of edit, since strengths of different edits have different units. */
+function showCurves(cells, all) {
+  const kinds = distinct(all.map((cell) => fieldText(cell, choice.colour)));
+  const edits = distinct(cells.filter((cell) => cell.lines?.length).map((cell) => cell.edit.join("|")));
+  const [doses, layers] = ["doses", "layers"].map((id) => document.getElementById(id));
+  doses.replaceChildren();
+  layers.replaceChildren();
+  for (const edit of edits) {
+    const of = cells.filter((cell) => cell.lines?.length && cell.edit.join("|") === edit);
+    const [name, unit] = of[0].edit;
+    const drawn = of.filter(lineOf);
+    const heading = [
+      el("b", {}, isolated(name)),
+      el("span", { class: "quiet" }, ` ${drawn.length} cells; direction for `, isolated(choice.value)),
+    ];
+    const dose = (cell, line, isControl) => dosePoints(cell, line.value, line.dose, isControl);
+    const strength = { title: titled(`strength of ${name} (${unit})`) };
+    const depth = { title: titled("layer (0-based)"), tickformat: "d" };
+    const drop = "accuracy drop (share of problems)";
+    doses.append(
+      card(heading, 340, () => curves(of, kinds, dose, { x: strength, y: drop })),
+    );
+    layers.append(
+      card(
+        heading.map((node) => node.cloneNode(true)),
+        340,
+        () => curves(of, kinds, layerPoints, { x: depth, y: `largest ${drop}` }),
+      ),
+    );
+  }
+  if (!edits.length) doses.replaceChildren(el("p", { class: "quiet" }, "no cell with edits here"));
+}
+
+/** Which value's directions are drawn, and what the colours tell apart. */
+function makeChoices(cells, varying, redraw) {
+  const values = distinct(cells.flatMap((cell) => (cell.lines ?? []).map((line) => line.value)));
+  const fields = distinct(["model", ...varying]).filter((name) => name !== "edit");
+  choice.colour = fields[0];
+  const make = (key, text, entries, shown) => {
+    const select = el(
+      "select",
+      { name: key },
+      ...entries.map((entry, place) => el("option", { value: place }, clipped(shown(entry), 60))),
+    );
+    select.addEventListener("change", () => {
+      choice[key] = entries[Number(select.value)];
+      redraw();
+    });
+    return el("label", {}, text, select);
+  };
+  document
+    .querySelector("#doses-title ~ .legend-line .choices")
+    .replaceChildren(
+      make("value", "direction for", [ANY, ...values.sort(byLength)], (value) => value),
+      make("colour", "colour by", fields, fieldName),
+    );
+}

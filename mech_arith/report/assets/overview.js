@@ -1,0 +1,253 @@
+"use strict";
+/* All cells: their names, the table and the filters. */
+
+const GROUPS = { model: "models", template: "templates", layers: "layers", edit: "interventions" };
+/* First in names and columns, in this order. */
+const FIELDS = ["model", "template", "expression", "layers", "edit", "prompt", "seed"];
+const EDIT_NAMES = { edit: "intervention" };
+const fieldName = (field) => EDIT_NAMES[field] ?? field;
+const fieldText = (cell, field) => String(cell.fields[field] ?? DASH);
+
+/** A cell by what tells it from the others of this report. */
+function makeNames(cells) {
+  const whole = cells.filter((cell) => cell.map);
+  const fields = distinct([...FIELDS, ...whole.flatMap((cell) => Object.keys(cell.fields))]).filter(
+    (field) => whole.some((cell) => field in cell.fields),
+  );
+  const varying = fields.filter(
+    (field) => distinct(whole.map((cell) => fieldText(cell, field))).length > 1,
+  );
+  const usual = ["model", "expression", "edit"];
+  const told = varying.filter((field) => field !== "template" || !varying.includes("expression"));
+  for (const cell of cells) {
+    const shown = told.length ? told : usual.filter((field) => field in cell.fields);
+    cell.name = shown
+      .filter((field) => field in cell.fields)
+      .map((field) => {
+        const plainly = ["model", "template", "expression", "edit"].includes(field);
+        return plainly ? fieldText(cell, field) : `${field} ${fieldText(cell, field)}`;
+      })
+      .join(" \u00b7 ");
+  }
+  return { fields, varying };
+}
+
+const nothing = () => el("span", { class: "quiet" }, DASH);
+
+function bestLines(cell) {
+  return Object.entries(cell.best ?? {}).sort(([, a], [, b]) => (b.abs_r ?? 0) - (a.abs_r ?? 0));
+}
+
+/** The value whose edit costs most, and that edit. */
+function largestDrop(cell) {
+  const drops = Object.entries(cell.drops ?? {});
+  return drops.sort(([, a], [, b]) => b.accuracy_drop - a.accuracy_drop)[0] ?? null;
+}
+
+const showBest = (cell) =>
+  cell.map
+    ? el(
+        "ul",
+        { class: "plain" },
+        ...bestLines(cell).map(([value, found]) =>
+          el(
+            "li",
+            {},
+            el("b", {}, two(found.abs_r)),
+            " ",
+            isolated(value),
+            el("span", { class: "quiet" }, ` layer ${found.layer}`),
+          ),
+        ),
+      )
+    : nothing();
+
+function showDrop(cell) {
+  const found = largestDrop(cell);
+  if (!found) return nothing();
+  const [value, drop] = found;
+  const before = drop.baseline_accuracy;
+  return el(
+    "div",
+    {},
+    el("b", {}, three(drop.accuracy_drop)),
+    el("span", { class: "quiet" }, ` ${two(before)} \u2192 ${two(before - drop.accuracy_drop)}`),
+    el("br"),
+    el(
+      "span",
+      { class: "quiet" },
+      isolated(value),
+      `, layer ${drop.layer}, strength ${drop.strength}`,
+    ),
+  );
+}
+
+function showBaseline(cell) {
+  if (!cell.baseline) return nothing();
+  const [accuracy, floor, p] = cell.baseline;
+  return el(
+    "div",
+    {},
+    el("b", {}, three(accuracy)),
+    el("br"),
+    el("span", { class: p >= 0.01 ? "warn" : "quiet" }, `floor ${three(floor)}`),
+  );
+}
+
+const showStatus = (status) => el("span", { class: `status ${status}` }, status);
+
+const showCell = (cell) => el("a", { href: cellAddress(cell), title: cell.name }, isolated(cell.id));
+
+const field = (name, title) => ({
+  title: title ?? fieldName(name),
+  field: name,
+  show: (cell) => isolated(clipped(fieldText(cell, name), 80)),
+  sort: (cell) => (typeof cell.fields[name] === "number" ? cell.fields[name] : fieldText(cell, name)),
+  find: (cell) => fieldText(cell, name),
+});
+
+/** Columns of the table; one with a `field` is left out where all cells have the same. */
+const columnsOf = (fields) => [
+  {
+    title: "cell",
+    show: showCell,
+    sort: (cell) => cell.place,
+    find: (cell) => `${cell.id} ${cell.name}`,
+    number: true,
+  },
+  {
+    title: "status",
+    show: (cell) => showStatus(cell.status),
+    sort: (cell) => cell.status,
+    find: (cell) => cell.status,
+  },
+  ...fields.map((name) => field(name)),
+  {
+    title: "baseline accuracy",
+    show: showBaseline,
+    sort: (cell) => cell.baseline?.[0] ?? -1,
+    find: () => "",
+    number: true,
+  },
+  {
+    title: "best |R|",
+    show: showBest,
+    sort: (cell) => bestLines(cell)[0]?.[1].abs_r ?? -1,
+    find: (cell) => Object.keys(cell.best ?? {}).join(" "),
+    number: true,
+  },
+  {
+    title: "largest accuracy drop",
+    show: showDrop,
+    sort: (cell) => largestDrop(cell)?.[1].accuracy_drop ?? -2,
+    find: () => "",
+    number: true,
+  },
+  {
+    title: "its control",
+    show: (cell) => {
+      const found = largestDrop(cell);
+      return found ? el("span", {}, three(found[1].control_drop)) : nothing();
+    },
+    sort: (cell) => largestDrop(cell)?.[1].control_drop ?? -2,
+    find: () => "",
+    number: true,
+  },
+  {
+    title: "note",
+    field: "note",
+    show: (cell) => isolated(clipped(cell.note, 160)),
+    sort: (cell) => cell.note,
+    find: (cell) => `${cell.note} ${cell.error}`,
+  },
+  {
+    title: "",
+    show: (cell) => copyButton(commandOf(cell), "Copy command"),
+    sort: () => "",
+    find: () => "",
+    fixed: true,
+  },
+];
+
+async function makeTable(cells, { fields, varying }, onChange) {
+  const DataTable = await loadTables();
+  const columns = columnsOf(fields);
+  const shown = (column) =>
+    !column.field ||
+    varying.includes(column.field) ||
+    (column.field === "note" && cells.some((cell) => cell.note));
+  const table = new DataTable("#cells", {
+    data: cells,
+    columns: columns.map((column) => ({
+      title: column.title,
+      data: null,
+      type: column.number ? "num" : "string",
+      visible: shown(column),
+      orderable: !column.fixed,
+      render: (_, kind, cell) => {
+        if (kind === "display") return column.show(cell);
+        return kind === "filter" ? column.find(cell) : column.sort(cell);
+      },
+    })),
+    order: [],
+    autoWidth: false,
+    pageLength: 10,
+    lengthMenu: [10, 25, 100, { label: "all", value: -1 }],
+    caption: "Cells of this report",
+    language: { lengthMenu: "_MENU_ cells per page", zeroRecords: "no cell fits the filters" },
+    layout: { topStart: null, topEnd: null, bottomStart: ["info", "pageLength"], bottomEnd: "paging" },
+  });
+  const same = fields.filter((name) => !varying.includes(name));
+  const first = cells.find((cell) => cell.map);
+  if (first && cells.length > 1 && same.length) {
+    document
+      .getElementById("same")
+      .replaceChildren(
+        "The same in all: ",
+        ...same.flatMap((name, place) => [
+          place ? ", " : "",
+          `${fieldName(name)} `,
+          isolated(clipped(fieldText(first, name), 80)),
+        ]),
+      );
+  }
+  const chosen = () => table.rows({ search: "applied", order: "applied" }).data().toArray();
+  table.on("draw", () => onChange(chosen()));
+  return { table, chosen };
+}
+
+function makeFilters(cells, table) {
+  const form = document.getElementById("filters");
+  const selects = Object.entries({ ...GROUPS, status: "statuses" }).map(([name, all]) => {
+    const text = (cell) => (name === "status" ? cell.status : fieldText(cell, name));
+    const counts = new Map();
+    for (const cell of cells) counts.set(text(cell), (counts.get(text(cell)) ?? 0) + 1);
+    const select = el(
+      "select",
+      { name },
+      el("option", { value: "" }, `all ${all}`),
+      ...[...counts].map(([entry, count], place) =>
+        el("option", { value: String(place + 1) }, `${clipped(entry, 40)} (${count})`),
+      ),
+    );
+    const entries = [...counts.keys()];
+    select.addEventListener("change", () => {
+      const wanted = select.value && entries[Number(select.value) - 1];
+      table.search.fixed(name, wanted === "" ? null : (_, cell) => text(cell) === wanted).draw();
+    });
+    return { select, node: el("label", {}, fieldName(name), select), many: counts.size > 1 };
+  });
+  const search = el("input", { type: "search", placeholder: "any text", name: "text" });
+  search.addEventListener("input", () => table.search(search.value).draw());
+  const count = el("output", { id: "count", "aria-live": "polite" });
+  const reset = el("button", { type: "button" }, "Reset");
+  reset.addEventListener("click", () => {
+    form.reset();
+    for (const { select } of selects) table.search.fixed(select.name, null);
+    table.search("").draw();
+  });
+  form.addEventListener("submit", (event) => event.preventDefault());
+  const nodes = selects.map(({ node }) => node);
+  form.replaceChildren(...nodes, el("label", {}, "search", search), reset, count);
+  return (chosen) => (count.textContent = `${chosen.length} of ${cells.length} cells`);
+}

@@ -1,0 +1,106 @@
+"""The page: one file of HTML that asks nothing of the network.
+
+What comes from configs and logs travels as compressed JSON and is put into the page as text, never
+as HTML. Of 500 cells a browser decodes only what it shows: the overview, and the cells opened.
+"""
+
+import base64
+import gzip
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import distribution, version
+from importlib.resources import files
+from typing import Any
+
+from mech_arith.report.listing import Listed
+
+CHUNK = 20
+"""Cells that are compressed together: configs are alike, and small data compresses badly."""
+
+SCRIPTS = ("base", "commands", "charts", "overview", "comparison", "cell", "main")
+"""In the order in which they need each other."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell as the page shows it."""
+
+    cell: Listed
+    command: str | None
+    fields: dict[str, Any]
+    """Of `summary["cell"]`."""
+    overview: dict[str, Any]
+    """See `compact.cell_overview`; empty without a result."""
+    page: dict[str, Any]
+    """See `compact.cell_page`; empty without a result."""
+
+
+def render(title: str, entries: Sequence[Entry]) -> str:
+    """The page as HTML."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("mech_arith.report", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages = [entry.page for entry in entries]
+    overview = {
+        "title": title,
+        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "version": version("mech-arith"),
+        "chunk": CHUNK,
+        "cells": [_overview(entry) for entry in entries],
+    }
+    return environment.get_template("page.html").render(
+        title=title,
+        nonce=secrets.token_urlsafe(16),
+        styles=[_library("itables", "html/dt_bundle.css"), _asset("page.css")],
+        scripts=[_asset(f"{name}.js") for name in SCRIPTS],
+        packed={
+            "overview": _packed_json(overview),
+            "datatables": _packed(_library("itables", "html/dt_bundle.js")),
+            "plotly": _packed(_library("plotly", "package_data/plotly.min.js")),
+        },
+        chunks=[
+            _packed_json(pages[start : start + CHUNK]) for start in range(0, len(pages), CHUNK)
+        ],
+    )
+
+
+def _overview(entry: Entry) -> dict[str, Any]:
+    cell = entry.cell
+    return {
+        "id": cell.name,
+        "status": cell.status,
+        "note": cell.note,
+        "error": cell.error,
+        "command": entry.command,
+        "fields": entry.fields,
+        **entry.overview,
+    }
+
+
+def _packed_json(data: Any) -> str:
+    return _packed(json.dumps(data, separators=(",", ":"), allow_nan=False))
+
+
+def _packed(text: str) -> str:
+    """Compressed, in characters that mean nothing to HTML."""
+    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+
+
+def _asset(name: str) -> str:
+    return (files("mech_arith.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _library(package: str, path: str) -> str:
+    """A file that a Python package carries for browsers; the package itself is not imported."""
+    found = distribution(package).locate_file(f"{package}/{path}")
+    with open(str(found), encoding="utf-8") as file:
+        return file.read()
