@@ -19,14 +19,15 @@ Found = dict[Site, Float[Tensor, "n width"]]
 
 
 def capture(
-    solver: Solver, prompts: Prompts, sites: Sequence[Site], batching: Batching
+    solver: Solver, prompts: Prompts, sites: Sequence[Site], batching: Batching, *, skip: int = 0
 ) -> Iterator[tuple[Layout, Found]]:
-    """The sites' vectors for one batch of problems after another."""
+    """The sites' vectors for one batch of problems after another, without the first `skip`."""
     by_place = {place: list(group) for place, group in groupby(sorted(sites, key=_place), _place)}
     reader = _replayed if solver.replays else _hooked
     read = reader(solver, prompts, by_place)
     with progress(len(prompts), description="activations", unit="problems") as bar:
-        for layout, found in batches(solver, prompts, batching, read):
+        bar.advance(skip)
+        for layout, found in batches(solver, prompts, batching, read, skip=skip):
             bar.advance(len(layout))
             yield layout, found
 

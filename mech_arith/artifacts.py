@@ -128,6 +128,17 @@ class Store:
         self.hits += len(found) - len(missing)
         return {name: found[name] for name in keys}
 
+    def get(self, stage: str, key: Mapping[str, Any]) -> dict[str, Tensor] | None:
+        """What was last put under a key; None if there is nothing whole."""
+        return self._find({stage: _address(stage, key, "")}).get(stage)
+
+    def put(self, stage: str, key: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Put tensors under a key, in place of what was there; for one writer at a time.
+
+        Unlike what `fetch` keeps, the key does not say which code has made them: the caller's does.
+        """
+        self._keep(_address(stage, key, ""), _settled(tensors))
+
     def _find(self, addresses: Mapping[Name, "_Address"]) -> dict[Name, dict[str, Tensor]]:
         """The entries that are there and whole. Damaged ones are removed."""
         found: dict[Name, dict[str, Tensor]] = {}

@@ -61,14 +61,21 @@ def parts(solver: Solver, prompts: Prompts, batching: Batching) -> Iterator[Layo
 
 
 def batches(
-    solver: Solver, prompts: Prompts, batching: Batching, work: Callable[[Layout], T]
+    solver: Solver,
+    prompts: Prompts,
+    batching: Batching,
+    work: Callable[[Layout], T],
+    *,
+    skip: int = 0,
 ) -> Iterator[tuple[Layout, T]]:
     """The problems a few at a time, each part of one layout, with the result of `work` on it.
 
-    Where memory runs out, half as many are tried.
+    Where memory runs out, half as many are tried. The first `skip` problems, in the order in which
+    they would come, are passed over.
     """
     for layout in prompts.layouts:
-        start = 0
+        start = min(skip, len(layout))
+        skip -= start
         while start < len(layout):
             # Full passes run the prefix with every row.
             positions = layout.tokens.shape[1] + (0 if solver.replays else len(prompts.prefix))

@@ -1,50 +1,92 @@
 """What Hydra calls at the beginning and at the end of runs and sweeps."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mech_arith.errors import UserError
 from mech_arith.paths import SUMMARY
+from mech_arith.sweeps import (
+    PLAN,
+    WHOLE,
+    CellState,
+    PlannedCell,
+    SweepPlan,
+    cell_states,
+    write_plan,
+    write_states,
+)
+
+log = logging.getLogger("mech_arith")
 
 without_result: list[Path] = []
 """Directories of the last sweep's cells that have no result; they decide the exit code."""
 
 
 class SweepOverview(Callback):
-    """Refuses a directory that must not be written; prints the table of a sweep's cells."""
+    """Refuses a directory that must not be written; ends a sweep with its tables and report."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Look at the directory before Hydra writes into it."""
         directory = Path(config.hydra.run.dir)
-        _check_fresh(directory, taken=(directory / SUMMARY).exists())
+        hint = "choose another hydra.run.dir, or move them away"
+        _check_fresh(directory, taken=(directory / SUMMARY).exists(), hint=hint)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Look at the directory before Hydra writes into it."""
         without_result.clear()
+        if OmegaConf.select(config, "hydra.sweeper.resume"):
+            return
         from mech_arith.results import find_runs
 
         directory = Path(config.hydra.sweep.dir)
-        _check_fresh(directory, taken=directory.is_dir() and bool(find_runs(directory)))
+        taken = directory.is_dir() and ((directory / PLAN).exists() or bool(find_runs(directory)))
+        hint = f"go on with them by sweep.resume={directory}, or choose another hydra.sweep.dir"
+        _check_fresh(directory, taken=taken, hint=hint)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Read back every job's directory, in the order of the jobs."""
-        from mech_arith.overview import print_overview
-        from mech_arith.results import find_runs
+        """Say what has become of every cell, in the order of the cells, and compare them."""
+        from mech_arith.overview import print_overview, print_states
 
         directory = Path(config.hydra.sweep.dir)
+        states = _states(directory)
+        write_states(directory, states)
+        whole = [state.directory for state in states if state.status in WHOLE]
+        without_result.extend(s.directory for s in states if s.status not in WHOLE)
+        print_overview(whole)
+        print_states(states)
+        _report(directory)
+        sys.stdout.write(f"results: {directory}\n")
+        if without_result:
+            sys.stdout.write(f"go on: python -m mech_arith -m sweep.resume={directory}\n")
+
+
+def _states(directory: Path) -> list[CellState]:
+    """Of all planned cells; without a plan (another sweeper has run), of all that have begun."""
+    if not (directory / PLAN).exists():
         jobs = [path for path in directory.iterdir() if (path / ".hydra").is_dir()]
         jobs.sort(key=lambda path: (len(path.name), path.name))
-        whole = set(find_runs(directory))
-        without_result.extend(path for path in jobs if path not in whole)
-        print_overview(jobs)
-        sys.stdout.write(f"results: {directory}\n")
+        write_plan(directory, SweepPlan((), (), tuple(PlannedCell(p.name, ()) for p in jobs)))
+    return cell_states(directory)
 
 
-def _check_fresh(directory: Path, *, taken: bool) -> None:
+def _report(directory: Path) -> None:
+    """The tables and the page that compare the cells. What fails here is a warning."""
+    from mech_arith.report import write_report
+
+    try:
+        sys.stdout.write(f"report: {write_report(directory)}\n")
+    except Exception as error:
+        log.warning(
+            "the report could not be written, the results are there all the same: %r", error
+        )
+
+
+def _check_fresh(directory: Path, *, taken: bool, hint: str) -> None:
     """End the program with one line if results stand there already, or none can be written.
 
     SystemExit, because Hydra passes over other exceptions of callbacks.
@@ -54,8 +96,7 @@ def _check_fresh(directory: Path, *, taken: bool) -> None:
     try:
         if taken:
             raise UserError(
-                f"expected a directory without results, got {directory}, which has some; choose "
-                "another hydra.run.dir or hydra.sweep.dir, or move them away"
+                f"expected a directory without results, got {directory}, which has some; {hint}"
             )
         check_writable(directory)
     except UserError as error:

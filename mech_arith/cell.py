@@ -29,6 +29,7 @@ from mech_arith.summary import (
     tracing_summary,
 )
 from mech_arith.tracing import correlation_table, trace
+from mech_arith.unfinished import Unfinished
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +81,17 @@ class _Clock:
 
 
 def run_cell(
-    solver: Solver, fit: ProblemSet, report: ProblemSet, plan: CellPlan, store: Store
+    solver: Solver,
+    fit: ProblemSet,
+    report: ProblemSet,
+    plan: CellPlan,
+    store: Store,
+    unfinished: Unfinished,
 ) -> CellResult:
     """Baseline, tracing and intervention of one cell.
+
+    What other cells have left in the store is not computed again, and neither is what an earlier
+    attempt at this one has left in `unfinished`.
 
     Raises:
         UserError: the solver cannot read the problems; its fast path disagrees with a full pass; it
@@ -99,7 +108,7 @@ def run_cell(
     with clock.stage("check"):
         parity = check_fast_path(solver, prompts, asked_sites)
     with clock.stage("baseline"):
-        reported = _answer(solver, prompts, report, plan, batching, store)
+        reported = _answer(solver, prompts, report, plan, batching, store, unfinished)
     warnings += _floor_warnings(solver, reported, plan)
     if plan.position_map and not map_sites:
         warnings.append(
@@ -117,6 +126,7 @@ def run_cell(
             n_components=plan.n_components,
             batching=batching,
             store=store,
+            unfinished=unfinished,
         )
     asked = {site: traces[site] for site in asked_sites if not traces[site].is_constant}
     if not asked:
@@ -137,11 +147,18 @@ def run_cell(
                 plan.intervention,
                 tolerance=reported.tolerance,
                 batching=batching,
+                unfinished=unfinished,
             )
     if plan.locality is not None:
         with clock.stage("locality"):
             tables |= locality(
-                solver, reported.baseline, asked, report, plan.locality, batching=batching
+                solver,
+                reported.baseline,
+                asked,
+                report,
+                plan.locality,
+                batching=batching,
+                unfinished=unfinished,
             )
     summary = {
         **baseline_summary(solver, reported),
@@ -152,6 +169,7 @@ def run_cell(
         "engine": "resumed" if solver.replays else "full passes",
         "engine_difference": parity,
         "store": {"hits": store.hits, "misses": store.misses},
+        "units_found": unfinished.found,
         "warnings": warnings + _constant_values(fit),
         "seconds": clock.seconds,
     }
@@ -214,11 +232,15 @@ def _answer(
     plan: CellPlan,
     batching: Batching,
     store: Store,
+    unfinished: Unfinished,
 ) -> Reported:
     """The baseline, logged before anything is traced."""
     asked = Asked.of_problems(report, seed=plan.seed)
+    baseline = stored_baseline(
+        solver, prompts, asked, batching=batching, store=store, unfinished=unfinished
+    )
     reported = Reported(
-        baseline=stored_baseline(solver, prompts, asked, batching=batching, store=store),
+        baseline=baseline,
         tolerance=solver.tolerance if plan.tolerance is None else plan.tolerance,
         n_edited=min(plan.n_edited or len(report), len(report)),
     )

@@ -1,15 +1,17 @@
-"""The solver that a config names."""
+"""The solver that a config names, and its files."""
 
 import logging
 from pathlib import Path
 
 import torch
 
-from mech_arith.config import RunConfig
+from mech_arith.config import ModelConfig, RunConfig
 from mech_arith.errors import UserError
+from mech_arith.paths import checkpoints_dir
 from mech_arith.plan import LANGUAGE_MODEL, Prepared
 from mech_arith.solvers.arithmetic import load_arithmetic
 from mech_arith.solvers.base import Solver
+from mech_arith.solvers.checkpoints import solver_files
 
 log = logging.getLogger("mech_arith")
 
@@ -37,6 +39,21 @@ def load_solver(settings: RunConfig, prepared: Prepared) -> Solver:
         solver = _arithmetic(settings, device)
     solver.replays = settings.engine.value != "full"
     return solver
+
+
+def model_files(model: ModelConfig) -> tuple[Path, ...]:
+    """Every file that has a part in what a model answers, in order of name.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    path = None if model.path is None else Path(model.path).expanduser()
+    if model.kind == LANGUAGE_MODEL:
+        from mech_arith.solvers.hf_files import model_files as files_of
+        from mech_arith.solvers.loading import find_model
+
+        return files_of(find_model(model.name, path, model.hub, model.revision))
+    return solver_files(checkpoints_dir() / model.name if path is None else path)
 
 
 def _arithmetic(settings: RunConfig, device: str) -> Solver:

@@ -3,10 +3,15 @@
 Names (of edits, points, values, ...) are checked in plan.py, where what they name is known.
 """
 
+import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from mech_arith.errors import UserError
 
@@ -252,3 +257,29 @@ class RunConfig:
 def is_count(number: Any, *, least: int = 1) -> bool:
     """Whether a config's entry is a whole number of at least `least`."""
     return isinstance(number, int) and not isinstance(number, bool) and number >= least
+
+
+def checked(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
+    """The config as typed values, after its numbers are checked.
+
+    An expression from the command line is no longer the template that it replaces, unless it is
+    given a name of its own.
+
+    Raises:
+        UserError: something is missing, or does not fit.
+    """
+    given = {override.split("=")[0].lstrip("+") for override in overrides}
+    if "template.expression" in given and "template.name" not in given:
+        config.template.name = "custom"
+    own = copy.deepcopy(config)
+    with read_write(own), open_dict(own):
+        own.pop("hydra", None)
+    try:
+        settings = OmegaConf.to_object(own)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"expected a complete config, got: {reason}; set it, as in key=value"
+        ) from None
+    assert isinstance(settings, RunConfig)
+    return settings

@@ -109,6 +109,22 @@ class PCAFitter:
         self._mean = self._mean + gap * (len(rows) / self._count)
         self._scatter += scatter + torch.outer(gap, gap) * (before * len(rows) / self._count)
 
+    def state(self) -> dict[str, Tensor]:
+        """All that it has taken in, for `restore`."""
+        if self._scatter is None:
+            return {"rows": torch.cat(self._rows)} if self._rows else {}
+        assert self._mean is not None
+        count = torch.tensor(self._count)
+        return {"count": count, "mean": self._mean, "scatter": self._scatter}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take up the state of another fitter, as if its batches had come to this one."""
+        if "rows" in state:
+            self._rows, self._count = [state["rows"]], len(state["rows"])
+        elif state:
+            self._count = int(state["count"])
+            self._mean, self._scatter = state["mean"], state["scatter"].clone()
+
     def fit(self) -> PrincipalComponents:
         """The components: as many as were asked for, or fewer where the activations vary in fewer.
 

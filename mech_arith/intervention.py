@@ -20,6 +20,7 @@ from mech_arith.progress import progress
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.tracing import Trace
+from mech_arith.unfinished import Unfinished
 
 ARMS = ("target", "control")
 
@@ -86,6 +87,7 @@ def intervene(
     *,
     tolerance: float,
     batching: Batching,
+    unfinished: Unfinished | None = None,
 ) -> pd.DataFrame:
     """Edit every target and its control at every site.
 
@@ -99,6 +101,7 @@ def intervene(
         plan: what to edit.
         tolerance: within which an answer counts as exact.
         batching: how many edited problems are run at a time.
+        unfinished: what an earlier attempt at the same cell has done.
 
     Returns:
         The table of effects, a row per site, direction and strength.
@@ -111,7 +114,9 @@ def intervene(
     edits = [asked for asked, _ in work]
     n_rows = sum(asked.changes.numel() for asked in edits)
     with progress(n_rows, description="intervention", unit="edits") as bar:
-        answers = run_edits(solver, baseline, edits, batching=batching, bar=bar)
+        answers = run_edits(
+            solver, baseline, edits, batching=batching, bar=bar, unfinished=unfinished
+        )
     rows = []
     for (asked, target), of_target in zip(work, answers, strict=True):
         coordinate = traces[asked.site].coordinates[: len(baseline), target.component]

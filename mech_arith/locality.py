@@ -26,6 +26,7 @@ from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.statistics import pearson, r_squared
 from mech_arith.tracing import Trace, coordinates
+from mech_arith.unfinished import Unfinished
 
 DEGREE = 4
 """Of the polynomial that f_p is fitted with, as in the paper."""
@@ -69,18 +70,20 @@ def locality(
     plan: LocalityPlan,
     *,
     batching: Batching,
+    unfinished: Unfinished | None = None,
 ) -> dict[str, pd.DataFrame]:
     """f_p against f_a for every value, at every site, in the value's best component.
 
     f_a moves a sub-expression by each of its operands in turn: a coordinate that means b - c
     follows it whichever of the two moves. Left out are values of which the answer is no affine
     function with a slope that is not zero, and operands that move the value by other than one each,
-    or stand outside it as well.
+    or stand outside it as well. What `unfinished` holds of it is not computed again.
 
     Returns:
         `locality`: a row per site, value and operand. `locality_curves`: the functions for the
         first problem, and the distance |f_p - f_a| over all.
     """
+    kept = unfinished or Unfinished.nothing()
     n = min(plan.n_problems or len(report), len(report))
     problems, baseline = report.take(np.arange(n)), baseline.take(n)
     expression = report.template.expression
@@ -93,7 +96,7 @@ def locality(
         if (step := _step(expression, value, operand, problems))
     ]
     probes = [
-        _probe(solver, problems, value, operand, step, traces, plan, batching)
+        _probe(solver, problems, value, operand, step, traces, plan, batching, kept)
         for value, operand, step in progress(moves, description="replacing", unit="values")
     ]
     rows, curves = [], []
@@ -104,7 +107,7 @@ def locality(
         if (component := found.best_component(probe.value)) is not None
     ]
     wanted = list(dict.fromkeys((found.site, component) for found, component, _ in work))
-    swept = _sweep(solver, baseline, traces, wanted, plan, batching)
+    swept = _sweep(solver, baseline, traces, wanted, plan, batching, kept)
     for found, component, probe in progress(work, description="locality", unit="functions"):
         slope = slopes[probe.value]
         assert slope is not None
@@ -162,6 +165,7 @@ def _sweep(
     wanted: Sequence[tuple[Site, int]],
     plan: LocalityPlan,
     batching: Batching,
+    unfinished: Unfinished,
 ) -> dict[tuple[Site, int], _Sweep]:
     """Edit components over their observed range, and somewhat beyond."""
     places, edits = [], []
@@ -177,7 +181,9 @@ def _sweep(
         edits.append(SiteEdits(site, direction, at[:, None] - observed[None, : len(baseline)]))
     n_rows = sum(asked.changes.numel() for asked in edits)
     with progress(n_rows, description="locality", unit="edits") as bar:
-        answers = run_edits(solver, baseline, edits, batching=batching, bar=bar)
+        answers = run_edits(
+            solver, baseline, edits, batching=batching, bar=bar, unfinished=unfinished
+        )
     swept = zip(wanted, places, answers, strict=True)
     return {key: _Sweep(at, found.numbers) for key, at, found in swept}
 
@@ -191,6 +197,7 @@ def _probe(
     traces: Mapping[Site, Trace],
     plan: LocalityPlan,
     batching: Batching,
+    unfinished: Unfinished,
 ) -> _Probe:
     """Move a value through one operand in the input and read the coordinates at every site."""
     low, high = plan.ranges[operand]
@@ -199,16 +206,25 @@ def _probe(
     places = np.linspace(*ends, plan.value_points).round().astype(np.int64)
     moved = problems.operands[operand][:, None] + (places - observed[:, None]) * step
     component_of = {site: trace.components for site, trace in traces.items()}
+    piece = unfinished.piece("probe", {"value": value, "operand": operand, "n": len(problems)})
     found = []
-    for column in moved.T:
-        replaced = problems.replaced(operand, np.clip(column, low, high))
-        prompts = solver.encode(replaced, digits=plan.digits)
-        found.append(coordinates(solver, prompts, component_of, batching=batching))
+    for place, column in enumerate(moved.T):
+
+        def read(column: np.ndarray = column) -> dict[str, Tensor]:
+            replaced = problems.replaced(operand, np.clip(column, low, high))
+            prompts = solver.encode(replaced, digits=plan.digits)
+            at = coordinates(solver, prompts, component_of, batching=batching)
+            return {f"site {i}": at[site]["coordinates"] for i, site in enumerate(traces)}
+
+        found.append(piece.fetch(f"place {place}", read))
     return _Probe(
         value,
         operand,
         torch.from_numpy(places).double(),
-        {site: torch.stack([at[site]["coordinates"] for at in found], dim=1) for site in traces},
+        {
+            site: torch.stack([at[f"site {i}"] for at in found], dim=1)
+            for i, site in enumerate(traces)
+        },
         torch.from_numpy((moved >= low) & (moved <= high)),
     )
 

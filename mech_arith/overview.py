@@ -6,10 +6,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from mech_arith.paths import ERROR_FILE, SUMMARY
 from mech_arith.results import load_run
 from mech_arith.summary import CLEARLY
+from mech_arith.sweeps import STATUSES, CellState
 
 USUAL = {"point": "resid_post", "positions": "all", "prompt": None, "seed": 0, "tracing": "pca"}
 """What a cell's name need not say."""
@@ -36,8 +37,27 @@ def print_overview(directories: Sequence[Path], *, console: Console | None = Non
         )
 
 
+def print_states(states: Sequence[CellState], *, console: Console | None = None) -> None:
+    """Print how many cells came to which end, and which have no result, and why."""
+    console = console or Console()
+    if not console.is_terminal:
+        console = Console(width=140, file=console.file)
+    table = Table()
+    for column in ("status", "cells", "which and why"):
+        table.add_column(column, overflow="fold")
+    for status in STATUSES:
+        some = [state for state in states if state.status == status]
+        table.add_row(status, str(len(some)), Text("\n".join(_which(state) for state in some)))
+    console.print(table)
+
+
+def _which(state: CellState) -> str:
+    named = f"{state.directory.name} ({' '.join(state.overrides)})"
+    return f"{named}: {state.note}" if state.note else named
+
+
 def overview(directories: Sequence[Path]) -> Table:
-    """Cell, baseline accuracy, best |R| and largest accuracy drop per run; or why there is none."""
+    """Cell, baseline accuracy, best |R| and largest accuracy drop per finished run."""
     table = Table(
         caption="Best on the fit split, |R| on the report split. The drop is the largest of all "
         "edits that were made; its control moves a random direction exactly as far. The floor "
@@ -59,11 +79,6 @@ def overview(directories: Sequence[Path]) -> Table:
 
 
 def _row(directory: Path) -> tuple[str, ...]:
-    error = directory / ERROR_FILE
-    if error.is_file():
-        return (directory.name, "failed", error.read_text(encoding="utf-8").strip(), "", "")
-    if not (directory / SUMMARY).is_file():
-        return (directory.name, "no result", f"see the log in {directory}", "", "")
     summary = load_run(directory).summary
     return (
         cell_name(summary["cell"]),

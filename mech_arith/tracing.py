@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from mech_arith import activations, directions, sites, solvers, statistics
+from mech_arith import activations, directions, sites, solvers, statistics, sums
 from mech_arith.activations import capture
 from mech_arith.artifacts import Store
 from mech_arith.batching import Batching
@@ -22,8 +22,10 @@ from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
 from mech_arith.statistics import pearson
+from mech_arith.sums import Cross, Projection, Sums
+from mech_arith.unfinished import Piece, Unfinished
 
-CODE = (activations, directions, sites, solvers, statistics, sys.modules[__name__])
+CODE = (activations, directions, sites, solvers, statistics, sums, sys.modules[__name__])
 """What an entry of the store depends on."""
 
 
@@ -74,12 +76,14 @@ def trace(
     n_components: int,
     batching: Batching,
     store: Store,
+    unfinished: Unfinished | None = None,
 ) -> dict[Site, Trace]:
     """Fit components on the fit split, in one pass, and correlate on both splits.
 
-    What the store has of other runs is not computed again. `passed` marks the problems of the
-    report split that the solver answers right.
+    What the store has of other runs, or `unfinished` of earlier attempts at this one, is not
+    computed again. `passed` marks the problems of the report split that the solver answers right.
     """
+    kept = unfinished or Unfinished.nothing()
     names = fit.template.expression.values
     values_fit, values_report = value_table(fit), value_table(report)
     fit_key = {"fit": prompts_fit.digest(), "values": tensor_digest(values_fit)}
@@ -96,24 +100,35 @@ def trace(
         "components",
         keys,
         lambda missing: _fit(
-            solver, prompts_fit, values_fit, missing, n_components=n_components, batching=batching
+            solver,
+            prompts_fit,
+            values_fit,
+            missing,
+            n_components=n_components,
+            batching=batching,
+            piece=kept.piece("fitting", {"sites": [keys[site] for site in missing]}),
         ),
         code=CODE,
     )
     components = {site: PrincipalComponents.of_tensors(found) for site, found in fitted.items()}
     report_key = prompts_report.digest()
+    report_keys = {
+        site: {
+            **key,
+            "report": report_key,
+            "report_site": prompts_report.positions_key(site.position),
+        }
+        for site, key in keys.items()
+    }
     projected = store.fetch_many(
         "coordinates",
-        {
-            site: {
-                **key,
-                "report": report_key,
-                "report_site": prompts_report.positions_key(site.position),
-            }
-            for site, key in keys.items()
-        },
+        report_keys,
         lambda missing: coordinates(
-            solver, prompts_report, {site: components[site] for site in missing}, batching=batching
+            solver,
+            prompts_report,
+            {site: components[site] for site in missing},
+            batching=batching,
+            piece=kept.piece("projecting", {"sites": [report_keys[site] for site in missing]}),
         ),
         code=CODE,
     )
@@ -149,8 +164,15 @@ def fit_components(
     batching: Batching,
 ) -> dict[Site, PrincipalComponents]:
     """Principal components at every site, in one pass over the problems."""
-    nothing = torch.zeros(len(prompts), 0, dtype=torch.float64)
-    found = _fit(solver, prompts, nothing, sites, n_components=n_components, batching=batching)
+    found = _fit(
+        solver,
+        prompts,
+        torch.zeros(len(prompts), 0, dtype=torch.float64),
+        sites,
+        n_components=n_components,
+        batching=batching,
+        piece=Unfinished.nothing().piece("fitting", {}),
+    )
     return {site: PrincipalComponents.of_tensors(tensors) for site, tensors in found.items()}
 
 
@@ -162,14 +184,17 @@ def _fit(
     *,
     n_components: int,
     batching: Batching,
+    piece: Piece,
 ) -> dict[Site, dict[str, Tensor]]:
     """Components of every site, and R of their coordinates with the values on the same problems."""
     fitters = {site: PCAFitter(n_components) for site in sites}
-    crosses = {site: _Cross(values) for site in sites}
-    for layout, found in capture(solver, prompts, sites, batching):
+    crosses = {site: Cross(values) for site in sites}
+    running = Sums({"pca": list(fitters.values()), "cross": list(crosses.values())}, piece)
+    for layout, found in capture(solver, prompts, sites, batching, skip=running.done):
         for site, activation in found.items():
             fitters[site].update(activation)
             crosses[site].update(activation, layout.rows)
+        running.advance(len(layout))
     fitted = {}
     for site, fitter in progress(fitters.items(), description="components", unit="sites"):
         components = fitter.fit()
@@ -178,78 +203,32 @@ def _fit(
     return fitted
 
 
-class _Cross:
-    """Running sums from which correlations of any direction with the values follow."""
-
-    def __init__(self, values: Float64[Tensor, "n v"]) -> None:
-        self._values = values - values.mean(0)
-        self._origin: Tensor | None = None
-        self._sum: Tensor | float = 0.0
-
-    def update(self, activation: Float[Tensor, "m d"], rows: Int64[Tensor, " m"]) -> None:
-        """Fold one batch in: the activations of the problems `rows`."""
-        activation = activation.double()
-        if self._origin is None:  # near the mean, so that no digits are lost
-            self._origin = activation.mean(0)
-        self._sum = self._sum + (activation - self._origin).mT @ self._values[rows]
-
-    def correlation(
-        self, directions: Float[Tensor, "k d"], variance: Float[Tensor, " k"]
-    ) -> Float64[Tensor, "k v"]:
-        """Pearson's R along each direction; NaN where a value is constant."""
-        covariance = directions @ torch.as_tensor(self._sum)
-        lengths = (variance * (len(self._values) - 1)).sqrt()
-        norms = torch.outer(lengths, self._values.norm(dim=0))
-        return torch.where(norms > 0, covariance / norms, torch.nan).clamp(-1, 1)
-
-
 def coordinates(
     solver: Solver,
     prompts: Prompts,
     components: Mapping[Site, PrincipalComponents],
     *,
     batching: Batching,
+    piece: Piece | None = None,
 ) -> dict[Site, dict[str, Tensor]]:
     """Of every problem on the components of every site, in one pass.
+
+    What `piece` holds of the pass is not done again.
 
     Returns:
         Per site `coordinates` [n, k], and `total_variance` of the activations over all dimensions.
     """
-    n = len(prompts)
-    moments = {site: _Moments() for site in components}
-    found = {
-        site: torch.empty(n, len(fitted.directions), dtype=torch.float64)
-        for site, fitted in components.items()
-    }
-    for layout, captured in capture(solver, prompts, list(components), batching):
+    projections = {site: Projection(fitted, n=len(prompts)) for site, fitted in components.items()}
+    kept = piece or Unfinished.nothing().piece("projecting", {})
+    running = Sums({"projection": list(projections.values())}, kept)
+    for layout, captured in capture(solver, prompts, list(components), batching, skip=running.done):
         for site, activation in captured.items():
-            found[site][layout.rows] = components[site].project(activation)
-            moments[site].update(activation.double() - components[site].mean)
+            projections[site].update(activation, layout.rows)
+        running.advance(len(layout))
     return {
-        site: {"coordinates": found[site], "total_variance": moments[site].total_variance()}
-        for site in components
+        site: {"coordinates": found.coordinates, "total_variance": found.total_variance()}
+        for site, found in projections.items()
     }
-
-
-class _Moments:
-    """Running sums from which the total variance of vectors follows."""
-
-    def __init__(self) -> None:
-        self._n = 0
-        self._sum: Tensor | float = 0.0
-        self._squares = 0.0
-
-    def update(self, vectors: Float[Tensor, "n d"]) -> None:
-        """Fold one batch in. Vectors should be near zero mean, to lose no digits."""
-        self._n += len(vectors)
-        self._sum = self._sum + vectors.sum(0)
-        self._squares += float(vectors.square().sum())
-
-    def total_variance(self) -> Float64[Tensor, ""]:
-        """Variance summed over all dimensions."""
-        mean = torch.as_tensor(self._sum) / self._n
-        squares = self._squares - self._n * float(mean.square().sum())
-        return torch.tensor(squares / max(1, self._n - 1), dtype=torch.float64)
 
 
 def correlation_table(

@@ -22,6 +22,7 @@ ROOMS = (
     "config",
     "digests",
     "artifacts",
+    "unfinished",
     "grammar",
     "expressions",
     "templates",
@@ -31,6 +32,7 @@ ROOMS = (
     "batching",
     "activations",
     "directions",
+    "sums",
     "statistics",
     "answers",
     "metrics",
@@ -41,11 +43,16 @@ ROOMS = (
     "summary",
     "cell",
     "results",
+    "records",
+    "slurm",
+    "sweeps",
     "tracking",
     "figures report overview",
     "plan",
     "choice",
-    "callbacks",
+    "identity",
+    "resume",
+    "job callbacks",
     "__main__",
 )
 """The way of the data, from left to right. Modules on one line may import each other. Statistics
@@ -53,7 +60,7 @@ and metrics stand before tracing, whose correlations they compute."""
 
 PLACE = {room: place for place, line in enumerate(ROOMS) for room in line.split()}
 
-ENTRYPOINTS = {"__main__", "callbacks", "solvers.training"}
+ENTRYPOINTS = {"__main__", "callbacks", "job", "solvers.training"}
 ALLOWED_IN = {
     "hydra": {"config", *ENTRYPOINTS},
     "omegaconf": {"config", *ENTRYPOINTS},

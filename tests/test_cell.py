@@ -8,6 +8,7 @@ from mech_arith.errors import UserError
 from mech_arith.intervention import InterventionPlan
 from mech_arith.problems import draw, split
 from mech_arith.templates import build_template
+from mech_arith.unfinished import Unfinished
 from tests.tiny import PlantedSolver
 
 TEMPLATE = build_template("nested", "a-(b-c)")
@@ -32,7 +33,7 @@ def plan(**changes):
 
 
 def run(solver, fit, report, asked):
-    return run_cell(solver, fit, report, asked, Store(None))
+    return run_cell(solver, fit, report, asked, Store(None), Unfinished.nothing())
 
 
 def problems(ranges=ABC, n=100):

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -21,13 +23,14 @@ import mech_arith.solvers
 from mech_arith.answers import Answers
 from mech_arith.artifacts import Store
 from mech_arith.batching import Batching, batches, parts
-from mech_arith.digests import tensor_digest
+from mech_arith.digests import json_digest, tensor_digest
 from mech_arith.engine.passes import Change, Hooked, Resumed, Rows, run_clean
 from mech_arith.engine.reading import Asked, Forced, force, read_answers
 from mech_arith.progress import Progress, progress
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver, read_prefix
 from mech_arith.solvers.prompts import Layout, Prompts
+from mech_arith.unfinished import Unfinished
 
 __all__ = [
     "Asked",
@@ -110,16 +113,32 @@ def _opener(solver: Solver, prompts: Prompts) -> Callable[[Layout, Tensor], Rows
     return resumed
 
 
-def run_baseline(solver: Solver, prompts: Prompts, asked: Asked, *, batching: Batching) -> Baseline:
-    """The solver's answers to the problems as they are."""
+def run_baseline(
+    solver: Solver,
+    prompts: Prompts,
+    asked: Asked,
+    *,
+    batching: Batching,
+    unfinished: Unfinished | None = None,
+) -> Baseline:
+    """The solver's answers to the problems as they are.
+
+    What an earlier attempt at the same cell has left in `unfinished` is not computed again.
+    """
     answers = Answers.empty(len(prompts))
     opened = _opener(solver, prompts)
+    kept = unfinished or Unfinished.nothing()
+    key = _asked_key(solver, prompts, asked)
 
     def work(layout: Layout) -> Answers:
-        here = asked.of(layout.rows)
-        forced = force(solver, here)
-        rows = opened(layout, forced.fed)(None, 1)
-        return read_answers(solver, rows, forced, here, n_edits=1).at(0)
+        def answer() -> dict[str, Tensor]:
+            here = asked.of(layout.rows)
+            forced = force(solver, here)
+            rows = opened(layout, forced.fed)(None, 1)
+            return vars(read_answers(solver, rows, forced, here, n_edits=1).at(0))
+
+        piece = kept.piece("baseline", {**key, "rows": tensor_digest(layout.rows)})
+        return Answers(**piece.fetch("answers", answer))
 
     with progress(len(prompts), description="baseline", unit="problems") as bar:
         for layout, part in batches(solver, prompts, batching, work):
@@ -129,21 +148,32 @@ def run_baseline(solver: Solver, prompts: Prompts, asked: Asked, *, batching: Ba
 
 
 def stored_baseline(
-    solver: Solver, prompts: Prompts, asked: Asked, *, batching: Batching, store: Store
+    solver: Solver,
+    prompts: Prompts,
+    asked: Asked,
+    *,
+    batching: Batching,
+    store: Store,
+    unfinished: Unfinished | None = None,
 ) -> Baseline:
     """The same, out of the store if it is there."""
-    key = {
+
+    def make() -> dict[str, Tensor]:
+        found = run_baseline(solver, prompts, asked, batching=batching, unfinished=unfinished)
+        return vars(found.answers)
+
+    found = store.fetch("baseline", _asked_key(solver, prompts, asked), make, code=CODE)
+    return Baseline(prompts, asked, Answers(**found))
+
+
+def _asked_key(solver: Solver, prompts: Prompts, asked: Asked) -> dict[str, Any]:
+    """All that determines the answers to problems, apart from code."""
+    return {
         **solver.fingerprint,
         "prompts": prompts.digest(),
         "asked": [tensor_digest(asked.right, asked.counterfactual), asked.bound],
         "forced": force(solver, asked).digest(),
     }
-
-    def make() -> dict[str, Tensor]:
-        return vars(run_baseline(solver, prompts, asked, batching=batching).answers)
-
-    found = store.fetch("baseline", key, make, code=CODE)
-    return Baseline(prompts, asked, Answers(**found))
 
 
 def run_edits(
@@ -153,6 +183,7 @@ def run_edits(
     *,
     batching: Batching,
     bar: Progress | None = None,
+    unfinished: Unfinished | None = None,
 ) -> list[Answers]:
     """Answers of every problem under every edit of the plan.
 
@@ -163,6 +194,8 @@ def run_edits(
         plan: the edits, site by site.
         batching: how many rows (an edit of a problem) are run at a time.
         bar: advanced by the rows done.
+        unfinished: what an earlier attempt at the same cell has done, which is not done again, and
+            where this one keeps what it does.
 
     Returns:
         For each entry of the plan the answers, [edits, n].
@@ -170,22 +203,47 @@ def run_edits(
     answers = [_unedited(baseline, len(edits.changes)) for edits in plan]
     n_prefix = len(baseline.prompts.prefix)
     opened = _opener(solver, baseline.prompts)
+    kept = unfinished or Unfinished.nothing()
+    key = _asked_key(solver, baseline.prompts, baseline.asked)
+    units = [_edits_digest(baseline.prompts, edits) for edits in plan]
 
     def work(layout: Layout) -> list[Answers]:
         here = baseline.asked.of(layout.rows)
         forced = force(solver, here)
-        rows_of = opened(layout, forced.fed)
+
+        @cache
+        def clean() -> RowsOf:
+            return opened(layout, forced.fed)
+
+        piece = kept.piece("edits", {**key, "rows": tensor_digest(layout.rows)})
+        found = []
         with _counted(bar) as count:
-            return [
-                _edit(solver, rows_of, layout, edits, forced, here, n_prefix, batching, count)
-                for edits in plan
-            ]
+            for unit, edits in zip(units, plan, strict=True):
+                if piece.has(unit):
+                    count(len(edits.changes) * len(layout))
+                answers = piece.fetch(
+                    unit,
+                    lambda edits=edits: vars(
+                        _edit(
+                            solver, clean(), layout, edits, forced, here, n_prefix, batching, count
+                        )
+                    ),
+                )
+                found.append(Answers(**answers))
+        return found
 
     for layout, found in batches(solver, baseline.prompts, batching, work):
         for edits, known, part in zip(plan, answers, found, strict=True):
             moved = edits.changes[:, layout.rows] != 0
             _store_moved(known, layout.rows, part, moved)
     return answers
+
+
+def _edits_digest(prompts: Prompts, edits: SiteEdits) -> str:
+    """Of all that is done at one site."""
+    site = edits.site
+    place = [site.layer, site.point, prompts.positions_key(site.position)]
+    return json_digest([place, tensor_digest(edits.directions, edits.changes)])
 
 
 @contextmanager

@@ -56,6 +56,21 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def solver_files(directory: Path) -> tuple[Path, ...]:
+    """The files that determine what a solver answers.
+
+    Raises:
+        UserError: some are missing.
+    """
+    files = (directory / CARD, directory / WEIGHTS)
+    for path in files:
+        if not path.is_file():
+            raise UserError(
+                f"expected a solver in {directory}, found no {path.name}; choose another"
+            )
+    return files
+
+
 def write_checkpoint(
     directory: Path, weights: Mapping[str, Tensor], card: Card, *, dtype: torch.dtype
 ) -> None:

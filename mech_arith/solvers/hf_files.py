@@ -17,6 +17,7 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 TOKENIZER = "tokenizer.json"
 _TOKENIZER_PARTS = ("tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 """What a fast tokenizer is built from where there is no `tokenizer.json`."""
+_SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
 _REFUSED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.h5", "*.msgpack")
 
 
@@ -72,6 +73,16 @@ def weights_files(directory: Path) -> list[Path]:
         f"expected {WEIGHTS} in {directory}, found {came}; save the model as safetensors "
         "(model.save_pretrained does)"
     )
+
+
+def model_files(directory: Path) -> tuple[Path, ...]:
+    """The weights, and the small files beside them: config, tokenizer, chat template.
+
+    Raises:
+        UserError: there are no weights, or not all.
+    """
+    small = (path for pattern in _SMALL for path in directory.glob(pattern))
+    return tuple(sorted({*weights_files(directory), *small}))
 
 
 def weights_digest(directory: Path) -> str:

@@ -79,7 +79,7 @@ def load_model(
             TransformerLens knows, or cannot be had on that device.
     """
     _check_placement(dtype, device, device_map)
-    directory = _find(name, path, hub, revision)
+    directory = find_model(name, path, hub, revision)
     config, model_class = _known_classes(directory, check_directory(directory))
     digest = weights_digest(directory)
     if directory == smollm2.model_dir() and digest != smollm2.WEIGHTS_DIGEST:
@@ -171,8 +171,12 @@ def _check_device(device: str | None) -> None:
             )
 
 
-def _find(name: str, path: Path | None, hub: str | None, revision: str | None) -> Path:
-    """The model's directory, wherever it is."""
+def find_model(name: str, path: Path | None, hub: str | None, revision: str | None) -> Path:
+    """The model's directory, wherever it is.
+
+    Raises:
+        UserError: it is not there.
+    """
     if path is not None:
         return path.expanduser()
     if hub is not None:

@@ -1,0 +1,238 @@
+"""One job: everything between a composed config and a finished run directory."""
+
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mech_arith.artifacts import Store
+from mech_arith.cell import CellResult, run_cell
+from mech_arith.choice import DEFAULT_STYLE, load_solver
+from mech_arith.config import RunConfig, WandbMode, checked
+from mech_arith.digests import json_digest
+from mech_arith.errors import UserError
+from mech_arith.identity import Identity, identify
+from mech_arith.overview import cell_name, print_overview
+from mech_arith.paths import SUMMARY, store_dir
+from mech_arith.plan import LANGUAGE_MODEL, Prepared, prepare
+from mech_arith.records import PARTS, begin, mark_tracked, read_record
+from mech_arith.results import RunResult, load_run, save_run
+from mech_arith.solvers.base import Solver
+from mech_arith.tracking import Run, TrackingSettings
+from mech_arith.unfinished import Unfinished
+
+log = logging.getLogger("mech_arith")
+
+
+def run(
+    config: DictConfig, directory: Path, *, overrides: Sequence[str], sweep: str | None
+) -> None:
+    """Everything between a composed config and a finished run directory.
+
+    Raises:
+        UserError: bad input; nothing half-written is left.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    settings = checked(config, overrides)
+    identity = identify(settings)
+    if (directory / SUMMARY).is_file():
+        _check_same(directory, identity)
+        log.info("%s: finished before, kept", directory)
+    else:
+        resolved = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+        _compute(settings, directory, identity, overrides, OmegaConf.to_yaml(resolved))
+    _present(settings, directory, sweep)
+
+
+def _compute(
+    settings: RunConfig,
+    directory: Path,
+    identity: Identity,
+    overrides: Sequence[str],
+    config_yaml: str,
+) -> None:
+    """From a checked config to the tables and headline numbers on disk."""
+    prepared = prepare(settings)
+    record = begin(directory, identity.digest, identity.determines, overrides)
+    solver = load_solver(settings, prepared)
+    result = _numbers(settings, prepared, solver, directory, identity)
+    cell, provenance = _cell_fields(prepared), _provenance(solver, settings)
+    summary = result.summary | {
+        "cell": cell,
+        "provenance": provenance,
+        "identity": identity.digest,
+        "command": shlex.join(["python", "-m", "mech_arith", *overrides]),
+        "attempts": len(record.attempts),
+    }
+    # Every row says what made it, so that the tables of many cells can be put together.
+    made_by = {name: cell[name] for name in ("model", "template", "expression", "prompt", "seed")}
+    made_by |= {
+        "dtype": provenance["dtype"],
+        "weights_digest": solver.digest,
+        "identity": identity.digest,
+    }
+    tables = {name: table.assign(**made_by) for name, table in result.tables.items()}
+    save_run(directory, tables=tables, summary=summary, config_yaml=config_yaml)
+
+
+def _present(settings: RunConfig, directory: Path, sweep: str | None) -> None:
+    """Show the finished run: figures, W&B, the terminal. What is there already stays.
+
+    The numbers are safe on disk: what fails here is a warning.
+    """
+    shutil.rmtree(directory / PARTS, ignore_errors=True)
+    saved = load_run(directory)
+    _draw(saved, directory / "figures")
+    record = read_record(directory)
+    if record is not None and record.tracked is None and _log_to_wandb(settings, saved, sweep):
+        mark_tracked(directory, record, settings.wandb.mode.value)
+    if sweep is None:
+        print_overview([directory])
+
+
+def _numbers(
+    settings: RunConfig, prepared: Prepared, solver: Solver, directory: Path, identity: Identity
+) -> CellResult:
+    """The cell's numbers, going on from what an earlier attempt has left."""
+    own = Store(directory / PARTS)
+    return run_cell(
+        solver,
+        prepared.fit,
+        prepared.report,
+        prepared.cell(solver.n_layers),
+        _shared_store(settings) if settings.store.enabled else own,
+        Unfinished(own, cell=identity.digest),
+    )
+
+
+def _check_same(directory: Path, identity: Identity) -> None:
+    """Refuse to take another cell's result for this one's.
+
+    Raises:
+        UserError: another cell has finished in the directory.
+    """
+    record = read_record(directory)
+    if record is None or record.identity != identity.digest:
+        raise UserError(
+            f"expected an empty directory or this cell's own, got {directory}, where another cell "
+            "has finished; choose another hydra.run.dir or hydra.sweep.dir"
+        )
+
+
+def _draw(saved: RunResult, directory: Path) -> None:
+    """The figures, unless they are there."""
+    if any(directory.glob("*.png")):
+        return
+    from mech_arith.figures import cell_figures, save_figures
+
+    cell = saved.summary["cell"]
+    try:
+        title = f"{cell['model']}, {cell['expression']}"
+        save_figures(cell_figures(saved.tables, title=title), directory)
+    except Exception as error:
+        log.warning("figures could not be drawn, the tables are on disk all the same: %r", error)
+
+
+def _shared_store(settings: RunConfig) -> Store:
+    """The store of all cells."""
+    own = settings.store.path
+    return Store(store_dir() / "artifacts" if own is None else Path(own).expanduser())
+
+
+def _cell_fields(prepared: Prepared) -> dict[str, Any]:
+    config = prepared.config
+    bounds = [config.layers.start, config.layers.stop, config.layers.step]
+    own = "" if bounds == [None, None, 1] else f" {bounds}"
+    path = config.model.path
+    return {
+        "model": config.model.name if path is None else f"{config.model.name}:{Path(path).name}",
+        "template": config.template.name,
+        "expression": str(prepared.template.expression),
+        "layers": config.layers.part + own,
+        "tracing": config.tracing.method,
+        "point": config.tracing.point,
+        "positions": config.tracing.positions,
+        "prompt": _prompt_name(config),
+        "edit": config.intervention.edit,
+        "seed": config.problems.seed,
+    }
+
+
+def _prompt_name(config: RunConfig) -> str | None:
+    """How a language model is asked; None for a solver that has one way alone."""
+    if config.model.kind != LANGUAGE_MODEL:
+        return None
+    return f"{config.prompt.style or DEFAULT_STYLE}, {config.prompt.shots} shots"
+
+
+def _provenance(solver: Solver, settings: RunConfig) -> dict[str, Any]:
+    """What made the numbers."""
+    packages = ("torch", "transformer-lens", "transformers", "numpy", "mech-arith")
+    return {
+        "git_commit": _git_commit(Path(__file__).resolve().parent.parent),
+        "weights_digest": solver.digest,
+        "seed": settings.problems.seed,
+        "device": str(solver.device),
+        "dtype": str(solver.dtype).removeprefix("torch."),
+        "versions": {package: version(package) for package in packages},
+    }
+
+
+def _git_commit(root: Path) -> str | None:
+    """The commit of the checkout, marked if files differ from it; None for an installed wheel."""
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+    described = subprocess.run(
+        ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() or None
+
+
+def _log_to_wandb(settings: RunConfig, saved: RunResult, sweep: str | None) -> bool:
+    """Log a finished cell to W&B; whether that was asked for and done."""
+    if settings.wandb.mode is WandbMode.disabled:
+        return False
+    cell, tables = saved.summary["cell"], saved.tables
+    group = settings.wandb.group or sweep
+    # One W&B run per cell of a sweep, however often its job starts; a lone one goes by its folder.
+    names = [saved.summary["identity"], group or str(saved.directory.resolve())]
+    tracking = TrackingSettings(
+        mode=settings.wandb.mode.value,
+        project=settings.wandb.project,
+        entity=settings.wandb.entity,
+        group=group,
+        run_id=json_digest(names)[:16],
+        name=cell_name(cell),
+        tags=(cell["model"], cell["template"], cell["edit"], *settings.wandb.tags),
+        directory=saved.directory,
+    )
+    try:
+        with Run.start(tracking, _plain_config(saved.config_yaml)) as wandb_run:
+            wandb_run.log_summary(saved.summary)
+            for name, table in tables.items():
+                wandb_run.log_table(name, table)
+            figures = sorted((saved.directory / "figures").glob("*.png"))
+            wandb_run.log_images({path.stem: path for path in figures})
+            wandb_run.log_curves(
+                tables["correlations"], tables["effects"], positions=cell["positions"]
+            )
+    except Exception as error:
+        log.warning("W&B failed, the results are on disk all the same: %r", error)
+        return False
+    return True
+
+
+def _plain_config(config_yaml: str) -> dict[str, Any]:
+    plain = OmegaConf.to_container(OmegaConf.create(config_yaml))
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}

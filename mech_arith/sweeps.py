@@ -1,0 +1,181 @@
+"""A sweep on disk: the cells that were planned, and what has become of each."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mech_arith.errors import UserError
+from mech_arith.paths import ERROR_FILE, SUMMARY
+from mech_arith.records import CellRecord, is_running, read_record, write_text
+from mech_arith.slurm import JobState, job_states
+
+PLAN = "sweep.json"
+"""In a sweep's directory: the command line and the cells."""
+
+STATES = "cells.json"
+"""In a sweep's directory, at its end: what has become of each cell."""
+
+SWEEP_LOCK = ".sweep.lock"
+"""In a sweep's directory; locked while a launch is at work there."""
+
+FORMAT = 1
+
+STATUSES = ("done", "resumed", "failed", "killed", "running", "missing")
+DONE, RESUMED, FAILED, KILLED, RUNNING, MISSING = STATUSES
+
+WHOLE = (DONE, RESUMED)
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell and where it goes."""
+
+    directory: str
+    """Under the sweep's."""
+    overrides: tuple[str, ...]
+    """Of the command line, of this cell alone."""
+    job: str | None = None
+    """The SLURM job that was last queued for it, as `sacct` names it."""
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep was asked for."""
+
+    overrides: tuple[str, ...]
+    """Of the command line, with all their choices."""
+    hydra_overrides: tuple[str, ...]
+    """Those of them that concern Hydra."""
+    cells: tuple[PlannedCell, ...]
+
+
+@dataclass(frozen=True)
+class CellState:
+    """What has become of a cell."""
+
+    directory: Path
+    overrides: tuple[str, ...]
+    status: str
+    """One of `STATUSES`."""
+    note: str = ""
+    """In one line: why it has no result."""
+    error: str = ""
+    """The whole of what a failed cell left: its message, and the traceback if it was unexpected."""
+
+
+def write_plan(directory: Path, plan: SweepPlan) -> None:
+    """Write down what a sweep is about to do."""
+    known = {
+        "format": FORMAT,
+        "overrides": plan.overrides,
+        "hydra_overrides": plan.hydra_overrides,
+        "cells": [asdict(cell) for cell in plan.cells],
+    }
+    write_text(directory / PLAN, json.dumps(known, indent=2) + "\n")
+
+
+def read_plan(directory: Path) -> SweepPlan:
+    """Read back what a sweep was asked for.
+
+    Raises:
+        UserError: there is no sweep in the directory, or its plan is damaged.
+    """
+    try:
+        known = json.loads((directory / PLAN).read_text(encoding="utf-8"))
+        cells = [
+            PlannedCell(cell["directory"], tuple(cell["overrides"]), cell.get("job"))
+            for cell in known["cells"]
+        ]
+        return SweepPlan(tuple(known["overrides"]), tuple(known["hydra_overrides"]), tuple(cells))
+    except FileNotFoundError:
+        raise UserError(
+            f"expected a sweep's directory, got {str(directory)!r}, which has no {PLAN}; give the "
+            "hydra.sweep.dir of an earlier sweep"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"expected a readable {PLAN} in {directory}, got {type(error).__name__}: {error}; "
+            "start a new sweep"
+        ) from None
+
+
+def cell_states(directory: Path) -> list[CellState]:
+    """What has become of each cell of a sweep, in the order of the plan.
+
+    Raises:
+        UserError: there is no sweep in the directory.
+    """
+    cells = read_plan(directory).cells
+    records = [read_record(directory / cell.directory) for cell in cells]
+    job_of = [_last_job(cell, record) for cell, record in zip(cells, records, strict=True)]
+    jobs = job_states(
+        job
+        for cell, job in zip(cells, job_of, strict=True)
+        if job and not (directory / cell.directory / SUMMARY).is_file()
+    )
+    return [
+        _state(directory / cell.directory, cell.overrides, record, jobs.get(job or ""))
+        for cell, record, job in zip(cells, records, job_of, strict=True)
+    ]
+
+
+def _last_job(cell: PlannedCell, record: CellRecord | None) -> str | None:
+    """The SLURM job of a cell's last attempt; of one that has not come so far, the planned one."""
+    if cell.job is None and record is not None:
+        return record.attempts[-1].slurm_job
+    return cell.job
+
+
+def _state(
+    directory: Path, overrides: tuple[str, ...], record: CellRecord | None, job: JobState | None
+) -> CellState:
+    """What has become of one cell, by what stands in its directory and what SLURM says."""
+    if (directory / SUMMARY).is_file():
+        again = record is not None and len(record.attempts) > 1
+        return CellState(directory, overrides, RESUMED if again else DONE)
+    error = directory / ERROR_FILE
+    if error.is_file():
+        text = error.read_text(encoding="utf-8", errors="replace").strip()
+        return CellState(directory, overrides, FAILED, text.partition("\n")[0], text)
+    if is_running(directory):
+        return CellState(directory, overrides, RUNNING, "a process is at work in its directory")
+    if job is not None and job.is_alive:
+        return CellState(directory, overrides, RUNNING, f"SLURM job {job.job} is queued or runs")
+    if record is None and job is None:
+        return CellState(directory, overrides, MISSING, "it was never started")
+    if record is None and job is not None and not job.began:
+        return CellState(directory, overrides, MISSING, f"{job}, before it began")
+    return CellState(directory, overrides, KILLED, _why_killed(record, job))
+
+
+def _why_killed(record: CellRecord | None, job: JobState | None) -> str:
+    if job is not None or record is None:
+        return str(job)
+    last = record.attempts[-1]
+    return (
+        f"its process ({last.pid} on {last.host}, started {last.started}) ended without a result "
+        "or an error: killed, or out of memory"
+    )
+
+
+def write_states(directory: Path, states: Sequence[CellState]) -> None:
+    """Write a sweep's end down: how many cells came to which end, and each cell's own."""
+    counts = Counter(state.status for state in states)
+    known: dict[str, Any] = {
+        "format": FORMAT,
+        "counts": {status: counts[status] for status in STATUSES},
+        "cells": [
+            {
+                "directory": state.directory.relative_to(directory).as_posix(),
+                "overrides": state.overrides,
+                "status": state.status,
+                "note": state.note,
+                "error": state.error,
+            }
+            for state in states
+        ],
+    }
+    write_text(directory / STATES, json.dumps(known, indent=2) + "\n")
