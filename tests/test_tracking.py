@@ -15,6 +15,7 @@ from tests.wandb_runs import (
     CONFIG,
     HEADLINE,
     KEY,
+    SUMMARY,
     check_history,
     effects,
     exit_code,
@@ -32,6 +33,8 @@ def check_whole(run_directory: Path) -> None:
     found = records(run_directory)
     (run,) = of_type(found, "run")
     assert run["config"]["update"]["problems"] == {"n": 1000}
+    (cell,) = [record["update"]["cell"] for record in of_type(found, "config")]
+    assert cell == SUMMARY["cell"]
     assert (
         run["project"],
         run["run_group"],
@@ -47,7 +50,7 @@ def check_whole(run_directory: Path) -> None:
     )
     summary = summary_of(found)
     assert HEADLINE.items() <= summary.items()
-    for prefix in ("accuracy_drop/", "drop_by", "best_abs_r", "strength", "layer"):
+    for prefix in ("accuracy_drop/", "drop_by", "control_drop", "best_abs_r", "strength", "layer"):
         assert not [name for name in summary if name.startswith(prefix)]
     check_history([record["item"] for record in of_type(found, "history")])
     axes = {
@@ -56,7 +59,9 @@ def check_whole(run_directory: Path) -> None:
     assert axes == {
         "best_abs_r/*": "layer",
         "drop_by_layer/*": "layer",
+        "control_drop_by_layer/*": "layer",
         "drop_by_strength/*": "strength",
+        "control_drop_by_strength/*": "strength",
         "accuracy_drop/*": "strength",
     }
 

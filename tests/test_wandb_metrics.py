@@ -26,7 +26,7 @@ def test_a_row_per_strength() -> None:
         "accuracy_drop/{}/layer 1": 0.2,
         "accuracy_drop/{}/layer 1 control": 0.02,
         "drop_by_strength/{}": 0.2,
-        "drop_by_strength/{} control": 0.02,
+        "control_drop_by_strength/{}": 0.02,
     }
     of_values = {
         name.format(value): drop for name, drop in expected.items() for value in ("b", "a//b")
@@ -43,9 +43,9 @@ def test_a_row_per_layer() -> None:
             "best_abs_r/b": 0.21,
             "best_abs_r/a//b": 0.21,
             "drop_by_layer/b": 0.4,
-            "drop_by_layer/b control": 0.04,
+            "control_drop_by_layer/b": 0.04,
             "drop_by_layer/a//b": 0.4,
-            "drop_by_layer/a//b control": 0.04,
+            "control_drop_by_layer/a//b": 0.04,
         }
     )
     assert [row["layer"] for row in rows] == [0.0, 1.0]

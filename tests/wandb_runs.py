@@ -16,11 +16,7 @@ from mech_arith.tracking import Run, TrackingSettings
 
 KEY = "0123456789abcdef" * 3
 
-CONFIG = {
-    "model": {"name": "arith_decoder"},
-    "problems": {"n": 1000},
-    "cell": {"model": "arith_decoder", "template": "mine", "layers": "all", "edit": "scale"},
-}
+CONFIG = {"model": {"name": "arith_decoder"}, "problems": {"n": 1000}}
 
 SUMMARY = {
     "cell": {"model": "arith_decoder", "seed": 0},
@@ -61,11 +57,17 @@ HEADLINE = {
     "provenance/versions/torch": "2.13.0",
 }
 
-_ARMS = [f"{value}{arm}" for value in ("b", "a//b") for arm in ("", " control")]
+CURVES = (
+    "best_abs_r",
+    "drop_by_layer",
+    "control_drop_by_layer",
+    "drop_by_strength",
+    "control_drop_by_strength",
+)
 
 NAMES = {
-    *("layer", "strength", "correlations", "effects", "heatmap", "best_abs_r/b", "best_abs_r/a//b"),
-    *(f"{curve}/{arm}" for curve in ("drop_by_layer", "drop_by_strength") for arm in _ARMS),
+    *("layer", "strength", "correlations", "effects", "heatmap"),
+    *(f"{curve}/{value}" for curve in CURVES for value in ("b", "a//b")),
     *(
         f"accuracy_drop/{value}/layer {layer}{arm}"
         for value in ("b", "a//b")

@@ -19,30 +19,35 @@ BEST_ABS_R = "best_abs_r"
 """Against LAYER, per value: |R| on the report split of the component best on the fit split."""
 
 DROP_BY_LAYER = "drop_by_layer"
-"""Against LAYER, per value: the largest accuracy drop over strengths, and of the controls."""
+"""Against LAYER, per value: the largest accuracy drop over strengths (and positions)."""
 
 DROP_BY_STRENGTH = "drop_by_strength"
-"""Against STRENGTH, per value: the largest accuracy drop over layers, and of the controls."""
+"""Against STRENGTH, per value: the largest accuracy drop over layers (and positions)."""
 
 ACCURACY_DROP = "accuracy_drop"
-"""Against STRENGTH, per value and layer: the accuracy drop, and the control's."""
+"""Against STRENGTH, per value and layer; ' control' at the end sets the control's apart."""
+
+CONTROL = "control_"
+"""Before DROP_BY_LAYER and DROP_BY_STRENGTH: the largest drop of as many controls."""
 
 X_AXES = {
     BEST_ABS_R: LAYER,
     DROP_BY_LAYER: LAYER,
+    CONTROL + DROP_BY_LAYER: LAYER,
     DROP_BY_STRENGTH: STRENGTH,
+    CONTROL + DROP_BY_STRENGTH: STRENGTH,
     ACCURACY_DROP: STRENGTH,
 }
 """Prefix of a curve's name -> the metric that is its x axis."""
-
-CONTROL = " control"
-"""Ends the name of a control's curve; what is before it is the target's."""
 
 TARGET_LARGEST = "target/largest_drop"
 CONTROL_LARGEST = "control/largest_drop"
 """In the summary: over all values, the largest accuracy drop of any edit and of any control."""
 
 BASELINE = "baseline_accuracy"
+
+CELL = "cell"
+"""In the configuration: the cell's fields (model, template, ...), to group and filter runs by."""
 
 
 def headline(summary: Mapping[str, Any]) -> dict[str, float | int | str | bool]:
@@ -55,7 +60,7 @@ def headline(summary: Mapping[str, Any]) -> dict[str, float | int | str | bool]:
     """
     flat: dict[str, float | int | str | bool] = {}
     for key, entry in summary.items():
-        if key == "cell":
+        if key == CELL:
             continue
         if key == "warnings" and isinstance(entry, list | tuple):
             flat[key] = len(entry)
@@ -79,8 +84,9 @@ def by_strength(effects: pd.DataFrame) -> list[dict[str, float]]:
     points = []
     for row in drops:
         where = "".join(f" {row[name]}" for name in several)
-        layered = f"{ACCURACY_DROP}/{row['value']}/layer {row[LAYER]}{where}{row['suffix']}"
-        overall = f"{DROP_BY_STRENGTH}/{row['value']}{row['suffix']}"
+        arm = " control" if row["arm"] == "control" else ""
+        layered = f"{ACCURACY_DROP}/{row['value']}/layer {row[LAYER]}{where}{arm}"
+        overall = f"{_prefix(row)}{DROP_BY_STRENGTH}/{row['value']}"
         points += [(row[STRENGTH], name, row["accuracy_drop"]) for name in (layered, overall)]
     return _rows(STRENGTH, points)
 
@@ -105,18 +111,21 @@ def by_layer(
         for row in best.to_dict(orient="records")
     ]
     points += [
-        (row[LAYER], f"{DROP_BY_LAYER}/{row['value']}{row['suffix']}", row["accuracy_drop"])
+        (row[LAYER], f"{_prefix(row)}{DROP_BY_LAYER}/{row['value']}", row["accuracy_drop"])
         for row in _drops(effects)
     ]
     return _rows(LAYER, points)
 
 
 def _drops(effects: pd.DataFrame) -> list[dict[Any, Any]]:
-    """The effects that came out well, a row per value; `suffix` sets the controls' names apart."""
+    """The effects that came out well, a row per value."""
     if effects.empty:
         return []
-    rows = per_value(effects.loc[effects["status"] == "ok"]).to_dict(orient="records")
-    return [row | {"suffix": CONTROL if row["arm"] == "control" else ""} for row in rows]
+    return per_value(effects.loc[effects["status"] == "ok"]).to_dict(orient="records")
+
+
+def _prefix(row: Mapping[Any, Any]) -> str:
+    return CONTROL if row["arm"] == "control" else ""
 
 
 def _rows(axis: str, points: Iterable[tuple[float | int, str, float]]) -> list[dict[str, float]]:

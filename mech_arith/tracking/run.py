@@ -14,7 +14,7 @@ import pandas as pd
 
 from mech_arith.results import plain
 from mech_arith.tracking.client import load_wandb, no_server, one_line
-from mech_arith.tracking.metrics import X_AXES, by_layer, by_strength, headline
+from mech_arith.tracking.metrics import CELL, X_AXES, by_layer, by_strength, headline
 from mech_arith.tracking.settings import TrackingSettings
 from mech_arith.tracking.upload import send
 
@@ -64,9 +64,11 @@ class Run:
         return None if self._run is None else Path(self._run.settings.sync_dir)
 
     def log_summary(self, summary: Mapping[str, Any]) -> None:
-        """Log the headline numbers of a run's summary, flat (see `headline`)."""
-        if self._run is not None:
-            self._run.summary.update(headline(summary))
+        """Log a run's headline numbers, flat (see `headline`), and its cell's fields."""
+        if self._run is None:
+            return
+        self._run.config.update({CELL: plain(summary.get(CELL, {}))})
+        self._run.summary.update(headline(summary))
 
     def log_curves(
         self, correlations: pd.DataFrame, effects: pd.DataFrame, *, positions: str
@@ -205,7 +207,7 @@ def _send(folder: Path, *, until: float) -> None:
     """Send a run until a point in time; a warning says what to do if it does not arrive."""
     reason = no_server(within_s=max(until - time.monotonic(), 0.1))
     if reason is None:
-        sent = send([folder], within_s=max(until - time.monotonic(), 0.1))
+        sent = send(folder, within_s=max(until - time.monotonic(), 0.1))
         reason = sent.error
         if not reason:
             logger.info("W&B: %s", sent.url)

@@ -35,35 +35,32 @@ def is_sent(folder: Path) -> bool:
     return marker.is_file() and marker.stat().st_mtime >= log.stat().st_mtime
 
 
-def send(folders: Sequence[Path], *, within_s: float, stop: threading.Event | None = None) -> Sent:
-    """Send run folders, again if need be; after any error none of them counts as sent.
+def send(folder: Path, *, within_s: float, stop: threading.Event | None = None) -> Sent:
+    """Send the run in a folder, again if need be; after any error it does not count as sent.
 
     Rows go to the server under their step, so sending a run twice leaves what sending it once does.
 
     Args:
-        folders: of one run, or of several.
+        folder: of one run, as wandb makes it.
         within_s: seconds after which the upload is given up.
         stop: gives it up too, when set.
     """
-    before = [_state(folder) for folder in folders]
+    before = _state(folder)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        ended = _sync(folders, Path(scratch), within_s=within_s, stop=stop)
+        ended = _sync(folder, Path(scratch), within_s=within_s, stop=stop)
         output = (Path(scratch) / "output").read_text(encoding="utf-8", errors="replace")
         errors = list(_logged_errors(Path(scratch)))
-    error = ended or _said(errors, output, folders)
-    if not error and [_state(folder) for folder in folders] != before:
+    error = ended or _said(errors, output, folder)
+    if not error and _state(folder) != before:
         error = "the run was still being written; send it again"
     if error:
         # `wandb sync` counts a run as sent even where the server has refused its rows or files.
-        for folder in folders:
-            _log_and_marker(folder)[1].unlink(missing_ok=True)
+        _log_and_marker(folder)[1].unlink(missing_ok=True)
     url = re.search(r"View run .* at (\S+)", output)
     return Sent(error, url[1] if url else "")
 
 
-def _sync(
-    folders: Sequence[Path], scratch: Path, *, within_s: float, stop: threading.Event | None
-) -> str:
+def _sync(folder: Path, scratch: Path, *, within_s: float, stop: threading.Event | None) -> str:
     """Run `wandb sync`, with its output and logs in `scratch`; why it was given up, or nothing."""
     command = [sys.executable, "-m", "wandb", "sync", "--include-online", "--include-synced"]
     environment = {name: value for name, value in os.environ.items() if name not in NOT_OURS} | {
@@ -75,7 +72,7 @@ def _sync(
     # Not a pipe: wandb's own background process would hold it open after the end.
     with (scratch / "output").open("wb") as output:
         process = subprocess.Popen(
-            [*command, *map(str, folders)],
+            [*command, str(folder)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -104,13 +101,15 @@ def _logged_errors(scratch: Path) -> Iterator[str]:
                     yield entry["msg"]
 
 
-def _said(errors: Sequence[str], output: str, folders: Sequence[Path]) -> str:
+def _said(errors: Sequence[str], output: str, folder: Path) -> str:
     """Why not everything arrived; nothing if it did."""
     told = re.findall(r"ERROR (?:\[\S+\] )?(.+)|^Error: (.+)", output, flags=re.MULTILINE)
     reasons = [*errors, *(first or second for first, second in told)]
+    if any("incomplete transaction log" in reason for reason in reasons):
+        return "the run was cut off while it was written; what could be read was sent"
     if reasons:
         return reasons[0].strip().partition("\n")[0]
-    if not all(is_sent(folder) for folder in folders):
+    if not is_sent(folder):
         lines = output.strip().splitlines()
         return lines[-1] if lines else "wandb sync ended early"
     return ""
