@@ -23,7 +23,7 @@ TaskPlugin=task/none
 SwitchType=switch/none
 MpiDefault=none
 ReturnToService=2
-KillWait=10
+KillWait=2
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
@@ -39,8 +39,9 @@ AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={slurmdbd_port}
 AccountingStoragePass={dir}/munge/munge.socket
+AccountingStorageTRES=gres/gpu
 GresTypes=gpu
-NodeName=testbed NodeHostname={host} NodeAddr=127.0.0.1 CPUs=16 RealMemory=64000 Gres=gpu:2
+NodeName=testbed NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=64000 Gres=gpu:2
 PartitionName=normal Nodes=testbed Default=YES PriorityTier=2 PreemptMode=OFF
 PartitionName=low Nodes=testbed PriorityTier=1 PreemptMode=REQUEUE GraceTime=30
 """

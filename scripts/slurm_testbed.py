@@ -125,7 +125,7 @@ class Testbed:
         values: dict[str, object] = dict(zip(ports, free_ports(len(ports)), strict=True))
         # SLURM knows hosts by their short names.
         values |= {"dir": self.directory, "host": socket.gethostname().partition(".")[0]}
-        values["password"] = secrets.token_hex(16)
+        values |= {"cpus": max(8, os.cpu_count() or 1), "password": secrets.token_hex(16)}
         self._write("slurm.conf", slurm_files.SLURM_CONF.format_map(values), mode=0o644)
         self._write("gres.conf", slurm_files.GRES_CONF, mode=0o644)
         self._write("slurmdbd.conf", slurm_files.SLURMDBD_CONF.format_map(values))
