@@ -14,7 +14,7 @@ from mech_arith.report.compact import cell_overview, cell_page
 from mech_arith.report.listing import DAMAGED, Listed, list_cells
 from mech_arith.report.page import Entry, render
 from mech_arith.report.tables import put_together
-from mech_arith.results import load_run, plain
+from mech_arith.results import load_run
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _entry(cell: Listed) -> tuple[Entry, set[str]]:
         return Entry(cell, cell.command, fields={}, overview={}, page={}), set()
     try:
         result = load_run(cell.directory)
-        page = plain(cell_page(result))
+        page = cell_page(result)
         fields = dict(result.summary["cell"])
         entry = Entry(
             cell,
@@ -76,7 +76,11 @@ def _entry(cell: Listed) -> tuple[Entry, set[str]]:
             page=page,
         )
     except (UserError, KeyError) as error:
-        reason = str(error) if isinstance(error, UserError) else f"expected {error} in its files"
+        reason = (
+            str(error)
+            if isinstance(error, UserError)
+            else f"expected {error} in the run {cell.directory}, found none; run it again"
+        )
         damaged = replace(cell, status=DAMAGED, note=reason)
         return Entry(damaged, cell.command, fields={}, overview={}, page={}), set()
     return entry, set(result.tables)

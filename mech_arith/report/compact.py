@@ -18,6 +18,12 @@ DIGITS = 4
 
 Plain = dict[str, Any]
 
+DIRECTION = ["layer", "position", "component"]
+"""What tells an edited direction from the others of its cell."""
+
+OF_EDITS = ["arm", "strength", "n", "baseline_accuracy", "accuracy_drop", "mean_shift"]
+"""What the page needs of each edit."""
+
 
 def traced(correlations: pd.DataFrame) -> Plain:
     """Tracing: every component at the positions that were asked for, and the map of single ones."""
@@ -40,8 +46,7 @@ def edited(effects: pd.DataFrame) -> Plain:
     """Interventions: per value and layer the direction that costs most accuracy, all strengths."""
     if effects.empty:
         return {"lines": [], "failed": 0}
-    whole = per_value(effects.loc[effects["status"] == "ok"])
-    lines = _lines(whole)
+    lines = _lines(effects.loc[effects["status"] == "ok"])
     return {
         "edit": _only(effects, "edit"),
         "unit": _only(effects, "strength_unit"),
@@ -186,36 +191,34 @@ def _taken(array: np.ndarray, places: np.ndarray) -> np.ndarray:
     return np.take_along_axis(array, places[..., None], axis=-1)[..., 0]
 
 
-def _lines(whole: pd.DataFrame) -> list[Plain]:
+def _lines(effects: pd.DataFrame) -> list[Plain]:
     """A line per value and layer: the direction with the largest drop, and its control."""
     doses: dict[tuple, dict[str, dict[float, dict[str, Any]]]] = {}
-    for row in whole.to_dict(orient="records"):
-        direction = (row["value"], row["layer"], row["position"], row["component"])
+    for row in effects.reindex(columns=[*DIRECTION, *OF_EDITS]).to_dict(orient="records"):
+        direction = tuple(row[name] for name in DIRECTION)
         doses.setdefault(direction, {}).setdefault(row["arm"], {})[row["strength"]] = row
+    directions = per_value(effects.drop_duplicates(DIRECTION).loc[:, [*DIRECTION, "chosen_for"]])
     chosen: dict[tuple, Plain] = {}
-    for (value, layer, position, component), arms in doses.items():
-        target, control = arms.get("target", {}), arms.get("control", {})
-        strengths = sorted(target)
-        line = {
-            "value": value,
-            "layer": layer,
-            "position": position,
-            "component": component,
-            "n": _count(target, strengths),
-            "baseline": _column(target, strengths[:1], "baseline_accuracy"),
-            "strengths": strengths,
-            "drop": _column(target, strengths, "accuracy_drop"),
-            "control": _column(control, strengths, "accuracy_drop"),
-            "shift": _column(target, strengths, "mean_shift"),
-        }
-        kept = chosen.get((value, layer))
-        if strengths and (kept is None or _largest(line)[0] > _largest(kept)[0]):
-            chosen[value, layer] = line
+    for row in directions.to_dict(orient="records"):
+        line = _line(row, doses[tuple(row[name] for name in DIRECTION)])
+        kept = chosen.get((line["value"], line["layer"]))
+        if line["strengths"] and (kept is None or _largest(line)[0] > _largest(kept)[0]):
+            chosen[line["value"], line["layer"]] = line
     return sorted(chosen.values(), key=lambda line: line["layer"])
 
 
-def _count(arm: Mapping[float, Mapping[str, Any]], strengths: Sequence[float]) -> int | None:
-    return int(arm[strengths[0]]["n"]) if strengths and "n" in arm[strengths[0]] else None
+def _line(row: Mapping[str, Any], arms: Mapping[str, Mapping[float, Mapping[str, Any]]]) -> Plain:
+    """One direction's drops over all strengths, and its control's."""
+    target, control = arms.get("target", {}), arms.get("control", {})
+    strengths = sorted(target)
+    return {
+        **{name: row[name] for name in ("value", *DIRECTION)},
+        "n": next(iter(_column(target, strengths, "n")), None),
+        "strengths": strengths,
+        "drop": _column(target, strengths, "accuracy_drop"),
+        "control": _column(control, strengths, "accuracy_drop"),
+        "shift": _column(target, strengths, "mean_shift"),
+    }
 
 
 def _column(

@@ -45,7 +45,7 @@ def _shared_schema(sources: Sequence[tuple[Path, Mapping[str, Any]]]) -> pa.Sche
         own = _opened(path, pq.read_schema).remove_metadata()
         try:
             schema = pa.unify_schemas([schema, own], promote_options="permissive")
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"expected columns of the same kinds in all runs, got {reason} in {path}; leave "

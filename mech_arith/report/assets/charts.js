@@ -150,36 +150,32 @@ function dropAxis(drops, title) {
   };
 }
 
+const waiting = new Map();
+const nearWindow = new IntersectionObserver(
+  (entries) => {
+    for (const { isIntersecting, target } of entries) if (isIntersecting) drawNow(target);
+  },
+  { rootMargin: "400px" },
+);
+
 /** Draw into an element when it comes near the window; `make` -> {traces, layout, pointOf}. */
-const lazily = (() => {
-  const waiting = new Map();
-  const seen = new IntersectionObserver(
-    (entries) => {
-      for (const { isIntersecting, target } of entries) if (isIntersecting) drawNow(target);
-    },
-    { rootMargin: "400px" },
-  );
-  async function drawNow(node) {
-    const make = waiting.get(node);
-    if (!make) return;
-    waiting.delete(node);
-    seen.unobserve(node);
-    const Plotly = await loadPlotly();
-    if (!node.isConnected) return;
-    const { traces, layout, pointOf } = make();
-    const config = { displayModeBar: false, responsive: true };
-    await Plotly.react(node, traces, layout, config);
-    node.removeAllListeners?.("plotly_click");
-    if (pointOf) node.on("plotly_click", ({ points }) => pointOf(points[0]).show());
-    node.dataset.drawn = "yes";
-  }
-  return (node, make, { now = false } = {}) => {
-    waiting.set(node, make);
-    if (now) return drawNow(node);
-    seen.observe(node);
-    return Promise.resolve();
-  };
-})();
+function lazily(node, make) {
+  waiting.set(node, make);
+  nearWindow.observe(node);
+}
+
+async function drawNow(node) {
+  const make = waiting.get(node);
+  if (!make) return;
+  waiting.delete(node);
+  nearWindow.unobserve(node);
+  const Plotly = await loadPlotly();
+  if (!node.isConnected) return;
+  const { traces, layout, pointOf } = make();
+  await Plotly.newPlot(node, traces, layout, { displayModeBar: false, responsive: true });
+  if (pointOf) node.on("plotly_click", ({ points }) => pointOf(points[0]).show());
+  node.dataset.drawn = "yes";
+}
 
 /** A chart with its heading, in a card. */
 function card(heading, height, make) {

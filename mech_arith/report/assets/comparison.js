@@ -2,6 +2,8 @@
 /* The charts that put cells beside each other; they follow the filters. */
 
 const MAPS_AT_FIRST = 12;
+const DRAWN_AT_ONCE = 4;
+const LARGEST_LEGEND = 16;
 
 const headingOf = (cell) => [
   el("a", { href: cellAddress(cell) }, "cell ", isolated(clipped(cell.id, 40))),
@@ -62,6 +64,10 @@ function showMaps(cells) {
   grid.replaceChildren();
   add(MAPS_AT_FIRST);
 }
+
+/** The first maps are drawn wherever they are, so that scrolling finds them there. */
+const firstCharts = () =>
+  Promise.all([...document.querySelectorAll("#maps .plot")].slice(0, DRAWN_AT_ONCE).map(drawNow));
 
 /** The scale of the colours that all maps share. */
 function showScale(node) {
@@ -150,7 +156,7 @@ function curves(cells, kinds, pointsOf, axes) {
   const legend = { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 } };
   const drops = traces.flatMap((trace) => trace.y);
   const layout = layoutOf({
-    ...{ showlegend: true, legend, margin: { l: 48, r: 8, t: 34, b: 40 } },
+    ...{ showlegend: kinds.length <= LARGEST_LEGEND, legend, margin: { l: 48, r: 8, t: 34, b: 40 } },
     xaxis: axes.x,
     yaxis: dropAxis(drops, axes.y),
   });
@@ -174,7 +180,8 @@ function showCurves(cells, all) {
     ];
     const dose = (cell, line, isControl) => dosePoints(cell, line.value, line.dose, isControl);
     const strength = { title: titled(`strength of ${name} (${unit})`) };
-    const depth = { title: titled("layer (0-based)"), tickformat: "d" };
+    const deepest = Math.max(0, ...drawn.flatMap((cell) => cell.map?.layers ?? []));
+    const depth = { title: titled("layer (0-based)"), tick0: 0, dtick: Math.ceil((deepest + 1) / 16) };
     const drop = "accuracy drop (share of problems)";
     doses.append(
       card(heading, 340, () => curves(of, kinds, dose, { x: strength, y: drop })),

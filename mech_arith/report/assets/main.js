@@ -20,8 +20,10 @@ async function start() {
   performance.mark("table");
   await route(data);
   await pause(); // the table is painted before the charts' library is unpacked
-  await showScale(document.getElementById("scale"));
+  showScale(document.getElementById("scale"));
   follow(chosen());
+  await firstCharts();
+  performance.mark("charts");
   document.documentElement.dataset.ready = "yes";
 }
 

@@ -98,16 +98,20 @@ const showStatus = (status) => el("span", { class: `status ${status}` }, status)
 
 const showCell = (cell) => el("a", { href: cellAddress(cell), title: cell.name }, isolated(cell.id));
 
-const field = (name, title) => ({
-  title: title ?? fieldName(name),
-  field: name,
-  show: (cell) => isolated(clipped(fieldText(cell, name), 80)),
-  sort: (cell) => (typeof cell.fields[name] === "number" ? cell.fields[name] : fieldText(cell, name)),
-  find: (cell) => fieldText(cell, name),
-});
+function fieldColumn(cells, name) {
+  const number = cells.every((cell) => typeof (cell.fields[name] ?? 0) === "number");
+  return {
+    title: fieldName(name),
+    field: name,
+    number,
+    show: (cell) => isolated(clipped(fieldText(cell, name), 80)),
+    sort: (cell) => cell.fields[name] ?? (number ? -Infinity : ""),
+    find: (cell) => fieldText(cell, name),
+  };
+}
 
 /** Columns of the table; one with a `field` is left out where all cells have the same. */
-const columnsOf = (fields) => [
+const columnsOf = (cells, fields) => [
   {
     title: "cell",
     show: showCell,
@@ -121,12 +125,11 @@ const columnsOf = (fields) => [
     sort: (cell) => cell.status,
     find: (cell) => cell.status,
   },
-  ...fields.map((name) => field(name)),
+  ...fields.map((name) => fieldColumn(cells, name)),
   {
     title: "baseline accuracy",
     show: showBaseline,
     sort: (cell) => cell.baseline?.[0] ?? -1,
-    find: () => "",
     number: true,
   },
   {
@@ -140,7 +143,6 @@ const columnsOf = (fields) => [
     title: "largest accuracy drop",
     show: showDrop,
     sort: (cell) => largestDrop(cell)?.[1].accuracy_drop ?? -2,
-    find: () => "",
     number: true,
   },
   {
@@ -150,7 +152,6 @@ const columnsOf = (fields) => [
       return found ? el("span", {}, three(found[1].control_drop)) : nothing();
     },
     sort: (cell) => largestDrop(cell)?.[1].control_drop ?? -2,
-    find: () => "",
     number: true,
   },
   {
@@ -164,14 +165,14 @@ const columnsOf = (fields) => [
     title: "",
     show: (cell) => copyButton(commandOf(cell), "Copy command"),
     sort: () => "",
-    find: () => "",
+    find: (cell) => commandOf(cell),
     fixed: true,
   },
 ];
 
 async function makeTable(cells, { fields, varying }, onChange) {
   const DataTable = await loadTables();
-  const columns = columnsOf(fields);
+  const columns = columnsOf(cells, fields);
   const shown = (column) =>
     !column.field ||
     varying.includes(column.field) ||
@@ -179,15 +180,13 @@ async function makeTable(cells, { fields, varying }, onChange) {
   const table = new DataTable("#cells", {
     data: cells,
     columns: columns.map((column) => ({
-      title: column.title,
+      title: literal(column.title), // which DataTables takes for HTML
       data: null,
       type: column.number ? "num" : "string",
       visible: shown(column),
       orderable: !column.fixed,
-      render: (_, kind, cell) => {
-        if (kind === "display") return column.show(cell);
-        return kind === "filter" ? column.find(cell) : column.sort(cell);
-      },
+      searchable: false, // DataTables would search what it first takes for HTML
+      render: (_, kind, cell) => (kind === "display" ? column.show(cell) : column.sort(cell)),
     })),
     order: [],
     autoWidth: false,
@@ -210,6 +209,9 @@ async function makeTable(cells, { fields, varying }, onChange) {
           isolated(clipped(fieldText(first, name), 80)),
         ]),
       );
+  }
+  for (const cell of cells) {
+    cell.words = columns.map((column) => column.find?.(cell) ?? "").join(" ").toLowerCase();
   }
   const chosen = () => table.rows({ search: "applied", order: "applied" }).data().toArray();
   table.on("draw", () => onChange(chosen()));
@@ -238,13 +240,19 @@ function makeFilters(cells, table) {
     return { select, node: el("label", {}, fieldName(name), select), many: counts.size > 1 };
   });
   const search = el("input", { type: "search", placeholder: "any text", name: "text" });
-  search.addEventListener("input", () => table.search(search.value).draw());
+  search.addEventListener("input", () => {
+    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const fits = (_, cell) => words.every((word) => cell.words.includes(word));
+    table.search.fixed("text", words.length ? fits : null).draw();
+  });
   const count = el("output", { id: "count", "aria-live": "polite" });
   const reset = el("button", { type: "button" }, "Reset");
   reset.addEventListener("click", () => {
     form.reset();
-    for (const { select } of selects) table.search.fixed(select.name, null);
-    table.search("").draw();
+    for (const name of [...selects.map(({ select }) => select.name), "text"]) {
+      table.search.fixed(name, null);
+    }
+    table.draw();
   });
   form.addEventListener("submit", (event) => event.preventDefault());
   const nodes = selects.map(({ node }) => node);

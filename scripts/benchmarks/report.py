@@ -1,0 +1,87 @@
+"""How long the report of a large sweep takes to write, and to open in Chromium.
+
+    python scripts/benchmarks/report.py [--cells 500]
+
+Needs the dev extra and Debian's packages chromium and chromium-driver.
+"""
+
+import argparse
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
+from synthetic import SyntheticCell, save_cell
+
+from mech_arith.report.build import build
+
+MODELS = ("arith_decoder", "arith_encoder", "smollm2_135m", "gpt2", "pythia_410m")
+TEMPLATES = (
+    ("nested_subtraction", "a-(b-c)", ("a", "b", "c", "b-c", "a-(b-c)")),
+    ("sum_then_difference", "a+b-c", ("a", "b", "c", "a+b", "a+b-c")),
+    ("left_subtraction", "(a-b)-c", ("a", "b", "c", "a-b", "(a-b)-c")),
+)
+EDITS = ("scale", "shift")
+OPENINGS = 3
+
+
+def main() -> None:
+    """Make a sweep, report on it, open the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--cells", type=int, default=500)
+    parser.add_argument("--keep", type=Path, help="make the sweep here and leave it")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = arguments.keep or Path(temporary)
+        make_sweep(directory, arguments.cells)
+        started = time.monotonic()
+        page = build(directory, [directory]).page
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"{arguments.cells} cells written in {time.monotonic() - started:.1f} s")
+        print(f"memory {peak:.0f} MiB at most, of this process from its start")
+        for path in [*sorted(page.parent.glob("*.parquet")), page]:
+            print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
+        opened = [open_page(page) for _ in range(OPENINGS)]
+        for name in ("table", "charts"):
+            times = [marks[name] / 1000 for marks in opened]
+            print(f"{name} shown after {statistics.median(times):.2f} s (each: {times})")
+
+
+def make_sweep(directory: Path, cells: int) -> None:
+    """Made-up cells of several models, templates, edits and seeds."""
+    for index in range(cells):
+        template, expression, values = TEMPLATES[index // len(MODELS) % len(TEMPLATES)]
+        cell = SyntheticCell(
+            model=MODELS[index % len(MODELS)],
+            template=template,
+            expression=expression,
+            values=values,
+            edit=EDITS[index // 15 % len(EDITS)],
+            seed=index,
+        )
+        save_cell(directory / str(index), cell)
+
+
+def open_page(page: Path) -> dict[str, float]:
+    """Milliseconds from the navigation to the table and to the first charts, in a fresh browser."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000"):
+        options.add_argument(argument)
+    with webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver")) as browser:
+        browser.get(page.resolve().as_uri())
+        WebDriverWait(browser, 60).until(
+            lambda _: browser.execute_script("return document.documentElement.dataset.ready")
+        )
+        return browser.execute_script(
+            "return Object.fromEntries(performance.getEntriesByType('mark')"
+            ".map(({name, startTime}) => [name, Math.round(startTime)]))"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Run directories as a sweep leaves them, without running anything: for the report's benchmark.
+
+Tables have the columns and about the sizes of real ones; the numbers are made up, but move as real
+ones do (|R| grows towards a layer of its own for every value, drops grow with the strength).
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mech_arith.results import save_run
+
+TOKENS = (
+    "a·100",
+    "a·10",
+    "a·1",
+    "-",
+    "(",
+    "b·100",
+    "b·10",
+    "b·1",
+    "-",
+    "c·100",
+    "c·10",
+    "c·1",
+    ")",
+    "=",
+)
+STRENGTHS = {
+    "scale": ("factor r", 1.0, (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)),
+    "shift": ("sd", 0.0, (-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0)),
+}
+"""Per edit its unit, the strength of no change, and strengths."""
+
+CONFIG = Path(__file__).parents[2] / "conf" / "config.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticCell:
+    """What a made-up cell is of."""
+
+    model: str = "arith_decoder"
+    template: str = "nested_subtraction"
+    expression: str = "a-(b-c)"
+    values: tuple[str, ...] = ("a", "b", "c", "b-c", "a-(b-c)")
+    edit: str = "scale"
+    n_layers: int = 4
+    n_components: int = 10
+    seed: int = 0
+    fields: dict[str, Any] = field(default_factory=dict)
+    """What the cell's record says beside, or instead."""
+    warnings: tuple[str, ...] = ()
+
+
+def save_cell(directory: Path, cell: SyntheticCell) -> None:
+    """Save a whole run."""
+    random = np.random.default_rng(cell.seed)
+    fields = {
+        "model": cell.model,
+        "template": cell.template,
+        "expression": cell.expression,
+        "layers": "all",
+        "tracing": "pca",
+        "point": "resid_post",
+        "positions": "all",
+        "prompt": None,
+        "edit": cell.edit,
+        "seed": cell.seed,
+        **cell.fields,
+    }
+    correlations = _correlations(cell, random)
+    effects = _effects(cell, correlations, random)
+    made_by = {name: fields[name] for name in ("model", "template", "expression", "prompt", "seed")}
+    summary = {
+        **_headlines(correlations, effects),
+        "cell": fields,
+        "command": f"python -m mech_arith model={cell.model} problems.seed={cell.seed}",
+        "identity": f"{cell.seed:064x}",
+        "attempts": 1,
+        "warnings": list(cell.warnings),
+        "provenance": {"git_commit": "0" * 40, "seed": cell.seed, "versions": {"torch": "2.13.0"}},
+    }
+    tables = {"correlations": correlations.assign(**made_by), "effects": effects.assign(**made_by)}
+    config = CONFIG.read_text(encoding="utf-8")
+    save_run(directory, tables=tables, summary=summary, config_yaml=config)
+
+
+def _correlations(cell: SyntheticCell, random: np.random.Generator) -> pd.DataFrame:
+    """A row per layer, position (all of them together, and each), component and value."""
+    places = [("all", -1, ""), *((str(index), index, token) for index, token in enumerate(TOKENS))]
+    counts = (cell.n_layers, len(places), cell.n_components, len(cell.values))
+    layer, place, component, value = (axis.ravel() for axis in np.indices(counts))
+    home = np.linspace(0, cell.n_layers - 1, len(cell.values))[value]
+    size = np.exp(-np.abs(layer - home) / 2 - 0.9 * np.abs(component - value) - 0.05 * place)
+    r = np.clip(size * random.choice([-1, 1], len(size)) + random.normal(0, 0.05, len(size)), -1, 1)
+    names, indices, tokens = (np.array(column)[place] for column in zip(*places, strict=True))
+    return pd.DataFrame(
+        {
+            "layer": layer,
+            "point": "resid_post",
+            "position": names,
+            "position_index": indices,
+            "token": tokens,
+            "component": component,
+            "value": np.array(cell.values)[value],
+            "r": r,
+            "abs_r": np.abs(r),
+            "r_passed": r,
+            "r_fit": np.clip(r + random.normal(0, 0.02, len(r)), -1, 1),
+            "explained_variance": 0.4 * 0.6**component,
+            "explained_variance_fit": 0.4 * 0.6**component,
+            "n_fit": 500,
+            "n_report": 500,
+        }
+    )
+
+
+def _effects(
+    cell: SyntheticCell, correlations: pd.DataFrame, random: np.random.Generator
+) -> pd.DataFrame:
+    """A row per layer, chosen direction, arm and strength."""
+    unit, unchanged, strengths = STRENGTHS[cell.edit]
+    asked = correlations.loc[correlations["position"] == "all"]
+    best = asked.loc[asked["r_fit"].abs().groupby([asked["layer"], asked["value"]]).idxmax()]
+    chosen = best.groupby(["layer", "component"])["value"].agg(" | ".join)
+    rows = []
+    for (layer, component), values in chosen.items():  # pyright: ignore[reportGeneralTypeIssues]
+        for arm, scale in (("target", 0.3), ("control", 0.05)):
+            for strength in strengths:
+                lost = scale * abs(strength - unchanged) * random.uniform(0.7, 1.3)
+                drop = round(min(0.98, lost) * 200) / 200
+                rows.append(
+                    {
+                        "layer": layer,
+                        "point": "resid_post",
+                        "position": "all",
+                        "direction": f"{'component' if arm == 'target' else arm} {component}",
+                        "component": component,
+                        "arm": arm,
+                        "chosen_for": values,
+                        "edit": cell.edit,
+                        "strength": strength,
+                        "strength_unit": unit,
+                        "n": 200,
+                        "baseline_accuracy": 0.98,
+                        "edited_accuracy": 0.98 - drop,
+                        "mean_shift": float(random.normal(0, 30)),
+                        "accuracy_drop": drop,
+                        "accuracy_drop_passed": drop / 0.98,
+                        "status": "ok",
+                        "reason": "",
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _headlines(correlations: pd.DataFrame, effects: pd.DataFrame) -> dict[str, Any]:
+    """What a run's summary says of its tables."""
+    asked = correlations.loc[correlations["position"] == "all"]
+    best = asked.loc[asked["r_fit"].abs().groupby(asked["value"]).idxmax()].set_index("value")
+    fields = ["abs_r", "r", "r_passed", "layer", "component", "position"]
+    targets = effects.loc[effects["arm"] == "target"].sort_values("accuracy_drop", kind="stable")
+    places = ["layer", "position", "component", "strength"]
+    controls = effects.loc[effects["arm"] == "control"].set_index(places)["accuracy_drop"]
+    drops = {}
+    for value in best.index:
+        of_value = targets.loc[[value in names.split(" | ") for names in targets["chosen_for"]]]
+        worst = of_value.iloc[-1]
+        drops[value] = {
+            **worst[["accuracy_drop", "accuracy_drop_passed", "baseline_accuracy", "n"]].to_dict(),
+            **worst[places].to_dict(),
+            "control_drop": controls[tuple(worst[places])],
+        }
+    return {
+        "baseline_accuracy": 0.98,
+        "majority_floor": 0.01,
+        "above_floor_p": 0.0,
+        "n_fit": 500,
+        "n_report": 500,
+        "n_passed": 490,
+        "n_edited": 200,
+        "n_searched": 40,
+        "n_edits_searched": len(effects) // 2,
+        "best": best[fields].to_dict(orient="index"),
+        "largest_drop": drops,
+        "engine": "resumed",
+    }

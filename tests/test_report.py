@@ -1,0 +1,272 @@
+"""The report's tables, its listing of cells and its command line; the page in test_report_page."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mech_arith.errors import UserError
+from mech_arith.report import __main__ as command
+from mech_arith.report import write_report
+from mech_arith.report.compact import edited, numbers, traced
+from mech_arith.results import load_run, save_run
+from tests.running import SMALL, main
+from tests.synthetic import save_cell
+
+FILES = {"sweep.parquet", "sweep_correlations.parquet", "report.html"}
+
+
+def save_plan(sweep: Path, *cells: str) -> None:
+    """A sweep's plan of cells that each vary the seed."""
+    planned = [
+        {"directory": name, "overrides": [f"problems.seed={index}"]}
+        for index, name in enumerate(cells)
+    ]
+    plan = {"format": 1, "overrides": [], "hydra_overrides": [], "cells": planned}
+    (sweep / "sweep.json").write_text(json.dumps(plan))
+
+
+def report(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str | int:
+    """The command line's exit code, or the message that it ends with."""
+    monkeypatch.setattr(sys, "argv", ["report", *(str(argument) for argument in arguments)])
+    try:
+        command.main()
+    except SystemExit as end:
+        return end.code or 0
+    return 0
+
+
+def test_the_rows_of_all_cells_stand_in_one_table(tmp_path: Path) -> None:
+    for index, edit in enumerate(["scale", "shift"]):
+        save_cell(tmp_path / str(index), edit=edit, seed=index)
+    page = write_report(tmp_path)
+    assert page == tmp_path / "report.html"
+    rows = pd.read_parquet(tmp_path / "sweep.parquet")
+    for index in range(2):
+        run = load_run(tmp_path / str(index))
+        of_cell = rows[rows["cell"] == str(index)].reset_index(drop=True)
+        effects = run.tables["effects"]
+        assert of_cell["prompt"].isna().all()
+        effects = effects.drop(columns="prompt")
+        pd.testing.assert_frame_equal(of_cell[list(effects)], effects)
+        assert set(of_cell["identity"]) == {run.summary["identity"]}
+        assert set(of_cell["command"]) == {run.summary["command"]}
+        assert set(of_cell["layers"]) == {"all"}
+        assert of_cell["seed"].tolist() == [index] * len(effects)
+    key = ["cell", "layer", "point", "position", "direction", "arm", "strength"]
+    assert not rows.duplicated(key).any()
+    correlations = pd.read_parquet(tmp_path / "sweep_correlations.parquet")
+    assert len(correlations) == 2 * 4 * 15 * 10 * 5
+    assert list(correlations)[:3] == ["cell", "identity", "command"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_columns_that_a_run_lacks_are_missing_in_its_rows_alone(tmp_path: Path) -> None:
+    save_cell(tmp_path / "new")
+    old = load_run(save_cell(tmp_path / "old"))
+    tables = {
+        "correlations": old.tables["correlations"].drop(columns="r_passed"),
+        "effects": old.tables["effects"].drop(columns="mean_shift").assign(extra=7, n=200.0),
+    }
+    summary = {name: old.summary[name] for name in ("cell", "best", "largest_drop")}
+    save_run(tmp_path / "old", tables=tables, summary=summary, config_yaml="")
+    write_report(tmp_path)
+    rows = pd.read_parquet(tmp_path / "sweep.parquet").set_index("cell")
+    assert rows.loc["old", "mean_shift"].isna().all()
+    assert rows.loc["new", "mean_shift"].notna().all()
+    assert set(rows.loc["old", "extra"]) == {7}
+    assert rows.loc["new", "extra"].isna().all()
+    assert rows.loc["old", "identity"].isna().all()
+    correlations = pd.read_parquet(tmp_path / "sweep_correlations.parquet").set_index("cell")
+    assert correlations.loc["old", "r_passed"].isna().all()
+
+
+def test_columns_of_kinds_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    save_cell(tmp_path / "0")
+    run = load_run(save_cell(tmp_path / "1"))
+    tables = run.tables | {"effects": run.tables["effects"].assign(reason=7)}
+    save_run(tmp_path / "1", tables=tables, summary=run.summary, config_yaml="")
+    with pytest.raises(UserError, match=r"columns of the same kinds .*effects\.parquet; leave"):
+        write_report(tmp_path)
+    assert not FILES & {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_real_run_without_edits_and_one_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(monkeypatch, tmp_path, *SMALL, "intervention=scale,none", sweep=True) == 0
+    write_report(tmp_path / "run")
+    effects = load_run(tmp_path / "run" / "0").tables["effects"]
+    assert len(pd.read_parquet(tmp_path / "run" / "sweep.parquet")) == len(effects) > 0
+    correlations = pd.read_parquet(tmp_path / "run" / "sweep_correlations.parquet")
+    assert set(correlations["cell"]) == {"0", "1"}
+    commands = correlations.groupby("cell")["command"].first()
+    assert "intervention=none" in commands["1"]
+
+
+def test_a_kill_leaves_the_earlier_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_cell(tmp_path / "0")
+    write_report(tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in FILES}
+
+    def killed(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mech_arith.report.build.render", killed)
+    save_cell(tmp_path / "1", seed=1)
+    with pytest.raises(KeyboardInterrupt):
+        write_report(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in FILES} == before
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_cells_without_a_result_are_named_with_their_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_cell(tmp_path / "0")
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "error.txt").write_text("expected this, got that\nTraceback: line 1\n")
+    save_plan(tmp_path, "0", "1", "2")
+    assert report(monkeypatch, tmp_path) == 0
+    assert "3 cells" in capsys.readouterr().out
+    assert set(pd.read_parquet(tmp_path / "sweep.parquet")["cell"]) == {"0"}
+
+
+def test_a_damaged_run_is_named_and_the_others_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(3):
+        save_cell(tmp_path / str(index), seed=index)
+    (tmp_path / "1" / "effects.parquet").write_bytes(b"PAR1")
+    (tmp_path / "2" / "summary.json").write_text('{"tables": {}}')
+    assert report(monkeypatch, tmp_path) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert [line[:7] for line in said] == ["error: "] * 2
+    assert str(tmp_path / "1") in said[0]
+    assert str(tmp_path / "2") in said[1]
+    assert set(pd.read_parquet(tmp_path / "sweep.parquet")["cell"]) == {"0"}
+
+
+def test_runs_and_sweeps_from_several_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ["first/0", "first/1", "second/0", "single", "first/.superseded/0"]:
+        save_cell(tmp_path / name)
+    places = [tmp_path / name for name in ("first", "second", "single", "first/1")]
+    assert report(monkeypatch, *places, "--out", tmp_path / "out") == 0
+    rows = pd.read_parquet(tmp_path / "out" / "sweep.parquet")
+    assert list(dict.fromkeys(rows["cell"])) == ["first/0", "first/1", "second/0", "single"]
+
+
+def test_a_single_run_is_reported_on_in_its_directory(tmp_path: Path) -> None:
+    write_report(save_cell(tmp_path / "run"))
+    assert set(pd.read_parquet(tmp_path / "run" / "sweep.parquet")["cell"]) == {"run"}
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        (["missing"], "error: expected a directory of runs, got .*missing'; give one that exists"),
+        (["empty"], "error: expected finished runs in .*empty, found none; give a run or a sweep"),
+        (["run", "empty"], "error: expected --out with several directories, got none; say where"),
+        (["run", "--out", "file"], "error: expected a directory for the report .* --out"),
+        (["run", "--out", "file/below"], "error: expected a directory for the report .* --out"),
+    ],
+)
+def test_bad_input_ends_in_one_line(
+    places: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_cell(tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    end = report(monkeypatch, *places)
+    assert isinstance(end, str)
+    assert "\n" not in end
+    assert re.match(said, end)
+
+
+def test_help_answers_at_once() -> None:
+    program = [sys.executable, "-m", "mech_arith.report", "--help"]
+    started = time.monotonic()
+    shown = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    assert time.monotonic() - started < 5  # half a second on an idle machine
+    assert "report.html" in shown
+    code = "import sys, mech_arith.report.__main__; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert not {"torch", "pandas", "pyarrow", "jinja2", "plotly"} & set(loaded.stdout.split())
+
+
+def test_the_best_component_is_chosen_on_the_fit_split() -> None:
+    """Worked out by hand: component 1 is best on the fit split, component 0 on the report split."""
+    rows = pd.DataFrame(
+        {
+            "layer": [4, 4],
+            "point": "resid_post",
+            "position": "last",
+            "position_index": 5,
+            "token": "=",
+            "component": [0, 1],
+            "value": "b-c",
+            "r": [0.9, -0.8],
+            "r_fit": [0.6, -0.7],
+            "explained_variance": [0.5, np.nan],
+        }
+    )
+    found = traced(rows)
+    assert found["best"]["r"] == [[-0.8]]
+    assert found["best"]["component"] == [[1]]
+    assert found["map"] is None
+    (site,) = found["sites"]
+    assert site["r"] == [[[0.9, -0.8]]]
+    assert site["best"] == [[1]]
+    assert site["variance"] == [[0.5, None]]
+    assert site["r_passed"] == [[[None, None]]]  # this table has no such column
+
+
+def test_the_line_of_a_value_is_the_direction_that_costs_most() -> None:
+    rows = [
+        {
+            "layer": 0,
+            "position": "all",
+            "component": component,
+            "arm": arm,
+            "chosen_for": "a | b-c" if component == 0 else "b-c",
+            "edit": "scale",
+            "strength": strength,
+            "strength_unit": "factor r",
+            "n": 200,
+            "accuracy_drop": drop,
+            "status": "failed" if drop is None else "ok",
+        }
+        for component, arm, strength, drop in [
+            (0, "target", 2.0, 0.3),
+            (0, "target", -1.0, 0.1),
+            (0, "control", 2.0, 0.05),
+            (0, "control", -1.0, None),
+            (1, "target", 2.0, 0.7),
+            (1, "control", 2.0, 0.02),
+        ]
+    ]
+    found = edited(pd.DataFrame(rows))
+    lines = {line["value"]: line for line in found["lines"]}
+    assert found["failed"] == 1
+    assert found["values"] == ["a", "b-c"]
+    assert lines["a"]["strengths"] == [-1.0, 2.0]
+    assert lines["a"]["drop"] == [0.1, 0.3]
+    assert lines["a"]["control"] == [None, 0.05]
+    assert lines["b-c"]["component"] == 1
+    assert lines["b-c"]["drop"] == [0.7]
+    assert lines["b-c"]["n"] == 200
+
+
+def test_numbers_are_short_and_never_stand_in_for_missing_ones() -> None:
+    assert numbers(np.array([[0.123456, np.nan], [np.inf, -1.0]])) == [[0.1235, None], [None, -1.0]]

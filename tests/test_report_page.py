@@ -1,0 +1,403 @@
+"""The report's page in a real browser: clicked, hovered, and fed with hostile text."""
+
+import json
+import math
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.ui import WebDriverWait
+
+from mech_arith.report import write_report
+from mech_arith.results import load_run
+from tests.running import SMALL, main
+from tests.synthetic import save_cell
+from tests.test_report import save_plan
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None or DRIVER is None,
+        reason="no chromium and chromedriver here; `make test-browser` installs them",
+    ),
+]
+
+HOSTILE = (
+    "\"><img src=x onerror='window.hacked=1'></script><script>window.hacked=1</script>"
+    "<b>{{7*7}}</b> %{x} ${1} &amp; \u202eRTL\u05d0 a\nsecond line " + "long" * 60
+)
+PATIENCE_S = 30
+
+
+class Page:
+    """The page under test."""
+
+    def __init__(self, browser: webdriver.Chrome) -> None:
+        self.browser = browser
+
+    def open(self, path: Path, address: str = "") -> None:
+        self.browser.get("about:blank")
+        self.browser.get(path.resolve().as_uri() + address)
+        self.until("return document.documentElement.dataset.ready")
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        return self.browser.execute_script(script, *arguments)
+
+    def until(self, script: str, *arguments: Any) -> Any:
+        return WebDriverWait(self.browser, PATIENCE_S).until(lambda _: self.run(script, *arguments))
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector: str) -> WebElement:
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def texts(self, selector: str) -> list[str]:
+        return [element.text for element in self.all(selector)]
+
+    def column(self, title: str) -> list[str]:
+        """What the table shows under a title."""
+        titles = [text.replace("\n", " ") for text in self.texts("#cells thead th")]
+        return self.texts(f"#cells tbody td:nth-child({titles.index(title) + 1})")
+
+    def choose(self, name: str, start: str) -> None:
+        """Pick the option that begins so."""
+        select = Select(self.one(f"select[name={name}]"))
+        (text,) = [o.text for o in select.options if o.text.startswith(start)]
+        select.select_by_visible_text(text)
+
+    def drawn(self, selector: str) -> WebElement:
+        """A chart, scrolled to and drawn."""
+        element = self.one(selector)
+        self.run("arguments[0].scrollIntoView({block: 'center'})", element)
+        self.until("return document.querySelector(arguments[0]).dataset.drawn", selector)
+        return self.one(selector)
+
+    def hover(self, target: WebElement) -> str:
+        """What the chart says when the mouse is over an element in it."""
+        ActionChains(self.browser).move_to_element(target).perform()
+        shown = "return [...document.querySelectorAll('.hoverlayer text')]"
+        self.until(f"{shown}.length > 0")
+        return self.run(f"{shown}.map((text) => text.textContent).join(' ')")
+
+    def click(self, target: WebElement) -> str:
+        """The command that a click on a point shows."""
+        self.hover(target)
+        ActionChains(self.browser).click().perform()
+        self.until("return !document.getElementById('reproduce').hidden")
+        return self.one("#reproduce code").text
+
+    def problems(self) -> list[str]:
+        """What the console complained of, since the last time."""
+        return [entry["message"] for entry in self.browser.get_log("browser")]
+
+    def requests(self) -> list[str]:
+        """Addresses that were asked for, since the last time."""
+        entries = [
+            json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")
+        ]
+        return [
+            entry["params"]["request"]["url"]
+            for entry in entries
+            if entry["method"] == "Network.requestWillBeSent"
+        ]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with webdriver.Chrome(options=options, service=Service(str(DRIVER))) as started:
+        yield started
+
+
+@pytest.fixture
+def page(browser: webdriver.Chrome) -> Iterator[Page]:
+    """A page that must not complain, nor ask the network for anything, whatever a test does."""
+    shown = Page(browser)
+    shown.problems()
+    shown.requests()
+    yield shown
+    assert shown.problems() == []
+    outside = ("http:", "https:", "ws:", "wss:")
+    assert [url for url in shown.requests() if url.startswith(outside)] == []
+    assert shown.run("return window.hacked") is None
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fourteen cells with a result, one that failed and one that never started: their report."""
+    directory = tmp_path_factory.mktemp("sweep")
+    for index in range(14):
+        save_cell(
+            directory / str(index),
+            model=("arith_decoder", "arith_encoder")[index % 2],
+            edit=("scale", "shift")[index // 2 % 2],
+            seed=index,
+            warnings=("look at this",) if index == 3 else (),
+        )
+    (directory / "14").mkdir()
+    (directory / "14" / "error.txt").write_text("expected this, got that\nTraceback: line 1\n")
+    save_plan(directory, *(str(index) for index in range(16)))
+    return write_report(directory)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of cells whose every text is an attack."""
+    directory = tmp_path_factory.mktemp("hostile")
+    values = ("a", HOSTILE)
+    fields = {"prompt": HOSTILE, "layers": HOSTILE, "positions": HOSTILE, HOSTILE: HOSTILE}
+    for index, model in enumerate([HOSTILE, "plain"]):
+        save_cell(
+            directory / str(index),
+            model=model,
+            template=HOSTILE,
+            expression=HOSTILE,
+            values=values,
+            seed=index,
+            fields=fields,
+            warnings=(HOSTILE,),
+        )
+    failed = directory / "<img src=x onerror=alert(1)>"
+    failed.mkdir()
+    (failed / "error.txt").write_text(HOSTILE)
+    save_plan(directory, "0", "1", failed.name)
+    return write_report(directory)
+
+
+def test_the_table_and_the_charts_are_there(page: Page, sweep: Path) -> None:
+    page.open(sweep)
+    assert page.one("#about").text.startswith("16 cells: 14 done, 1 failed, 1 missing")
+    assert len(page.all("#cells tbody tr")) == 10
+    assert page.one("#same").text.startswith("The same in all: template nested_subtraction")
+    assert page.column("baseline accuracy")[0] == "0.980\nfloor 0.010"
+    best = re.findall(r"\d\.\d\d", page.column("best |R|")[0])
+    assert best == sorted(best, reverse=True)
+    run = load_run(sweep.parent / "0")
+    assert best[0] == f"{max(found['abs_r'] for found in run.summary['best'].values()):.2f}"
+    worst = max(run.summary["largest_drop"].values(), key=lambda drop: drop["accuracy_drop"])
+    assert page.column("largest accuracy drop")[0].startswith(f"{worst['accuracy_drop']:.3f}")
+    assert page.column("its control")[0] == f"{worst['control_drop']:.3f}"
+    for chart in ("#scale", "#maps .plot", "#doses .plot", "#layers .plot"):
+        assert page.drawn(chart).find_elements(By.CSS_SELECTOR, "svg.main-svg")
+
+
+def test_filters_choose_cells_and_charts_follow(page: Page, sweep: Path) -> None:
+    page.open(sweep)
+    page.choose("model", "arith_encoder")
+    page.choose("edit", "shift")
+    assert page.one("#count").text == "3 of 16 cells"
+    assert page.column("cell") == ["3", "7", "11"]
+    assert page.texts("#maps .card a") == ["cell 3", "cell 7", "cell 11"]
+    assert page.texts("#doses figcaption b") == ["shift"]
+    search = page.one("input[type=search]")
+    search.send_keys("seed 7")
+    assert page.column("cell") == ["7"]
+    page.one("#filters button").click()
+    assert page.one("#count").text == "16 of 16 cells"
+    assert search.get_attribute("value") == ""
+    page.choose("status", "failed")
+    assert page.column("note") == ["expected this, got that"]
+    search.send_keys("no such text")
+    assert page.one("#count").text == "0 of 16 cells"
+
+
+def test_columns_sort_by_their_numbers(page: Page, sweep: Path) -> None:
+    page.open(sweep)
+    titles = page.texts("#cells thead th")
+    page.all("#cells thead th")[titles.index("seed")].click()
+    assert page.column("seed")[:5] == ["\u2013", "\u2013", "0", "1", "2"]  # those without results
+    page.all("#cells thead th")[titles.index("seed")].click()
+    assert page.column("seed")[:4] == ["13", "12", "11", "10"]
+    assert page.texts("#maps .card a")[:2] == ["cell 13", "cell 12"]
+
+
+def test_more_maps_on_demand(page: Page, sweep: Path) -> None:
+    page.open(sweep)
+    assert len(page.all("#maps .card")) == 12
+    page.run("document.querySelector('#maps-more button').click()")
+    assert len(page.all("#maps .card")) == 14
+    assert page.one("#maps-more").text == "14 of 14 maps shown"
+
+
+def test_a_cell_has_an_address_and_the_back_button_works(page: Page, sweep: Path) -> None:
+    page.open(sweep)
+    page.choose("model", "arith_encoder")
+    page.all("#cells tbody a")[1].click()
+    page.until("return !document.getElementById('cell').hidden")
+    assert page.run("return location.hash") == "#cell=3"
+    assert page.one("#cell h1").text == "Cell 3 done"
+    assert "look at this" in page.texts("#cell .warn li")
+    assert "number of problems" not in page.one("#cell pre").text
+    page.browser.back()
+    page.until("return !document.getElementById('overview').hidden")
+    assert page.one("#count").text == "7 of 16 cells"  # the filter stands
+    page.browser.forward()
+    page.until("return !document.getElementById('cell').hidden")
+    page.open(sweep, "#cell=14")
+    assert page.one("#cell h1").text == "Cell 14 failed"
+    assert "expected this, got that\nTraceback: line 1" in page.texts("#cell pre")
+    assert page.one("#cell code").text == "python -m mech_arith problems.seed=14"
+    page.open(sweep, "#cell=99")
+    assert page.one("#cell h1").text == "No such cell in this report"
+
+
+def test_the_figures_of_a_cell_show_its_tables(page: Page, sweep: Path) -> None:
+    page.open(sweep, "#cell=1")
+    charts = page.all("#cell .plot")
+    assert len(charts) == 5 * 4  # values x (components, positions, dose, layers)
+    for index in range(len(charts)):
+        page.run("document.querySelectorAll('#cell .plot')[arguments[0]].scrollIntoView()", index)
+        page.until(
+            "return document.querySelectorAll('#cell .plot')[arguments[0]].dataset.drawn", index
+        )
+    run = load_run(sweep.parent / "1")
+    rows = run.tables["correlations"].query("position == 'all' and value == 'a'")
+    wanted = rows.pivot(index="component", columns="layer", values="abs_r").to_numpy()
+    z = page.run("return document.querySelectorAll('#cell .plot')[0].data[0].z")
+    assert all(
+        abs(shown - number) < 1e-4
+        for line, numbers in zip(z, wanted, strict=True)
+        for shown, number in zip(line, numbers, strict=True)
+    )
+    edits = run.tables["effects"].query("arm == 'control' and layer == 0")
+    of_a = edits[[("a" in names.split(" | ")) for names in edits["chosen_for"]]]
+    grey = page.run("return document.querySelectorAll('#cell .plot')[10].data[0].y")
+    assert grey[: len(of_a)] == pytest.approx(of_a["accuracy_drop"].tolist(), abs=1e-4)
+
+
+def test_hovering_a_curve_says_what_it_is_and_a_click_how_to_have_it_again(
+    page: Page, sweep: Path
+) -> None:
+    page.open(sweep)
+    point = page.drawn("#doses .plot").find_elements(By.CSS_SELECTOR, ".scatterlayer .point")[-2]
+    said = page.hover(point)
+    assert re.search(r"accuracy drop \d\.\d{3}, control \S+ ?cell \d+: arith_\w+", said)
+    command = page.click(point)
+    assert re.fullmatch(
+        r"python -m mech_arith model=arith_\w+ problems.seed=\d+ layers.start=\d layers.stop=\d "
+        r"layers.step=1 tracing.position_map=false 'intervention.strengths=\[\S+\]'",
+        command,
+    )
+    assert page.one("#reproduce p").text.startswith("accuracy drop")
+    page.one("#reproduce button[aria-label=Close]").click()
+    assert not page.one("#reproduce").is_displayed()
+
+
+def test_hovering_a_map(page: Page, sweep: Path) -> None:
+    page.open(sweep)
+    plot = page.drawn("#maps .plot")
+    said = page.hover(plot)
+    assert re.search(r"layer \d: \|R\| 0\.\d\d ?R \S+ of component \d+, all", said)
+    assert "intervention.edit=none" in page.click(plot)
+
+
+def test_commands_are_copied(page: Page, sweep: Path) -> None:
+    page.open(sweep)
+    page.all("#cells tbody button.copy")[1].click()
+    page.until(
+        "return [...document.querySelectorAll('.copy')].some(b => b.textContent == 'Copied')"
+    )
+    search = page.one("input[type=search]")
+    search.send_keys(Keys.CONTROL, "v")
+    assert search.get_attribute("value") == (
+        "python -m mech_arith model=arith_encoder problems.seed=1"
+    )
+
+
+def test_hostile_text_is_text(page: Page, hostile: Path) -> None:
+    page.open(hostile)
+    shown = page.run("return document.getElementById('cells').textContent")
+    assert "<img src=x onerror=" in shown
+    assert "{{7*7}}" in shown
+    page.choose("model", HOSTILE[:10])
+    assert page.one("#count").text == "1 of 3 cells"
+    page.one("input[type=search]").send_keys("<script>window")
+    assert page.one("#count").text == "1 of 3 cells"
+    plot = page.drawn("#maps .plot")
+    assert '"><img src=x' in plot.get_attribute("textContent")
+    assert "<img src=x" in page.hover(plot) + plot.get_attribute("textContent")
+    page.drawn("#doses .plot")
+    page.drawn("#layers .plot")
+    assert page.run("return document.querySelectorAll('img, svg a, iframe, object').length") == 0
+
+
+@pytest.mark.parametrize("cell", ["0", "2"])
+def test_hostile_text_is_text_on_a_cells_page(cell: str, page: Page, hostile: Path) -> None:
+    page.open(hostile)
+    page.all("#cells tbody tr td:first-child a")[int(cell)].click()
+    page.until("return !document.getElementById('cell').hidden")
+    for index in range(len(page.all("#cell .plot"))):
+        page.run("document.querySelectorAll('#cell .plot')[arguments[0]].scrollIntoView()", index)
+        page.until(
+            "return document.querySelectorAll('#cell .plot')[arguments[0]].dataset.drawn", index
+        )
+    assert "<script>window.hacked=1</script>" in page.run("return cell.textContent")
+    assert page.run("return document.querySelectorAll('img, svg a, iframe, object').length") == 0
+    width = page.run("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert width[0] <= width[1], "long text pushes the page apart"
+
+
+def test_controls_can_be_reached_by_keyboard(page: Page, sweep: Path) -> None:
+    page.open(sweep)
+    reached = []
+    for _ in range(9):
+        ActionChains(page.browser).send_keys(Keys.TAB).perform()
+        reached.append(page.run("return document.activeElement.name || ''"))
+    assert [name for name in reached if name] == [
+        *("model", "template", "layers", "edit", "status", "text")
+    ]
+    assert page.run(
+        "return [...document.querySelectorAll('select, input')].every(x => x.labels[0])"
+    )
+
+
+def test_the_commands_give_the_same_numbers(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those beside the headline numbers, narrowed to one layer and strength."""
+    assert main(monkeypatch, tmp_path / "whole", *SMALL, "problems.n=100") == 0
+    page.open(write_report(tmp_path / "whole" / "run"), "#cell=run")
+    tables = page.all("#cell .plain-table")
+    assert len(tables) == 2
+    for table in tables:
+        (row, *_) = table.find_elements(By.CSS_SELECTOR, "tbody tr")
+        value, number, beside, *_ = [td.text for td in row.find_elements(By.CSS_SELECTOR, "td")]
+        button = row.find_element(By.CSS_SELECTOR, "button")
+        command = shlex.split(str(button.get_attribute("title")))
+        assert command[:3] == ["python", "-m", "mech_arith"]
+        again = tmp_path / str(tables.index(table))
+        assert main(monkeypatch, again, *command[3:]) == 0
+        summary = load_run(again / "run").summary
+        layers = set(load_run(again / "run").tables["correlations"]["layer"])
+        assert len(layers) == 1
+        if table is tables[0]:
+            found = summary["best"][value]
+            assert (number, beside) == (f"{found['abs_r']:.2f}", _signed(found["r_passed"]))
+        else:
+            found = summary["largest_drop"][value]
+            assert number == _signed(found["accuracy_drop"], 3)
+            assert beside == _signed(found["control_drop"], 3)
+
+
+def _signed(number: float, digits: int = 2) -> str:
+    """As the page writes it."""
+    assert math.isfinite(number)
+    return f"{number:.{digits}f}".replace("-", "\u2212")
