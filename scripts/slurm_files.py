@@ -42,8 +42,9 @@ AccountingStoragePass={dir}/munge/munge.socket
 AccountingStorageTRES=gres/gpu
 GresTypes=gpu
 NodeName=testbed NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=64000 Gres=gpu:2
-PartitionName=normal Nodes=testbed Default=YES PriorityTier=2 PreemptMode=OFF
+PartitionName=normal Nodes=testbed Default=YES PriorityTier=1 PreemptMode=OFF
 PartitionName=low Nodes=testbed PriorityTier=1 PreemptMode=REQUEUE GraceTime=30
+PartitionName=urgent Nodes=testbed PriorityTier=2 PreemptMode=OFF
 """
 
 # Two graphics cards that do nothing, so that jobs which ask for one can run.

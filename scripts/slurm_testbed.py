@@ -7,7 +7,7 @@
 
 It needs root. Ports are free ones and sockets private: testbeds stand side by side, and beside a
 SLURM or a MariaDB of the machine's own. Jobs in the partition `low` are requeued when one in
-`normal` needs their room; a job beyond its memory limit is killed.
+`urgent` needs their room; a job beyond its memory limit is killed.
 """
 
 import argparse

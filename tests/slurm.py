@@ -145,8 +145,10 @@ def slurm(*command: str) -> str:
 
 @contextlib.contextmanager
 def stopped(pid: int) -> Iterator[None]:
-    """A process that does nothing meanwhile, and notices signals afterwards."""
-    os.kill(pid, signal.SIGSTOP)
+    """A process that does nothing meanwhile, and notices signals afterwards; if there is one."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+    wait(lambda: _status(pid).get("State", "T").startswith("T"))
     try:
         yield
     finally:
@@ -156,10 +158,17 @@ def stopped(pid: int) -> Iterator[None]:
 
 def is_signalled(pid: int, number: signal.Signals) -> bool:
     """Whether a stopped process has been sent a signal; or was woken, so that it has noticed."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    except (FileNotFoundError, ProcessLookupError):
+    status = _status(pid)
+    if not status.get("State", "").startswith("T"):
         return True
-    fields = dict(line.split(":", 1) for line in status.splitlines())
-    pending = int(fields["SigPnd"], 16) | int(fields["ShdPnd"], 16)
-    return bool(pending >> (number - 1) & 1) or "T" not in fields["State"]
+    pending = int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)
+    return bool(pending >> (number - 1) & 1)
+
+
+def _status(pid: int) -> dict[str, str]:
+    """What the kernel says of a process; nothing if there is none."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -22,10 +22,10 @@ from tests.slurm import (
     SHORT,
     Sweep,
     end_all,
+    has_testbed,
     is_signalled,
     slurm,
     stopped,
-    has_testbed,
     wait,
 )
 
@@ -70,11 +70,13 @@ def start(tmp_path: Path, name: str, *overrides: str) -> Sweep:
 
 @scenario
 def timed_out(tmp_path: Path) -> Sweep:
-    limit = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=1")
+    # SLURM looks at the clock every half minute. It gives notice up to so much earlier than asked
+    # for, which leaves a job of one minute no time to begin on a busy machine.
+    limit = ("hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=1")
     sweep = start(tmp_path, "timed-out", *limit, *LONG)
     sweep.wait_for_edits()
     pid = sweep.record()["attempts"][0]["pid"]
-    with stopped(pid):  # so that its minute is over before its work is
+    with stopped(pid):  # so that its time is over before its work is
         wait(lambda: is_signalled(pid, signal.SIGUSR2))
     return sweep.end()
 
@@ -84,7 +86,7 @@ def preempted(tmp_path: Path) -> Sweep:
     room = ("hydra.launcher.partition=low", "hydra.launcher.mem_gb=40")
     sweep = start(tmp_path, "preempted", *room, *LONG)
     sweep.wait_for_edits()
-    slurm("sbatch", "--partition=normal", "--mem=40G", "--output=/dev/null", "--wrap=sleep 1")
+    slurm("sbatch", "--partition=urgent", "--mem=40G", "--output=/dev/null", "--wrap=sleep 1")
     return sweep.end()
 
 
@@ -118,7 +120,7 @@ def test_a_requeued_job_goes_on_and_ends_as_if_nothing_had_been(outcome, disturb
     assert sweep.jobs() == [(sweep.job(), "COMPLETED")]
     lives = [state for _, state in sweep.jobs("--duplicates")]
     assert lives == ["REQUEUED"] * (len(lives) - 1) + ["COMPLETED"]
-    assert len(lives) == len(sweep.record()["attempts"]) >= 2
+    assert 2 <= len(sweep.record()["attempts"]) <= len(lives)
     (log,) = sweep.directory.glob(".submitit/*/*.err")
     assert f"this job is {said}" in log.read_text(encoding="utf-8")
     assert sweep.summary()["units_found"] > 0
@@ -159,7 +161,7 @@ def cancelled(tmp_path: Path) -> Cancelled:
 
 def test_a_killed_job_is_named_and_the_others_are_whole(outcome):
     sweep, killed = outcome(cancelled).sweep, outcome(cancelled)
-    assert sweep.exit_code == 1
+    assert sweep.exit_code == 1, sweep.output
     assert killed.states["0"] == killed.states["2"] == ("done", "")
     status, note = killed.states["1"]
     assert status == "killed"
@@ -201,7 +203,7 @@ def too_large(tmp_path: Path) -> Sweep:
 
 def test_a_job_beyond_its_memory_limit_is_told_as_such(outcome):
     sweep = outcome(too_large)
-    assert sweep.exit_code == 1
+    assert sweep.exit_code == 1, sweep.output
     status, note = sweep.states()["0"]
     assert status == "killed"
     assert "memory" in note
