@@ -6,7 +6,7 @@ PY := .venv/bin/python
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv new-venv smollm2 sweep sweep-lm test lint types check format wheel train-decoder train-encoder clean
+.PHONY: help venv new-venv smollm2 sweep sweep-lm test test-browser test-slurm system-packages lint types check format wheel train-decoder train-encoder clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,29 @@ sweep-lm: smollm2  ## run a small sweep on SmolLM2 (ARGS=... adds overrides)
 
 test: smollm2  ## run the tests (ARGS=... goes to pytest)
 	$(PY) -m pytest $(ARGS)
+
+# Debian's packages, where apt-get may be used.
+test-browser: $(STAMP)  ## run the report's tests in Chromium, which is installed if it is missing
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get install -y --no-install-recommends chromium chromium-driver; \
+	  else \
+	    echo "expected the programs chromium and chromedriver, found none; install Debian's packages chromium and chromium-driver" >&2; \
+	    exit 1; \
+	  fi; }
+	$(PY) -m pytest -m browser $(ARGS)
+
+# Only root may install packages; nothing is asked for where none is missing.
+system-packages: $(STAMP)  ## install Debian's SLURM and MariaDB, which test-slurm needs, if missing
+	@missing=$$($(PY) scripts/slurm_testbed.py missing); [ -z "$$missing" ] || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { \
+	    echo "expected Debian's packages $$missing, found none of them; install them, or be root" >&2; \
+	    exit 1; }; \
+	  apt-get install -y --no-install-recommends $$missing || { \
+	    apt-get update && apt-get install -y --no-install-recommends $$missing; }; }
+
+test-slurm: system-packages  ## run the tests of sweeps on a real SLURM, brought up for them
+	$(PY) scripts/slurm_testbed.py run -- $(PY) -m pytest -m slurm $(ARGS)
 
 lint: $(STAMP)  ## ruff: rules and format
 	$(PY) -m ruff check .
