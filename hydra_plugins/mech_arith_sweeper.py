@@ -60,7 +60,7 @@ class CellSweeper(BasicSweeper):
             f"expected no other launch at work in {directory}, found one; wait for its end, or "
             "choose another hydra.sweep.dir"
         )
-        with claimed(directory / SWEEP_LOCK, patience_s=0, busy=busy):
+        with claimed(directory / SWEEP_LOCK, patience_s=0.0, busy=busy):
             configs = [self._composed(overrides) for overrides in lists]
             to_run, cells = self._planned(directory, lists, configs)
             hydra = OmegaConf.to_container(self.config.hydra.overrides.hydra)
@@ -106,9 +106,11 @@ class CellSweeper(BasicSweeper):
     ) -> tuple[list[tuple[int, list[str]]], "list[PlannedCell]"]:
         """What an earlier launch has left to do, and why."""
         from mech_arith.resume import decide, set_aside
+        from mech_arith.sweeps import own_overrides
 
         cells = [_asked(cell, config) for cell, config in zip(asked, configs, strict=True)]
         decisions = decide(directory, cells)
+        own = own_overrides(asked)
         to_run = []
         for number, decision in enumerate(decisions):
             name = decision.cell.directory
@@ -116,7 +118,7 @@ class CellSweeper(BasicSweeper):
                 continue
             if decision.supersedes:
                 set_aside(directory, decision)
-            log.info("cell %s (%s): %s", name, " ".join(decision.cell.overrides), decision.why)
+            log.info("cell %s (%s): %s", name, own[number], decision.why)
             # In the quotes of Hydra's grammar, as a name may hold any of its signs.
             to_run.append((number, [*lists[number], f"hydra.sweep.subdir='{name}'"]))
         log.info("%d of %d cells are to be run", len(to_run), len(decisions))

@@ -36,7 +36,8 @@ def main() -> None:
     try:
         sys.argv[1:] = resumed_arguments(sys.argv[1:])
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
     ConfigStore.instance().store(name="schema", node=RunConfig)
     entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     entry(_cell)()

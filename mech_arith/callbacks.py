@@ -1,5 +1,6 @@
 """What Hydra calls at the beginning and at the end of runs and sweeps."""
 
+import copy
 import logging
 import sys
 from pathlib import Path
@@ -33,8 +34,8 @@ class SweepOverview(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Look at the directory before Hydra writes into it."""
         directory = Path(config.hydra.run.dir)
-        hint = "choose another hydra.run.dir, or move them away"
-        _check_fresh(directory, taken=(directory / SUMMARY).exists(), hint=hint)
+        taken = (directory / SUMMARY).exists() and not _is_same_cell(config, directory)
+        _check_fresh(directory, taken=taken, hint="choose another hydra.run.dir, or move them away")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Look at the directory before Hydra writes into it."""
@@ -63,6 +64,19 @@ class SweepOverview(Callback):
         sys.stdout.write(f"results: {directory}\n")
         if without_result:
             sys.stdout.write(f"go on: python -m mech_arith -m sweep.resume={directory}\n")
+
+
+def _is_same_cell(config: DictConfig, directory: Path) -> bool:
+    """Whether the results in a directory are those that this very cell would have."""
+    from mech_arith.config import checked
+    from mech_arith.identity import identify
+    from mech_arith.records import read_record
+
+    record = read_record(directory)
+    overrides = OmegaConf.to_container(config.hydra.overrides.task)
+    assert isinstance(overrides, list)
+    settings = checked(copy.deepcopy(config), overrides)
+    return record is not None and record.identity == identify(settings).digest
 
 
 def _states(directory: Path) -> list[CellState]:

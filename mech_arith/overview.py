@@ -10,7 +10,7 @@ from rich.text import Text
 
 from mech_arith.results import load_run
 from mech_arith.summary import CLEARLY
-from mech_arith.sweeps import STATUSES, CellState
+from mech_arith.sweeps import STATUSES, CellState, own_overrides
 
 USUAL = {"point": "resid_post", "positions": "all", "prompt": None, "seed": 0, "tracing": "pca"}
 """What a cell's name need not say."""
@@ -45,14 +45,17 @@ def print_states(states: Sequence[CellState], *, console: Console | None = None)
     table = Table()
     for column in ("status", "cells", "which and why"):
         table.add_column(column, overflow="fold")
+    own = own_overrides([state.overrides for state in states])
     for status in STATUSES:
-        some = [state for state in states if state.status == status]
-        table.add_row(status, str(len(some)), Text("\n".join(_which(state) for state in some)))
+        some = [
+            _which(s, named) for s, named in zip(states, own, strict=True) if s.status == status
+        ]
+        table.add_row(status, str(len(some)), Text("\n".join(some)))
     console.print(table)
 
 
-def _which(state: CellState) -> str:
-    named = f"{state.directory.name} ({' '.join(state.overrides)})"
+def _which(state: CellState, overrides: str) -> str:
+    named = f"{state.directory.name} ({overrides})" if overrides else state.directory.name
     return f"{named}: {state.note}" if state.note else named
 
 

@@ -161,6 +161,12 @@ def _why_killed(record: CellRecord | None, job: JobState | None) -> str:
     )
 
 
+def own_overrides(overrides: Sequence[tuple[str, ...]]) -> list[str]:
+    """Of each cell the overrides that not all cells share: what tells it from the others."""
+    shared = set(overrides[0]).intersection(*overrides) if len(overrides) > 1 else set()
+    return [" ".join(entry for entry in own if entry not in shared) for own in overrides]
+
+
 def write_states(directory: Path, states: Sequence[CellState]) -> None:
     """Write a sweep's end down: how many cells came to which end, and each cell's own."""
     counts = Counter(state.status for state in states)

@@ -28,13 +28,19 @@ def main(
     monkeypatch.setattr(sys, "argv", arguments)
     before = logging.root.handlers[:]
     try:
-        entry.main()
-    except SystemExit as end:
-        return int(end.code or 0)
+        return exit_code()
     finally:
         # Hydra sets the root logger up anew: one test's log must not end in another's file.
         for handler in logging.root.handlers:
             if handler not in before:
                 handler.close()
         logging.root.handlers[:] = before
+
+
+def exit_code() -> int:
+    """Run the entrypoint with the arguments that `sys.argv` holds."""
+    try:
+        entry.main()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0

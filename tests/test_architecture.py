@@ -13,6 +13,7 @@ import pytest
 from jaxtyping import TypeCheckError
 
 from mech_arith.errors import unknown
+from mech_arith.identity import SHOWING
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mech_arith"
@@ -191,6 +192,20 @@ def test_there_are_modules() -> None:
 @each_module
 def test_every_module_has_its_room(module: Module) -> None:
     assert module.room in PLACE, f"say in ROOMS where {module.name} stands in the way of the data"
+
+
+def test_no_numbers_come_from_rooms_that_only_show() -> None:
+    """What `identity.SHOWING` names is left out of a cell's identity."""
+    modules = {module.name: module for module in MODULES}
+    seen: set[str] = set()
+    left = ["cell", "plan", "choice", "config"]
+    while left:
+        name = left.pop()
+        if name not in seen:
+            seen.add(name)
+            left += [imported for imported, _ in _own_imports(modules[name].tree)]
+    assert {name.split(".")[0] for name in seen} & SHOWING == {"progress"}
+    assert {module.room for module in MODULES} >= SHOWING
 
 
 @each_module
