@@ -1,0 +1,59 @@
+"""The launchers' configs, and cells on this machine through submitit."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from mech_arith.config import RunConfig
+from mech_arith.paths import conf_dir
+from mech_arith.results import find_runs
+from tests.running import SMALL
+
+LAUNCHERS = sorted(path.stem for path in (conf_dir() / "hydra" / "launcher").glob("*.yaml"))
+
+
+def composed(*overrides: str) -> DictConfig:
+    ConfigStore.instance().store(name="schema", node=RunConfig)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("config", overrides=list(overrides), return_hydra_config=True).hydra
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_every_launcher_composes(name):
+    launcher = composed(f"hydra/launcher={name}").launcher
+    kind = "Local" if name == "local" else "Slurm"
+    assert launcher._target_.endswith(f".{kind}Launcher")
+
+
+def test_a_gpu_is_the_one_difference_in_kind():
+    cpu, gpu = (composed(f"hydra/launcher={name}").launcher for name in ("slurm", "slurm_gpu"))
+    assert (cpu.gpus_per_node, gpu.gpus_per_node) == (None, 1)
+    assert (cpu.setup, cpu.max_num_timeout) == (gpu.setup, gpu.max_num_timeout)
+
+
+def test_some_cells_at_a_time_on_this_machine():
+    assert OmegaConf.select(composed(), "sweeper.max_batch_size") is None
+    assert composed("hydra/launcher=local").sweeper.max_batch_size == 2
+    chosen = composed("hydra/launcher=local", "hydra.sweeper.max_batch_size=3")
+    assert chosen.sweeper.max_batch_size == 3
+
+
+@pytest.mark.slow
+def test_cells_in_processes_of_their_own(tmp_path: Path):
+    sweep = tmp_path / "sweep"
+    arguments = ["hydra/launcher=local", f"hydra.sweep.dir={sweep}", f"store.path={tmp_path}/store"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mech_arith", "-m", *arguments, *SMALL, "layers=early,middle,late"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert find_runs(sweep) == [sweep / "0", sweep / "1", sweep / "2"]
