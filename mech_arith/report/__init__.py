@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-CORRELATIONS, EFFECTS, PAGE = "sweep_correlations.parquet", "sweep.parquet", "report.html"
-"""The files of a report."""
-
 
 def write_report(directory: Path, runs: Sequence[Path] | None = None) -> Path:
     """Write the report of a sweep into its directory; each file whole or not at all.

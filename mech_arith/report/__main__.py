@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from mech_arith.errors import UserError
-from mech_arith.report import CORRELATIONS, EFFECTS, PAGE
+from mech_arith.report.files import CORRELATIONS, EFFECTS, PAGE
 
 
 def main() -> None:

@@ -1,16 +1,14 @@
 """From run directories to the files of a report: what is read and what is written stands here."""
 
-import contextlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mech_arith.errors import UserError
 from mech_arith.progress import progress
-from mech_arith.report import CORRELATIONS, EFFECTS, PAGE
 from mech_arith.report.compact import cell_overview, cell_page
+from mech_arith.report.files import CORRELATIONS, EFFECTS, PAGE, outputs
 from mech_arith.report.listing import DAMAGED, Listed, list_cells
 from mech_arith.report.page import Entry, render
 from mech_arith.report.tables import put_together
@@ -41,7 +39,7 @@ def build(directory: Path, places: Sequence[Path]) -> Built:
         UserError: there is nothing to report on, or `directory` cannot be written.
     """
     listed = list_cells(places, directory)
-    with _outputs(directory) as temporary:
+    with outputs(directory) as temporary:
         entries: list[Entry] = []
         sources: dict[str, list[tuple[Path, dict[str, Any]]]] = {"effects": [], "correlations": []}
         for cell in progress(listed, description="report", unit="cells"):
@@ -99,33 +97,3 @@ def _fields(entry: Entry) -> dict[str, Any]:
 def _title(place: Path) -> str:
     """A sweep by the last two parts of its directory: the date and the time."""
     return "/".join(place.resolve().parts[-2:])
-
-
-@contextlib.contextmanager
-def _outputs(directory: Path) -> Iterator[dict[str, Path]]:
-    """Temporary paths of the report's files, renamed at the end, the page last.
-
-    Raises:
-        UserError: they cannot be written.
-    """
-    names = (EFFECTS, CORRELATIONS, PAGE)
-    paths = {name: directory / f".{name}.{os.getpid()}.tmp" for name in names}
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for path in paths.values():
-            path.write_bytes(b"")
-        yield paths
-        for name, path in paths.items():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(path, directory / name)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UserError(
-            f"expected a directory for the report that can be written, got {str(directory)!r} "
-            f"({reason}); choose another with --out"
-        ) from error
-    finally:
-        for path in paths.values():
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from mech_arith.report.listing import Listed
 CHUNK = 20
 """Cells that are compressed together: configs are alike, and small data compresses badly."""
 
-SCRIPTS = ("base", "commands", "charts", "overview", "comparison", "cell", "main")
+SCRIPTS = ("base", "commands", "charts", "overview", "comparison", "figures", "cell", "main")
 """In the order in which they need each other."""
 
 

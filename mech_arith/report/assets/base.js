@@ -53,6 +53,10 @@ function el(tag, attributes = {}, ...children) {
 /** Text of unknown direction, kept apart from what stands around it. */
 const isolated = (text) => el("bdi", {}, String(text));
 
+/** A name in little room, whole when the mouse rests on it. */
+const named = (text, length = 24) =>
+  el("bdi", text.length > length ? { title: text } : {}, clipped(text, length));
+
 const pause = () => new Promise((resolve) => setTimeout(resolve));
 
 const DASH = "\u2013";

@@ -151,6 +151,9 @@ function dropAxis(drops, title) {
 }
 
 const waiting = new Map();
+window.addEventListener("beforeprint", () => {
+  for (const node of [...waiting.keys()]) if (node.offsetParent) drawNow(node);
+});
 const nearWindow = new IntersectionObserver(
   (entries) => {
     for (const { isIntersecting, target } of entries) if (isIntersecting) drawNow(target);

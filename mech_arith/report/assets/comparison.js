@@ -9,6 +9,7 @@ const headingOf = (cell) => [
   el("a", { href: cellAddress(cell) }, "cell ", isolated(clipped(cell.id, 40))),
   " ",
   el("span", { class: "quiet", title: cell.name }, isolated(clipped(cell.name, 90))),
+  el("span", { class: "quiet" }, `, n = ${cell.baseline[3] ?? "?"}`),
 ];
 
 /** What a cell's map says at one value and layer. */
@@ -23,7 +24,7 @@ function mapPoint(cell, row, column) {
     lines: [
       `${values[row]}, layer ${layers[column]}: |R| ${two(number == null ? null : Math.abs(number))}`,
       `R ${two(number)} of component ${component[row][column]}, ${position[row][column]}`,
-      `${cell.baseline[3] ?? "?"} problems of the report split; click: its command`,
+      "click: its command",
     ],
     show: () => showCommand({ what, command, cell, linked: true }),
   };
@@ -174,9 +175,16 @@ function showCurves(cells, all) {
     const of = cells.filter((cell) => cell.lines?.length && cell.edit.join("|") === edit);
     const [name, unit] = of[0].edit;
     const drawn = of.filter(lineOf);
+    const counts = distinct(drawn.map((cell) => lineOf(cell).dose.n ?? "?"));
     const heading = [
       el("b", {}, isolated(name)),
-      el("span", { class: "quiet" }, ` ${drawn.length} cells; direction for `, isolated(choice.value)),
+      el(
+        "span",
+        { class: "quiet" },
+        ` ${drawn.length} cells; direction for `,
+        isolated(clipped(choice.value, 40)),
+        `; n = ${counts.join(" or ")} problems per point`,
+      ),
     ];
     const dose = (cell, line, isControl) => dosePoints(cell, line.value, line.dose, isControl);
     const strength = { title: titled(`strength of ${name} (${unit})`) };

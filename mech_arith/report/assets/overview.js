@@ -55,7 +55,7 @@ const showBest = (cell) =>
             {},
             el("b", {}, two(found.abs_r)),
             " ",
-            isolated(value),
+            named(value),
             el("span", { class: "quiet" }, ` layer ${found.layer}`),
           ),
         ),
@@ -76,7 +76,7 @@ function showDrop(cell) {
     el(
       "span",
       { class: "quiet" },
-      isolated(value),
+      named(value),
       `, layer ${drop.layer}, strength ${drop.strength}`,
     ),
   );
