@@ -87,19 +87,24 @@ def _send_all(groups: Sequence[Group], *, jobs: int, within_s: float) -> int:
             pool.submit(_send_unless, stop, group, within_s): group for group in groups
         }
         try:
+            late = 0
             for done in as_completed(asked):
                 sent = done.result()
                 counts[_said(asked[done], sent)] += 1
-                if sent is not None and sent.error and not reason:
-                    # The others would wait for the same server, one time limit after the other.
-                    reason = no_server() or ""
-                    if reason:
-                        stop.set()
+                if sent is None or not sent.late:
+                    late = 0
+                    continue
+                # The others would wait for the same server, one time limit after the other.
+                late += 1
+                reason = no_server() or (f"{late} runs in a row were late" if late > jobs else "")
+                if reason:
+                    stop.set()
+                    break
         except KeyboardInterrupt:
             reason = "interrupted"
             stop.set()
-    counts["not tried"] = len(groups) - counts["sent"] - counts["failed"]
-    told = [f"{counts[kind]} {kind}" for kind in ("sent", "failed", "not tried") if counts[kind]]
+    counts["not sent"] = len(groups) - counts["sent"] - counts["failed"]
+    told = [f"{counts[kind]} {kind}" for kind in ("sent", "failed", "not sent") if counts[kind]]
     print(", ".join(told) or "nothing to send")
     if reason:
         print(f"stopped: {reason}; run again to complete", file=sys.stderr)
@@ -109,17 +114,20 @@ def _send_all(groups: Sequence[Group], *, jobs: int, within_s: float) -> int:
 
 
 def _send_unless(stop: threading.Event, group: Group, within_s: float) -> Sent | None:
-    """Send a run, beginning by beginning; what came of the newest, which holds all of it."""
+    """Send a run, beginning by beginning; what came of the newest, which holds all of it.
+
+    None if it was stopped.
+    """
     sent = None
     for folder in group:
         sent = None if stop.is_set() else send(folder, within_s=within_s, stop=stop)
-    return sent
+    return None if stop.is_set() and sent and sent.error else sent
 
 
 def _said(group: Group, sent: Sent | None) -> str:
     """Print what became of a run; its kind in the count."""
     if sent is None:
-        return "not tried"
+        return "not sent"
     if sent.error:
         print(f"failed {group[-1]}: {sent.error}", flush=True)
         return "failed"

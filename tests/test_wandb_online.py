@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from mech_arith.tracking.upload import is_sent, send
+from tests.running import SMALL
 from tests.wandb_runs import (
     CONFIG,
     HEADLINE,
@@ -259,4 +262,34 @@ def test_no_key_is_written_anywhere(tmp_path: Path) -> None:
     for path in files:
         content = path.read_bytes()
         for unwanted in (KEY, "swordfish", "HF_TOKEN", "WANDB_API_KEY="):
+            assert unwanted.encode() not in content, path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_a_whole_cell_writes_no_key_anywhere(mode: str, tmp_path: Path) -> None:
+    """Run as a user does, with its directory, its caches, its log and what it prints."""
+    overrides = [f"wandb={mode}" if one == "wandb=disabled" else one for one in SMALL]
+    places = [f"hydra.run.dir={tmp_path}/run", f"store.path={tmp_path}/store"]
+    variables = ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "TMPDIR")
+    with wandb_server() as server:
+        done = subprocess.run(
+            [sys.executable, "-m", "mech_arith", *overrides, *places],
+            env=os.environ
+            | {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url, "HF_TOKEN": "hf_swordfish"}
+            | {"MECH_SECRET": "swordfish-in-the-environment"}
+            | dict.fromkeys(variables, str(tmp_path)),
+            capture_output=True,
+            check=False,
+            timeout=200,
+        )
+    assert done.returncode == 0, done.stderr.decode()
+    assert len(server.runs) == (mode == "online")
+    (tmp_path / "printed").write_bytes(done.stdout + done.stderr)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path for path in files if path.suffix == ".wandb"]
+    assert [path for path in files if path.name == "mech_arith.log"]
+    for path in files:
+        content = path.read_bytes()
+        for unwanted in (KEY, "swordfish", "MECH_SECRET", "HF_TOKEN", "WANDB_API_KEY="):
             assert unwanted.encode() not in content, path

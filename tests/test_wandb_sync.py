@@ -173,11 +173,21 @@ def test_a_server_that_dies_ends_the_sync_soon(server: WandbServer, sweep: Path)
     code, lines, errors = sync(server, "--jobs", 1, "--timeout", 15, sweep)
     assert time.monotonic() - begun < 40
     assert code == 1
-    assert lines[-1].endswith("not tried")
+    assert lines[-1].endswith(" not sent")
     assert "stopped: no answer from" in errors
     server.fault = Fault()
     assert sync(server, sweep)[0] == 0
     check_all_there(server)
+
+
+@pytest.mark.slow
+def test_a_server_that_answers_nothing_but_errors_ends_it_too(
+    server: WandbServer, sweep: Path
+) -> None:
+    server.fault = Fault(status=500, only_uploads=True)
+    code, lines, errors = sync(server, "--jobs", 1, "--timeout", 8, sweep)
+    assert (code, lines[-1]) == (1, "2 failed, 1 not sent")
+    assert errors == "stopped: 2 runs in a row were late; run again to complete\n"
 
 
 @pytest.mark.slow
@@ -197,7 +207,7 @@ def test_an_interrupted_sync_is_completed_by_the_next(server: WandbServer, sweep
     output, errors = begun.communicate(timeout=20)
     assert begun.returncode == 130
     assert errors == "stopped: interrupted; run again to complete\n"
-    assert output.splitlines()[-1] == "3 not tried"
+    assert output.splitlines()[-1] == "3 not sent"
     server.fault = Fault()
     assert sync(server, sweep)[1][-1] == "3 sent"
     check_all_there(server)

@@ -176,8 +176,9 @@ def _begin(settings: TrackingSettings, config: Mapping[str, Any]) -> Any:
         config=plain(config),
         reinit="create_new",
         settings=wandb.Settings(
-            init_timeout=settings.wait_s,
-            finish_timeout=settings.wait_s,
+            # To and from the disk: a fraction of it is much.
+            init_timeout=settings.wait_s / 2,
+            finish_timeout=settings.wait_s / 2,
             finish_timeout_raises=True,
             silent=True,
             # Nothing of the machine or its environment: the results carry what made them.

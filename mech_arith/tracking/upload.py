@@ -28,6 +28,9 @@ class Sent:
     url: str = ""
     """The run's page; empty if the server named none."""
 
+    late: bool = False
+    """Whether it was given up for want of time."""
+
 
 def is_sent(folder: Path) -> bool:
     """Whether the run in `folder` is on the server as it is on disk."""
@@ -57,7 +60,7 @@ def send(folder: Path, *, within_s: float, stop: threading.Event | None = None) 
         # `wandb sync` counts a run as sent even where the server has refused its rows or files.
         _log_and_marker(folder)[1].unlink(missing_ok=True)
     url = re.search(r"View run .* at (\S+)", output)
-    return Sent(error, url[1] if url else "")
+    return Sent(error, url[1] if url else "", late=bool(ended))
 
 
 def _sync(folder: Path, scratch: Path, *, within_s: float, stop: threading.Event | None) -> str:
