@@ -28,7 +28,7 @@ LONG = (
     "problems.n=400",
     "tracing.n_components=8",
     "tracing.position_map=false",
-    "intervention.n_problems=150",
+    "intervention.n_problems=120",
     "intervention.strengths=[-4,-3,-2,-1,0,1,2,3,4]",
     "wandb=disabled",
 )
@@ -97,8 +97,13 @@ class Sweep:
         return {cell["directory"]: (cell["status"], cell["note"]) for cell in known["cells"]}
 
     def jobs(self, *options: str, fields: str = "JobID,State") -> list[tuple[str, ...]]:
-        """What accounting says of its jobs, without their steps."""
-        answer = slurm("sacct", "-X", "-n", "-P", f"--name={self.name}", "-o", fields, *options)
+        """What accounting says of its jobs, without their steps, once all of them have ended.
+
+        A job has written its result a moment before it ends.
+        """
+        alive = {"PENDING", "RUNNING", "REQUEUED", "COMPLETING"}
+        wait(lambda: not alive & set(self._accounted("State").split()))
+        answer = self._accounted(fields, *options)
         return [tuple(line.split("|")) for line in answer.splitlines()]
 
     def job(self, number: int = 0) -> str:
@@ -111,6 +116,9 @@ class Sweep:
 
     def wait(self, condition: Callable[[], Any]) -> None:
         wait(condition, unless=lambda: self.process.poll() is not None)
+
+    def _accounted(self, fields: str, *options: str) -> str:
+        return slurm("sacct", "-X", "-n", "-P", f"--name={self.name}", "-o", fields, *options)
 
 
 def end_all() -> None:

@@ -150,7 +150,7 @@ def results_written(sweep: Sweep) -> dict[str, int]:
 @scenario
 def cancelled(tmp_path: Path) -> Cancelled:
     """The middle one of three jobs is killed. Then the sweep is resumed."""
-    sweep = start(tmp_path, "cancelled", *LONG, "intervention.n_problems=10,150,11")
+    sweep = start(tmp_path, "cancelled", *LONG, "intervention.n_problems=10,120,11")
     sweep.wait_for_edits(1)
     slurm("scancel", sweep.job(1))
     sweep.end()
@@ -167,7 +167,7 @@ def test_a_killed_job_is_named_and_the_others_are_whole(outcome):
     assert status == "killed"
     (job,) = (job for job, _ in killed.jobs if job.endswith("_1"))
     assert note.startswith(f"SLURM job {job}: cancelled")
-    assert re.search(r"1.*n_problems=150.*killed", sweep.output.replace("\n", " "))
+    assert re.search(r"1.*n_problems=120.*killed", sweep.output.replace("\n", " "))
     assert f"sweep.resume={sweep.directory}" in sweep.output
     assert sorted(killed.written) == ["0", "2"]
     assert {job[-1]: state for job, state in killed.jobs} == {
