@@ -138,6 +138,12 @@ def test_cells_without_a_result_are_named_with_their_reason(
     assert set(pd.read_parquet(tmp_path / "sweep.parquet")["cell"]) == {"0"}
 
 
+def test_a_sweep_without_any_result_is_reported_all_the_same(tmp_path: Path) -> None:
+    save_plan(tmp_path, "0", "1")
+    assert "packed-overview" in write_report(tmp_path).read_text(encoding="utf-8")
+    assert pd.read_parquet(tmp_path / "sweep.parquet").empty
+
+
 def test_a_damaged_run_is_named_and_the_others_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
