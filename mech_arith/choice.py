@@ -7,9 +7,8 @@ import torch
 
 from mech_arith.config import ModelConfig, RunConfig
 from mech_arith.errors import UserError
-from mech_arith.paths import checkpoints_dir
 from mech_arith.plan import LANGUAGE_MODEL, Prepared
-from mech_arith.solvers.arithmetic import load_arithmetic
+from mech_arith.solvers.arithmetic import load_arithmetic, solver_directory
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.checkpoints import solver_files
 
@@ -53,7 +52,7 @@ def model_files(model: ModelConfig) -> tuple[Path, ...]:
         from mech_arith.solvers.loading import find_model
 
         return files_of(find_model(model.name, path, model.hub, model.revision))
-    return solver_files(checkpoints_dir() / model.name if path is None else path)
+    return solver_files(solver_directory(model.name, path))
 
 
 def _arithmetic(settings: RunConfig, device: str) -> Solver:

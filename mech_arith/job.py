@@ -219,13 +219,15 @@ def _log_to_wandb(settings: RunConfig, saved: RunResult, sweep: str | None) -> b
     try:
         with Run.start(tracking, _plain_config(saved.config_yaml)) as wandb_run:
             wandb_run.log_summary(saved.summary)
+            # Curves first: a run that is logged again must number its rows alike, and a figure
+            # may fail.
+            wandb_run.log_curves(
+                tables["correlations"], tables["effects"], positions=cell["positions"]
+            )
             for name, table in tables.items():
                 wandb_run.log_table(name, table)
             figures = sorted((saved.directory / "figures").glob("*.png"))
             wandb_run.log_images({path.stem: path for path in figures})
-            wandb_run.log_curves(
-                tables["correlations"], tables["effects"], positions=cell["positions"]
-            )
     except Exception as error:
         log.warning("W&B failed, the results are on disk all the same: %r", error)
         return False

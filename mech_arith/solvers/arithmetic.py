@@ -54,6 +54,19 @@ def shipped_solvers() -> list[str]:
     return sorted(path.parent.name for path in checkpoints_dir().glob("*/card.json"))
 
 
+def solver_directory(name: str, directory: Path | None) -> Path:
+    """Where a solver's files are: those of a shipped one, by its name, if no directory is given.
+
+    Raises:
+        UserError: no such solver.
+    """
+    if directory is not None:
+        return directory
+    if not (checkpoints_dir() / name).is_dir():
+        raise unknown("solver", name, shipped_solvers())
+    return checkpoints_dir() / name
+
+
 def load_arithmetic(
     name: str, *, directory: Path | None = None, device: str = "cpu"
 ) -> "ArithmeticDecoder | ArithmeticEncoder":
@@ -62,10 +75,7 @@ def load_arithmetic(
     Raises:
         UserError: no such solver, or its files are damaged.
     """
-    if directory is None:
-        directory = checkpoints_dir() / name
-        if not directory.is_dir():
-            raise unknown("solver", name, shipped_solvers())
+    directory = solver_directory(name, directory)
     card = read_card(directory)
     kinds = {"decoder": ArithmeticDecoder, "encoder": ArithmeticEncoder}
     if card.kind not in kinds:

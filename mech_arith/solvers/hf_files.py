@@ -79,8 +79,9 @@ def model_files(directory: Path) -> tuple[Path, ...]:
     """The weights, and the small files beside them: config, tokenizer, chat template.
 
     Raises:
-        UserError: there are no weights, or not all.
+        UserError: something is missing, cannot be read, or is in an unsafe format.
     """
+    check_directory(directory)
     small = (path for pattern in _SMALL for path in directory.glob(pattern))
     return tuple(sorted({*weights_files(directory), *small}))
 
