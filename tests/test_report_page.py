@@ -20,7 +20,7 @@ from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.ui import WebDriverWait
 
 from mech_arith.report import write_report
-from mech_arith.results import load_run
+from mech_arith.results import load_run, save_run
 from tests.running import SMALL, main
 from tests.synthetic import save_cell
 from tests.test_report import save_plan
@@ -281,6 +281,26 @@ def test_the_figures_of_a_cell_show_its_tables(page: Page, sweep: Path) -> None:
     of_a = edits[[("a" in names.split(" | ")) for names in edits["chosen_for"]]]
     grey = page.run("return document.querySelectorAll('#cell .plot')[10].data[0].y")
     assert grey[: len(of_a)] == pytest.approx(of_a["accuracy_drop"].tolist(), abs=1e-4)
+
+
+def test_the_components_of_many_positions_are_shown_one_position_at_a_time(
+    page: Page, tmp_path: Path
+) -> None:
+    run = load_run(save_cell(tmp_path / "run"))
+    correlations = run.tables["correlations"].query("position != 'all'")
+    best = {value: {**found, "position": "5"} for value, found in run.summary["best"].items()}
+    tables = run.tables | {"correlations": correlations}
+    save_run(tmp_path / "run", tables=tables, summary=run.summary | {"best": best}, config_yaml="")
+    page.open(write_report(tmp_path), "#cell=run")
+    titled = "return [...document.querySelectorAll('h2')].map((head) => head.textContent)"
+    assert "|R| of components, positions: 5" in page.run(titled)
+    page.choose("position", "13")
+    assert "|R| of components, positions: 13" in page.run(titled)
+    page.drawn("#cell .plot")
+    rows = correlations.query("position == '13' and value == 'a'")
+    wanted = rows.pivot(index="component", columns="layer", values="abs_r").to_numpy()
+    z = page.run("return document.querySelector('#cell .plot').data[0].z")
+    assert z[0] == pytest.approx(wanted[0], abs=1e-4)
 
 
 def test_hovering_a_curve_says_what_it_is_and_a_click_how_to_have_it_again(

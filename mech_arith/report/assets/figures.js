@@ -93,19 +93,36 @@ function scaled(title, about, columns, cards) {
   ];
 }
 
-function tracingFigures(cell, traced) {
-  const figures = traced.sites.flatMap((site) =>
-    scaled(
-      `|R| of components, positions: ${clipped(site.position, 40)}`,
-      `${site.point}; n = ${site.n ?? "?"} problems of the report split. ` +
-        "Framed: best on the fit split.",
-      site.layers,
-      siteCards(cell, site),
-    ),
+const siteFigures = (cell, site) =>
+  scaled(
+    `|R| of components, positions: ${clipped(site.position, 40)}`,
+    `${site.point}; n = ${site.n ?? "?"} problems of the report split. ` +
+      "Framed: best on the fit split.",
+    site.layers,
+    siteCards(cell, site),
   );
-  if (!traced.map) return figures;
+
+/** One of several sites at a time, first the one with the largest |R|. */
+function chosenSite(cell, sites) {
+  const figures = el("div");
+  const best = bestLines(cell)[0]?.[1].position;
+  const options = sites.map(({ position }, place) =>
+    el("option", { value: place, selected: position === best }, clipped(position, 40)),
+  );
+  const select = el("select", { name: "position" }, ...options);
+  const show = () => figures.replaceChildren(...siteFigures(cell, sites[Number(select.value)]));
+  select.addEventListener("change", show);
+  show();
+  return [el("p", { class: "choices" }, el("label", {}, "components at position", select)), figures];
+}
+
+function tracingFigures(cell, { sites, map }) {
+  const figures =
+    sites.length > 1
+      ? chosenSite(cell, sites)
+      : sites.flatMap((site) => siteFigures(cell, site));
+  if (!map) return figures;
   const about = "Per position and layer the component that is best on the fit split, on its own.";
-  const { map } = traced;
   return [
     ...figures,
     ...scaled("Best |R| by position", about, map.positions, mapCards(cell, map)),
