@@ -32,6 +32,7 @@ def main() -> None:
     """Run the cells that the command line asks for; exit code 1 if any of them failed."""
     _failed.clear()
     callbacks.without_result.clear()
+    callbacks.unended.clear()
     sys.argv[1:] = [quote_expression(argument) for argument in sys.argv[1:]]
     try:
         sys.argv[1:] = resumed_arguments(sys.argv[1:])
@@ -42,7 +43,7 @@ def main() -> None:
     entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     entry(_cell)()
     # Cells may have run in other processes: a sweep is judged by what it left on disk.
-    if _failed or callbacks.without_result:
+    if _failed or callbacks.without_result or callbacks.unended:
         sys.exit(1)
 
 

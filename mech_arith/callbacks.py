@@ -27,6 +27,10 @@ log = logging.getLogger("mech_arith")
 without_result: list[Path] = []
 """Directories of the last sweep's cells that have no result; they decide the exit code."""
 
+unended: list[Path] = []
+"""Directories of sweeps of which the end has not been told. Hydra passes over errors of callbacks:
+without this a sweep whose end fails would pass for a good one."""
+
 
 class SweepOverview(Callback):
     """Refuses a directory that must not be written; ends a sweep with its tables and report."""
@@ -40,6 +44,7 @@ class SweepOverview(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Look at the directory before Hydra writes into it."""
         without_result.clear()
+        unended[:] = [Path(config.hydra.sweep.dir)]
         if OmegaConf.select(config, "hydra.sweeper.resume"):
             return
         from mech_arith.results import find_runs
@@ -64,6 +69,7 @@ class SweepOverview(Callback):
         sys.stdout.write(f"results: {directory}\n")
         if without_result:
             sys.stdout.write(f"go on: python -m mech_arith -m sweep.resume={directory}\n")
+        unended.clear()
 
 
 def _is_same_cell(config: DictConfig, directory: Path) -> bool:

@@ -72,6 +72,7 @@ ALLOWED_IN = {
     "huggingface_hub": {"solvers"},
     "transformer_lens": {"solvers"},
     "matplotlib": {"figures"},
+    "jinja2": {"report", "solvers"},
 }
 """Library -> the only rooms or modules that may import it. The numerical modules are in none."""
 

@@ -267,6 +267,16 @@ def test_two_launches_do_not_work_at_one_sweep(swept, monkeypatch, capfd):
     assert callbacks.without_result == []
 
 
+def test_a_sweep_whose_end_fails_does_not_pass_for_a_good_one(swept, monkeypatch):
+    _, go = swept
+
+    def fails(_):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(callbacks, "cell_states", fails)
+    assert go("layers=early") == 1
+
+
 def test_names_of_ones_own_for_the_directories(swept):
     directory, go = swept
     assert go("problems.seed=1,2", "hydra.sweep.subdir='seed ${problems.seed}'") == 0
