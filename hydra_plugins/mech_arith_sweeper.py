@@ -5,11 +5,12 @@ Every start of the program imports this file: what is heavy is imported where it
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import filter_overrides
@@ -131,10 +132,8 @@ class CellSweeper(BasicSweeper):
         from mech_arith.sweeps import write_plan
 
         assert self.launcher is not None
-        size = self.max_batch_size or max(1, len(to_run))
         try:
-            for start in range(0, len(to_run), size):
-                batch = to_run[start : start + size]
+            for batch in self._batches(to_run):
                 known = _slurm_arrays(directory)
                 try:
                     self.launcher.launch([cell for _, cell in batch], batch[0][0])
@@ -148,6 +147,26 @@ class CellSweeper(BasicSweeper):
                     write_plan(directory, plan)
         except KeyboardInterrupt:
             log.warning("interrupted; what SLURM has in its queue goes on (see squeue, scancel)")
+
+    def _batches(
+        self, to_run: list[tuple[int, list[str]]]
+    ) -> Iterator[list[tuple[int, list[str]]]]:
+        """What is launched together.
+
+        Launchers count on from the first cell's number. The one that runs cell after cell shows
+        these numbers, so it is given neighbours only.
+        """
+        size = self.max_batch_size or max(1, len(to_run))
+        one_by_one = isinstance(self.launcher, BasicLauncher)
+        batch: list[tuple[int, list[str]]] = []
+        for entry in to_run:
+            gap = bool(batch) and entry[0] != batch[-1][0] + 1
+            if len(batch) == size or (one_by_one and gap):
+                yield batch
+                batch = []
+            batch.append(entry)
+        if batch:
+            yield batch
 
 
 def _asked(overrides: tuple[str, ...], config: DictConfig) -> "AskedCell":
