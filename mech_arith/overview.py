@@ -10,10 +10,14 @@ from rich.text import Text
 
 from mech_arith.results import load_run
 from mech_arith.summary import CLEARLY
-from mech_arith.sweeps import STATUSES, CellState, own_overrides
+from mech_arith.sweeps import DONE, STATUSES, CellState, own_overrides
 
 USUAL = {"point": "resid_post", "positions": "all", "prompt": None, "seed": 0, "tracing": "pca"}
 """What a cell's name need not say."""
+
+
+FEW = 10
+"""Cells of which each one's figures are listed."""
 
 
 def cell_name(cell: Mapping[str, Any]) -> str:
@@ -29,7 +33,8 @@ def print_overview(directories: Sequence[Path], *, console: Console | None = Non
     if not console.is_terminal:
         console = Console(width=140, file=console.file)
     console.print(overview(directories))
-    for directory in directories:
+    # Of a large sweep the report says where what is.
+    for directory in directories if len(directories) <= FEW else ():
         figures = sorted((directory / "figures").glob("*.png"))
         names = ", ".join(path.name for path in figures) or "none"
         console.print(
@@ -38,19 +43,17 @@ def print_overview(directories: Sequence[Path], *, console: Console | None = Non
 
 
 def print_states(states: Sequence[CellState], *, console: Console | None = None) -> None:
-    """Print how many cells came to which end, and which have no result, and why."""
+    """Print how many cells came to which end, and which and why where that is not simply done."""
     console = console or Console()
     if not console.is_terminal:
         console = Console(width=140, file=console.file)
     table = Table()
     for column in ("status", "cells", "which and why"):
         table.add_column(column, overflow="fold")
-    own = own_overrides([state.overrides for state in states])
+    named = list(zip(states, own_overrides([state.overrides for state in states]), strict=True))
     for status in STATUSES:
-        some = [
-            _which(s, named) for s, named in zip(states, own, strict=True) if s.status == status
-        ]
-        table.add_row(status, str(len(some)), Text("\n".join(some)))
+        some = [_which(state, own) for state, own in named if state.status == status]
+        table.add_row(status, str(len(some)), Text("" if status == DONE else "\n".join(some)))
     console.print(table)
 
 
