@@ -4,8 +4,10 @@ Every start of the program imports this file: what is heavy is imported where it
 """
 
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import filter_overrides
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import LocalLauncher, SlurmLauncher
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
@@ -134,19 +137,27 @@ class CellSweeper(BasicSweeper):
         assert self.launcher is not None
         try:
             for batch in self._batches(to_run):
-                known = _slurm_arrays(directory)
+                before = _submitted(directory)
                 try:
                     self.launcher.launch([cell for _, cell in batch], batch[0][0])
                 except Exception as error:
                     # Of the first job that did not end well; the others may still be running.
                     log.warning("a job did not end well: %s", str(error).partition("\n")[0])
-                    _wait_for_jobs(directory)
+                    self._wait_for(directory, _submitted(directory) - before)
                 finally:
-                    arrays = _slurm_arrays(directory) - known
-                    plan = _with_jobs(plan, [number for number, _ in batch], arrays)
-                    write_plan(directory, plan)
+                    if isinstance(self.launcher, SlurmLauncher):
+                        jobs = _submitted(directory) - before
+                        plan = _with_jobs(plan, [number for number, _ in batch], jobs)
+                        write_plan(directory, plan)
         except KeyboardInterrupt:
             log.warning("interrupted; what SLURM has in its queue goes on (see squeue, scancel)")
+
+    def _wait_for(self, directory: Path, jobs: set[str]) -> None:
+        """Wait for jobs that the launcher has left behind."""
+        if isinstance(self.launcher, SlurmLauncher):
+            _wait_for_slurm(directory, jobs)
+        elif isinstance(self.launcher, LocalLauncher):
+            _wait_for_children(jobs)
 
     def _batches(
         self, to_run: list[tuple[int, list[str]]]
@@ -201,28 +212,30 @@ def _check_distinct(names: Sequence[str]) -> None:
         )
 
 
-def _slurm_arrays(directory: Path) -> set[str]:
-    """The job arrays that submitit has queued for a sweep."""
-    tasks = (path.name.partition("_") for path in (directory / ".submitit").glob("*_*"))
-    return {array for array, _, task in tasks if array.isdigit() and task.isdigit()}
+def _submitted(directory: Path) -> set[str]:
+    """The jobs that submitit has started or queued for a sweep, by their ids."""
+    return {path.parent.name for path in (directory / ".submitit").glob("*/*_submitted.pkl")}
 
 
-def _with_jobs(plan: "SweepPlan", numbers: list[int], arrays: set[str]) -> "SweepPlan":
+def _with_jobs(plan: "SweepPlan", numbers: list[int], jobs: set[str]) -> "SweepPlan":
     """The plan with the SLURM job of each of these cells, queued as one array in their order."""
-    if len(arrays) != 1:
-        return plan
-    (array,) = arrays
     cells = list(plan.cells)
-    for task, number in enumerate(numbers):
-        cells[number] = replace(cells[number], job=f"{array}_{task}")
+    for job in jobs:
+        task = int(job.partition("_")[2] or 0)
+        cells[numbers[task]] = replace(cells[numbers[task]], job=job)
     return replace(plan, cells=tuple(cells))
 
 
-def _wait_for_jobs(directory: Path) -> None:
-    """Wait until none of submitit's SLURM jobs of a sweep is left in the queue."""
+def _wait_for_slurm(directory: Path, jobs: set[str]) -> None:
+    """Wait until none of these jobs is left in the queue."""
     import submitit
 
-    folder = directory / ".submitit"
-    for submitted in sorted(folder.glob("*/*_submitted.pkl")):
-        job = submitit.SlurmJob(folder=folder / "%j", job_id=submitted.parent.name)
-        job.wait()
+    for job in sorted(jobs):
+        submitit.SlurmJob(folder=directory / ".submitit" / "%j", job_id=job).wait()
+
+
+def _wait_for_children(jobs: set[str]) -> None:
+    """Wait for the processes that submitit has started here: their ids are those of the jobs."""
+    for job in jobs:
+        with suppress(ChildProcessError):  # it has ended before
+            os.waitpid(int(job), 0)

@@ -61,12 +61,17 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
 
     directory = Path(asked[-1].partition("=")[2].strip("'\"")).expanduser()
     plan = read_plan(directory)
-    known = [
-        o for o in plan.hydra_overrides if not o.startswith(("hydra.sweep.dir=", "hydra.mode="))
-    ]
     given = [argument for argument in arguments if argument not in (*asked, "-m", "--multirun")]
-    place = ["-m", f"hydra.sweep.dir='{directory}'", "hydra.sweeper.resume=true"]
-    return [*place, *known, *plan.overrides, *given]
+    # What is recorded is left out where it is given anew: Hydra takes one choice of a group.
+    anew = {_key(argument) for argument in given} | {"hydra.sweep.dir", "hydra.mode"}
+    known = [o for o in (*plan.hydra_overrides, *plan.overrides) if _key(o) not in anew]
+    quoted = str(directory).replace("\\", "\\\\").replace("'", "\\'")
+    return ["-m", f"hydra.sweep.dir='{quoted}'", "hydra.sweeper.resume=true", *known, *given]
+
+
+def _key(override: str) -> str:
+    """What an override is about."""
+    return override.partition("=")[0].lstrip("+~")
 
 
 def quote_expression(argument: str) -> str:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mech_arith.results import load_run
+from mech_arith.results import load_summary
 from mech_arith.summary import CLEARLY
 from mech_arith.sweeps import DONE, STATUSES, CellState, own_overrides
 
@@ -85,7 +85,7 @@ def overview(directories: Sequence[Path]) -> Table:
 
 
 def _row(directory: Path) -> tuple[str, ...]:
-    summary = load_run(directory).summary
+    summary = load_summary(directory)
     return (
         cell_name(summary["cell"]),
         _baseline(summary),

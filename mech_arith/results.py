@@ -85,26 +85,25 @@ def save_run(
             os.replace(temporary[name], directory / name)
 
 
+def load_summary(directory: Path) -> dict[str, Any]:
+    """Read back the headline numbers of a saved run alone.
+
+    Raises:
+        UserError: there is no whole run in `directory`, or its summary is damaged.
+    """
+    return _summary_and_rows(directory)[0]
+
+
 def load_run(directory: Path) -> RunResult:
     """Read a saved run back.
 
     Raises:
         UserError: there is no whole run in `directory`, or one of its files is damaged.
     """
-    path = directory / SUMMARY
-    if not path.is_file():
-        raise UserError(f"expected a finished run in {directory}, found no {SUMMARY}; run it again")
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        rows = summary.pop("tables")
+    summary, rows = _summary_and_rows(directory)
+    with _readable(directory):
         config_yaml = (directory / CONFIG).read_text(encoding="utf-8")
         tables = {name: pd.read_parquet(directory / f"{name}.parquet") for name in rows}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"expected a readable run in {directory}, got {type(error).__name__}: {reason}; "
-            "run it again"
-        ) from error
     for name, table in tables.items():
         if len(table) != rows[name]:
             raise UserError(
@@ -112,6 +111,30 @@ def load_run(directory: Path) -> RunResult:
                 "run it again"
             )
     return RunResult(directory=directory, tables=tables, summary=summary, config_yaml=config_yaml)
+
+
+def _summary_and_rows(directory: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """The headline numbers, and how many rows each table has."""
+    path = directory / SUMMARY
+    if not path.is_file():
+        raise UserError(f"expected a finished run in {directory}, found no {SUMMARY}; run it again")
+    with _readable(directory):
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        rows = dict(summary.pop("tables"))
+    return summary, rows
+
+
+@contextlib.contextmanager
+def _readable(directory: Path) -> Iterator[None]:
+    """Whatever is wrong with a run's files, in one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"expected a readable run in {directory}, got {type(error).__name__}: {reason}; "
+            "run it again"
+        ) from error
 
 
 def find_runs(directory: Path) -> list[Path]:

@@ -1,8 +1,10 @@
 """The launchers' configs, and cells on this machine through submitit."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from mech_arith.config import RunConfig
 from mech_arith.paths import conf_dir
+from mech_arith.records import read_record
 from mech_arith.results import find_runs
+from mech_arith.sweeps import cell_states
 from tests.running import SMALL
 
 LAUNCHERS = sorted(path.stem for path in (conf_dir() / "hydra" / "launcher").glob("*.yaml"))
@@ -57,3 +61,31 @@ def test_cells_in_processes_of_their_own(tmp_path: Path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert find_runs(sweep) == [sweep / "0", sweep / "1", sweep / "2"]
+
+
+@pytest.mark.slow
+def test_a_killed_process_takes_no_other_with_it(tmp_path: Path):
+    sweep = tmp_path / "sweep"
+    arguments = ["hydra/launcher=local", f"hydra.sweep.dir={sweep}", f"store.path={tmp_path}/store"]
+    size = ["problems.n=60,61,62", "intervention.components=all", "intervention.n_problems=null"]
+    begun = subprocess.Popen(
+        [sys.executable, "-m", "mech_arith", "-m", *arguments, *SMALL, *size],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 200
+    while (record := read_record(sweep / "0")) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(record.attempts[0].pid, signal.SIGKILL)
+    said, _ = begun.communicate(timeout=250)
+    assert begun.returncode == 1, said
+    assert [state.status for state in cell_states(sweep)] == ["killed", "done", "done"], said
+    assert "ended without a result" in said
+
+    again = [sys.executable, "-m", "mech_arith", f"sweep.resume={sweep}", "hydra/launcher=basic"]
+    done = subprocess.run(again, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of 3 cells are to be run" in done.stdout
+    assert [state.status for state in cell_states(sweep)] == ["resumed", "done", "done"]

@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from mech_arith import callbacks, job
+from mech_arith.__main__ import resumed_arguments
 from mech_arith.identity import Identity
 from mech_arith.paths import ERROR_FILE, SUMMARY
 from mech_arith.records import LOCK, begin, claimed, read_record, write_record
@@ -178,6 +180,25 @@ def test_what_is_given_at_a_resume_wins(swept, monkeypatch):
     # The first two are no part of the sweep any more, and are as they were.
     assert [path.name for path in find_runs(directory)] == ["0", "1", "2", "3", "4"]
     assert stamps(directory / "0") | stamps(directory / "1") == before
+
+
+def test_what_is_recorded_gives_way_to_what_is_given(tmp_path):
+    directory = tmp_path / "it's, a=sweep"
+    directory.mkdir()
+    plan = SweepPlan(
+        ("model=arith_decoder", "+x=1"), ("hydra/launcher=slurm", "hydra.mode=RUN"), ()
+    )
+    write_plan(directory, plan)
+    arguments = [f"sweep.resume={directory}", "hydra/launcher=local", "x=2"]
+    written = resumed_arguments(arguments)
+    quoted = str(directory).replace("'", "\\'")
+    assert written == [
+        *("-m", f"hydra.sweep.dir='{quoted}'", "hydra.sweeper.resume=true"),
+        *("model=arith_decoder", "hydra/launcher=local", "x=2"),
+    ]
+    (parsed,) = OverridesParser.create().parse_overrides([written[1]])
+    assert parsed.value() == str(directory)
+    assert resumed_arguments(["layers=late"]) == ["layers=late"]
 
 
 def test_a_cell_of_other_code_is_run_anew_and_the_old_one_kept(swept, monkeypatch, capfd):
