@@ -17,8 +17,8 @@ COMMANDS = sorted(
         for line in re.findall(r"(?:^    |`)(python -m mech_arith(?= |$|`)[^`\n]*)", README, re.M)
     }
 )
-OF_THE_USERS_OWN = ("--help", "model=trained", "model=hf_dir", "sweep.resume", "launcher=slurm")
-"""What needs a directory of the user's, or SLURM; other tests run those."""
+OF_THE_USERS_OWN = ("--help", "model=trained", "model=hf_dir", "sweep.resume", "hydra/launcher=")
+"""What needs a directory of the user's, SLURM or many processes; other tests run those."""
 RUNNABLE = [
     command for command in COMMANDS if not any(part in command for part in OF_THE_USERS_OWN)
 ]
@@ -40,7 +40,8 @@ def test_there_are_commands_to_run():
 def test_commands_run_on_fewer_problems(monkeypatch, tmp_path, command):
     overrides = shlex.split(command)[3:]
     sweep = "-m" in overrides
-    own = [o for o in overrides if o != "-m" and not o.startswith("hydra.run.dir")]
+    places = ("hydra.run.dir", "hydra.sweep.dir")
+    own = [o for o in overrides if o != "-m" and not o.startswith(places)]
     small = [o for o in SMALL if o != "wandb=disabled"]
     extra = ["wandb=disabled", "locality.n_problems=4", *small]
     if any("smollm2" in o for o in own):
