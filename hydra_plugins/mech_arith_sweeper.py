@@ -134,23 +134,38 @@ class CellSweeper(BasicSweeper):
         """Launch cells a batch at a time, and wait for all of them whatever becomes of some."""
         from mech_arith.sweeps import write_plan
 
-        assert self.launcher is not None
         try:
             for batch in self._batches(to_run):
                 before = _submitted(directory)
+                error = ""
                 try:
-                    self.launcher.launch([cell for _, cell in batch], batch[0][0])
-                except Exception as error:
-                    # Of the first job that did not end well; the others may still be running.
-                    log.warning("a job did not end well: %s", str(error).partition("\n")[0])
-                    self._wait_for(directory, _submitted(directory) - before)
+                    error = self._launch_batch(directory, batch, before)
                 finally:
-                    if isinstance(self.launcher, SlurmLauncher):
-                        jobs = _submitted(directory) - before
-                        plan = _with_jobs(plan, [number for number, _ in batch], jobs)
-                        write_plan(directory, plan)
+                    jobs = _submitted(directory) - before
+                    if not isinstance(self.launcher, SlurmLauncher):
+                        jobs = set()
+                    plan = _with_jobs(plan, [number for number, _ in batch], jobs, error)
+                    write_plan(directory, plan)
         except KeyboardInterrupt:
             log.warning("interrupted; what SLURM has in its queue goes on (see squeue, scancel)")
+
+    def _launch_batch(
+        self, directory: Path, batch: list[tuple[int, list[str]]], before: set[str]
+    ) -> str:
+        """Launch cells together and wait for them; why none could be, if so."""
+        assert self.launcher is not None
+        try:
+            self.launcher.launch([cell for _, cell in batch], batch[0][0])
+        except Exception as error:
+            said = " ".join(str(error).split()) or type(error).__name__
+            jobs = _submitted(directory) - before
+            if not jobs:
+                log.error("no job could be launched: %s", said)
+                return said
+            # Of the first job that did not end well; the others may still be running.
+            log.warning("a job did not end well: %s", said)
+            self._wait_for(directory, jobs)
+        return ""
 
     def _wait_for(self, directory: Path, jobs: set[str]) -> None:
         """Wait for jobs that the launcher has left behind."""
@@ -217,12 +232,21 @@ def _submitted(directory: Path) -> set[str]:
     return {path.parent.name for path in (directory / ".submitit").glob("*/*_submitted.pkl")}
 
 
-def _with_jobs(plan: "SweepPlan", numbers: list[int], jobs: set[str]) -> "SweepPlan":
-    """The plan with the SLURM job of each of these cells, queued as one array in their order."""
+def _with_jobs(plan: "SweepPlan", numbers: list[int], jobs: set[str], error: str) -> "SweepPlan":
+    """The plan with what is known of the launch of some cells.
+
+    Args:
+        plan: before.
+        numbers: of the cells, in the order of their launch.
+        jobs: of SLURM, queued as one array in that order.
+        error: why there are none; empty if there are.
+    """
     cells = list(plan.cells)
+    for number in numbers:
+        cells[number] = replace(cells[number], launch_error=error)
     for job in jobs:
-        task = int(job.partition("_")[2] or 0)
-        cells[numbers[task]] = replace(cells[numbers[task]], job=job)
+        number = numbers[int(job.partition("_")[2] or 0)]
+        cells[number] = replace(cells[number], job=job)
     return replace(plan, cells=tuple(cells))
 
 

@@ -39,6 +39,8 @@ class PlannedCell:
     """Of the command line, of this cell alone."""
     job: str | None = None
     """The SLURM job that was last queued for it, as `sacct` names it."""
+    launch_error: str = ""
+    """Why it could not be launched."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,7 @@ def read_plan(directory: Path) -> SweepPlan:
     try:
         known = json.loads((directory / PLAN).read_text(encoding="utf-8"))
         cells = [
-            PlannedCell(cell["directory"], tuple(cell["overrides"]), cell.get("job"))
-            for cell in known["cells"]
+            PlannedCell(**cell | {"overrides": tuple(cell["overrides"])}) for cell in known["cells"]
         ]
         return SweepPlan(tuple(known["overrides"]), tuple(known["hydra_overrides"]), tuple(cells))
     except FileNotFoundError:
@@ -117,7 +118,7 @@ def cell_states(directory: Path) -> list[CellState]:
         if job and not (directory / cell.directory / SUMMARY).is_file()
     )
     return [
-        _state(directory / cell.directory, cell.overrides, record, jobs.get(job or ""))
+        _state(directory / cell.directory, cell, record, jobs.get(job or ""))
         for cell, record, job in zip(cells, records, job_of, strict=True)
     ]
 
@@ -130,9 +131,10 @@ def _last_job(cell: PlannedCell, record: CellRecord | None) -> str | None:
 
 
 def _state(
-    directory: Path, overrides: tuple[str, ...], record: CellRecord | None, job: JobState | None
+    directory: Path, cell: PlannedCell, record: CellRecord | None, job: JobState | None
 ) -> CellState:
     """What has become of one cell, by what stands in its directory and what SLURM says."""
+    overrides = cell.overrides
     if (directory / SUMMARY).is_file():
         again = record is not None and len(record.attempts) > 1
         return CellState(directory, overrides, RESUMED if again else DONE)
@@ -145,7 +147,8 @@ def _state(
     if job is not None and job.is_alive:
         return CellState(directory, overrides, RUNNING, f"SLURM job {job.job} is queued or runs")
     if record is None and job is None:
-        return CellState(directory, overrides, MISSING, "it was never started")
+        why = f": {cell.launch_error}" if cell.launch_error else ""
+        return CellState(directory, overrides, MISSING, f"it was never started{why}")
     if record is None and job is not None and not job.began:
         return CellState(directory, overrides, MISSING, f"{job}, before it began")
     return CellState(directory, overrides, KILLED, _why_killed(record, job))

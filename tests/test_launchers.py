@@ -17,7 +17,7 @@ from mech_arith.paths import conf_dir
 from mech_arith.records import read_record
 from mech_arith.results import find_runs
 from mech_arith.sweeps import cell_states
-from tests.running import SMALL
+from tests.running import SMALL, main
 
 LAUNCHERS = sorted(path.stem for path in (conf_dir() / "hydra" / "launcher").glob("*.yaml"))
 
@@ -61,6 +61,15 @@ def test_cells_in_processes_of_their_own(tmp_path: Path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert find_runs(sweep) == [sweep / "0", sweep / "1", sweep / "2"]
+
+
+def test_a_launch_without_slurm_says_so(monkeypatch, tmp_path, capfd):
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # no sbatch here
+    assert main(monkeypatch, tmp_path, *SMALL, "hydra/launcher=slurm", sweep=True) == 1
+    (state,) = cell_states(tmp_path / "run")
+    assert state.status == "missing"
+    assert "sbatch" in state.note or "slurm" in state.note.lower(), state.note
+    assert "no job could be launched" in capfd.readouterr().out
 
 
 @pytest.mark.slow

@@ -150,6 +150,14 @@ def test_a_process_that_vanished_was_killed(tmp_path, monkeypatch):
     assert "ended without a result or an error" in note
 
 
+def test_a_launch_that_failed_says_why(tmp_path):
+    cell = PlannedCell("0", (), launch_error="sbatch: error: invalid partition")
+    assert state_of(tmp_path, cell) == (
+        "missing",
+        "it was never started: sbatch: error: invalid partition",
+    )
+
+
 def test_nothing_at_all_is_missing(tmp_path):
     assert state_of(tmp_path) == ("missing", "it was never started")
 
