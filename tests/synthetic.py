@@ -22,6 +22,10 @@ def _loaded() -> ModuleType:
 _module = _loaded()
 
 
+save_sweep = _module.save_sweep
+"""Save so many made-up cells of several models, templates, edits and seeds."""
+
+
 def save_cell(directory: Path, **what: Any) -> Path:
     """Save a made-up run; see `SyntheticCell` for what may be said of it."""
     _module.save_cell(directory, _module.SyntheticCell(**what))

@@ -227,7 +227,7 @@ def test_the_best_component_is_chosen_on_the_fit_split() -> None:
             "explained_variance": [0.5, np.nan],
         }
     )
-    found = traced(rows)
+    found = traced(rows, "last")
     assert found["best"]["r"] == [[-0.8]]
     assert found["best"]["component"] == [[1]]
     assert found["map"] is None
@@ -236,6 +236,43 @@ def test_the_best_component_is_chosen_on_the_fit_split() -> None:
     assert site["best"] == [[1]]
     assert site["variance"] == [[0.5, None]]
     assert site["r_passed"] == [[[None, None]]]  # this table has no such column
+
+
+@pytest.mark.parametrize(
+    ("asked", "sites"), [("3", ["3"]), ("each", list("0123")), ("all", ["all"])]
+)
+def test_a_cell_shows_the_positions_that_it_asks_for(asked: str, sites: list[str]) -> None:
+    """The map of single positions stands beside them; an index is in it too."""
+    places = [("all", -1), *((str(index), index) for index in range(4))]
+    if asked != "all":
+        del places[0]
+    names, indices = zip(*places, strict=True)
+    rows = pd.DataFrame(
+        {
+            "layer": 0,
+            "point": "resid_post",
+            "position": names,
+            "position_index": indices,
+            "token": "=",
+            "component": 0,
+            "value": "b-c",
+            "r": np.linspace(0.9, 0.1, len(places)),  # the first is the strongest
+            "r_fit": np.linspace(0.9, 0.1, len(places)),
+            "explained_variance": 0.5,
+        }
+    )
+    found = traced(rows, asked)
+    assert [site["position"] for site in found["sites"]] == sites
+    assert found["best"]["position"] == [[sites[0]]]
+    assert found["map"]["positions"] == [0, 1, 2, 3]
+
+
+def test_one_cell_is_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_cell(tmp_path / "0")
+    assert report(monkeypatch, tmp_path) == 0
+    assert capsys.readouterr().out.startswith("1 cell: ")
 
 
 def test_the_line_of_a_value_is_the_direction_that_costs_most() -> None:

@@ -73,6 +73,9 @@ class Page:
         titles = [text.replace("\n", " ") for text in self.texts("#cells thead th")]
         return self.texts(f"#cells tbody td:nth-child({titles.index(title) + 1})")
 
+    def options(self, name: str) -> list[str]:
+        return [option.text for option in Select(self.one(f"select[name={name}]")).options]
+
     def choose(self, name: str, start: str) -> None:
         """Pick the option that begins so."""
         select = Select(self.one(f"select[name={name}]"))
@@ -163,7 +166,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of cells whose every text is an attack."""
     directory = tmp_path_factory.mktemp("hostile")
     values = ("a", HOSTILE)
-    fields = {"prompt": HOSTILE, "layers": HOSTILE, "positions": HOSTILE, HOSTILE: HOSTILE}
+    fields = {"prompt": HOSTILE, "layers": HOSTILE, HOSTILE: HOSTILE}
     for index, model in enumerate([HOSTILE, "plain"]):
         save_cell(
             directory / str(index),
@@ -171,6 +174,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
             template=HOSTILE,
             expression=HOSTILE,
             values=values,
+            positions=HOSTILE,
             seed=index,
             fields=fields,
             warnings=(HOSTILE,),
@@ -259,6 +263,83 @@ def test_a_cell_has_an_address_and_the_back_button_works(page: Page, sweep: Path
     assert page.one("#cell h1").text == "No such cell in this report"
 
 
+def test_the_overview_behind_an_opened_cell_is_drawn_in_its_width(page: Page, sweep: Path) -> None:
+    page.open(sweep, "#cell=2")
+    page.one("#cell nav a").click()
+    page.until("return !document.getElementById('overview').hidden")
+    for chart in ("#maps .plot", "#doses .plot"):
+        drawn = page.drawn(chart)
+        width = "return arguments[0].querySelector('svg.main-svg').getBoundingClientRect().width"
+        assert page.run(width, drawn) == pytest.approx(drawn.size["width"], abs=2)
+
+
+def test_of_equal_drops_the_curves_show_the_one_that_the_table_names(
+    page: Page, tmp_path: Path
+) -> None:
+    run = load_run(save_cell(tmp_path / "run", values=("z", "a")))
+    effects = run.tables["effects"]
+    most = effects["accuracy_drop"].max()
+    tied = (effects["arm"] == "target") & (effects["strength"] == effects["strength"].max())
+    effects.loc[tied, "accuracy_drop"] = most
+    worst = run.summary["largest_drop"]
+    drops = {value: {**drop, "accuracy_drop": most} for value, drop in worst.items()}
+    summary = run.summary | {"largest_drop": drops}
+    save_run(tmp_path / "run", tables=run.tables, summary=summary, config_yaml="")
+    page.open(write_report(tmp_path))
+    value = page.column("largest accuracy drop")[0].splitlines()[1].partition(", layer")[0]
+    page.drawn("#doses .plot")
+    shown = page.run("return document.querySelector('#doses .plot').data.at(-1).hovertext")
+    assert f"direction for {value}, layer" in shown[0]
+
+
+def test_colours_are_for_the_cells_that_have_lines(page: Page, tmp_path: Path) -> None:
+    save_cell(tmp_path / "1")
+    save_plan(tmp_path, "0", "1")
+    page.open(write_report(tmp_path))
+    page.drawn("#doses .plot")
+    lines = page.run(
+        "return document.querySelector('#doses .plot')"
+        ".data.map((line) => [line.name, line.line.color])"
+    )
+    assert lines[1:] == [["arith_decoder", "#0072b2"]]
+
+
+def test_a_report_without_edits_says_so_in_both_sections(page: Page, tmp_path: Path) -> None:
+    run = load_run(save_cell(tmp_path / "run"))
+    tables = {"correlations": run.tables["correlations"]}
+    summary = run.summary | {"largest_drop": {}}
+    save_run(tmp_path / "run", tables=tables, summary=summary, config_yaml="")
+    page.open(write_report(tmp_path))
+    for section in ("#doses", "#layers"):
+        assert page.one(section).text == "no cell with edits here"
+    assert page.one("#about").text.startswith("1 cell: 1 done")
+    assert page.one("#maps-more").text == "1 of 1 map shown"
+
+
+def test_maps_of_two_layers_leave_their_heading_alone(page: Page, tmp_path: Path) -> None:
+    save_cell(tmp_path / "run", n_layers=2, n_components=2)
+    page.open(write_report(tmp_path), "#cell=run")
+    for index in (0, 5):  # components, and the map of positions
+        plot = page.all("#cell .plot")[index]
+        page.run("arguments[0].scrollIntoView({block: 'center'})", plot)
+        page.until("return arguments[0].dataset.drawn", plot)
+        title, heading = page.run(
+            "return [arguments[0].querySelector('.ytitle'), arguments[0].previousElementSibling]"
+            ".map((node) => node.getBoundingClientRect()).map(({top, bottom}) => [top, bottom])",
+            plot,
+        )
+        assert title[0] >= heading[1]
+
+
+def test_an_error_of_one_line_is_said_once(page: Page, tmp_path: Path) -> None:
+    save_cell(tmp_path / "0")
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "error.txt").write_text("expected this, got that\n")
+    save_plan(tmp_path, "0", "1")
+    page.open(write_report(tmp_path), "#cell=1")
+    assert page.one("#cell").text.count("expected this, got that") == 1
+
+
 def test_the_figures_of_a_cell_show_its_tables(page: Page, sweep: Path) -> None:
     page.open(sweep, "#cell=1")
     charts = page.all("#cell .plot")
@@ -286,11 +367,12 @@ def test_the_figures_of_a_cell_show_its_tables(page: Page, sweep: Path) -> None:
 def test_the_components_of_many_positions_are_shown_one_position_at_a_time(
     page: Page, tmp_path: Path
 ) -> None:
-    run = load_run(save_cell(tmp_path / "run"))
-    correlations = run.tables["correlations"].query("position != 'all'")
+    run = load_run(save_cell(tmp_path / "run", positions="each"))
+    correlations = run.tables["correlations"]
     best = {value: {**found, "position": "5"} for value, found in run.summary["best"].items()}
-    tables = run.tables | {"correlations": correlations}
-    save_run(tmp_path / "run", tables=tables, summary=run.summary | {"best": best}, config_yaml="")
+    save_run(
+        tmp_path / "run", tables=run.tables, summary=run.summary | {"best": best}, config_yaml=""
+    )
     page.open(write_report(tmp_path), "#cell=run")
     titled = "return [...document.querySelectorAll('h2')].map((head) => head.textContent)"
     assert "|R| of components, positions: 5" in page.run(titled)

@@ -20,7 +20,8 @@ def main() -> None:
         built = build(arguments.out or places[0], places)
     except UserError as error:
         sys.exit(f"error: {error}")
-    sys.stdout.write(f"{len(built.cells)} cells: {built.page}\n")
+    count = len(built.cells)
+    sys.stdout.write(f"{count} cell{'' if count == 1 else 's'}: {built.page}\n")
     for cell in built.damaged:
         sys.stderr.write(f"error: {cell.note}\n")
     if built.damaged:

@@ -21,18 +21,27 @@ Plain = dict[str, Any]
 DIRECTION = ["layer", "position", "component"]
 """What tells an edited direction from the others of its cell."""
 
+EACH = "each"
+"""Positions that are asked for one by one; any other name is a position of the table."""
+
 OF_EDITS = ["arm", "strength", "n", "baseline_accuracy", "accuracy_drop", "mean_shift"]
 """What the page needs of each edit."""
 
 
-def traced(correlations: pd.DataFrame) -> Plain:
-    """Tracing: every component at the positions that were asked for, and the map of single ones."""
+def traced(correlations: pd.DataFrame, positions: str) -> Plain:
+    """Tracing: every component at the positions that were asked for, and the map of single ones.
+
+    Args:
+        correlations: the table of a cell; without the map where prompts differ in their layout.
+        positions: what the cell traces; an index is a single position too.
+    """
     if correlations.empty:
         return {"sites": [], "best": None, "map": None}
     single = (correlations["position"] == correlations["position_index"].astype(str)).to_numpy()
-    asked, each = correlations.loc[~single], correlations.loc[single]
+    each = correlations.loc[single]
+    asked = each if positions == EACH else correlations.loc[correlations["position"] == positions]
     if asked.empty:
-        asked = each
+        raise ValueError(f"expected rows of positions {positions!r} in the table, found none")
     sites = [_site(str(name), rows) for name, rows in asked.groupby("position", sort=False)]
     several = each["position"].nunique() > 1
     return {
@@ -245,7 +254,9 @@ def numbers(array: np.ndarray) -> list[Any]:
 def cell_page(result: RunResult) -> Plain:
     """What a cell's own page shows."""
     return {
-        "traced": traced(result.tables.get("correlations", pd.DataFrame())),
+        "traced": traced(
+            result.tables.get("correlations", pd.DataFrame()), result.summary["cell"]["positions"]
+        ),
         "edited": edited(result.tables.get("effects", pd.DataFrame())),
         "config": result.config_yaml,
         "summary": result.summary,

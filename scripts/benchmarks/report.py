@@ -15,17 +15,10 @@ from pathlib import Path
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
-from synthetic import SyntheticCell, save_cell
+from synthetic import save_sweep
 
 from mech_arith.report.build import build
 
-MODELS = ("arith_decoder", "arith_encoder", "smollm2_135m", "gpt2", "pythia_410m")
-TEMPLATES = (
-    ("nested_subtraction", "a-(b-c)", ("a", "b", "c", "b-c", "a-(b-c)")),
-    ("sum_then_difference", "a+b-c", ("a", "b", "c", "a+b", "a+b-c")),
-    ("left_subtraction", "(a-b)-c", ("a", "b", "c", "a-b", "(a-b)-c")),
-)
-EDITS = ("scale", "shift")
 OPENINGS = 3
 
 
@@ -37,7 +30,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         directory = arguments.keep or Path(temporary)
-        make_sweep(directory, arguments.cells)
+        save_sweep(directory, arguments.cells)
         started, computed = time.monotonic(), time.process_time()
         page = build(directory, [directory]).page
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -52,21 +45,6 @@ def main() -> None:
             print(f"{name} shown after {statistics.median(times):.2f} s (each: {times})")
         busy = statistics.median(marks["cpu"] for marks in opened)
         print(f"the page's thread computed for {busy:.2f} s: the least on a busy machine too")
-
-
-def make_sweep(directory: Path, cells: int) -> None:
-    """Made-up cells of several models, templates, edits and seeds."""
-    for index in range(cells):
-        template, expression, values = TEMPLATES[index // len(MODELS) % len(TEMPLATES)]
-        cell = SyntheticCell(
-            model=MODELS[index % len(MODELS)],
-            template=template,
-            expression=expression,
-            values=values,
-            edit=EDITS[index // 15 % len(EDITS)],
-            seed=index,
-        )
-        save_cell(directory / str(index), cell)
 
 
 def open_page(page: Path) -> dict[str, float]:

@@ -35,6 +35,14 @@ STRENGTHS = {
 }
 """Per edit its unit, the strength of no change, and strengths."""
 
+MODELS = ("arith_decoder", "arith_encoder", "smollm2_135m", "gpt2", "pythia_410m")
+TEMPLATES = (
+    ("nested_subtraction", "a-(b-c)", ("a", "b", "c", "b-c", "a-(b-c)")),
+    ("sum_then_difference", "a+b-c", ("a", "b", "c", "a+b", "a+b-c")),
+    ("left_subtraction", "(a-b)-c", ("a", "b", "c", "a-b", "(a-b)-c")),
+)
+EDITS = ("scale", "shift")
+
 CONFIG = Path(__file__).parents[2] / "conf" / "config.yaml"
 
 
@@ -44,6 +52,7 @@ class SyntheticCell:
 
     model: str = "arith_decoder"
     template: str = "nested_subtraction"
+    positions: str = "all"
     expression: str = "a-(b-c)"
     values: tuple[str, ...] = ("a", "b", "c", "b-c", "a-(b-c)")
     edit: str = "scale"
@@ -65,7 +74,7 @@ def save_cell(directory: Path, cell: SyntheticCell) -> None:
         "layers": "all",
         "tracing": "pca",
         "point": "resid_post",
-        "positions": "all",
+        "positions": cell.positions,
         "prompt": None,
         "edit": cell.edit,
         "seed": cell.seed,
@@ -75,7 +84,7 @@ def save_cell(directory: Path, cell: SyntheticCell) -> None:
     effects = _effects(cell, correlations, random)
     made_by = {name: fields[name] for name in ("model", "template", "expression", "prompt", "seed")}
     summary = {
-        **_headlines(correlations, effects),
+        **_headlines(cell, correlations, effects),
         "cell": fields,
         "command": f"python -m mech_arith model={cell.model} problems.seed={cell.seed}",
         "identity": f"{cell.seed:064x}",
@@ -88,9 +97,26 @@ def save_cell(directory: Path, cell: SyntheticCell) -> None:
     save_run(directory, tables=tables, summary=summary, config_yaml=config)
 
 
+def save_sweep(directory: Path, cells: int) -> None:
+    """Save made-up cells of several models, templates, edits and seeds."""
+    for index in range(cells):
+        template, expression, values = TEMPLATES[index // len(MODELS) % len(TEMPLATES)]
+        cell = SyntheticCell(
+            model=MODELS[index % len(MODELS)],
+            template=template,
+            expression=expression,
+            values=values,
+            edit=EDITS[index // 15 % len(EDITS)],
+            seed=index,
+        )
+        save_cell(directory / str(index), cell)
+
+
 def _correlations(cell: SyntheticCell, random: np.random.Generator) -> pd.DataFrame:
-    """A row per layer, position (all of them together, and each), component and value."""
-    places = [("all", -1, ""), *((str(index), index, token) for index, token in enumerate(TOKENS))]
+    """A row per layer, position (those asked for, and each), component and value."""
+    places = [(str(index), index, token) for index, token in enumerate(TOKENS)]
+    if cell.positions not in ("each", *(name for name, _, _ in places)):
+        places.insert(0, (cell.positions, -1, ""))
     counts = (cell.n_layers, len(places), cell.n_components, len(cell.values))
     layer, place, component, value = (axis.ravel() for axis in np.indices(counts))
     home = np.linspace(0, cell.n_layers - 1, len(cell.values))[value]
@@ -123,11 +149,11 @@ def _effects(
 ) -> pd.DataFrame:
     """A row per layer, chosen direction, arm and strength."""
     unit, unchanged, strengths = STRENGTHS[cell.edit]
-    asked = correlations.loc[correlations["position"] == "all"]
+    asked = _asked(cell, correlations)
     best = asked.loc[asked["r_fit"].abs().groupby([asked["layer"], asked["value"]]).idxmax()]
-    chosen = best.groupby(["layer", "component"])["value"].agg(" | ".join)
+    chosen = best.groupby(["layer", "position", "component"])["value"].agg(" | ".join)
     rows = []
-    for (layer, component), values in chosen.items():  # pyright: ignore[reportGeneralTypeIssues]
+    for (layer, position, component), values in chosen.items():  # pyright: ignore[reportGeneralTypeIssues]
         for arm, scale in (("target", 0.3), ("control", 0.05)):
             for strength in strengths:
                 lost = scale * abs(strength - unchanged) * random.uniform(0.7, 1.3)
@@ -136,7 +162,7 @@ def _effects(
                     {
                         "layer": layer,
                         "point": "resid_post",
-                        "position": "all",
+                        "position": position,
                         "direction": f"{'component' if arm == 'target' else arm} {component}",
                         "component": component,
                         "arm": arm,
@@ -157,9 +183,18 @@ def _effects(
     return pd.DataFrame(rows)
 
 
-def _headlines(correlations: pd.DataFrame, effects: pd.DataFrame) -> dict[str, Any]:
+def _asked(cell: SyntheticCell, correlations: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the positions that the cell asks for."""
+    if cell.positions == "each":
+        return correlations
+    return correlations.loc[correlations["position"] == cell.positions]
+
+
+def _headlines(
+    cell: SyntheticCell, correlations: pd.DataFrame, effects: pd.DataFrame
+) -> dict[str, Any]:
     """What a run's summary says of its tables."""
-    asked = correlations.loc[correlations["position"] == "all"]
+    asked = _asked(cell, correlations)
     best = asked.loc[asked["r_fit"].abs().groupby(asked["value"]).idxmax()].set_index("value")
     fields = ["abs_r", "r", "r_passed", "layer", "component", "position"]
     targets = effects.loc[effects["arm"] == "target"].sort_values("accuracy_drop", kind="stable")

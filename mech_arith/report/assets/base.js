@@ -68,6 +68,9 @@ const three = (number) => fixed(number, 3);
 /** |R| inside a cell of a map: '.07', '.98', '1.00'. */
 const short = (number) => (number == null ? "" : two(number).replace(/^0/, ""));
 
+/** '1 cell', '2 cells'. */
+const counted = (count, thing) => `${count} ${thing}${count === 1 ? "" : "s"}`;
+
 const clipped = (text, length) =>
   String(text).length > length ? `${String(text).slice(0, length - 1)}\u2026` : String(text);
 

@@ -51,7 +51,7 @@ function pageHeader(cell, cells) {
 const withoutResult = (cell) => [
   el("h2", {}, "No result"),
   el("p", { class: "warn" }, isolated(cell.note || cell.status)),
-  cell.error ? el("pre", { dir: "auto" }, cell.error) : null,
+  cell.error && cell.error !== cell.note ? el("pre", { dir: "auto" }, cell.error) : null,
 ].filter(Boolean);
 
 const warningsOf = (summary) =>

@@ -167,18 +167,21 @@ function lazily(node, make) {
   nearWindow.observe(node);
 }
 
+/** What is hidden has no width to draw in: it waits on, and is drawn once it is shown. */
 async function drawNow(node) {
+  const Plotly = await loadPlotly();
   const make = waiting.get(node);
-  if (!make) return;
+  if (!make || !node.offsetParent) return;
   waiting.delete(node);
   nearWindow.unobserve(node);
-  const Plotly = await loadPlotly();
-  if (!node.isConnected) return;
   const { traces, layout, pointOf } = make();
   await Plotly.newPlot(node, traces, layout, { displayModeBar: false, responsive: true });
   if (pointOf) node.on("plotly_click", ({ points }) => pointOf(points[0]).show());
   node.dataset.drawn = "yes";
 }
+
+/** Room for rows of a map between its axes' titles, at least for the title beside it. */
+const mapHeight = (frame, row, rows) => Math.max(150, frame + row * rows);
 
 /** A chart with its heading, in a card. */
 function card(heading, height, make) {

@@ -57,7 +57,7 @@ function showMaps(cells) {
       return node;
     };
     more.replaceChildren(
-      traced.length ? `${shown} of ${traced.length} maps shown ` : "no cell with a result here ",
+      traced.length ? `${shown} of ${counted(traced.length, "map")} shown ` : "no cell with a result here ",
       ...(left ? [button(Math.min(left, MAPS_AT_FIRST))] : []),
       ...(left > MAPS_AT_FIRST ? [" ", button(left)] : []),
     );
@@ -86,10 +86,12 @@ function showScale(node) {
 const ANY = "the largest drop";
 const choice = { value: ANY, colour: null };
 
-/** The line of a cell for the value that is chosen; of any value the one with the largest drop. */
+/** The line of a cell for the value that is chosen; of any value the one that the table names. */
 function lineOf(cell) {
   const lines = cell.lines ?? [];
-  if (choice.value !== ANY) return lines.find((line) => line.value === choice.value);
+  const value = choice.value === ANY ? largestDrop(cell)?.[0] : choice.value;
+  const named = lines.find((line) => line.value === value);
+  if (named || choice.value !== ANY) return named;
   const largest = (line) => Math.max(...line.dose.drop.map((drop) => drop ?? -2));
   return lines.reduce(
     (best, line) => (best && largest(best) >= largest(line) ? best : line),
@@ -166,7 +168,9 @@ function curves(cells, kinds, pointsOf, axes) {
 
 /** A panel per kind of edit, since strengths of different edits have different units. */
 function showCurves(cells, all) {
-  const kinds = distinct(all.map((cell) => fieldText(cell, choice.colour)));
+  const kinds = distinct(
+    all.filter((cell) => cell.lines?.length).map((cell) => fieldText(cell, choice.colour)),
+  );
   const edits = distinct(cells.filter((cell) => cell.lines?.length).map((cell) => cell.edit.join("|")));
   const [doses, layers] = ["doses", "layers"].map((id) => document.getElementById(id));
   doses.replaceChildren();
@@ -181,7 +185,7 @@ function showCurves(cells, all) {
       el(
         "span",
         { class: "quiet" },
-        ` ${drawn.length} cells; direction for `,
+        ` ${counted(drawn.length, "cell")}; direction for `,
         isolated(clipped(choice.value, 40)),
         `; n = ${counts.join(" or ")} problems per point`,
       ),
@@ -202,7 +206,10 @@ function showCurves(cells, all) {
       ),
     );
   }
-  if (!edits.length) doses.replaceChildren(el("p", { class: "quiet" }, "no cell with edits here"));
+  if (edits.length) return;
+  for (const grid of [doses, layers]) {
+    grid.replaceChildren(el("p", { class: "quiet" }, "no cell with edits here"));
+  }
 }
 
 /** Which value's directions are drawn, and what the colours tell apart. */

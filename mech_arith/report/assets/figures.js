@@ -28,7 +28,7 @@ const transposed = (rows) => rows[0].map((_, column) => rows.map((row) => row[co
 
 function siteCards(cell, site) {
   return site.values.map((name, value) =>
-    card([el("b", {}, isolated(clipped(name, 40)))], 60 + 20 * site.components.length, () =>
+    card([el("b", {}, isolated(clipped(name, 40)))], mapHeight(60, 20, site.components.length), () =>
       heatmap({
         rows: site.components.map(String),
         columns: site.layers.map(String),
@@ -46,7 +46,7 @@ function siteCards(cell, site) {
 
 function mapCards(cell, map) {
   return map.values.map((name, value) =>
-    card([el("b", {}, isolated(clipped(name, 40)))], 74 + 22 * Math.min(map.layers.length, 16), () =>
+    card([el("b", {}, isolated(clipped(name, 40)))], mapHeight(74, 22, Math.min(map.layers.length, 16)), () =>
       heatmap({
         rows: map.layers.map(String),
         columns: map.positions.map((place, index) => [shownToken(map.tokens[index]), String(place)]),

@@ -33,7 +33,7 @@ function showAbout({ cells, written, version }) {
   document
     .getElementById("about")
     .replaceChildren(
-      `${cells.length} cells: `,
+      `${counted(cells.length, "cell")}: `,
       ...[...counts].flatMap(([status, count], place) => [
         place ? ", " : "",
         `${count} `,

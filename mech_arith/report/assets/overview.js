@@ -257,5 +257,5 @@ function makeFilters(cells, table) {
   form.addEventListener("submit", (event) => event.preventDefault());
   const nodes = selects.map(({ node }) => node);
   form.replaceChildren(...nodes, el("label", {}, "search", search), reset, count);
-  return (chosen) => (count.textContent = `${chosen.length} of ${cells.length} cells`);
+  return (chosen) => (count.textContent = `${chosen.length} of ${counted(cells.length, "cell")}`);
 }
