@@ -97,6 +97,8 @@ class Testbed:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+        for cut_off in self.directory.glob(_unfinished(Path("*")).name):
+            cut_off.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # something of another's is in it, and stays
             self.directory.rmdir()
 
@@ -207,7 +209,13 @@ class Testbed:
             raise UserError(
                 f"expected a testbed in {self.directory}, found none; say where by --dir"
             ) from None
-        return [Process(**fields) for fields in json.loads(text)]
+        try:
+            return [Process(**fields) for fields in json.loads(text)]
+        except (ValueError, TypeError):
+            raise UserError(
+                f"expected a list of processes in {self.directory / RECORD}, got something else; "
+                "end by hand what runs with that directory in its command line, and remove it"
+            ) from None
 
     def _end_jobs(self) -> None:
         """Kill what runs and drop what waits: jobs would outlive the daemons."""
@@ -242,9 +250,18 @@ class Testbed:
             )
 
     def _write(self, name: str, text: str, *, mode: int = 0o600) -> None:
+        """Write a file whole or not at all: a kill must leave the record of what was started."""
         path = self.directory / name
-        path.touch(mode=mode)  # before it holds a key or a password
-        path.write_text(text, encoding="utf-8")
+        new = _unfinished(path)
+        new.unlink(missing_ok=True)
+        new.touch(mode=mode)  # before it holds a key or a password
+        new.write_text(text, encoding="utf-8")
+        new.replace(path)
+
+
+def _unfinished(path: Path) -> Path:
+    """Where a file is written before it takes its place."""
+    return path.with_name(f".{path.name}.new")
 
 
 def _check_machine() -> None:

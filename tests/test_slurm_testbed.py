@@ -1,11 +1,13 @@
 """The SLURM testbed: what it refuses, and that it leaves nothing behind."""
 
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +61,33 @@ def test_down_of_nothing(tmp_path):
     code, output = call("down", "--dir", tmp_path)
     assert code == 1
     assert output == f"expected a testbed in {tmp_path}, found none; say where by --dir\n"
+
+
+def test_down_with_a_record_that_cannot_be_read(tmp_path):
+    for content in ("[{", "[1]", '[{"pid": 1}]'):
+        (tmp_path / "testbed.json").write_text(content)
+        code, output = call("down", "--dir", tmp_path)
+        assert (code, output.count("\n")) == (1, 1)
+        assert output.startswith(f"expected a list of processes in {tmp_path}/testbed.json, got ")
+
+
+def test_files_are_whole_at_any_time(tmp_path, monkeypatch):
+    """A kill in the middle must leave the record of what was started."""
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    testbed = importlib.import_module("slurm_testbed").Testbed(tmp_path)
+    text = json.dumps(["x"] * 200_000)
+    testbed._write("testbed.json", text)
+    seen = []
+    writer = threading.Thread(
+        target=lambda: [testbed._write("testbed.json", text) for _ in "x" * 50]
+    )
+    writer.start()
+    while writer.is_alive():
+        seen.append(len((tmp_path / "testbed.json").read_text()))
+    writer.join()
+    assert set(seen) == {len(text)}
+    assert [path.name for path in tmp_path.iterdir()] == ["testbed.json"]
+    assert (tmp_path / "testbed.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_packages_that_are_missing(tmp_path):
