@@ -24,6 +24,8 @@ from mech_arith.tracking.upload import Sent, is_sent, send
 INTERRUPTED = 130
 """Exit code of a program that is ended by Ctrl-C."""
 
+NOTHING = "nothing to send"
+
 Group = tuple[Path, ...]
 """Folders of one run, the oldest first: it may have been begun several times."""
 
@@ -36,7 +38,8 @@ def main() -> None:
         waiting = [group for group in groups if asked.again or not is_sent(group[-1])]
         print(f"{len(groups)} runs, {len(groups) - len(waiting)} of them on the server already")
         if asked.dry_run:
-            print(*(f"would send {group[-1]}" for group in waiting), sep="\n")
+            told = [f"would send {group[-1]}" for group in waiting]
+            print("\n".join(told) or NOTHING)
             return
         if waiting and (reason := no_server()):
             raise UserError(f"expected a W&B server, got {reason}; nothing was sent")
@@ -105,7 +108,7 @@ def _send_all(groups: Sequence[Group], *, jobs: int, within_s: float) -> int:
             stop.set()
     counts["not sent"] = len(groups) - counts["sent"] - counts["failed"]
     told = [f"{counts[kind]} {kind}" for kind in ("sent", "failed", "not sent") if counts[kind]]
-    print(", ".join(told) or "nothing to send")
+    print(", ".join(told) or NOTHING)
     if reason:
         print(f"stopped: {reason}; run again to complete", file=sys.stderr)
     if reason == "interrupted":

@@ -162,12 +162,18 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--entity", required=True, help="user or team")
-    parser.add_argument("--project", required=True)
+    parser.add_argument("--entity", type=_named, required=True, help="user or team")
+    parser.add_argument("--project", type=_named, required=True)
     parser.add_argument("--name", default="mech_arith: cells compared", help="of the workspace")
     parser.add_argument("--dry-run", action="store_true", help="build it, save nothing")
     parser.add_argument("--json", action="store_true", help="print what would be saved")
     return parser.parse_args()
+
+
+def _named(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a name, got an empty one")
+    return text
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """A W&B run on disk."""
 
 import json
+import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mech_arith.errors import UserError
-from mech_arith.tracking import Run
+from mech_arith.tracking import Run, upload
 from tests.wandb_runs import (
     CONFIG,
     HEADLINE,
@@ -170,6 +172,23 @@ def test_an_exception_finishes_the_run_and_passes_on(tmp_path: Path) -> None:
     assert directory is not None
     assert exit_code(records(directory)) == 1
     run.finish()  # a second time does nothing
+
+
+def test_a_run_that_does_not_reach_the_disk_is_no_success(tmp_path: Path) -> None:
+    """wandb's own process may die or find the disk full, and it is for others to say so."""
+    folder = tracked(tmp_path)
+    upload.check_whole(folder, within_s=5.0)
+    (log,) = folder.glob("*.wandb")
+    for length in (len(log.read_bytes()) - 1, 7, 0):
+        os.truncate(log, length)
+        with pytest.raises(OSError, match=r"expected a whole W&B run in .*, got one that was cut"):
+            upload.check_whole(folder, within_s=0.1)
+
+    (tmp_path / "job").mkdir()
+    run = Run.start(settings(tmp_path / "job"), CONFIG)
+    shutil.rmtree(tmp_path / "job")
+    with pytest.raises(FileNotFoundError):
+        run.finish()
 
 
 def test_a_large_table_is_whole(tmp_path: Path) -> None:

@@ -36,6 +36,9 @@ print(begun)
 """A job whose W&B is all that it does."""
 
 
+KEPT = "; the run is kept on disk, upload it later with `python scripts/wandb_sync.py {folder}`"
+
+
 def job(directory: Path, url: str, **changes: Any) -> tuple[Path, float, str]:
     """Run a job: its run's folder, the seconds from its start of W&B to its end, its log."""
     environment = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": url, "HF_TOKEN": "hf_swordfish"}
@@ -144,9 +147,7 @@ def test_a_failing_server_costs_no_number_and_little_time(
         folder, seconds, log = job(tmp_path, server.url, wait_s=wait_s)
         (warning,) = log.splitlines()
         assert warning.startswith("WARNING W&B: not sent within ")
-        assert warning.endswith(
-            f"; the run is kept on disk, upload it later with `wandb sync {folder}`"
-        )
+        assert warning.endswith(KEPT.format(folder=folder))
         assert not is_sent(folder)
         check_whole_on_disk(folder)
         check_sync_completes(folder, server, monkeypatch)
@@ -194,6 +195,21 @@ def test_no_server(tmp_path: Path) -> None:
     )
     assert seconds < 30
     check_whole_on_disk(folder)
+
+
+def test_an_address_that_is_none(tmp_path: Path) -> None:
+    """wandb itself would not even write an offline run; nor may the next cell go elsewhere."""
+    environment = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "localhost:8080"}
+    cells = JOB.format(changes={}) + JOB.format(changes={}).replace("abc", "abcd")
+    done = program(cells, tmp_path, **environment)
+    folders = [Path(folder) for folder in done.stdout.split()[::2]]
+    said = "WARNING W&B: no URL in WANDB_BASE_URL: 'localhost:8080' (set it to https://... or"
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(folders) == 2
+    for folder, line in zip(folders, lines, strict=True):
+        assert line.startswith(said)
+        assert line.endswith(KEPT.format(folder=folder))
+        check_whole_on_disk(folder)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mech_arith.tracking.upload import is_sent
 from tests.test_wandb_online import check_complete
 from tests.wandb_runs import KEY, tracked
 from tests.wandb_server import Fault, WandbServer, wandb_server
@@ -145,6 +146,21 @@ def test_a_dry_run_sends_nothing(server: WandbServer, sweep: Path) -> None:
     assert (code, errors, server.requests) == (0, "", [])
     assert len(lines) == 1 + CELLS
     assert lines[1].startswith(f"would send {sweep}/0/wandb/offline-run-")
+    for log in sweep.rglob("run-*.wandb"):
+        log.with_suffix(".wandb.synced").touch()
+    code, lines, _ = sync(server, "--dry-run", sweep, key="")
+    assert (code, lines[1:]) == (0, ["nothing to send"])
+
+
+def test_a_run_that_goes_away_ends_nothing(server: WandbServer, sweep: Path) -> None:
+    """A job that starts again removes what it left before."""
+    server.on_request = lambda _: shutil.rmtree(sweep / "1" / "wandb", ignore_errors=True)
+    code, lines, errors = sync(server, sweep)
+    assert (code, lines[-1], errors) == (1, "2 sent, 1 failed", "")
+    (line,) = [line for line in lines if line.startswith("failed")]
+    assert line.endswith(": the run is gone; send what has taken its place")
+    check_all_there(server, ["cell0", "cell2"])
+    assert not is_sent(sweep / "1" / "wandb")
 
 
 @pytest.mark.slow
@@ -237,6 +253,16 @@ def test_no_key_is_one_line(
     assert line.startswith("expected a W&B server, got no ")
     assert line.endswith("; nothing was sent")
     assert len(lines) == 1
+
+
+def test_an_address_that_is_none_is_one_line(server: WandbServer, sweep: Path) -> None:
+    server.url = "localhost:8080"
+    code, _, errors = sync(server, sweep)
+    assert code == 1
+    (line,) = errors.splitlines()
+    assert line.startswith(
+        "expected a W&B server, got no URL in WANDB_BASE_URL: 'localhost:8080' (set it to "
+    )
 
 
 def test_an_unreachable_server_is_one_line(server: WandbServer, sweep: Path) -> None:

@@ -15,7 +15,7 @@ from wandb_workspaces.workspaces import internal
 
 from tests.running import SMALL, main
 from tests.wandb_runs import KEY, of_type, records, summary_of
-from tests.wandb_server import Fault, WandbServer, wandb_server
+from tests.wandb_server import Fault, wandb_server
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "wandb_workspace.py"
 
@@ -30,9 +30,8 @@ def script() -> ModuleType:
     return module
 
 
-def call(*arguments: str, server: WandbServer | None = None) -> tuple[int, str, str]:
+def call(*arguments: str, url: str = "http://127.0.0.1:9") -> tuple[int, str, str]:
     """Exit code, output, and what was said of errors; by default nobody listens."""
-    url = server.url if server else "http://127.0.0.1:9"
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--entity", "me", "--project", "arithmetic", *arguments],
         env=os.environ | {"WANDB_BASE_URL": url, "WANDB_API_KEY": KEY},
@@ -100,7 +99,7 @@ def test_it_is_built_and_valid_without_a_server() -> None:
 
 def test_it_is_saved_on_a_server() -> None:
     with wandb_server() as server:
-        code, output, errors = call("--name", "compared", server=server)
+        code, output, errors = call("--name", "compared", url=server.url)
     assert code == 0, errors
     (view,) = server.views
     assert (view["entityName"], view["projectName"]) == ("me", "arithmetic")
@@ -116,9 +115,20 @@ def test_no_server_is_one_line() -> None:
     assert line.startswith("expected a W&B server, got no answer from http://127.0.0.1:9 (")
 
 
+def test_bad_input_is_one_line() -> None:
+    for option in ("--entity", "--project"):
+        code, _, errors = call("--dry-run", option, "")
+        assert code == 2
+        assert errors.endswith(f"argument {option}: expected a name, got an empty one\n")
+    code, _, errors = call(url="localhost:8080")
+    assert code == 1
+    (line,) = errors.splitlines()
+    assert line.startswith("expected a W&B server, got no URL in WANDB_BASE_URL: 'localhost:8080'")
+
+
 def test_a_refusal_is_one_line() -> None:
     with wandb_server(Fault(status=403)) as server:
-        code, _, errors = call(server=server)
+        code, _, errors = call(url=server.url)
     assert code == 1
     assert "expected to save a workspace of me/arithmetic, got " in errors.splitlines()[-1]
     assert "Traceback" not in errors

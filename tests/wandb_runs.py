@@ -147,8 +147,12 @@ def tracked(directory: Path, **changes: Any) -> Path:
 
 
 def records(run_directory: Path) -> list[dict[str, Any]]:
-    """The records of an offline run, read back with W&B's own tool."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run_directory)]
+    """The records of an offline run, read back with what `wandb leet inspect` calls."""
+    from wandb.util import get_core_path
+
+    (log,) = run_directory.glob("run-*.wandb")
+    command = [get_core_path(), "leet", "inspect", "--no-observability", "--json", "--run-file"]
+    command += [str(log), str(run_directory.parent)]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in found.stdout.splitlines()]
 

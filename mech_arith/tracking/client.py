@@ -5,10 +5,14 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from functools import cache
 from types import ModuleType
 
 NOT_OURS = ("WANDB_RESUME", "WANDB_RUN_ID")
 """Variables that would merge the runs of a sweep, or append to a run what it holds already."""
+
+URL = "WANDB_BASE_URL"
+"""Variable that holds the server's address."""
 
 PROBE_SECONDS = 6.0
 """A server that does not answer a plain request for so long counts as not reachable."""
@@ -23,13 +27,36 @@ def load_wandb() -> ModuleType:
         os.environ.pop(name, None)
     import wandb
 
+    _bad_url()
     wandb.setup(settings=wandb.Settings(silent=True))
     return wandb
+
+
+@cache
+def _bad_url() -> str | None:
+    """What is wrong with the server's address; None if nothing is.
+
+    A bad one is taken out of the environment: with it wandb would not even write an offline run.
+    wandb reads the environment once in a process, and so does this.
+    """
+    import wandb
+
+    url = os.environ.get(URL)
+    if url is None:
+        return None
+    try:
+        wandb.Settings(base_url=url)
+    except ValueError:
+        del os.environ[URL]
+        return f"no URL in {URL}: {url!r} (set it to https://... or http://...)"
+    return None
 
 
 def no_server(*, within_s: float = PROBE_SECONDS) -> str | None:
     """Why nothing can be sent: no server answers, or there is no API key. None if all is well."""
     wandb = load_wandb()
+    if bad := _bad_url():
+        return bad
     shared = wandb.setup(settings=wandb.Settings(mode="online")).settings
     proxies = {"http": shared.http_proxy, "https": shared.https_proxy}
     reason = _unreachable(

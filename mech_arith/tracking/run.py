@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import shlex
 import shutil
 import time
 import uuid
@@ -16,12 +17,15 @@ from mech_arith.results import plain
 from mech_arith.tracking.client import load_wandb, no_server, one_line
 from mech_arith.tracking.metrics import CELL, X_AXES, by_layer, by_strength, headline
 from mech_arith.tracking.settings import TrackingSettings
-from mech_arith.tracking.upload import send
+from mech_arith.tracking.upload import check_whole, send
 
 logger = logging.getLogger(__name__)
 
 CLOSING_SECONDS = 2.0
 """Kept of the time for W&B, to end its processes."""
+
+WRITING_SECONDS = 5.0
+"""Writing the last of a run to the disk takes a few milliseconds."""
 
 LONGEST_NAME = 128
 LONGEST_TAG = 64
@@ -60,7 +64,7 @@ class Run:
 
     @property
     def directory(self) -> Path | None:
-        """The run's own folder, which `wandb sync` takes; None if disabled."""
+        """The run's own folder; None if disabled."""
         return None if self._run is None else Path(self._run.settings.sync_dir)
 
     def log_summary(self, summary: Mapping[str, Any]) -> None:
@@ -125,6 +129,10 @@ class Run:
         """End the run, and send it if it is to be online and did not fail.
 
         What cannot be sent in time is a warning, and stays on disk. A second call does nothing.
+
+        Raises:
+            Exception: the run is not whole on disk; which one is up to wandb. One that has failed
+                anyway ends with a warning instead.
         """
         run, self._run = self._run, None
         if run is None:
@@ -132,15 +140,17 @@ class Run:
         folder = Path(run.settings.sync_dir)
         try:
             run.finish(exit_code=1 if failed else 0)
-        except Exception as error:  # wandb's own process may die, and a saved run must not with it
+        except Exception as error:  # wandb's own process may have died
+            if not failed:
+                raise
             logger.warning(
                 "W&B: the run did not end well (%s); what was logged is in %s",
                 one_line(error) or type(error).__name__,
                 folder,
             )
-            return
         if failed:
             return
+        check_whole(folder, within_s=WRITING_SECONDS)
         _remove_earlier(folder, run.id)
         if self._settings.mode == "online":
             _send(folder, until=self._deadline)
@@ -213,8 +223,11 @@ def _send(folder: Path, *, until: float) -> None:
         if not reason:
             logger.info("W&B: %s", sent.url)
             return
+    # Not plain `wandb sync`, which counts a run as sent even where the server has refused its rows.
     logger.warning(
-        "W&B: %s; the run is kept on disk, upload it later with `wandb sync %s`", reason, folder
+        "W&B: %s; the run is kept on disk, upload it later with `python scripts/wandb_sync.py %s`",
+        reason,
+        shlex.quote(str(folder)),
     )
 
 

@@ -16,6 +16,10 @@ from pathlib import Path
 from mech_arith.tracking.client import NOT_OURS
 
 POLL_SECONDS = 0.2
+WRITING_POLL_SECONDS = 0.05
+
+LOG = "run-*.wandb"
+"""The file of a run's records, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,45 @@ class Sent:
 
 
 def is_sent(folder: Path) -> bool:
-    """Whether the run in `folder` is on the server as it is on disk."""
-    log, marker = _log_and_marker(folder)
-    return marker.is_file() and marker.stat().st_mtime >= log.stat().st_mtime
+    """Whether the run in `folder` is on the server as it is on disk; False if it has gone."""
+    try:
+        log, marker = _log_and_marker(folder)
+        return marker.stat().st_mtime >= log.stat().st_mtime
+    except FileNotFoundError:
+        return False
+
+
+def check_whole(folder: Path, *, within_s: float) -> None:
+    """Wait until the finished run in a folder is whole on disk.
+
+    wandb's own process writes the last of it after the end of `finish`, and says nothing of a full
+    disk.
+
+    Raises:
+        OSError: it is not whole after so many seconds.
+    """
+    end = time.monotonic() + within_s
+    while not _is_whole(folder):
+        if time.monotonic() > end:
+            raise OSError(f"expected a whole W&B run in {folder}, got one that was cut off")
+        time.sleep(WRITING_POLL_SECONDS)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the last record of a run is its end."""
+    from wandb.util import get_core_path
+
+    log = _log_and_marker(folder)[0]
+    # What `wandb leet inspect` calls, without the second that its start takes.
+    command = [get_core_path(), "leet", "inspect", "--no-observability", "--json"]
+    told = subprocess.run(
+        [*command, "--run-file", str(log), str(folder.parent)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    *_, last = [b"{}", *told.stdout.splitlines()]
+    return told.returncode == 0 and json.loads(last).get("type") == "exit"
 
 
 def send(folder: Path, *, within_s: float, stop: threading.Event | None = None) -> Sent:
@@ -48,6 +88,16 @@ def send(folder: Path, *, within_s: float, stop: threading.Event | None = None) 
         within_s: seconds after which the upload is given up.
         stop: gives it up too, when set.
     """
+    # A job that starts again may remove what it left before, at any time.
+    try:
+        return _send(folder, within_s=within_s, stop=stop)
+    except FileNotFoundError:
+        if folder.is_dir() and any(folder.glob(LOG)):
+            raise
+        return Sent("the run is gone; send what has taken its place")
+
+
+def _send(folder: Path, *, within_s: float, stop: threading.Event | None) -> Sent:
     before = _state(folder)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         ended = _sync(folder, Path(scratch), within_s=within_s, stop=stop)
@@ -129,7 +179,7 @@ def _log_and_marker(folder: Path) -> tuple[Path, Path]:
     Raises:
         FileNotFoundError: there is no run in `folder`.
     """
-    logs = sorted(folder.glob("run-*.wandb"))
+    logs = sorted(folder.glob(LOG))
     if not logs:
-        raise FileNotFoundError(f"expected a W&B run in {folder}, found no run-*.wandb")
+        raise FileNotFoundError(f"expected a W&B run in {folder}, found no {LOG}")
     return logs[0], logs[0].with_suffix(".wandb.synced")
