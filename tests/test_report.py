@@ -5,13 +5,14 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from mech_arith.errors import UserError
 from mech_arith.report import __main__ as command
 from mech_arith.report import write_report
 from mech_arith.report.compact import edited, numbers, traced
@@ -87,14 +88,19 @@ def test_columns_that_a_run_lacks_are_missing_in_its_rows_alone(tmp_path: Path) 
     assert correlations.loc["old", "r_passed"].isna().all()
 
 
-def test_columns_of_kinds_that_do_not_fit_are_named(tmp_path: Path) -> None:
-    save_cell(tmp_path / "0")
-    run = load_run(save_cell(tmp_path / "1"))
+def test_a_run_whose_columns_do_not_fit_is_damaged_and_the_others_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(3):
+        save_cell(tmp_path / str(index), seed=index)
+    run = load_run(tmp_path / "0")
     tables = run.tables | {"effects": run.tables["effects"].assign(reason=7)}
-    save_run(tmp_path / "1", tables=tables, summary=run.summary, config_yaml="")
-    with pytest.raises(UserError, match=r"columns of the same kinds .*effects\.parquet; leave"):
-        write_report(tmp_path)
-    assert not FILES & {path.name for path in tmp_path.iterdir()}
+    save_run(tmp_path / "0", tables=tables, summary=run.summary, config_yaml="")
+    assert report(monkeypatch, tmp_path) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert re.search(r"columns of the same kinds .*reason.* in .*0/effects\.parquet; leave", said)
+    for name in ("sweep.parquet", "sweep_correlations.parquet"):
+        assert set(pd.read_parquet(tmp_path / name)["cell"]) == {"1", "2"}
 
 
 def test_a_real_run_without_edits_and_one_with(
@@ -141,7 +147,10 @@ def test_cells_without_a_result_are_named_with_their_reason(
 def test_a_sweep_without_any_result_is_reported_all_the_same(tmp_path: Path) -> None:
     save_plan(tmp_path, "0", "1")
     assert "packed-overview" in write_report(tmp_path).read_text(encoding="utf-8")
-    assert pd.read_parquet(tmp_path / "sweep.parquet").empty
+    for name in ("sweep.parquet", "sweep_correlations.parquet"):
+        rows = pd.read_parquet(tmp_path / name)
+        assert rows.empty
+        assert {"cell", "identity", "command", "layer", "position", "component"} <= set(rows)
 
 
 def test_a_damaged_run_is_named_and_the_others_reported(
@@ -156,6 +165,51 @@ def test_a_damaged_run_is_named_and_the_others_reported(
     assert [line[:7] for line in said] == ["error: "] * 2
     assert str(tmp_path / "1") in said[0]
     assert str(tmp_path / "2") in said[1]
+    assert set(pd.read_parquet(tmp_path / "sweep.parquet")["cell"]) == {"0"}
+
+
+def _with(name: str, wrong: object) -> Callable[[dict[str, Any]], str]:
+    return lambda summary: json.dumps(summary | {name: wrong})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _with("baseline_accuracy", float("nan")),
+        _with("cell", None),
+        _with("cell", {}),
+        _with("best", {"a": "0.9"}),
+        _with("best", {"a": {"abs_r": "high", "layer": 0, "component": 0}}),
+        _with("best", ["a"]),
+        _with("largest_drop", {"a": {}}),
+        _with("largest_drop", {"a": None}),
+        lambda summary: "[1]",
+    ],
+)
+def test_a_run_with_a_wrong_summary_is_damaged_and_the_others_reported(
+    damage: Callable[[dict[str, Any]], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for index in range(2):
+        save_cell(tmp_path / str(index), seed=index)
+    path = tmp_path / "1" / "summary.json"
+    path.write_text(damage(json.loads(path.read_text())))
+    assert report(monkeypatch, tmp_path) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: expected")
+    assert str(tmp_path / "1") in said
+    assert set(pd.read_parquet(tmp_path / "sweep.parquet")["cell"]) == {"0"}
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "7", "\x00"])
+def test_a_run_whose_overrides_are_damaged_is_reported(text: str, tmp_path: Path) -> None:
+    """As a run of an earlier version, which recorded none but Hydra's."""
+    save_cell(tmp_path / "0")
+    (tmp_path / "0" / ".hydra").mkdir()
+    (tmp_path / "0" / ".hydra" / "overrides.yaml").write_text(text)
+    write_report(tmp_path)
     assert set(pd.read_parquet(tmp_path / "sweep.parquet")["cell"]) == {"0"}
 
 

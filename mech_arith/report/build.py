@@ -10,9 +10,12 @@ from mech_arith.progress import progress
 from mech_arith.report.compact import cell_overview, cell_page
 from mech_arith.report.files import CORRELATIONS, EFFECTS, PAGE, outputs
 from mech_arith.report.listing import DAMAGED, Listed, list_cells
-from mech_arith.report.page import Entry, render
-from mech_arith.report.tables import put_together
+from mech_arith.report.page import Entry, as_json, render
+from mech_arith.report.tables import misfits, put_together
 from mech_arith.results import load_run
+
+Read = tuple[Entry, set[str]]
+"""A cell as the page shows it, and the names of its tables."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +43,21 @@ def build(directory: Path, places: Sequence[Path]) -> Built:
     """
     listed = list_cells(places, directory)
     with outputs(directory) as temporary:
-        entries: list[Entry] = []
-        sources: dict[str, list[tuple[Path, dict[str, Any]]]] = {"effects": [], "correlations": []}
-        for cell in progress(listed, description="report", unit="cells"):
-            entry, tables = _entry(cell)
-            entries.append(entry)
-            for name, of_cells in sources.items():
-                if name in tables:
-                    of_cells.append((cell.directory / f"{name}.parquet", _fields(entry)))
-        put_together(temporary[EFFECTS], sources["effects"])
-        put_together(temporary[CORRELATIONS], sources["correlations"])
+        read = [_entry(cell) for cell in progress(listed, description="report", unit="cells")]
+        read = _fitting(read)
+        for name, table in ((EFFECTS, "effects"), (CORRELATIONS, "correlations")):
+            sources = [
+                (_table(entry, table), _fields(entry)) for entry, tables in read if table in tables
+            ]
+            put_together(temporary[name], sources)
+        entries = [entry for entry, _ in read]
         title = ", ".join(dict.fromkeys(_title(place) for place in places))
         temporary[PAGE].write_text(render(title, entries), encoding="utf-8")
     return Built(directory / PAGE, [entry.cell for entry in entries])
 
 
-def _entry(cell: Listed) -> tuple[Entry, set[str]]:
-    """What the page says of a cell, and the names of its tables.
+def _entry(cell: Listed) -> Read:
+    """What the page says of a cell, and what it has for the tables.
 
     A run that cannot be read is damaged, and says why; the others are reported all the same.
     """
@@ -65,23 +66,54 @@ def _entry(cell: Listed) -> tuple[Entry, set[str]]:
     try:
         result = load_run(cell.directory)
         page = cell_page(result)
-        fields = dict(result.summary["cell"])
         entry = Entry(
             cell,
             command=result.summary.get("command") or cell.command,
-            fields=fields,
+            fields=dict(result.summary["cell"]),
             overview=cell_overview(page, result.summary),
             page=page,
         )
-    except (UserError, KeyError) as error:
-        reason = (
-            str(error)
-            if isinstance(error, UserError)
-            else f"expected {error} in the run {cell.directory}, found none; run it again"
+        as_json(page)
+    except UserError as error:
+        return _damaged(cell, str(error))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return _damaged(
+            cell, f"expected a whole run in {cell.directory}, got {reason}; run it again"
         )
-        damaged = replace(cell, status=DAMAGED, note=reason)
-        return Entry(damaged, cell.command, fields={}, overview={}, page={}), set()
     return entry, set(result.tables)
+
+
+def _fitting(read: Sequence[Read]) -> list[Read]:
+    """The cells, those damaged whose tables cannot stand in one file with those of the others."""
+    reasons: dict[Path, str] = {}
+    for table in ("effects", "correlations"):
+        reasons |= misfits([_table(entry, table) for entry, tables in read if table in tables])
+    return [
+        next(
+            (
+                _damaged(
+                    entry.cell,
+                    "expected columns of the same kinds as in the other runs, got "
+                    f"{reasons[path]} in {path}; leave that run out, or run it again",
+                )
+                for path in (_table(entry, table) for table in tables)
+                if path in reasons
+            ),
+            (entry, tables),
+        )
+        for entry, tables in read
+    ]
+
+
+def _damaged(cell: Listed, reason: str) -> Read:
+    """A run that cannot be read, with the reason in one line."""
+    damaged = replace(cell, status=DAMAGED, note=reason)
+    return Entry(damaged, cell.command, fields={}, overview={}, page={}), set()
+
+
+def _table(entry: Entry, name: str) -> Path:
+    return entry.cell.directory / f"{name}.parquet"
 
 
 def _fields(entry: Entry) -> dict[str, Any]:

@@ -270,10 +270,36 @@ def cell_overview(page: Plain, summary: Mapping[str, Any]) -> Plain:
             summary.get(name)
             for name in ("baseline_accuracy", "majority_floor", "above_floor_p", "n_report")
         ],
-        "best": summary.get("best") or {},
+        "best": _found(summary, "best", ("abs_r", "r_passed"), ("layer", "component")),
         "searched": [summary.get("n_searched"), summary.get("n_edits_searched")],
-        "drops": summary.get("largest_drop") or {},
+        "drops": _found(
+            summary,
+            "largest_drop",
+            ("accuracy_drop", "control_drop", "baseline_accuracy"),
+            ("layer", "strength"),
+        ),
         "map": page["traced"]["best"],
         "edit": [page["edited"].get("edit"), page["edited"].get("unit")],
         "lines": overview_lines(page["edited"]),
     }
+
+
+def _found(
+    summary: Mapping[str, Any], name: str, may_miss: Sequence[str], needed: Sequence[str]
+) -> Plain:
+    """What a summary says of each value; the page counts on its numbers.
+
+    Raises:
+        TypeError: it is something else than a mapping of numbers per value.
+        KeyError: a number is not there.
+    """
+    found = dict(summary.get(name) or {})
+    for value, numbers_of in found.items():
+        known = {key: numbers_of[key] for key in needed}
+        known |= {key: numbers_of.get(key) or 0 for key in may_miss}
+        for key, number in known.items():
+            if not isinstance(number, int | float):
+                raise TypeError(
+                    f"expected a number as {key} of {value!r} in {name}, got {number!r}"
+                )
+    return found

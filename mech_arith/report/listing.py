@@ -95,13 +95,16 @@ def _state(run: Path) -> CellState:
 
 
 def _recorded(directory: Path) -> tuple[str, ...] | None:
-    """The overrides that Hydra itself wrote down."""
+    """The overrides that Hydra itself wrote down; None if it did not, or not readably."""
     if not (directory / HYDRAS).is_file():
         return None
     import yaml
 
-    known = yaml.safe_load((directory / HYDRAS).read_text(encoding="utf-8"))
-    return tuple(str(override) for override in known)
+    try:
+        known = yaml.safe_load((directory / HYDRAS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return tuple(str(override) for override in known) if isinstance(known, list) else None
 
 
 def _names(directories: list[Path], base: Path) -> dict[Path, str]:

@@ -86,8 +86,18 @@ def _overview(entry: Entry) -> dict[str, Any]:
     }
 
 
+def as_json(data: Any) -> str:
+    """Data as the page holds it.
+
+    Raises:
+        ValueError: a number in it is not finite.
+        TypeError: something in it is not plain.
+    """
+    return json.dumps(data, separators=(",", ":"), allow_nan=False)
+
+
 def _packed_json(data: Any) -> str:
-    return _packed(json.dumps(data, separators=(",", ":"), allow_nan=False))
+    return _packed(as_json(data))
 
 
 def _packed(text: str) -> str:

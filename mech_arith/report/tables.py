@@ -1,5 +1,6 @@
 """The tables of all cells put together, cell by cell: memory does not grow with their number."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,35 @@ ROW_GROUP = 100_000
 """Rows that are gathered before they are written."""
 
 
-def put_together(target: Path, sources: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
+Source = tuple[Path, Mapping[str, Any]]
+"""The path of a cell's table, and the fields of the cell."""
+
+KEY = pa.schema(
+    [
+        *((name, pa.string()) for name in ("cell", "identity", "command")),
+        ("layer", pa.int64()),
+        ("point", pa.string()),
+        ("position", pa.string()),
+        ("component", pa.int64()),
+    ]
+)
+"""Columns of a table of no cell: whoever reads it finds what tells rows apart."""
+
+
+def misfits(paths: Sequence[Path]) -> dict[Path, str]:
+    """Tables whose columns are of other kinds than those of most tables, and in what."""
+    schemas = {path: _schema(path) for path in paths}
+    frequent = Counter(schemas.values())
+    shared, found = pa.schema([]), {}
+    for path in sorted(paths, key=lambda path: -frequent[schemas[path]]):
+        try:
+            shared = _unified(shared, schemas[path])
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            found[path] = str(error).splitlines()[0]
+    return found
+
+
+def put_together(target: Path, sources: Sequence[Source]) -> None:
     """Write the rows of several Parquet files into one, each after the fields of its cell.
 
     Cells of different versions differ in their columns: what one of them lacks is missing in its
@@ -21,12 +50,12 @@ def put_together(target: Path, sources: Sequence[tuple[Path, Mapping[str, Any]]]
 
     Args:
         target: path of the new file.
-        sources: paths, and the fields of the cells whose tables they are.
+        sources: tables whose columns fit each other; see `misfits`.
 
     Raises:
-        UserError: a file is gone, or its columns do not fit those of the others.
+        UserError: a file is gone.
     """
-    schema = _shared_schema(sources)
+    schema = _shared_schema(sources) if sources else KEY
     with pq.ParquetWriter(target, schema) as writer:
         waiting: list[pa.Table] = []
         for path, fields in sources:
@@ -38,20 +67,23 @@ def put_together(target: Path, sources: Sequence[tuple[Path, Mapping[str, Any]]]
             writer.write_table(pa.concat_tables(waiting).combine_chunks())
 
 
-def _shared_schema(sources: Sequence[tuple[Path, Mapping[str, Any]]]) -> pa.Schema:
+def _shared_schema(sources: Sequence[Source]) -> pa.Schema:
     """The cells' fields and then every column of every table."""
-    schema = _fields_schema([fields for _, fields in sources])
+    own = pa.schema([])
     for path, _ in sources:
-        own = _opened(path, pq.read_schema).remove_metadata()
-        try:
-            schema = pa.unify_schemas([schema, own], promote_options="permissive")
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"expected columns of the same kinds in all runs, got {reason} in {path}; leave "
-                "that run out"
-            ) from error
-    return schema
+        own = _unified(own, _schema(path))
+    fields = _fields_schema([fields for _, fields in sources])
+    known = set(own.names)
+    first = [own.field(field.name) if field.name in known else field for field in fields]
+    return pa.schema([*first, *(field for field in own if field.name not in fields.names)])
+
+
+def _unified(one: pa.Schema, other: pa.Schema) -> pa.Schema:
+    return pa.unify_schemas([one, other], promote_options="permissive")
+
+
+def _schema(path: Path) -> pa.Schema:
+    return _opened(path, pq.read_schema).remove_metadata()
 
 
 def _fields_schema(fields: Iterable[Mapping[str, Any]]) -> pa.Schema:
