@@ -22,7 +22,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from mech_arith.report import write_report
 from mech_arith.results import load_run, save_run
 from tests.running import SMALL, main
-from tests.synthetic import save_cell
+from tests.synthetic import save_cell, save_sweep
 from tests.test_report import save_plan
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -190,7 +190,9 @@ def test_the_table_and_the_charts_are_there(page: Page, sweep: Path) -> None:
     page.open(sweep)
     assert page.one("#about").text.startswith("16 cells: 14 done, 1 failed, 1 missing")
     assert len(page.all("#cells tbody tr")) == 10
-    assert page.one("#same").text.startswith("The same in all: template nested_subtraction")
+    assert page.one("#same").text.startswith(
+        "The same in all of which it is known: template nested_subtraction"
+    )
     assert page.column("baseline accuracy")[0] == "0.980\nfloor 0.010"
     best = re.findall(r"\d\.\d\d", page.column("best |R|")[0])
     assert best == sorted(best, reverse=True)
@@ -201,6 +203,25 @@ def test_the_table_and_the_charts_are_there(page: Page, sweep: Path) -> None:
     assert page.column("its control")[0] == f"{worst['control_drop']:.3f}"
     for chart in ("#scale", "#maps .plot", "#doses .plot", "#layers .plot"):
         assert page.drawn(chart).find_elements(By.CSS_SELECTOR, "svg.main-svg")
+
+
+def test_500_cells_open_in_time(page: Page, tmp_path: Path) -> None:
+    """Measured as the page's own computing, which a busy machine does not lengthen much."""
+    save_sweep(tmp_path, 500)
+    path = write_report(tmp_path)
+    page.browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
+    try:
+        page.open(path)
+        metrics = page.browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+    finally:
+        page.browser.execute_cdp_cmd("Performance.disable", {})
+    (busy,) = [metric["value"] for metric in metrics if metric["name"] == "TaskDuration"]
+    assert busy < 6  # about 1.7 on an idle machine
+    assert len(page.all("#cells tbody tr")) == 10
+    for chart in ("#maps .plot", "#doses .plot"):
+        assert page.drawn(chart).find_elements(By.CSS_SELECTOR, "svg.main-svg")
+    page.choose("model", "gpt2")
+    assert page.one("#count").text == "100 of 500 cells"
 
 
 def test_filters_choose_cells_and_charts_follow(page: Page, sweep: Path) -> None:
@@ -227,9 +248,9 @@ def test_columns_sort_by_their_numbers(page: Page, sweep: Path) -> None:
     page.open(sweep)
     titles = page.texts("#cells thead th")
     page.all("#cells thead th")[titles.index("seed")].click()
-    assert page.column("seed")[:5] == ["\u2013", "\u2013", "0", "1", "2"]  # those without results
+    assert page.column("seed")[:3] == ["0", "1", "2"]
     page.all("#cells thead th")[titles.index("seed")].click()
-    assert page.column("seed")[:4] == ["13", "12", "11", "10"]
+    assert page.column("seed")[:4] == ["15", "14", "13", "12"]  # those without results too
     assert page.texts("#maps .card a")[:2] == ["cell 13", "cell 12"]
 
 
@@ -329,6 +350,29 @@ def test_maps_of_two_layers_leave_their_heading_alone(page: Page, tmp_path: Path
             plot,
         )
         assert title[0] >= heading[1]
+
+
+def test_a_failed_cell_has_its_fields_and_its_config(page: Page, tmp_path: Path) -> None:
+    save_cell(tmp_path / "0")
+    (tmp_path / "1" / ".hydra").mkdir(parents=True)
+    (tmp_path / "1" / "error.txt").write_text("expected this, got that\n")
+    (tmp_path / "1" / ".hydra" / "config.yaml").write_text(
+        "model: {name: gpt2, kind: language_model, path: null}\n"
+        "template: {name: sum_of_two, expression: a+b}\n"
+        "layers: {part: early, start: null, stop: null, step: 1}\n"
+        "intervention: {edit: shift}\nproblems: {seed: 1}\n"
+    )
+    save_plan(tmp_path, "0", "1", "2")
+    page.open(write_report(tmp_path))
+    assert page.column("seed") == ["0", "1", "2"]
+    assert "model" not in page.one("#same").text
+    page.choose("model", "gpt2")
+    assert page.column("status") == ["failed"]
+    page.one("#cells tbody a").click()
+    page.until("return !document.getElementById('cell').hidden")
+    assert "gpt2 \u00b7 a+b" in page.one("#cell header .quiet").text
+    assert "early" in page.texts("#cell dd")
+    assert "sum_of_two" in page.run("return document.querySelector('#cell details').textContent")
 
 
 def test_an_error_of_one_line_is_said_once(page: Page, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from mech_arith.report.files import CORRELATIONS, EFFECTS, PAGE, outputs
 from mech_arith.report.listing import DAMAGED, Listed, list_cells
 from mech_arith.report.page import Entry, as_json, render
 from mech_arith.report.tables import misfits, put_together
+from mech_arith.report.unfinished import unfinished
 from mech_arith.results import load_run
 
 Read = tuple[Entry, set[str]]
@@ -62,7 +63,7 @@ def _entry(cell: Listed) -> Read:
     A run that cannot be read is damaged, and says why; the others are reported all the same.
     """
     if not cell.whole:
-        return Entry(cell, cell.command, fields={}, overview={}, page={}), set()
+        return _without_result(cell), set()
     try:
         result = load_run(cell.directory)
         page = cell_page(result)
@@ -108,8 +109,13 @@ def _fitting(read: Sequence[Read]) -> list[Read]:
 
 def _damaged(cell: Listed, reason: str) -> Read:
     """A run that cannot be read, with the reason in one line."""
-    damaged = replace(cell, status=DAMAGED, note=reason)
-    return Entry(damaged, cell.command, fields={}, overview={}, page={}), set()
+    return _without_result(replace(cell, status=DAMAGED, note=reason)), set()
+
+
+def _without_result(cell: Listed) -> Entry:
+    fields, config = unfinished(cell)
+    page = {} if config is None else {"config": config}
+    return Entry(cell, cell.command, fields=fields, overview={}, page=page)
 
 
 def _table(entry: Entry, name: str) -> Path:

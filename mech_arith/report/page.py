@@ -31,11 +31,11 @@ class Entry:
     cell: Listed
     command: str | None
     fields: dict[str, Any]
-    """Of `summary["cell"]`."""
+    """Of `summary["cell"]`; without a result, those that are known of it."""
     overview: dict[str, Any]
     """See `compact.cell_overview`; empty without a result."""
     page: dict[str, Any]
-    """See `compact.cell_page`; empty without a result."""
+    """See `compact.cell_page`; without a result, the config alone if there is one."""
 
 
 def render(title: str, entries: Sequence[Entry]) -> str:

@@ -5,7 +5,7 @@ async function showCellPage(cell, cells, chunkSize) {
   const main = document.getElementById("cell");
   const page = (await cellChunk(Math.floor(cell.place / chunkSize)))[cell.place % chunkSize];
   const parts = [pageHeader(cell, cells), el("h2", {}, "Command"), commandBlock(commandOf(cell))];
-  if (!page.summary) main.replaceChildren(...parts, ...withoutResult(cell));
+  if (!page.summary) main.replaceChildren(...parts, ...withoutResult(cell, page.config));
   else {
     main.replaceChildren(
       ...parts,
@@ -48,10 +48,11 @@ function pageHeader(cell, cells) {
   );
 }
 
-const withoutResult = (cell) => [
+const withoutResult = (cell, config) => [
   el("h2", {}, "No result"),
   el("p", { class: "warn" }, isolated(cell.note || cell.status)),
   cell.error && cell.error !== cell.note ? el("pre", { dir: "auto" }, cell.error) : null,
+  ...(config ? configOf(config, ".hydra/config.yaml") : []),
 ].filter(Boolean);
 
 const warningsOf = (summary) =>
@@ -156,12 +157,12 @@ function factTable(summary) {
   );
 }
 
-const configOf = (config) => [
+const configOf = (config, name = "config.yaml, resolved") => [
   el("h2", {}, "Configuration"),
   el(
     "details",
     {},
-    el("summary", {}, "config.yaml, resolved"),
+    el("summary", {}, name),
     copyButton(config),
     el("pre", { dir: "ltr" }, config),
   ),

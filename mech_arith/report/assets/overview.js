@@ -10,12 +10,12 @@ const fieldText = (cell, field) => String(cell.fields[field] ?? DASH);
 
 /** A cell by what tells it from the others of this report. */
 function makeNames(cells) {
-  const whole = cells.filter((cell) => cell.map);
-  const fields = distinct([...FIELDS, ...whole.flatMap((cell) => Object.keys(cell.fields))]).filter(
-    (field) => whole.some((cell) => field in cell.fields),
+  const fields = distinct([...FIELDS, ...cells.flatMap((cell) => Object.keys(cell.fields))]).filter(
+    (field) => cells.some((cell) => field in cell.fields),
   );
+  const known = (field) => cells.filter((cell) => field in cell.fields);
   const varying = fields.filter(
-    (field) => distinct(whole.map((cell) => fieldText(cell, field))).length > 1,
+    (field) => distinct(known(field).map((cell) => fieldText(cell, field))).length > 1,
   );
   const usual = ["model", "expression", "edit"];
   const told = varying.filter((field) => field !== "template" || !varying.includes("expression"));
@@ -197,16 +197,17 @@ async function makeTable(cells, { fields, varying }, onChange) {
     layout: { topStart: null, topEnd: null, bottomStart: ["info", "pageLength"], bottomEnd: "paging" },
   });
   const same = fields.filter((name) => !varying.includes(name));
-  const first = cells.find((cell) => cell.map);
-  if (first && cells.length > 1 && same.length) {
+  const first = (name) => cells.find((cell) => name in cell.fields);
+  const unknown = cells.some((cell) => same.some((name) => !(name in cell.fields)));
+  if (cells.length > 1 && same.length) {
     document
       .getElementById("same")
       .replaceChildren(
-        "The same in all: ",
+        unknown ? "The same in all of which it is known: " : "The same in all: ",
         ...same.flatMap((name, place) => [
           place ? ", " : "",
           `${fieldName(name)} `,
-          isolated(clipped(fieldText(first, name), 80)),
+          isolated(clipped(fieldText(first(name), name), 80)),
         ]),
       );
   }

@@ -1,0 +1,85 @@
+"""What a cell without a result was asked for: from the config that Hydra left, or its overrides."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mech_arith.report.listing import Listed
+
+HYDRAS_CONFIG = Path(".hydra") / "config.yaml"
+"""In a cell's directory from its first moment on."""
+
+PLACES = {
+    "model": "model.name",
+    "template": "template.name",
+    "expression": "template.expression",
+    "layers": "layers.part",
+    "tracing": "tracing.method",
+    "point": "tracing.point",
+    "positions": "tracing.positions",
+    "edit": "intervention.edit",
+    "seed": "problems.seed",
+}
+"""Fields of a cell, and where they stand in its config."""
+
+GROUPS = {"model": "model", "template": "template", "layers": "layers", "edit": "intervention"}
+"""Fields that are named as the option of their group is."""
+
+
+def unfinished(cell: Listed) -> tuple[dict[str, Any], str | None]:
+    """The fields that are known of a cell without a result, and its config as text.
+
+    A cell that never started has no config; what its overrides do not speak of stays unknown.
+    """
+    text, config = _config(cell.directory / HYDRAS_CONFIG)
+    given = dict(
+        override.lstrip("+").split("=", 1) for override in cell.overrides or () if "=" in override
+    )
+    asked = {
+        name: given.get(place, given.get(GROUPS.get(name, ""))) for name, place in PLACES.items()
+    }
+    in_config = {name: _at(config, place) for name, place in PLACES.items()}
+    fields = {
+        name: found
+        for name in PLACES
+        if (found := asked[name] if in_config[name] is None else in_config[name]) is not None
+    }
+    if "template.expression" in given and "template.name" not in given:
+        fields["template"] = "custom"
+    if isinstance(path := _at(config, "model.path"), str):
+        fields["model"] = f"{fields.get('model')}:{Path(path).name}"
+    bounds = [_at(config, f"layers.{name}") for name in ("start", "stop", "step")]
+    if config and bounds != [None, None, 1]:
+        fields["layers"] = f"{fields.get('layers')} {bounds}"
+    style, shots = _at(config, "prompt.style"), _at(config, "prompt.shots")
+    if _at(config, "model.kind") == "language_model" and style is not None:
+        fields["prompt"] = f"{style}, {shots} shots"
+    return {
+        name: _seed(found) if name == "seed" else str(found) for name, found in fields.items()
+    }, text
+
+
+def _config(path: Path) -> tuple[str | None, Any]:
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None, None
+    try:
+        return text, yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text, None
+
+
+def _at(config: Any, place: str) -> Any:
+    """What stands at a dotted place; None if nothing does."""
+    for name in place.split("."):
+        if not isinstance(config, Mapping):
+            return None
+        config = config.get(name)
+    return config
+
+
+def _seed(found: Any) -> Any:
+    return int(found) if str(found).isdecimal() else str(found)
