@@ -87,6 +87,7 @@ def check_whole(run_directory: Path) -> None:
     ],
 )
 def test_bad_settings(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    assert settings(tmp_path).wait_s == 30  # a cell waits for W&B no longer
     with pytest.raises(UserError) as caught:
         settings(tmp_path, **change)
     assert said in str(caught.value)

@@ -164,17 +164,17 @@ def test_a_run_that_goes_away_ends_nothing(server: WandbServer, sweep: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("status", [403, 429, 500])
+@pytest.mark.parametrize("status", [403, 429])
 def test_what_fails_is_said_and_can_be_sent_later(
     status: int, server: WandbServer, sweep: Path
 ) -> None:
     server.fault = Fault(status=status, only_path="cell1")
-    code, lines, _ = sync(server, "--timeout", 20, sweep)
+    code, lines, _ = sync(server, "--timeout", 12, sweep)
     assert code == 1
     assert lines[-1] == "2 sent, 1 failed"
     (line,) = [line for line in lines if line.startswith("failed")]
     assert "/1/wandb/" in line
-    assert ("not sent within 20 s" if status != 403 else "403") in line
+    assert ("not sent within 12 s" if status != 403 else "403") in line
     server.fault = Fault()
     code, lines, _ = sync(server, sweep)
     assert (code, lines[0], lines[-1]) == (0, "3 runs, 2 of them on the server already", "1 sent")
@@ -186,8 +186,8 @@ def test_a_server_that_dies_ends_the_sync_soon(server: WandbServer, sweep: Path)
     """Not one time limit after the other."""
     server.fault = Fault(dies_after=14)
     begun = time.monotonic()
-    code, lines, errors = sync(server, "--jobs", 1, "--timeout", 15, sweep)
-    assert time.monotonic() - begun < 40
+    code, lines, errors = sync(server, "--jobs", 1, "--timeout", 8, sweep)
+    assert time.monotonic() - begun < 20
     assert code == 1
     assert lines[-1].endswith(" not sent")
     assert "stopped: no answer from" in errors
@@ -201,7 +201,7 @@ def test_a_server_that_answers_nothing_but_errors_ends_it_too(
     server: WandbServer, sweep: Path
 ) -> None:
     server.fault = Fault(status=500, only_uploads=True)
-    code, lines, errors = sync(server, "--jobs", 1, "--timeout", 8, sweep)
+    code, lines, errors = sync(server, "--jobs", 1, "--timeout", 5, sweep)
     assert (code, lines[-1]) == (1, "2 failed, 1 not sent")
     assert errors == "stopped: 2 runs in a row were late; run again to complete\n"
 
