@@ -19,6 +19,8 @@ from hydra.core.utils import filter_overrides
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import LocalLauncher, SlurmLauncher
 from omegaconf import DictConfig, OmegaConf
 
+from mech_arith.config import quoted
+
 if TYPE_CHECKING:
     from mech_arith.resume import AskedCell
     from mech_arith.sweeps import PlannedCell, SweepPlan
@@ -46,33 +48,39 @@ class CellSweeper(BasicSweeper):
         """Run the cells. Nothing is returned: their directories say all."""
         from mech_arith.errors import UserError
 
-        try:
-            self._sweep(arguments)
-        except UserError as error:
-            sys.stderr.write(f"error: {error}\n")
-            sys.exit(1)
-        return []
-
-    def _sweep(self, arguments: list[str]) -> None:
-        from mech_arith.records import claimed
-        from mech_arith.sweeps import SWEEP_LOCK, SweepPlan, write_plan
-
         assert self.config is not None
         directory = Path(self.config.hydra.sweep.dir)
+        try:
+            self._sweep(directory, arguments)
+        except UserError as error:
+            sys.exit(_said(f"error: {error}"))
+        except OSError as error:
+            sys.exit(
+                _said(f"error: expected to write in {directory}, got {error}; make room there")
+            )
+        return []
+
+    def _sweep(self, directory: Path, arguments: list[str]) -> None:
+        from mech_arith.records import claimed
+        from mech_arith.results import check_writable
+        from mech_arith.sweeps import SWEEP_LOCK
+
+        assert self.config is not None
+        check_writable(directory)
         lists = self._lists(arguments)
         busy = (
             f"expected no other launch at work in {directory}, found one; wait for its end, or "
             "choose another hydra.sweep.dir"
         )
         with claimed(directory / SWEEP_LOCK, patience_s=0.0, busy=busy):
-            configs = [self._composed(overrides) for overrides in lists]
-            to_run, cells = self._planned(directory, lists, configs)
-            hydra = OmegaConf.to_container(self.config.hydra.overrides.hydra)
-            assert isinstance(hydra, list)
+            asked = [_asked(o, self._composed(o), n) for n, o in enumerate(lists)]
+            cells, to_run = self._planned(directory, asked)
             OmegaConf.save(self.config, directory / "multirun.yaml")
-            plan = SweepPlan(tuple(arguments), tuple(hydra), tuple(cells))
-            write_plan(directory, plan)
-            self._launch(directory, plan, to_run)
+            # A cell goes where it was planned to go, whatever the process says that runs it.
+            jobs = [
+                (n, [*lists[n], f"hydra.sweep.subdir={quoted(cells[n].directory)}"]) for n in to_run
+            ]
+            self._launch(directory, self._plan(arguments, cells), jobs)
 
     def _lists(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of every cell."""
@@ -87,65 +95,57 @@ class CellSweeper(BasicSweeper):
         assert self.config is not None
         return self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
 
+    def _plan(self, arguments: list[str], cells: "list[PlannedCell]") -> "SweepPlan":
+        from mech_arith.sweeps import SweepPlan
+
+        assert self.config is not None
+        hydra = OmegaConf.to_container(self.config.hydra.overrides.hydra)
+        assert isinstance(hydra, list)
+        return SweepPlan(tuple(arguments), tuple(hydra), tuple(cells), config_flags(sys.argv[1:]))
+
     def _planned(
-        self, directory: Path, lists: list[list[str]], configs: list[DictConfig]
-    ) -> tuple[list[tuple[int, list[str]]], "list[PlannedCell]"]:
-        """The cells to launch now, by their numbers and overrides; and all cells of the sweep."""
-        from mech_arith.sweeps import PlannedCell
-
-        asked = [tuple(filter_overrides(overrides)) for overrides in lists]
-        if not self.resume:
-            names = [_subdirectory(config, number) for number, config in enumerate(configs)]
-            _check_distinct(names)
-            cells = [PlannedCell(name, cell) for name, cell in zip(names, asked, strict=True)]
-            return list(enumerate(lists)), cells
-        return self._left(directory, lists, asked, configs)
-
-    def _left(
-        self,
-        directory: Path,
-        lists: list[list[str]],
-        asked: list[tuple[str, ...]],
-        configs: list[DictConfig],
-    ) -> tuple[list[tuple[int, list[str]]], "list[PlannedCell]"]:
-        """What an earlier launch has left to do, and why."""
+        self, directory: Path, asked: "list[AskedCell]"
+    ) -> "tuple[list[PlannedCell], list[int]]":
+        """All cells of the sweep, and the numbers of those that are to be run now."""
         from mech_arith.resume import decide, set_aside
-        from mech_arith.sweeps import own_overrides
+        from mech_arith.sweeps import PlannedCell, own_overrides
 
-        cells = [_asked(cell, config) for cell, config in zip(asked, configs, strict=True)]
-        decisions = decide(directory, cells)
-        own = own_overrides(asked)
-        to_run = []
-        for number, decision in enumerate(decisions):
-            name = decision.cell.directory
-            if not decision.run:
-                continue
+        if not self.resume:
+            _check_distinct([cell.name for cell in asked])
+            cells = [
+                PlannedCell(cell.name, cell.overrides, cell.identity and cell.identity.digest)
+                for cell in asked
+            ]
+            return cells, list(range(len(cells)))
+        decisions = decide(directory, asked)
+        own = own_overrides([cell.overrides for cell in asked])
+        to_run = [number for number, decision in enumerate(decisions) if decision.run]
+        for number in to_run:
+            decision = decisions[number]
             if decision.supersedes:
                 set_aside(directory, decision)
-            log.info("cell %s (%s): %s", name, own[number], decision.why)
-            # In the quotes of Hydra's grammar, as a name may hold any of its signs.
-            to_run.append((number, [*lists[number], f"hydra.sweep.subdir='{name}'"]))
+            log.info("cell %s (%s): %s", decision.cell.directory, own[number], decision.why)
         log.info("%d of %d cells are to be run", len(to_run), len(decisions))
-        return to_run, [decision.cell for decision in decisions]
+        return [decision.cell for decision in decisions], to_run
 
     def _launch(
         self, directory: Path, plan: "SweepPlan", to_run: list[tuple[int, list[str]]]
     ) -> None:
         """Launch cells a batch at a time, and wait for all of them whatever becomes of some."""
-        from mech_arith.sweeps import write_plan
+        from mech_arith.sweeps import Launch, submitted_jobs, with_jobs, write_plan
 
+        write_plan(directory, plan)
         try:
             for batch in self._batches(to_run):
-                before = _submitted(directory)
-                error = ""
-                try:
-                    error = self._launch_batch(directory, batch, before)
-                finally:
-                    jobs = _submitted(directory) - before
-                    if not isinstance(self.launcher, SlurmLauncher):
-                        jobs = set()
-                    plan = _with_jobs(plan, [number for number, _ in batch], jobs, error)
+                numbers = tuple(number for number, _ in batch)
+                before = submitted_jobs(directory)
+                if isinstance(self.launcher, SlurmLauncher):
+                    # Before the launch: one that is killed in it does not come to say its jobs.
+                    plan = replace(plan, launch=Launch(numbers, tuple(sorted(before))))
                     write_plan(directory, plan)
+                error = self._launch_batch(directory, batch, before)
+                plan = with_jobs(_with_error(plan, numbers, error), submitted_jobs(directory))
+                write_plan(directory, plan)
         except KeyboardInterrupt:
             log.warning("interrupted; what SLURM has in its queue goes on (see squeue, scancel)")
 
@@ -153,17 +153,19 @@ class CellSweeper(BasicSweeper):
         self, directory: Path, batch: list[tuple[int, list[str]]], before: set[str]
     ) -> str:
         """Launch cells together and wait for them; why none could be, if so."""
+        from mech_arith.sweeps import submitted_jobs
+
         assert self.launcher is not None
         try:
-            self.launcher.launch([cell for _, cell in batch], batch[0][0])
+            for result in self.launcher.launch([cell for _, cell in batch], batch[0][0]):
+                _ = result.return_value  # raises what the job has raised
         except Exception as error:
             said = " ".join(str(error).split()) or type(error).__name__
-            jobs = _submitted(directory) - before
+            jobs = submitted_jobs(directory) - before
+            log.error("a job did not end well: %s", said)
             if not jobs:
-                log.error("no job could be launched: %s", said)
                 return said
             # Of the first job that did not end well; the others may still be running.
-            log.warning("a job did not end well: %s", said)
             self._wait_for(directory, jobs)
         return ""
 
@@ -179,41 +181,52 @@ class CellSweeper(BasicSweeper):
     ) -> Iterator[list[tuple[int, list[str]]]]:
         """What is launched together.
 
-        Launchers count on from the first cell's number. The one that runs cell after cell shows
-        these numbers, so it is given neighbours only.
+        The launcher that runs cell after cell in this process is given one at a time: an error of
+        one then stops no other, and each is shown by its own number.
         """
-        size = self.max_batch_size or max(1, len(to_run))
         one_by_one = isinstance(self.launcher, BasicLauncher)
-        batch: list[tuple[int, list[str]]] = []
-        for entry in to_run:
-            gap = bool(batch) and entry[0] != batch[-1][0] + 1
-            if len(batch) == size or (one_by_one and gap):
-                yield batch
-                batch = []
-            batch.append(entry)
-        if batch:
-            yield batch
+        size = 1 if one_by_one else self.max_batch_size or max(1, len(to_run))
+        for start in range(0, len(to_run), size):
+            yield to_run[start : start + size]
 
 
-def _asked(overrides: tuple[str, ...], config: DictConfig) -> "AskedCell":
+CONFIG_FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
+
+
+def config_flags(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Hydra's flags that say which config is meant, with what follows each."""
+    found: list[str] = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument in CONFIG_FLAGS:
+            found += [argument, following]
+        elif argument.partition("=")[0] in CONFIG_FLAGS:
+            found.append(argument)
+    return tuple(found)
+
+
+def _asked(overrides: list[str], config: DictConfig, number: int) -> "AskedCell":
+    """A cell by its identity and the directory that it would have in a new sweep."""
     from mech_arith.config import WandbMode, checked
     from mech_arith.errors import UserError
     from mech_arith.identity import identify
     from mech_arith.resume import AskedCell
 
-    try:
-        settings = checked(config, overrides)
-        tracked = settings.wandb.mode is not WandbMode.disabled
-        return AskedCell(overrides, identify(settings), tracked)
-    except UserError:
-        return AskedCell(overrides, None)
-
-
-def _subdirectory(config: DictConfig, number: int) -> str:
-    """Where a new cell goes."""
+    own = tuple(filter_overrides(overrides))
     config.hydra.job.num = number
     config.hydra.job.id = str(number)
-    return str(config.hydra.sweep.subdir)
+    name = str(config.hydra.sweep.subdir)
+    try:
+        settings = checked(config, own)
+        tracked = settings.wandb.mode is not WandbMode.disabled
+        return AskedCell(own, identify(settings), name, is_tracked=tracked)
+    except UserError:
+        return AskedCell(own, None, name)
+
+
+def _said(text: str) -> int:
+    """An error's one line, and the exit code that goes with it."""
+    sys.stderr.write(f"{text}\n")
+    return 1
 
 
 def _check_distinct(names: Sequence[str]) -> None:
@@ -227,26 +240,11 @@ def _check_distinct(names: Sequence[str]) -> None:
         )
 
 
-def _submitted(directory: Path) -> set[str]:
-    """The jobs that submitit has started or queued for a sweep, by their ids."""
-    return {path.parent.name for path in (directory / ".submitit").glob("*/*_submitted.pkl")}
-
-
-def _with_jobs(plan: "SweepPlan", numbers: list[int], jobs: set[str], error: str) -> "SweepPlan":
-    """The plan with what is known of the launch of some cells.
-
-    Args:
-        plan: before.
-        numbers: of the cells, in the order of their launch.
-        jobs: of SLURM, queued as one array in that order.
-        error: why there are none; empty if there are.
-    """
+def _with_error(plan: "SweepPlan", numbers: tuple[int, ...], error: str) -> "SweepPlan":
+    """The plan with why some cells could not be launched; nothing if they were."""
     cells = list(plan.cells)
     for number in numbers:
         cells[number] = replace(cells[number], launch_error=error)
-    for job in jobs:
-        number = numbers[int(job.partition("_")[2] or 0)]
-        cells[number] = replace(cells[number], job=job)
     return replace(plan, cells=tuple(cells))
 
 

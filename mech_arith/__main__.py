@@ -7,6 +7,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mech_arith import callbacks
-from mech_arith.config import RunConfig
+from mech_arith.config import RunConfig, quoted
 from mech_arith.errors import UserError
 from mech_arith.paths import ERROR_FILE, conf_dir
 from mech_arith.records import LOCK, PATIENCE_S, claimed
@@ -59,14 +60,19 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     from mech_arith.sweeps import read_plan
 
-    directory = Path(asked[-1].partition("=")[2].strip("'\"")).expanduser()
+    directory = Path(_unquoted(asked[-1].partition("=")[2])).expanduser()
     plan = read_plan(directory)
     given = [argument for argument in arguments if argument not in (*asked, "-m", "--multirun")]
     # What is recorded is left out where it is given anew: Hydra takes one choice of a group.
     anew = {_key(argument) for argument in given} | {"hydra.sweep.dir", "hydra.mode"}
     known = [o for o in (*plan.hydra_overrides, *plan.overrides) if _key(o) not in anew]
-    quoted = str(directory).replace("\\", "\\\\").replace("'", "\\'")
-    return ["-m", f"hydra.sweep.dir='{quoted}'", "hydra.sweeper.resume=true", *known, *given]
+    place = ["-m", f"hydra.sweep.dir={quoted(str(directory))}", "hydra.sweeper.resume=true"]
+    return [*plan.flags, *place, *known, *given]
+
+
+def _unquoted(text: str) -> str:
+    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1] if is_quoted else text
 
 
 def _key(override: str) -> str:
@@ -120,23 +126,27 @@ def _attempt(config: DictConfig, directory: Path, job: Any) -> None:
     try:
         run(config, directory, overrides=job.overrides.task, sweep=_sweep_name(job))
     except UserError as error:
-        _fail(directory, str(error))
         log.error("%s", error)
+        _fail(directory, str(error))
     except Exception as error:
+        log.exception("an error that should not have come:")
         said = " ".join(str(error).split())
         _fail(directory, f"{type(error).__name__}: {said}\n\n{traceback.format_exc()}")
-        log.exception("an error that should not have come:")
 
 
 def _fail(directory: Path, text: str) -> None:
     """The message in the first line, and behind it what else there is to know."""
     _failed.append(directory)
-    (directory / ERROR_FILE).write_text(f"{text}\n", encoding="utf-8")
+    # On a full disk the log is all there is.
+    with suppress(OSError):
+        (directory / ERROR_FILE).write_text(f"{text}\n", encoding="utf-8")
 
 
 def _sweep_name(job: Any) -> str | None:
     """The group under which a sweep's runs are compared; None for a single run."""
-    return "/".join(Path(job.sweep.dir).parts[-2:]) if job.mode == RunMode.MULTIRUN else None
+    return (
+        "/".join(Path(job.sweep.dir).resolve().parts[-2:]) if job.mode == RunMode.MULTIRUN else None
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,8 @@ from mech_arith.sweeps import (
     WHOLE,
     CellState,
     PlannedCell,
-    SweepPlan,
     cell_states,
-    write_plan,
+    states_of,
     write_states,
 )
 
@@ -51,7 +51,8 @@ class SweepOverview(Callback):
 
         directory = Path(config.hydra.sweep.dir)
         taken = directory.is_dir() and ((directory / PLAN).exists() or bool(find_runs(directory)))
-        hint = f"go on with them by sweep.resume={directory}, or choose another hydra.sweep.dir"
+        resume = shlex.quote(f"sweep.resume={directory}")
+        hint = f"go on with them by {resume}, or choose another hydra.sweep.dir"
         _check_fresh(directory, taken=taken, hint=hint)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -67,8 +68,9 @@ class SweepOverview(Callback):
         print_states(states)
         _report(directory)
         sys.stdout.write(f"results: {directory}\n")
-        if without_result:
-            sys.stdout.write(f"go on: python -m mech_arith -m sweep.resume={directory}\n")
+        if without_result and (directory / PLAN).exists():
+            resume = shlex.quote(f"sweep.resume={directory}")
+            sys.stdout.write(f"go on: python -m mech_arith -m {resume}\n")
         unended.clear()
 
 
@@ -78,20 +80,23 @@ def _is_same_cell(config: DictConfig, directory: Path) -> bool:
     from mech_arith.identity import identify
     from mech_arith.records import read_record
 
-    record = read_record(directory)
     overrides = OmegaConf.to_container(config.hydra.overrides.task)
     assert isinstance(overrides, list)
-    settings = checked(copy.deepcopy(config), overrides)
-    return record is not None and record.identity == identify(settings).digest
+    record = read_record(directory)
+    try:
+        identity = identify(checked(copy.deepcopy(config), overrides))
+    except UserError:
+        return False
+    return record is not None and record.identity == identity.digest
 
 
 def _states(directory: Path) -> list[CellState]:
     """Of all planned cells; without a plan (another sweeper has run), of all that have begun."""
-    if not (directory / PLAN).exists():
-        jobs = [path for path in directory.iterdir() if (path / ".hydra").is_dir()]
-        jobs.sort(key=lambda path: (len(path.name), path.name))
-        write_plan(directory, SweepPlan((), (), tuple(PlannedCell(p.name, ()) for p in jobs)))
-    return cell_states(directory)
+    if (directory / PLAN).exists():
+        return cell_states(directory)
+    jobs = [path for path in directory.iterdir() if (path / ".hydra").is_dir()]
+    jobs.sort(key=lambda path: (len(path.name), path.name))
+    return states_of(directory, [PlannedCell(path.name, ()) for path in jobs])
 
 
 def _report(directory: Path) -> None:

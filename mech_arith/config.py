@@ -5,6 +5,7 @@ Names (of edits, points, values, ...) are checked in plan.py, where what they na
 
 import copy
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -254,6 +255,12 @@ class RunConfig:
             )
         if locality.n_problems is not None and locality.n_problems < 2:
             raise UserError(f"expected locality.n_problems >= 2, got {locality.n_problems}")
+
+
+def quoted(text: str) -> str:
+    """A text in the quotes of Hydra's grammar, so that no sign in it means anything."""
+    escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text)
+    return f"'{escaped}'"
 
 
 def is_count(number: Any, *, least: int = 1) -> bool:

@@ -21,7 +21,7 @@ from mech_arith.choice import model_files
 from mech_arith.config import RunConfig
 from mech_arith.digests import json_digest
 
-APART = {"wandb", "store", "batch_size", "threads", "require_baseline"}
+APART = {"wandb", "store", "batch_size", "threads"}
 """Top-level keys of the config that leave the numbers as they are."""
 
 WHEREABOUTS = {"model.path", "model.hub", "model.revision"}
@@ -44,7 +44,7 @@ SHOWING = {
 }
 """Rooms that only keep or show what others compute."""
 
-LIBRARIES = ("torch", "transformers", "transformer-lens", "numpy")
+LIBRARIES = ("torch", "transformers", "tokenizers", "transformer-lens", "numpy", "scipy")
 
 
 @dataclass(frozen=True)

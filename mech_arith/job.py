@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +24,7 @@ from mech_arith.overview import cell_name, print_overview
 from mech_arith.paths import SUMMARY, store_dir
 from mech_arith.plan import LANGUAGE_MODEL, Prepared, prepare
 from mech_arith.records import PARTS, begin, mark_tracked, read_record
-from mech_arith.results import RunResult, load_run, save_run
+from mech_arith.results import RunResult, damage, load_run, save_run
 from mech_arith.solvers.base import Solver
 from mech_arith.tracking import Run, TrackingSettings
 from mech_arith.unfinished import Unfinished
@@ -42,7 +43,7 @@ def run(
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     settings = checked(config, overrides)
     identity = identify(settings)
-    if (directory / SUMMARY).is_file():
+    if (directory / SUMMARY).is_file() and damage(directory) is None:
         _check_same(directory, identity)
         log.info("%s: finished before, kept", directory)
     else:
@@ -127,15 +128,17 @@ def _check_same(directory: Path, identity: Identity) -> None:
 
 
 def _draw(saved: RunResult, directory: Path) -> None:
-    """The figures, unless they are there."""
-    if any(directory.glob("*.png")):
+    """The figures, all or none, unless they are there."""
+    if directory.is_dir():
         return
     from mech_arith.figures import cell_figures, save_figures
 
     cell = saved.summary["cell"]
     try:
         title = f"{cell['model']}, {cell['expression']}"
-        save_figures(cell_figures(saved.tables, title=title), directory)
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".figures") as drawn:
+            save_figures(cell_figures(saved.tables, title=title), Path(drawn) / directory.name)
+            os.replace(Path(drawn) / directory.name, directory)
     except Exception as error:
         log.warning("figures could not be drawn, the tables are on disk all the same: %r", error)
 

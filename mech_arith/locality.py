@@ -206,7 +206,8 @@ def _probe(
     places = np.linspace(*ends, plan.value_points).round().astype(np.int64)
     moved = problems.operands[operand][:, None] + (places - observed[:, None]) * step
     component_of = {site: trace.components for site, trace in traces.items()}
-    piece = unfinished.piece("probe", {"value": value, "operand": operand, "n": len(problems)})
+    key = {**solver.fingerprint, "value": value, "operand": operand, "n": len(problems)}
+    piece = unfinished.piece("probe", key)
     found = []
     for place, column in enumerate(moved.T):
 

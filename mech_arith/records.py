@@ -155,5 +155,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _slurm_job() -> str | None:
+    """The job that was queued for this cell alone, and not an allocation that runs many."""
+    if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
+        return None
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pyarrow.parquet import read_metadata
 
 from mech_arith.errors import UserError
 from mech_arith.paths import SUMMARY
@@ -92,6 +93,18 @@ def load_summary(directory: Path) -> dict[str, Any]:
         UserError: there is no whole run in `directory`, or its summary is damaged.
     """
     return _summary_and_rows(directory)[0]
+
+
+def damage(directory: Path) -> str | None:
+    """What is wrong with a finished run, by its summary and its tables' footers; None: nothing."""
+    try:
+        _, rows = _summary_and_rows(directory)
+        with _readable(directory):
+            found = {name: read_metadata(directory / f"{name}.parquet").num_rows for name in rows}
+    except UserError as error:
+        return str(error)
+    wrong = [name for name in rows if rows[name] != found[name]]
+    return f"expected {rows} rows in its tables, got {found}; run it again" if wrong else None
 
 
 def load_run(directory: Path) -> RunResult:

@@ -1,8 +1,7 @@
 """What SLURM's accounting says of jobs."""
 
-import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 FIELDS = ("JobID", "State", "Start", "MaxRSS", "ReqMem")
@@ -55,24 +54,40 @@ class JobState:
 
 
 def job_states(jobs: Iterable[str]) -> dict[str, JobState]:
-    """The states of jobs (12, or 12_3 in an array); those that accounting knows nothing of are
-    left out, and all of them where there is no accounting.
+    """The states of jobs (12, or 12_3 in an array); those that SLURM knows nothing of are left
+    out, and all of them where there is none.
     """
     wanted = sorted(set(jobs))
-    if not wanted or shutil.which("sacct") is None:
+    if not wanted:
         return {}
     options = ["--noheader", "--parsable2", "--units=K", f"--format={','.join(FIELDS)}"]
+    accounted = _parsed(_answer(["sacct", *options, "--jobs", ",".join(wanted)]))
+    known = {job: state for job, state in accounted.items() if job in wanted}
+    return known | _queued(wanted)
+
+
+def _queued(wanted: Collection[str]) -> dict[str, JobState]:
+    """Those jobs that stand in the queue or run.
+
+    Accounting knows nothing of an array's tasks that still wait.
+    """
+    answer = _answer(["squeue", "--me", "--array", "--noheader", "--format=%i|%T"])
+    rows = (line.strip().partition("|") for line in answer.splitlines())
+    return {
+        job: JobState(job, frozenset({state}), began=state != "PENDING")
+        for job, _, state in rows
+        if job in wanted
+    }
+
+
+def _answer(command: list[str]) -> str:
+    """What a program of SLURM says; nothing if it is not there or fails."""
     try:
-        answer = subprocess.run(
-            ["sacct", *options, "--jobs", ",".join(wanted)],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=ANSWER_S,
-        )
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=ANSWER_S
+        ).stdout
     except (OSError, subprocess.SubprocessError):
-        return {}
-    return {job: state for job, state in _parsed(answer.stdout).items() if job in wanted}
+        return ""
 
 
 def _parsed(answer: str) -> dict[str, JobState]:

@@ -3,13 +3,13 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mech_arith.errors import UserError
 from mech_arith.paths import ERROR_FILE, SUMMARY
-from mech_arith.records import CellRecord, is_running, read_record, write_text
+from mech_arith.records import RECORD, CellRecord, is_running, read_record, write_text
 from mech_arith.slurm import JobState, job_states
 
 PLAN = "sweep.json"
@@ -37,10 +37,22 @@ class PlannedCell:
     """Under the sweep's."""
     overrides: tuple[str, ...]
     """Of the command line, of this cell alone."""
+    identity: str | None = None
+    """None where it could not be told: the config is bad, and running it says why."""
     job: str | None = None
     """The SLURM job that was last queued for it, as `sacct` names it."""
     launch_error: str = ""
     """Why it could not be launched."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Cells that were handed to SLURM together: they are one array, in this order."""
+
+    cells: tuple[int, ...]
+    """By their places in the plan."""
+    earlier_jobs: tuple[str, ...]
+    """All that submitit had queued for the sweep before."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,10 @@ class SweepPlan:
     hydra_overrides: tuple[str, ...]
     """Those of them that concern Hydra."""
     cells: tuple[PlannedCell, ...]
+    flags: tuple[str, ...] = ()
+    """Of the command line, where they say which config is meant: --config-dir and the like."""
+    launch: Launch | None = None
+    """The last one; a launch that is killed does not come to write down its jobs."""
 
 
 @dataclass(frozen=True)
@@ -70,37 +86,57 @@ class CellState:
 
 def write_plan(directory: Path, plan: SweepPlan) -> None:
     """Write down what a sweep is about to do."""
-    known = {
-        "format": FORMAT,
-        "overrides": plan.overrides,
-        "hydra_overrides": plan.hydra_overrides,
-        "cells": [asdict(cell) for cell in plan.cells],
-    }
-    write_text(directory / PLAN, json.dumps(known, indent=2) + "\n")
+    write_text(directory / PLAN, json.dumps({"format": FORMAT, **asdict(plan)}, indent=2) + "\n")
 
 
 def read_plan(directory: Path) -> SweepPlan:
-    """Read back what a sweep was asked for.
+    """Read back what a sweep was asked for, and which jobs were queued for its cells.
 
     Raises:
         UserError: there is no sweep in the directory, or its plan is damaged.
     """
     try:
         known = json.loads((directory / PLAN).read_text(encoding="utf-8"))
-        cells = [
-            PlannedCell(**cell | {"overrides": tuple(cell["overrides"])}) for cell in known["cells"]
-        ]
-        return SweepPlan(tuple(known["overrides"]), tuple(known["hydra_overrides"]), tuple(cells))
+        launch = known.get("launch")
+        plan = SweepPlan(
+            overrides=tuple(known["overrides"]),
+            hydra_overrides=tuple(known["hydra_overrides"]),
+            cells=tuple(
+                PlannedCell(**cell | {"overrides": tuple(cell["overrides"])})
+                for cell in known["cells"]
+            ),
+            flags=tuple(known.get("flags", ())),
+            launch=launch and Launch(tuple(launch["cells"]), tuple(launch["earlier_jobs"])),
+        )
     except FileNotFoundError:
         raise UserError(
             f"expected a sweep's directory, got {str(directory)!r}, which has no {PLAN}; give the "
             "hydra.sweep.dir of an earlier sweep"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"expected a readable {PLAN} in {directory}, got {type(error).__name__}: {error}; "
             "start a new sweep"
         ) from None
+    return with_jobs(plan, submitted_jobs(directory))
+
+
+def submitted_jobs(directory: Path) -> set[str]:
+    """The jobs that submitit has started or queued for a sweep, by their ids."""
+    return {path.parent.name for path in (directory / ".submitit").glob("*/*_submitted.pkl")}
+
+
+def with_jobs(plan: SweepPlan, submitted: set[str]) -> SweepPlan:
+    """The plan with the job of each cell of its last launch."""
+    if plan.launch is None:
+        return plan
+    cells = list(plan.cells)
+    for job in submitted - set(plan.launch.earlier_jobs):
+        array, _, task = job.partition("_")
+        if array.isdigit() and int(task or 0) < len(plan.launch.cells):
+            number = plan.launch.cells[int(task or 0)]
+            cells[number] = replace(cells[number], job=job)
+    return replace(plan, cells=tuple(cells))
 
 
 def cell_states(directory: Path) -> list[CellState]:
@@ -109,7 +145,11 @@ def cell_states(directory: Path) -> list[CellState]:
     Raises:
         UserError: there is no sweep in the directory.
     """
-    cells = read_plan(directory).cells
+    return states_of(directory, read_plan(directory).cells)
+
+
+def states_of(directory: Path, cells: Sequence[PlannedCell]) -> list[CellState]:
+    """What has become of some cells of a sweep."""
     records = [read_record(directory / cell.directory) for cell in cells]
     job_of = [_last_job(cell, record) for cell, record in zip(cells, records, strict=True)]
     jobs = job_states(
@@ -121,6 +161,17 @@ def cell_states(directory: Path) -> list[CellState]:
         _state(directory / cell.directory, cell, record, jobs.get(job or ""))
         for cell, record, job in zip(cells, records, job_of, strict=True)
     ]
+
+
+def begun_cells(directory: Path) -> list[PlannedCell]:
+    """All cells that have ever begun in a sweep's directory, hidden places apart."""
+    found = []
+    for path in sorted(directory.rglob(RECORD)):
+        name = path.parent.relative_to(directory)
+        record = read_record(path.parent)
+        if record is not None and not any(part.startswith(".") for part in name.parts):
+            found.append(PlannedCell(name.as_posix(), record.overrides, record.identity))
+    return found
 
 
 def _last_job(cell: PlannedCell, record: CellRecord | None) -> str | None:
@@ -136,22 +187,32 @@ def _state(
     """What has become of one cell, by what stands in its directory and what SLURM says."""
     overrides = cell.overrides
     if (directory / SUMMARY).is_file():
-        again = record is not None and len(record.attempts) > 1
-        return CellState(directory, overrides, RESUMED if again else DONE)
-    error = directory / ERROR_FILE
-    if error.is_file():
-        text = error.read_text(encoding="utf-8", errors="replace").strip()
-        return CellState(directory, overrides, FAILED, text.partition("\n")[0], text)
+        return _finished(directory, overrides, record)
     if is_running(directory):
         return CellState(directory, overrides, RUNNING, "a process is at work in its directory")
     if job is not None and job.is_alive:
         return CellState(directory, overrides, RUNNING, f"SLURM job {job.job} is queued or runs")
+    error = directory / ERROR_FILE
+    if error.is_file():
+        text = error.read_text(encoding="utf-8", errors="replace").strip()
+        return CellState(directory, overrides, FAILED, text.partition("\n")[0], text)
     if record is None and job is None:
         why = f": {cell.launch_error}" if cell.launch_error else ""
         return CellState(directory, overrides, MISSING, f"it was never started{why}")
     if record is None and job is not None and not job.began:
         return CellState(directory, overrides, MISSING, f"{job}, before it began")
     return CellState(directory, overrides, KILLED, _why_killed(record, job))
+
+
+def _finished(directory: Path, overrides: tuple[str, ...], record: CellRecord | None) -> CellState:
+    """Of a cell that says of itself that it is whole."""
+    from mech_arith.results import damage
+
+    wrong = damage(directory)
+    if wrong is not None:
+        return CellState(directory, overrides, FAILED, f"its result is damaged: {wrong}", wrong)
+    again = record is not None and len(record.attempts) > 1
+    return CellState(directory, overrides, RESUMED if again else DONE)
 
 
 def _why_killed(record: CellRecord | None, job: JobState | None) -> str:

@@ -58,7 +58,6 @@ def test_what_moves_the_numbers_makes_another_cell(change):
         {"store__path": "/else/where"},
         {"batch_size": 7},
         {"threads": 1},
-        {"require_baseline": True},
     ],
 )
 def test_what_only_shows_or_speeds_up_does_not(change):

@@ -69,7 +69,7 @@ def test_a_launch_without_slurm_says_so(monkeypatch, tmp_path, capfd):
     (state,) = cell_states(tmp_path / "run")
     assert state.status == "missing"
     assert "sbatch" in state.note or "slurm" in state.note.lower(), state.note
-    assert "no job could be launched" in capfd.readouterr().out
+    assert "a job did not end well" in capfd.readouterr().out
 
 
 @pytest.mark.slow

@@ -90,7 +90,7 @@ def test_the_wheel_holds_all_and_nothing_else(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     assert {f"mech_arith/conf/{name}" for name in _files(CONF)} <= held
     assert {f"mech_arith/solvers/checkpoints/{name}" for name in _files(CHECKPOINTS)} <= held
-    assert {name.split("/")[0].split("-")[0] for name in held} == {"mech_arith"}
+    assert {name.split("/")[0].split("-")[0] for name in held} == {"mech_arith", "hydra_plugins"}
 
 
 def test_the_wheel_is_imported_and_not_the_checkout(elsewhere: Path) -> None:

@@ -24,12 +24,15 @@ def test_attempts_at_one_cell_add_up(tmp_path, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
     begin(tmp_path, "abc", {"code": "1"}, ["layers=late"])
+    monkeypatch.setenv("SLURM_JOB_ID", "16")  # an allocation in which other cells run too
+    assert begin(tmp_path, "abc", {"code": "1"}, []).attempts[-1].slurm_job is None
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     begin(tmp_path, "abc", {"code": "1"}, ["layers=late"])
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "15")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
     record = begin(tmp_path, "abc", {"code": "1"}, ["layers=late"])
-    assert [attempt.slurm_job for attempt in record.attempts] == [None, "17", "15_2"]
+    assert [attempt.slurm_job for attempt in record.attempts] == [None, None, "17", "15_2"]
     assert record == read_record(tmp_path)
     assert record.attempts[0].pid == os.getpid()
     assert record.overrides == ("layers=late",)

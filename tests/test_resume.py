@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import sys
 from dataclasses import replace
 
@@ -10,13 +11,15 @@ import pandas as pd
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from mech_arith import callbacks, job
+from mech_arith import __main__ as entry
+from mech_arith import callbacks, job, sweeps
 from mech_arith.__main__ import resumed_arguments
 from mech_arith.identity import Identity
 from mech_arith.paths import ERROR_FILE, SUMMARY
 from mech_arith.records import LOCK, begin, claimed, read_record, write_record
 from mech_arith.results import find_runs, load_run
 from mech_arith.resume import SUPERSEDED, AskedCell, decide, set_aside
+from mech_arith.slurm import JobState
 from mech_arith.sweeps import PlannedCell, SweepPlan, cell_states, read_plan, write_plan
 from tests.running import SMALL, exit_code, main
 
@@ -28,7 +31,11 @@ def identity(name):
 
 
 def asked(*overrides, name, is_tracked=False):
-    return AskedCell(overrides, identity(name), is_tracked)
+    return AskedCell(overrides, identity(name), overrides[0].partition("=")[2], is_tracked)
+
+
+def finish(directory):
+    (directory / SUMMARY).write_text('{"tables": {}}', encoding="utf-8")
 
 
 @pytest.fixture
@@ -39,7 +46,7 @@ def sweep(tmp_path):
     for number in range(3):
         (tmp_path / str(number)).mkdir()
         begin(tmp_path / str(number), f"id {number}", identity(f"id {number}").determines, [])
-    (tmp_path / "0" / SUMMARY).write_text("{}", encoding="utf-8")
+    finish(tmp_path / "0")
     (tmp_path / "1" / ERROR_FILE).write_text("ValueError: bad\n\nTraceback ...\n", encoding="utf-8")
     return tmp_path
 
@@ -73,7 +80,7 @@ def test_a_changed_cell_is_run_and_says_what_changed(sweep):
 def test_a_grown_grid_keeps_the_directories_of_its_old_cells(sweep):
     grown = [asked("seed=9", name="id 9"), *four(), asked("seed=8", name="id 8")]
     decisions = decide(sweep, grown)
-    assert [decision.cell.directory for decision in decisions] == ["4", "0", "1", "2", "3", "5"]
+    assert [decision.cell.directory for decision in decisions] == ["9", "0", "1", "2", "3", "8"]
     assert not decisions[1].run
 
 
@@ -85,7 +92,38 @@ def test_a_cell_is_found_by_its_identity_under_other_overrides(sweep):
 
 def test_one_result_does_not_stand_for_two_cells(sweep):
     twice = [asked("seed=0", name="id 0"), asked("seed=00", name="id 0")]
-    assert ran(decide(sweep, twice)) == ["4"]
+    assert ran(decide(sweep, twice)) == ["00"]
+
+
+def test_a_cell_is_found_again_though_a_launch_in_between_did_not_ask_for_it(sweep):
+    write_plan(sweep, SweepPlan((), (), (PlannedCell("1", ("seed=1",)),)))
+    (decision,) = decide(sweep, [asked("seed=0", name="id 0")])
+    assert (decision.cell.directory, decision.run) == ("0", False)
+
+
+def test_a_cell_that_never_began_is_found_by_its_identity(sweep):
+    cell = PlannedCell("3", ("seed=3",), "id 3")
+    write_plan(sweep, SweepPlan((), (), (cell,)))
+    (decision,) = decide(sweep, [asked("seed=3", "threads=1", name="id 3")])
+    assert (decision.cell.directory, decision.run) == ("3", True)
+
+
+def test_a_damaged_result_is_computed_again(sweep):
+    (sweep / "0" / SUMMARY).write_text('{"tables": {"effects": 3}}', encoding="utf-8")
+    (decision,) = decide(sweep, [asked("seed=0", name="id 0")])
+    assert decision.run
+    assert not decision.supersedes
+    assert "its result is damaged" in decision.why
+
+
+def test_the_job_of_a_cell_that_is_left_alone_is_not_forgotten(sweep, monkeypatch):
+    monkeypatch.setattr(
+        sweeps, "job_states", lambda jobs: {j: JobState(j, frozenset({"PENDING"})) for j in jobs}
+    )
+    write_plan(sweep, SweepPlan((), (), (PlannedCell("3", ("seed=3",), job="12_0"),)))
+    (decision,) = decide(sweep, [asked("seed=3", name="id 3")])
+    assert not decision.run
+    assert decision.cell.job == "12_0"
 
 
 def test_a_cell_at_work_is_left_alone(sweep):
@@ -102,7 +140,7 @@ def test_a_finished_cell_that_was_not_logged_is_taken_up_for_that(sweep):
 
 
 def test_a_cell_with_a_bad_config_is_run_to_say_so(sweep):
-    (decision,) = decide(sweep, [AskedCell(("seed=1",), None)])
+    (decision,) = decide(sweep, [AskedCell(("seed=1",), None, "1")])
     assert decision.run
     assert decision.cell.directory == "1"
 
@@ -114,7 +152,7 @@ def test_a_superseded_result_is_moved_and_never_overwritten(sweep):
         assert not (sweep / "0").exists()
         (sweep / "0").mkdir()
         begin(sweep / "0", "id 0", {}, [])
-        (sweep / "0" / SUMMARY).write_text("{}", encoding="utf-8")
+        finish(sweep / "0")
     assert sorted(os.listdir(sweep / SUPERSEDED)) == ["0-id 0", "0-id 0-2"]
     assert find_runs(sweep) == [sweep / "0"]
 
@@ -304,6 +342,67 @@ def test_names_of_ones_own_for_the_directories(swept):
     assert [path.name for path in find_runs(directory)] == ["seed 1", "seed 2"]
 
 
+def test_a_directory_that_says_who_runs_it_is_the_planned_one(swept):
+    directory, go = swept
+    assert go("problems.seed=1,2", "hydra.sweep.subdir='${hydra.job.id}-${now:%f}'") == 0
+    planned = [cell.directory for cell in read_plan(directory).cells]
+    assert [path.name for path in find_runs(directory)] == planned
+
+
+def test_a_name_with_quotes_is_found_again(swept, monkeypatch):
+    directory, go = swept
+    names = "hydra.sweep.subdir=${hydra.job.override_dirname}"
+    assert (
+        go("template.expression=a-b,a+b", names, "hydra.job.config.override_dirname.kv_sep=:") == 0
+    )
+    first = find_runs(directory)[0]
+    assert "'" in first.name
+    (first / SUMMARY).unlink()
+    assert resume(monkeypatch, directory) == 0
+    assert len(find_runs(directory)) == 2
+
+
+def test_a_cell_that_cannot_be_launched_stops_no_other(swept, capfd):
+    directory, go = swept
+    directory.mkdir(parents=True)
+    (directory / "0").write_text("in the way", encoding="utf-8")
+    assert go("problems.seed=1,2") == 1
+    states = cell_states(directory)
+    assert [state.status for state in states] == ["missing", "done"]
+    assert "File exists" in states[0].note
+
+
+def test_another_sweeper_ends_with_its_table_too(swept, capfd):
+    directory, go = swept
+    assert go("layers=early,late", "hydra/sweeper=basic") == 0
+    assert "sweep.resume" not in capfd.readouterr().out
+    assert not (directory / "sweep.json").exists()
+
+
+def test_flags_that_choose_the_config_are_recorded(swept, monkeypatch, tmp_path):
+    directory, _ = swept
+    (tmp_path / "conf" / "layers").mkdir(parents=True)
+    (tmp_path / "conf" / "layers" / "mine.yaml").write_text("part: late\n", encoding="utf-8")
+    places = [f"hydra.sweep.dir={directory}", f"store.path={tmp_path}/store"]
+    command = ["-m", "--config-dir", str(tmp_path / "conf"), *places, *QUICK, "layers=mine,early"]
+    monkeypatch.setattr(sys, "argv", ["mech_arith", *command])
+    assert exit_code() == 0
+    (directory / "0" / SUMMARY).unlink()
+    assert resume(monkeypatch, directory) == 0
+    assert [state.status for state in cell_states(directory)] == ["resumed", "done"]
+
+
+def test_a_damaged_table_is_computed_again_at_a_resume(swept, monkeypatch):
+    directory, go = swept
+    assert go("layers=early,late") == 0
+    table = directory / "0" / "correlations.parquet"
+    whole = load_run(directory / "0").tables["correlations"]
+    table.write_bytes(table.read_bytes()[:300])
+    assert [state.status for state in cell_states(directory)] == ["failed", "done"]
+    assert resume(monkeypatch, directory) == 0
+    pd.testing.assert_frame_equal(load_run(directory / "0").tables["correlations"], whole)
+
+
 def test_two_cells_in_one_directory_are_refused(swept, capfd):
     directory, go = swept
     assert go("problems.seed=1,2", "hydra.sweep.subdir=same") == 1
@@ -320,6 +419,29 @@ def test_a_cell_run_again_in_its_own_directory_is_kept(tmp_path, monkeypatch, ca
     assert main(monkeypatch, tmp_path, *QUICK, "problems.seed=5") == 1
     assert stamps(tmp_path / "run") == before
     assert "expected a directory without results" in capfd.readouterr().err
+    # Nor does a config that is no cell at all touch what stands there.
+    before = (tmp_path / "run" / ".hydra" / "overrides.yaml").read_bytes()
+    assert main(monkeypatch, tmp_path, *QUICK, "problems.n=-5") == 1
+    assert (tmp_path / "run" / ".hydra" / "overrides.yaml").read_bytes() == before
+    assert not (tmp_path / "run" / ERROR_FILE).exists()
+
+
+def test_a_cell_that_another_process_works_at_is_left_to_it(tmp_path, monkeypatch, caplog):
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(entry, "PATIENCE_S", 0.1)
+    with claimed(tmp_path / "run" / LOCK, patience_s=0.0, busy="busy"):
+        assert main(monkeypatch, tmp_path, *QUICK) == 1
+    assert not (tmp_path / "run" / "cell.json").exists()
+    assert not (tmp_path / "run" / ERROR_FILE).exists()
+
+
+def test_figures_that_a_kill_has_left_undrawn_are_drawn(tmp_path, monkeypatch):
+    assert main(monkeypatch, tmp_path, *QUICK) == 0
+    figures = tmp_path / "run" / "figures"
+    names = sorted(path.name for path in figures.iterdir())
+    shutil.rmtree(figures)
+    assert main(monkeypatch, tmp_path, *QUICK) == 0
+    assert sorted(path.name for path in figures.iterdir()) == names
 
 
 def test_the_command_in_the_summary_gives_the_same_numbers(swept, monkeypatch, tmp_path):

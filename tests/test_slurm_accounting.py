@@ -1,4 +1,4 @@
-"""What is understood of sacct's answers; the answers themselves come from a real SLURM 22.05."""
+"""What is understood of SLURM's answers, which are those of a real SLURM 22.05."""
 
 import os
 import stat
@@ -27,15 +27,23 @@ ANSWERS = """\
 """
 
 
+QUEUE = """\
+7_9|PENDING
+6_0|RUNNING
+"""
+
+
 @pytest.fixture
 def sacct(tmp_path, monkeypatch):
-    """A program of that name that gives the answers, and writes down what it was asked."""
-    (tmp_path / "answers").write_text(ANSWERS, encoding="utf-8")
-    program = tmp_path / "sacct"
-    program.write_text(
-        f'#!/bin/sh\necho "$@" > "{tmp_path}/asked"\ncat "{tmp_path}/answers"\n', encoding="utf-8"
-    )
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    """Programs of SLURM's names that give the answers, and write down what they were asked."""
+    for name, answers in (("sacct", ANSWERS), ("squeue", QUEUE)):
+        (tmp_path / f"{name}.answers").write_text(answers, encoding="utf-8")
+        program = tmp_path / name
+        program.write_text(
+            f'#!/bin/sh\necho "$@" > "{tmp_path}/{name}.asked"\ncat "{tmp_path}/{name}.answers"\n',
+            encoding="utf-8",
+        )
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     return tmp_path
 
@@ -52,24 +60,35 @@ def test_every_end_is_told(sacct):
     assert "memory" not in said["7_8"]
     assert "99" not in states
     assert [job for job, state in states.items() if state.is_alive] == ["7_5", "8"]
+
+
+def test_tasks_that_wait_are_in_the_queue_alone(sacct):
+    states = job_states(["7_0", "7_9"])
+    assert [job for job, state in states.items() if state.is_alive] == ["7_9"]
+    assert not states["7_9"].began
+
+
+def test_what_never_began_is_told(sacct):
+    states = job_states([f"7_{task}" for task in range(9)])
     assert [job for job, state in states.items() if not state.began] == ["7_2", "7_5"]
 
 
 def test_only_what_is_needed_is_asked(sacct):
     job_states(["7_1", "7_0", "7_1"])
-    asked = (sacct / "asked").read_text(encoding="utf-8")
+    asked = (sacct / "sacct.asked").read_text(encoding="utf-8")
     assert f"--format={','.join(FIELDS)}" in asked
     assert asked.strip().endswith("--jobs 7_0,7_1")
 
 
 def test_no_jobs_ask_nothing(sacct):
     assert job_states([]) == {}
-    assert not (sacct / "asked").exists()
+    assert not (sacct / "sacct.asked").exists()
 
 
 def test_without_accounting_nothing_is_known(sacct):
     (sacct / "sacct").write_text("#!/bin/sh\necho 'accounting is disabled' >&2\nexit 1\n")
     assert job_states(["7_1"]) == {}
+    assert job_states(["7_9"])["7_9"].is_alive
 
 
 def test_without_slurm_nothing_is_known(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from mech_arith.sweeps import (
     PLAN,
     STATES,
     CellState,
+    Launch,
     PlannedCell,
     SweepPlan,
     cell_states,
@@ -28,7 +29,7 @@ def planned(directory, *cells):
 
 
 def test_a_plan_is_read_back(tmp_path):
-    cells = (PlannedCell("0", ("layers=early",), "7_0"), PlannedCell("a b/1", ("x='y z'",)))
+    cells = (PlannedCell("0", ("layers=early",), "id", "7_0"), PlannedCell("a b/1", ("x='y z'",)))
     planned(tmp_path, *cells)
     plan = read_plan(tmp_path)
     assert plan.cells == cells
@@ -73,6 +74,7 @@ def state_of(tmp_path, cell=None):
 def attempted(tmp_path, monkeypatch, job=None, times=1):
     (tmp_path / "0").mkdir()
     if job is not None:
+        monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
         monkeypatch.setenv("SLURM_JOB_ID", job)
     for _ in range(times):
         begin(tmp_path / "0", "id", {}, [])
@@ -80,7 +82,7 @@ def attempted(tmp_path, monkeypatch, job=None, times=1):
 
 def test_whole_cells_are_done_or_resumed_and_slurm_is_not_asked(tmp_path, monkeypatch, accounting):
     attempted(tmp_path, monkeypatch, job="7")
-    (tmp_path / "0" / SUMMARY).write_text("{}", encoding="utf-8")
+    (tmp_path / "0" / SUMMARY).write_text('{"tables": {}}', encoding="utf-8")
     assert state_of(tmp_path)[0] == "done"
     begin(tmp_path / "0", "id", {}, [])
     assert state_of(tmp_path)[0] == "resumed"
@@ -89,7 +91,7 @@ def test_whole_cells_are_done_or_resumed_and_slurm_is_not_asked(tmp_path, monkey
 
 def test_a_result_counts_more_than_an_old_error(tmp_path, monkeypatch):
     attempted(tmp_path, monkeypatch)
-    (tmp_path / "0" / SUMMARY).write_text("{}", encoding="utf-8")
+    (tmp_path / "0" / SUMMARY).write_text('{"tables": {}}', encoding="utf-8")
     (tmp_path / "0" / ERROR_FILE).write_text("failed before\n", encoding="utf-8")
     assert state_of(tmp_path)[0] == "done"
 
@@ -125,21 +127,37 @@ def test_slurm_says_why_a_cell_has_no_result(
 
 def test_a_job_that_died_before_its_first_line_was_killed(tmp_path, accounting):
     accounting[0]["7_1"] = JobState("7_1", frozenset({"FAILED"}))
-    assert state_of(tmp_path, PlannedCell("0", (), "7_1"))[0] == "killed"
+    assert state_of(tmp_path, PlannedCell("0", (), job="7_1"))[0] == "killed"
 
 
 def test_a_job_that_was_cancelled_in_the_queue_is_missing(tmp_path, accounting):
     accounting[0]["7_1"] = JobState("7_1", frozenset({"CANCELLED"}), began=False)
-    status, note = state_of(tmp_path, PlannedCell("0", (), "7_1"))
+    status, note = state_of(tmp_path, PlannedCell("0", (), job="7_1"))
     assert status == "missing"
     assert "before it began" in note
+
+
+def test_an_old_error_counts_less_than_a_job_in_the_queue(tmp_path, monkeypatch, accounting):
+    accounting[0]["7"] = JobState("7", frozenset({"PENDING"}))
+    attempted(tmp_path, monkeypatch, job="7")
+    (tmp_path / "0" / ERROR_FILE).write_text("failed before\n", encoding="utf-8")
+    assert state_of(tmp_path)[0] == "running"
+
+
+def test_a_launch_that_was_killed_leaves_its_jobs_to_be_found(tmp_path, accounting):
+    for job in ("5_0", "7_0", "7_1"):
+        (tmp_path / ".submitit" / job).mkdir(parents=True)
+        (tmp_path / ".submitit" / job / f"{job}_submitted.pkl").touch()
+    cells = tuple(PlannedCell(str(n), ()) for n in range(3))
+    write_plan(tmp_path, SweepPlan((), (), cells, launch=Launch((2, 0), ("5_0",))))
+    assert [cell.job for cell in read_plan(tmp_path).cells] == ["7_1", None, "7_0"]
 
 
 def test_the_job_queued_last_counts(tmp_path, monkeypatch, accounting):
     accounting[0]["7"] = JobState("7", frozenset({"CANCELLED"}))
     accounting[0]["9_0"] = JobState("9_0", frozenset({"PENDING"}))
     attempted(tmp_path, monkeypatch, job="7")
-    assert state_of(tmp_path, PlannedCell("0", (), "9_0"))[0] == "running"
+    assert state_of(tmp_path, PlannedCell("0", (), job="9_0"))[0] == "running"
 
 
 def test_a_process_that_vanished_was_killed(tmp_path, monkeypatch):
