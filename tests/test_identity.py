@@ -6,9 +6,9 @@ import shutil
 import pytest
 
 from mech_arith import identity
-from mech_arith.config import InterventionConfig, RunConfig, TemplateConfig, WandbMode
+from mech_arith.config import InterventionConfig, ModelConfig, RunConfig, TemplateConfig, WandbMode
 from mech_arith.errors import UserError
-from mech_arith.identity import differences, files_digest, identify
+from mech_arith.identity import APART, differences, files_digest, identify
 from mech_arith.paths import checkpoints_dir
 
 
@@ -135,6 +135,17 @@ def test_differences_are_named():
     assert differences(before, {**before, "code": "x", "weights": "y"}) == "weights, code"
     versions = {**before["versions"], "torch": "9.9"}
     assert "torch" in differences(before, {**before, "versions": versions})
+
+
+def test_every_key_of_the_config_has_been_thought_of():
+    known = identify(config()).determines["config"]
+    held = {key.split(".")[0] for key in known}
+    keys = {field.name for field in dataclasses.fields(RunConfig)}
+    assert held == keys - APART
+    assert {"wandb", "store", "batch_size", "threads"} == APART
+    fields = {field.name for field in dataclasses.fields(ModelConfig)}
+    in_identity = {key.partition(".")[2] for key in known if key.startswith("model.")}
+    assert in_identity == fields - {"path", "hub", "revision"}
 
 
 def test_an_identity_is_plain_data():

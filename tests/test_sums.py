@@ -1,0 +1,80 @@
+"""Passes over problems that are stopped and taken up again, at any batch, to the last bit."""
+
+import pytest
+import torch
+
+from mech_arith import tracing, unfinished
+from mech_arith.artifacts import Store
+from mech_arith.batching import Batching
+from mech_arith.problems import draw, split
+from mech_arith.sites import Site
+from mech_arith.templates import build_template
+from mech_arith.unfinished import Unfinished
+from tests.tiny import PlantedSolver
+
+SITES = [Site(layer, "resid_post", "last") for layer in range(2)]
+N_FIT, ROWS = 60, 7
+
+
+class KilledError(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture(autouse=True)
+def _keep_after_every_batch(monkeypatch):
+    monkeypatch.setattr(unfinished, "STATE_EVERY_S", 0.0)
+
+
+def traced(directory):
+    """The traces, going on from what `directory` holds."""
+    template = build_template("nested", "a-(b-c)")
+    problems = draw(template, n=2 * N_FIT, ranges=dict.fromkeys("abc", (100, 999)), seed=0)
+    fit, report = split(problems, fit_share=0.5, seed=0)
+    solver = PlantedSolver()
+    return tracing.trace(
+        solver,
+        solver.encode(fit, digits=3),
+        solver.encode(report, digits=3),
+        fit,
+        report,
+        SITES,
+        passed=torch.ones(N_FIT, dtype=torch.bool),
+        n_components=2,
+        batching=Batching(ROWS),
+        store=Store(None),
+        unfinished=Unfinished(Store(directory), cell="this cell"),
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8, 9, 10, 14, 17])
+def test_a_pass_killed_at_any_batch_goes_on_to_the_same_bits(tmp_path, monkeypatch, batch):
+    expected = traced(tmp_path / "undisturbed")
+    real, seen = tracing.capture, []
+
+    def killed(*args, **options):
+        for found in real(*args, **options):
+            if len(seen) == batch:
+                raise KilledError
+            seen.append(len(found[0]))
+            yield found
+
+    monkeypatch.setattr(tracing, "capture", killed)
+    with pytest.raises(KilledError):
+        traced(tmp_path / "killed")
+
+    skipped = []
+
+    def counted(*args, **options):
+        skipped.append(options["skip"])
+        yield from real(*args, **options)
+
+    monkeypatch.setattr(tracing, "capture", counted)
+    again = traced(tmp_path / "killed")
+    # What was fitted, or projected, before the kill is not read again.
+    done = sum(seen)
+    assert skipped == [min(done, N_FIT), max(0, done - N_FIT)]
+    for site in SITES:
+        one, two = again[site], expected[site]
+        for name in ("r", "r_fit", "coordinates", "explained_variance"):
+            assert torch.equal(getattr(one, name), getattr(two, name)), name
+        assert torch.equal(one.components.directions, two.components.directions)
