@@ -108,7 +108,7 @@ def read_plan(directory: Path) -> SweepPlan:
             flags=tuple(known.get("flags", ())),
             launch=launch and Launch(tuple(launch["cells"]), tuple(launch["earlier_jobs"])),
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"expected a sweep's directory, got {str(directory)!r}, which has no {PLAN}; give the "
             "hydra.sweep.dir of an earlier sweep"
