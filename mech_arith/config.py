@@ -17,6 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from mech_arith.errors import UserError
 
 MAX_SHOTS = 1000
+MAX_DRAWS = 1000
+MIN_RESAMPLES, MAX_RESAMPLES = 100, 1_000_000
 
 
 class WandbMode(Enum):
@@ -99,6 +101,8 @@ class ProblemsConfig:
     operands: dict[str, Any] = field(default_factory=dict)
     constraints: list[str] = field(default_factory=list)
     fit_share: float = 0.5
+    design: str = "uniform"
+    decorrelate: str | None = None
 
 
 @dataclass
@@ -123,6 +127,16 @@ class TracingConfig:
 
 
 @dataclass
+class ControlsConfig:
+    """What else is moved as far as the target, to compare it with."""
+
+    random: int = 20
+    span: int = 5
+    other: bool = True
+    shuffled: bool = True
+
+
+@dataclass
 class InterventionConfig:
     """Which coordinates are edited, and how."""
 
@@ -132,6 +146,19 @@ class InterventionConfig:
     values: list[str] | None = None
     n_problems: int | None = None
     centre: bool = True
+    controls: ControlsConfig = field(default_factory=ControlsConfig)
+    sources: int = 5
+    via: str = "activations"
+    save_model: str | None = None
+
+
+@dataclass
+class InferenceConfig:
+    """How sure the numbers are said to be."""
+
+    level: float = 0.95
+    resamples: int = 1000
+    permutations: int = 1000
 
 
 @dataclass
@@ -168,6 +195,7 @@ class RunConfig:
     tracing: TracingConfig = field(default_factory=TracingConfig)
     intervention: InterventionConfig = field(default_factory=InterventionConfig)
     locality: LocalityConfig = field(default_factory=LocalityConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     tolerance: float | None = None
@@ -195,6 +223,7 @@ class RunConfig:
         self._check_problems()
         self._check_intervention()
         self._check_locality()
+        self._check_inference()
         if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
             raise UserError(f"expected tolerance >= 0 or null, got {self.tolerance}")
         if self.batch_size != "auto" and not is_count(self.batch_size):
@@ -235,6 +264,17 @@ class RunConfig:
             )
         if n_edited is not None and n_edited < 2:
             raise UserError(f"expected intervention.n_problems >= 2 or null, got {n_edited}")
+        controls, sources = self.intervention.controls, self.intervention.sources
+        counts = {"controls.random": controls.random, "controls.span": controls.span}
+        for name, count in counts.items():
+            if not 0 <= count <= MAX_DRAWS:
+                raise UserError(
+                    f"expected intervention.{name} from 0 to {MAX_DRAWS}, got {count}; change it"
+                )
+        if not 1 <= sources <= MAX_DRAWS:
+            raise UserError(
+                f"expected intervention.sources from 1 to {MAX_DRAWS}, got {sources}; change it"
+            )
 
     def _check_locality(self) -> None:
         locality = self.locality
@@ -255,6 +295,21 @@ class RunConfig:
             )
         if locality.n_problems is not None and locality.n_problems < 2:
             raise UserError(f"expected locality.n_problems >= 2, got {locality.n_problems}")
+
+    def _check_inference(self) -> None:
+        inference = self.inference
+        if not 0 < inference.level < 1:
+            raise UserError(
+                f"expected inference.level between 0 and 1, got {inference.level}; use for example "
+                "0.95"
+            )
+        for name in ("resamples", "permutations"):
+            count = getattr(inference, name)
+            if not MIN_RESAMPLES <= count <= MAX_RESAMPLES:
+                raise UserError(
+                    f"expected inference.{name} from {MIN_RESAMPLES} to {MAX_RESAMPLES}, got "
+                    f"{count}; change it"
+                )
 
 
 def quoted(text: str) -> str:
