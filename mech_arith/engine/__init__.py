@@ -24,10 +24,10 @@ from mech_arith.answers import Answers
 from mech_arith.artifacts import Store
 from mech_arith.batching import Batching, batches, parts
 from mech_arith.digests import json_digest, tensor_digest
+from mech_arith.engine.moves import Moves, SiteEdits, SiteVectors
 from mech_arith.engine.passes import Change, Hooked, Resumed, Rows, run_clean
 from mech_arith.engine.reading import Asked, Forced, force, read_answers
 from mech_arith.progress import Progress, progress
-from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver, read_prefix
 from mech_arith.solvers.prompts import Layout, Prompts
 from mech_arith.unfinished import Unfinished
@@ -35,8 +35,10 @@ from mech_arith.unfinished import Unfinished
 __all__ = [
     "Asked",
     "Baseline",
+    "Moves",
     "ReadOut",
     "SiteEdits",
+    "SiteVectors",
     "edited_answers",
     "edited_read_outs",
     "run_baseline",
@@ -65,17 +67,6 @@ class Baseline:
 
     def __len__(self) -> int:
         return len(self.prompts)
-
-
-@dataclass(frozen=True)
-class SiteEdits:
-    """What to do at one site to each of n problems."""
-
-    site: Site
-    directions: Float[Tensor, "edits width"]
-    """A unit vector for each edit."""
-    changes: Float[Tensor, "edits n"]
-    """How far each edit moves each problem along its direction, in activation units."""
 
 
 @dataclass(frozen=True)
@@ -176,10 +167,49 @@ def _asked_key(solver: Solver, prompts: Prompts, asked: Asked) -> dict[str, Any]
     }
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Problems of one layout, with the tokens that are fed behind them."""
+
+    solver: Solver
+    layout: Layout
+    fed: Int64[Tensor, "n fed"]
+    n_prefix: int
+    batching: Batching
+    rows_of: RowsOf
+
+    def stacked(self, moves: Moves) -> Iterator[tuple[Int64[Tensor, " some"], Rows]]:
+        """Some of a site's edits after others, and their rows; without those that move nothing."""
+        solver, layout = self.solver, self.layout
+        indices = layout.positions(moves.site.position)
+        moved = moves.moved(layout.rows).any(1).nonzero()[:, 0]
+        positions = layout.tokens.shape[1] + self.fed.shape[1]
+        # Full passes run the prefix and all positions of every row.
+        positions += self.n_prefix if not solver.replays else -min(indices) * solver.causal
+        size = max(1, self.batching.rows(solver, positions) // len(layout))
+        for part in moved.split(size) if len(moved) else ():
+            vectors = moves.vectors(part, layout.rows, device=solver.device).to(solver.dtype)
+            by_row = vectors.flatten(0, 1).unflatten(1, (len(indices), -1))
+            yield part, self.rows_of(Change(moves.site, indices, by_row), len(part))
+
+    def answers(
+        self, moves: Moves, forced: Forced, asked: Asked, count: Callable[[int], None]
+    ) -> Answers:
+        """Of all edits at one site, as many at a time as fit; `count` is told the rows done."""
+        answers, done = Answers.empty(len(moves), len(self.layout)), 0
+        for part, rows in self.stacked(moves):
+            found = read_answers(self.solver, rows, forced, asked, n_edits=len(part))
+            _store(answers, part, found)
+            done += len(part)
+            count(len(part) * len(self.layout))
+        count((len(moves) - done) * len(self.layout))
+        return answers
+
+
 def run_edits(
     solver: Solver,
     baseline: Baseline,
-    plan: Sequence[SiteEdits],
+    plan: Sequence[Moves],
     *,
     batching: Batching,
     bar: Progress | None = None,
@@ -200,12 +230,12 @@ def run_edits(
     Returns:
         For each entry of the plan the answers, [edits, n].
     """
-    answers = [_unedited(baseline, len(edits.changes)) for edits in plan]
+    answers = [_unedited(baseline, len(moves)) for moves in plan]
     n_prefix = len(baseline.prompts.prefix)
     opened = _opener(solver, baseline.prompts)
     kept = unfinished or Unfinished.nothing()
     key = _asked_key(solver, baseline.prompts, baseline.asked)
-    units = [_edits_digest(baseline.prompts, edits) for edits in plan]
+    units = [_moves_digest(baseline.prompts, moves) for moves in plan]
 
     def work(layout: Layout) -> list[Answers]:
         here = baseline.asked.of(layout.rows)
@@ -215,35 +245,34 @@ def run_edits(
         def clean() -> RowsOf:
             return opened(layout, forced.fed)
 
+        def rows_of(change: Change | None, n_edits: int) -> Rows:
+            return clean()(change, n_edits)
+
+        batch = _Batch(solver, layout, forced.fed, n_prefix, batching, rows_of)
         piece = kept.piece("edits", {**key, "rows": tensor_digest(layout.rows)})
         found = []
         with _counted(bar) as count:
-            for unit, edits in zip(units, plan, strict=True):
+            for unit, moves in zip(units, plan, strict=True):
                 if piece.has(unit):
-                    count(len(edits.changes) * len(layout))
-                answers = piece.fetch(
-                    unit,
-                    lambda edits=edits: vars(
-                        _edit(
-                            solver, clean(), layout, edits, forced, here, n_prefix, batching, count
-                        )
-                    ),
-                )
-                found.append(Answers(**answers))
+                    count(len(moves) * len(layout))
+
+                def answer(moves: Moves = moves) -> dict[str, Tensor]:
+                    return vars(batch.answers(moves, forced, here, count))
+
+                found.append(Answers(**piece.fetch(unit, answer)))
         return found
 
     for layout, found in batches(solver, baseline.prompts, batching, work):
-        for edits, known, part in zip(plan, answers, found, strict=True):
-            moved = edits.changes[:, layout.rows] != 0
-            _store_moved(known, layout.rows, part, moved)
+        for moves, known, part in zip(plan, answers, found, strict=True):
+            _store_moved(known, layout.rows, part, moves.moved(layout.rows))
     return answers
 
 
-def _edits_digest(prompts: Prompts, edits: SiteEdits) -> str:
+def _moves_digest(prompts: Prompts, moves: Moves) -> str:
     """Of all that is done at one site."""
-    site = edits.site
+    site = moves.site
     place = [site.layer, site.point, prompts.positions_key(site.position)]
-    return json_digest([place, tensor_digest(edits.directions, edits.changes)])
+    return json_digest([place, moves.digest()])
 
 
 @contextmanager
@@ -265,17 +294,16 @@ def _counted(bar: Progress | None) -> Iterator[Callable[[int], None]]:
 
 
 def edited_read_outs(
-    solver: Solver, prompts: Prompts, plan: Sequence[SiteEdits], *, batching: Batching
+    solver: Solver, prompts: Prompts, plan: Sequence[Moves], *, batching: Batching
 ) -> Iterator[ReadOut]:
     """What is read at the prompt's end under every edit, without writing an answer."""
     opened = _opener(solver, prompts)
     for layout in parts(solver, prompts, batching):
         nothing = torch.empty(len(layout), 0, dtype=torch.int64)
         rows_of = opened(layout, nothing)
-        for index, edits in enumerate(plan):
-            for part, rows in _stacked(
-                solver, rows_of, layout, edits, nothing, len(prompts.prefix), batching
-            ):
+        batch = _Batch(solver, layout, nothing, len(prompts.prefix), batching, rows_of)
+        for index, moves in enumerate(plan):
+            for part, rows in batch.stacked(moves):
                 problems = layout.rows.repeat_interleave(len(part))
                 edits_of = part.repeat(len(layout))
                 for some, read in rows.read_outs():
@@ -283,68 +311,10 @@ def edited_read_outs(
 
 
 def edited_answers(
-    solver: Solver, baseline: Baseline, edits: SiteEdits, *, batching: Batching
+    solver: Solver, baseline: Baseline, moves: Moves, *, batching: Batching
 ) -> Answers:
     """Answers of every problem under every edit at one site, [edits, n]."""
-    return run_edits(solver, baseline, [edits], batching=batching)[0]
-
-
-def _edit(
-    solver: Solver,
-    rows_of: RowsOf,
-    layout: Layout,
-    edits: SiteEdits,
-    forced: Forced,
-    asked: Asked,
-    n_prefix: int,
-    batching: Batching,
-    count: Callable[[int], None],
-) -> Answers:
-    """One site's edits of one batch of problems, as many at a time as fit."""
-    answers, done = Answers.empty(len(edits.changes), len(layout)), 0
-    for part, rows in _stacked(solver, rows_of, layout, edits, forced.fed, n_prefix, batching):
-        found = read_answers(solver, rows, forced, asked, n_edits=len(part))
-        _store(answers, part, found)
-        done += len(part)
-        count(len(part) * len(layout))
-    count((len(edits.changes) - done) * len(layout))
-    return answers
-
-
-def _stacked(
-    solver: Solver,
-    rows_of: RowsOf,
-    layout: Layout,
-    edits: SiteEdits,
-    fed: Int64[Tensor, "n fed"],
-    n_prefix: int,
-    batching: Batching,
-) -> Iterator[tuple[Int64[Tensor, " some"], Rows]]:
-    """Some of a site's edits after others, and their rows. Those that move nothing are left out."""
-    indices = layout.positions(edits.site.position)
-    changes = edits.changes[:, layout.rows]
-    moved = changes.any(1).nonzero()[:, 0]
-    positions = layout.tokens.shape[1] + fed.shape[1]
-    # Full passes run the prefix and all positions of every row.
-    positions += n_prefix if not solver.replays else -(min(indices) if solver.causal else 0)
-    size = max(1, batching.rows(solver, positions) // len(layout))
-    for part in moved.split(size) if len(moved) else ():
-        change = _change(solver, edits, indices, changes[part], part)
-        yield part, rows_of(change, len(part))
-
-
-def _change(
-    solver: Solver,
-    edits: SiteEdits,
-    indices: tuple[int, ...],
-    changes: Float[Tensor, "some n"],
-    part: Tensor,
-) -> Change:
-    """The vectors that are added, a row per problem and edit."""
-    directions = edits.directions[part].to(solver.device, torch.float32)
-    far = changes.mT.to(solver.device, torch.float32)
-    vectors = (far[..., None] * directions).to(solver.dtype)
-    return Change(edits.site, indices, vectors.flatten(0, 1).unflatten(1, (len(indices), -1)))
+    return run_edits(solver, baseline, [moves], batching=batching)[0]
 
 
 def _unedited(baseline: Baseline, n_edits: int) -> Answers:

@@ -1,0 +1,86 @@
+"""What is added to activations at one site: along directions, or whole vectors."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from mech_arith.digests import tensor_digest
+from mech_arith.sites import Site
+
+
+@runtime_checkable
+class Moves(Protocol):
+    """Edits of n problems at one site, of which the engine asks what each adds."""
+
+    @property
+    def site(self) -> Site: ...
+
+    def __len__(self) -> int:
+        """How many edits of each problem there are."""
+        ...
+
+    def moved(self, rows: Int64[Tensor, " m"]) -> Bool[Tensor, "edits m"]:
+        """Which problems each edit moves at all."""
+        ...
+
+    def vectors(
+        self, edits: Int64[Tensor, " some"], rows: Int64[Tensor, " m"], *, device: torch.device
+    ) -> Float[Tensor, "m some width"]:
+        """What some edits add to some problems, in float32."""
+        ...
+
+    def digest(self) -> str:
+        """Of all that is added."""
+        ...
+
+
+@dataclass(frozen=True)
+class SiteEdits:
+    """Problems moved along directions."""
+
+    site: Site
+    directions: Float[Tensor, "edits width"]
+    """A unit vector for each edit."""
+    changes: Float[Tensor, "edits n"]
+    """How far each edit moves each problem along its direction, in activation units."""
+
+    def __len__(self) -> int:
+        return len(self.changes)
+
+    def moved(self, rows: Int64[Tensor, " m"]) -> Bool[Tensor, "edits m"]:
+        return self.changes[:, rows] != 0
+
+    def vectors(
+        self, edits: Int64[Tensor, " some"], rows: Int64[Tensor, " m"], *, device: torch.device
+    ) -> Float[Tensor, "m some width"]:
+        directions = self.directions[edits].to(device, torch.float32)
+        far = self.changes[edits][:, rows].mT.to(device, torch.float32)
+        return far[..., None] * directions
+
+    def digest(self) -> str:
+        return tensor_digest(self.directions, self.changes)
+
+
+@dataclass(frozen=True)
+class SiteVectors:
+    """Problems moved by vectors of their own: of what an interchange of the whole site adds."""
+
+    site: Site
+    added: Float[Tensor, "edits n width"]
+
+    def __len__(self) -> int:
+        return len(self.added)
+
+    def moved(self, rows: Int64[Tensor, " m"]) -> Bool[Tensor, "edits m"]:
+        return (self.added[:, rows] != 0).any(2)
+
+    def vectors(
+        self, edits: Int64[Tensor, " some"], rows: Int64[Tensor, " m"], *, device: torch.device
+    ) -> Float[Tensor, "m some width"]:
+        return self.added[edits][:, rows].transpose(0, 1).to(device, torch.float32)
+
+    def digest(self) -> str:
+        return tensor_digest(self.added)
