@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -23,6 +24,18 @@ Place = tuple[int, str]
 
 EVERY = slice(None)
 """All positions."""
+
+
+@dataclass(frozen=True)
+class NextNorm:
+    """The normalisation that next reads the residual stream behind a point."""
+
+    stream: tuple[Place, ...]
+    """Places whose activations add up to what it reads: a sum that moves as the point's does."""
+    centred: bool
+    """LayerNorm subtracts the mean over the entries first; RMSNorm does not."""
+    eps: float
+    """Added to the mean square before the root."""
 
 
 def untouched(_point: str, activation: Tensor) -> Tensor:
@@ -110,6 +123,13 @@ class Solver(ABC):
     def width_at(self, layer: int, point: str) -> int:
         """Of the activation at a point."""
         return self.d_model
+
+    def next_norm(self, layer: int, point: str) -> NextNorm | None:
+        """What next normalises the stream that an edit at a point moves by as much.
+
+        None where the stream is not normalised any more, or an edit does not reach it unchanged.
+        """
+        return None
 
     @abstractmethod
     def encode(self, problems: ProblemSet, *, digits: int = 0) -> Prompts:
