@@ -1,0 +1,53 @@
+"""Statistics in float64. What is undefined is NaN, never a stand-in."""
+
+from mech_arith.statistics.basic import binomial_above, majority_floor, pearson, r_squared
+from mech_arith.statistics.bootstrap import correlation_interval
+from mech_arith.statistics.contrast import Excess, drawn_interval, excess
+from mech_arith.statistics.intervals import (
+    DIFFERENCES,
+    NUMBERS,
+    SHARES,
+    Interval,
+    Outcomes,
+    Resampling,
+    mean_interval,
+    paired_interval,
+    share_interval,
+)
+from mech_arith.statistics.multiplicity import benjamini_hochberg, holm
+from mech_arith.statistics.permutation import max_correlation_p
+from mech_arith.statistics.relatives import (
+    partial_correlation,
+    partial_given_each,
+    relation,
+    relations,
+    shapley_shares,
+)
+
+__all__ = [
+    "DIFFERENCES",
+    "NUMBERS",
+    "SHARES",
+    "Excess",
+    "Interval",
+    "Outcomes",
+    "Resampling",
+    "benjamini_hochberg",
+    "binomial_above",
+    "correlation_interval",
+    "drawn_interval",
+    "excess",
+    "holm",
+    "majority_floor",
+    "max_correlation_p",
+    "mean_interval",
+    "paired_interval",
+    "partial_correlation",
+    "partial_given_each",
+    "pearson",
+    "r_squared",
+    "relation",
+    "relations",
+    "shapley_shares",
+    "share_interval",
+]

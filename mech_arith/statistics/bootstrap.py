@@ -1,0 +1,76 @@
+"""Intervals of R by a bootstrap over problems, for many columns at once."""
+
+import torch
+from jaxtyping import Float, Float64, UInt8
+from torch import Tensor
+
+from mech_arith.statistics.basic import pearson
+from mech_arith.statistics.intervals import Interval, Resampling
+
+COLUMNS, SAMPLES = 400, 250
+"""Columns of x, and samples, that are worked on at a time."""
+
+
+def correlation_interval(
+    x: Float[Tensor, "n k"], y: Float[Tensor, "n v"], how: Resampling
+) -> Interval:
+    """Of R of every column of `x` with every column of `y`; `[k, v]`, NaN where R is undefined.
+
+    tanh(atanh(R) -+ t * s), where s is the standard deviation of atanh(R) over bootstrap samples
+    and t of Student's distribution with n - 2 degrees of freedom. Fisher's (1921) scale makes R
+    nearly normal; the bootstrap's spread holds for values that are not. A perfect R has an interval
+    of no width.
+    """
+    r = pearson(x, y)
+    counts = _counts(len(x), how)
+    spread = torch.cat([_spread(some, y, counts) for some in x.split(COLUMNS, dim=1)])
+    freedom = torch.full((), len(x) - 2.0, dtype=torch.float64)
+    reach = how.quantile(freedom) * spread
+    z = r.atanh()
+    perfect = r.abs() == 1
+    low, high = (torch.where(perfect, r, (z + side * reach).tanh()) for side in (-1, 1))
+    return Interval(low, high)
+
+
+def _counts(n: int, how: Resampling) -> UInt8[Tensor, "b n"]:
+    """How often each problem is in each bootstrap sample."""
+    generator = torch.Generator().manual_seed(how.seed)
+    counts = torch.zeros(how.n_resamples, n, dtype=torch.uint8)
+    for sample in counts.split(SAMPLES):
+        drawn = torch.randint(n, sample.shape, generator=generator)
+        sample.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.uint8))
+    return counts
+
+
+def _spread(
+    x: Float[Tensor, "n k"], y: Float[Tensor, "n v"], counts: UInt8[Tensor, "b n"]
+) -> Float64[Tensor, "k v"]:
+    """Standard deviation of atanh(R) over the samples that `counts` describes.
+
+    Samples in which R is perfect or undefined are left out.
+    """
+    x, y = _standard(x), _standard(y)
+    columns = torch.cat([x, x.square(), y, y.square(), _products(x, y)], dim=1)
+    k, v = x.shape[1], y.shape[1]
+    found = []
+    for some in counts.split(SAMPLES):
+        means = (some.double() @ columns) / len(x)
+        of_x, squares_x, of_y, squares_y, products = means.split([k, k, v, v, k * v], dim=1)
+        covariance = products.view(-1, k, v) - of_x[:, :, None] * of_y[:, None]
+        variance_x, variance_y = squares_x - of_x.square(), squares_y - of_y.square()
+        norms = (variance_x[:, :, None] * variance_y[:, None]).sqrt()
+        found.append((covariance / norms).atanh())
+    z = torch.cat(found)
+    known = z.isfinite()
+    deviation = torch.where(known, z - z.where(known, torch.nan).nanmean(0), 0.0)
+    return (deviation.square().sum(0) / (known.sum(0) - 1)).sqrt()
+
+
+def _standard(x: Float[Tensor, "n k"]) -> Float64[Tensor, "n k"]:
+    """Mean 0 and variance 1, so that no digits are lost in differences of squares."""
+    centred = x.double() - x.double().mean(0)
+    return centred / centred.square().mean(0).sqrt()
+
+
+def _products(x: Float64[Tensor, "n k"], y: Float64[Tensor, "n v"]) -> Float64[Tensor, "n kv"]:
+    return (x[:, :, None] * y[:, None]).flatten(1)
