@@ -20,8 +20,12 @@ class BlockPlaces:
     """Its input is z: the heads' outputs side by side."""
     attention_out: nn.Module
     """Its output is what attention gives: what is added to the residual stream, or scaled first."""
+    mlp_projection: nn.Module | None
+    """The MLP's last matrix; None where the MLP is several experts."""
     mlp_out: nn.Module
     """Its output is what the MLP gives."""
+    norms_behind: frozenset[str]
+    """The points among `attn_out` and `mlp_out` that stand behind a norm of their own."""
     side_by_side: bool
     """Attention and MLP read the same stream: there is none between them."""
 
@@ -121,11 +125,16 @@ def _places(module: nn.Module, parts: Any, *, side_by_side: bool) -> BlockPlaces
     projection = module.get_submodule(f"{attention.name}.{attention.submodules['o'].name}")
     # Norms behind attention and MLP, where there are any, come before what is added.
     after_attention, after_mlp = parts.get("ln1_post"), parts.get("ln2_post")
-    mlp_name = mlp.name if mlp.name else mlp.submodules["out"].name
+    last = mlp.submodules.get("out")
+    last_name = ".".join(part.name for part in (mlp, last) if part is not None and part.name)
+    mlp_name = mlp.name if mlp.name else last_name
+    behind = {"attn_out": after_attention, "mlp_out": after_mlp}
     return BlockPlaces(
         module=module,
         attention_projection=projection,
         attention_out=module.get_submodule(after_attention.name) if after_attention else projection,
+        mlp_projection=None if last is None else module.get_submodule(last_name),
         mlp_out=module.get_submodule(after_mlp.name if after_mlp else mlp_name),
+        norms_behind=frozenset(point for point, norm in behind.items() if norm),
         side_by_side=side_by_side,
     )

@@ -7,12 +7,15 @@ called one by one with those arguments, on any positions, with our own attention
 place of Hugging Face's: it is handed their keys and values, and reads those of earlier positions.
 """
 
+import copy
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,11 +28,14 @@ from mech_arith.digests import json_digest
 from mech_arith.errors import UserError
 from mech_arith.problems import ProblemSet
 from mech_arith.solvers.attention import NOTHING, KeysValues, NotReplayableError, Past, attend
-from mech_arith.solvers.base import EVERY, POINTS, Place, Solver, Tap, untouched
+from mech_arith.solvers.base import EVERY, POINTS, NextNorm, Place, Tap, untouched
+from mech_arith.solvers.editable import EditableSolver, no_matrix, sharing_tensors
 from mech_arith.solvers.loading import LoadedModel
+from mech_arith.solvers.norms import StreamNorms, find_norms, next_before
 from mech_arith.solvers.places import find_places
 from mech_arith.solvers.prompting import Prompting
 from mech_arith.solvers.prompts import Prompts
+from mech_arith.solvers.saving import check_place_for_bias, save_language_model
 from mech_arith.solvers.tokenization import AnswerReader, tokenize
 
 OURS = "mech_arith"
@@ -89,7 +95,7 @@ def _attention(
 AttentionInterface.register(OURS, _attention)
 
 
-class PretrainedSolver(Solver):
+class PretrainedSolver(EditableSolver):
     """A causal language model that is asked in words and writes its answer."""
 
     reader: AnswerReader
@@ -107,16 +113,16 @@ class PretrainedSolver(Solver):
         self._blocks = find_places(loaded.model)
         self.n_layers = len(self._blocks)
         self.settings_digest = _settings_digest(loaded, prompting)
-        self._gives, self.points = self._probe()
+        self._gives, self._adds, self.points = self._probe()
         self._calls: dict[tuple[int, int], list[_Call]] = {}
         """First position and number of positions -> what each block is called with."""
 
     @torch.inference_mode()
-    def _probe(self) -> tuple[int, tuple[str, ...]]:
-        """How many things a block gives (0: a tensor alone), and which points there are.
+    def _probe(self) -> tuple[int, bool, tuple[str, ...]]:
+        """How many things a block gives (0: a tensor alone), whether it is a sum, and its points.
 
-        `resid_mid` is one where a block adds what attention and MLP give to its input, one after
-        the other.
+        It is a sum where what attention and MLP give is added to its input as it is. `resid_mid`
+        is a point where that happens one after the other.
         """
         block, seen, given = self._blocks[0], {}, []
 
@@ -137,10 +143,45 @@ class PretrainedSolver(Solver):
         missed = seen["resid_post"] - seen["resid_pre"] - seen["attn_out"] - seen["mlp_out"]
         adds = float(missed.float().norm() / seen["resid_post"].float().norm()) < 0.02
         in_order = adds and not block.side_by_side
-        return given[0], tuple(p for p in POINTS if p != "resid_mid" or in_order)
+        return given[0], adds, tuple(p for p in POINTS if p != "resid_mid" or in_order)
+
+    @cached_property
+    def _norms(self) -> StreamNorms:
+        return find_norms(self.model, self._blocks)
+
+    def next_norm(self, layer: int, point: str) -> NextNorm | None:
+        return next_before(
+            self._norms,
+            layer,
+            point,
+            n_layers=self.n_layers,
+            side_by_side=self._blocks[layer].side_by_side,
+            adds=self._adds,
+        )
 
     def width_at(self, layer: int, point: str) -> int:
         return self._blocks[layer].z_width if point == "z" else self.d_model
+
+    def projection(self, layer: int, point: str) -> nn.Module:
+        block = self._blocks[layer]
+        if point in block.norms_behind:
+            raise no_matrix(self.name, point, "a norm stands between the block's matrix and it")
+        module = block.mlp_projection if point == "mlp_out" else block.attention_projection
+        if module is None:
+            raise no_matrix(self.name, point, "several experts write it")
+        return module
+
+    def sharing(self) -> EditableSolver:
+        solver = copy.copy(self)
+        solver.model, solver._blocks = sharing_tensors((self.model, self._blocks), self.model)
+        solver._calls = {}
+        return solver
+
+    def check_bias(self, layer: int, point: str) -> None:
+        check_place_for_bias(self.model, self.projection(layer, point))
+
+    def save(self, directory: Path, *, edited: dict[str, Any]) -> None:
+        save_language_model(self.model, self.tokenizer, directory)
 
     def encode(self, problems: ProblemSet, *, digits: int = 0) -> Prompts:
         prompts = tokenize(problems, self.prompting, self.tokenizer)
