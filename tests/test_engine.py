@@ -17,9 +17,19 @@ from mech_arith.solvers.attention import NOTHING, NotReplayableError
 from mech_arith.solvers.base import POINTS, read_prefix, run_blocks
 from mech_arith.solvers.prompts import Prompts
 from mech_arith.templates import build_template
-from tests.tiny import PlantedSolver, random_edits, tiny_decoder, tiny_encoder
+from tests.tiny import (
+    PlantedSolver,
+    random_edits,
+    tiny_decoder,
+    tiny_encoder,
+    tiny_pre_norm_encoder,
+)
 
-SOLVERS = {"decoder": tiny_decoder(), "encoder": tiny_encoder()}
+SOLVERS = {
+    "decoder": tiny_decoder(),
+    "encoder": tiny_encoder(),
+    "pre_norm_encoder": tiny_pre_norm_encoder(),
+}
 PROBLEMS = draw(
     build_template("nested", "a-(b-c)"), n=12, ranges=dict.fromkeys("abc", (100, 999)), seed=0
 )

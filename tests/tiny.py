@@ -11,7 +11,11 @@ from torch import Tensor
 from mech_arith.engine import SiteEdits
 from mech_arith.problems import ProblemSet
 from mech_arith.sites import Site
-from mech_arith.solvers.arithmetic import ArithmeticDecoder, ArithmeticEncoder
+from mech_arith.solvers.arithmetic import (
+    ArithmeticDecoder,
+    ArithmeticEncoder,
+    PreNormEncoder,
+)
 from mech_arith.solvers.attention import NOTHING, KeysValues, Past
 from mech_arith.solvers.base import EVERY, Place, Solver, Tap, untouched
 from mech_arith.solvers.checkpoints import Card
@@ -52,8 +56,10 @@ def tiny_decoder(seed: int = 0, n_layers: int = 3) -> ArithmeticDecoder:
     return ArithmeticDecoder(card, weights, torch.device("cpu"))
 
 
-def tiny_encoder(seed: int = 0, n_layers: int = 3) -> ArithmeticEncoder:
-    """An encoder with random weights, large enough that its answers differ."""
+def tiny_encoder(
+    seed: int = 0, n_layers: int = 3, norm: str = "post", size: float = 6.0
+) -> ArithmeticEncoder:
+    """An encoder with random weights, so much enlarged that its answers differ."""
     shape = EncoderShape(
         n_layers=n_layers,
         d_model=24,
@@ -61,15 +67,22 @@ def tiny_encoder(seed: int = 0, n_layers: int = 3) -> ArithmeticEncoder:
         d_mlp=48,
         n_ctx=32,
         d_vocab=len(ENCODER.tokens),
+        norm=norm,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         weights = {
-            name: 6 * tensor if tensor.dim() == 2 else tensor
+            name: size * tensor if tensor.dim() == 2 else tensor
             for name, tensor in shape.network().state_dict().items()
         }
     card = tiny_card("encoder", shape, scale=1000.0, tolerance=5.0)
-    return ArithmeticEncoder(card, weights, torch.device("cpu"))
+    kind = PreNormEncoder if norm == "pre" else ArithmeticEncoder
+    return kind(card, weights, torch.device("cpu"))
+
+
+def tiny_pre_norm_encoder(seed: int = 0, n_layers: int = 3) -> ArithmeticEncoder:
+    """The same with blocks that normalise before attention and MLP."""
+    return tiny_encoder(seed, n_layers, norm="pre")
 
 
 class PlantedSolver(Solver):

@@ -1,28 +1,27 @@
 """The solvers trained here: a decoder that writes its answer and an encoder that regresses it."""
 
-import copy
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from mech_arith.digests import json_digest
 from mech_arith.errors import UserError, unknown
 from mech_arith.paths import checkpoints_dir
 from mech_arith.problems import ProblemSet
 from mech_arith.solvers.attention import NOTHING, KeysValues, Past
-from mech_arith.solvers.base import EVERY, Place, Tap, untouched
+from mech_arith.solvers.base import EVERY, NextNorm, Place, Solver, Tap, untouched
 from mech_arith.solvers.blocks import post_norm_block, pre_norm_block
-from mech_arith.solvers.checkpoints import Card, read_card, read_weights, write_checkpoint
-from mech_arith.solvers.editable import EditableSolver, sharing_tensors
-from mech_arith.solvers.networks import DecoderShape, EncoderShape
+from mech_arith.solvers.checkpoints import Card, read_card, read_weights
+from mech_arith.solvers.networks import DecoderShape, EncoderShape, Norm
+from mech_arith.solvers.norms import Normalises, StreamNorms, next_before, next_behind
 from mech_arith.solvers.prompts import Prompts
 from mech_arith.solvers.tokens import (
     ARITHMETIC,
@@ -38,6 +37,7 @@ from mech_arith.solvers.tokens import (
 from mech_arith.templates import spans_to_tokens
 
 if TYPE_CHECKING:
+    from transformer_lens.config import TransformerBridgeConfig
     from transformer_lens.model_bridge import TransformerBridge
 
 Hook = tuple[str, Callable[..., Any]]
@@ -79,7 +79,7 @@ def load_arithmetic(
     """
     directory = solver_directory(name, directory)
     card = read_card(directory)
-    kinds = {"decoder": ArithmeticDecoder, "encoder": ArithmeticEncoder}
+    kinds = {"decoder": ArithmeticDecoder, "encoder": _encoder}
     if card.kind not in kinds:
         raise unknown("kind of solver", card.kind, kinds)
     weights = read_weights(directory, card)
@@ -101,7 +101,7 @@ class _Frame:
     after: tuple[str, ...]
 
 
-class _ArithmeticSolver(EditableSolver):
+class _ArithmeticSolver(Solver):
     """What the two have in common: cards, fixed-width prompts, a bridge."""
 
     vocabulary: Vocabulary
@@ -123,25 +123,6 @@ class _ArithmeticSolver(EditableSolver):
         if self.device.type != "cpu":
             self.bridge.to(self.device)
         self.bridge.requires_grad_(False)
-
-    def projection(self, layer: int, point: str) -> nn.Module:
-        block = self.bridge.blocks[layer]
-        return (block.mlp.out if point == "mlp_out" else block.attn.o).original_component
-
-    def sharing(self) -> EditableSolver:
-        solver = copy.copy(self)
-        solver.bridge = sharing_tensors(self.bridge, self.bridge)
-        return solver
-
-    def save(self, directory: Path, *, edited: dict[str, Any]) -> None:
-        # The bridge has put modules of its own around those of the network.
-        weights = {
-            name.replace("._original_component", ""): tensor
-            for name, tensor in self.bridge.named_parameters()
-        }
-        card = replace(self.card, name=f"{self.name}_edited", held_out={})
-        card = replace(card, facts=self.card.facts | {"edited": edited})
-        write_checkpoint(directory, weights, card, dtype=torch.float32)
 
     def _frame(self, length: int) -> _Frame:
         """The special tokens around `length` characters."""
@@ -206,36 +187,28 @@ class _ArithmeticSolver(EditableSolver):
         """The read-outs in what the bridge's forward pass gives."""
 
 
-class ArithmeticDecoder(_ArithmeticSolver):
-    """Writes sign and digits after `=`, greedily."""
+class _PreNormSolver(_ArithmeticSolver):
+    """A native network of TransformerLens', whose blocks normalise before attention and MLP."""
 
-    vocabulary = ARITHMETIC
-
-    def __init__(self, card: Card, weights: dict[str, Tensor], device: torch.device) -> None:
+    def _adopt_native(
+        self,
+        network: Any,
+        config: "TransformerBridgeConfig",
+        post_adapter_hook: Callable[[Any], None] | None = None,
+    ) -> None:
         from transformer_lens.model_bridge.sources._bridge_builder import (
             build_bridge_from_module,
         )
 
-        super().__init__(card, device)
-        shape = DecoderShape(**card.facts["shape"])
-        self.n_layers, self.n_heads, self.d_model = shape.n_layers, shape.n_heads, shape.d_model
-        self.width_out = shape.d_vocab
-        self.prompt_length = int(card.facts["prompt_length"])
-        self.reader = self.answer_format = AnswerFormat.named(**card.facts["answer"])
-        network = shape.network()
-        network.load_state_dict(weights)
         self._adopt(
             build_bridge_from_module(
                 network,
                 "TransformerLensNative",
-                tl_config=shape.bridge_config(),
-                model_name=card.name,
+                tl_config=config,
+                model_name=self.name,
+                post_adapter_hook=post_adapter_hook,
             )
         )
-
-    def _frame(self, length: int) -> _Frame:
-        blanks = blanks_before(length, self.prompt_length, reader=self.name)
-        return _Frame((PAD,) * blanks, ("=",))
 
     def embed(
         self, tokens: Int64[Tensor, "rows new"], *, start: int = 0
@@ -254,10 +227,19 @@ class ArithmeticDecoder(_ArithmeticSolver):
         at: slice = EVERY,
     ) -> tuple[Float[Tensor, "rows at d"], KeysValues]:
         block = self.bridge.blocks[layer]
-        return pre_norm_block(block, resid_pre, n_heads=self.n_heads, past=past, tap=tap, at=at)
+        return pre_norm_block(
+            block,
+            resid_pre,
+            n_heads=self.n_heads,
+            causal=self.causal,
+            past=past,
+            tap=tap,
+            at=at,
+        )
 
-    def read_out(self, resid: Float[Tensor, "rows at d"]) -> Float[Tensor, "rows at out"]:
-        return self.bridge.unembed(self.bridge.ln_final(resid)).float()
+    def next_norm(self, layer: int, point: str) -> NextNorm | None:
+        norms = _stream_norms(self.bridge, final=self.bridge.ln_final)
+        return next_before(norms, layer, point, n_layers=self.n_layers)
 
     def hook_name(self, layer: int, point: str) -> str:
         """The name under which the TransformerLens bridge reads a point.
@@ -283,6 +265,30 @@ class ArithmeticDecoder(_ArithmeticSolver):
             (self.hook_name(layer, "attn_out"), through_attention),
         ]
 
+
+class ArithmeticDecoder(_PreNormSolver):
+    """Writes sign and digits after `=`, greedily."""
+
+    vocabulary = ARITHMETIC
+
+    def __init__(self, card: Card, weights: dict[str, Tensor], device: torch.device) -> None:
+        super().__init__(card, device)
+        shape = DecoderShape(**card.facts["shape"])
+        self.n_layers, self.n_heads, self.d_model = shape.n_layers, shape.n_heads, shape.d_model
+        self.width_out = shape.d_vocab
+        self.prompt_length = int(card.facts["prompt_length"])
+        self.reader = self.answer_format = AnswerFormat.named(**card.facts["answer"])
+        network = shape.network()
+        network.load_state_dict(weights)
+        self._adopt_native(network, shape.bridge_config())
+
+    def _frame(self, length: int) -> _Frame:
+        blanks = blanks_before(length, self.prompt_length, reader=self.name)
+        return _Frame((PAD,) * blanks, ("=",))
+
+    def read_out(self, resid: Float[Tensor, "rows at d"]) -> Float[Tensor, "rows at out"]:
+        return self.bridge.unembed(self.bridge.ln_final(resid)).float()
+
     def _of_bridge(self, read: Tensor, last: int) -> Float[Tensor, "rows last out"]:
         return read[:, -last:].float()
 
@@ -296,10 +302,6 @@ class ArithmeticEncoder(_ArithmeticSolver):
 
     def __init__(self, card: Card, weights: dict[str, Tensor], device: torch.device) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        from transformer_lens.model_bridge.sources._bridge_builder import (
-            build_bridge_from_module,
-        )
-
         super().__init__(card, device)
         shape = EncoderShape(**card.facts["shape"])
         self.n_layers, self.n_heads, self.d_model = shape.n_layers, shape.n_heads, shape.d_model
@@ -307,12 +309,19 @@ class ArithmeticEncoder(_ArithmeticSolver):
         self.scale = float(card.facts["scale"])
         network = shape.network()
         network.load_state_dict(weights)
+        self._adopt_network(network, shape)
+
+    def _adopt_network(self, network: Any, shape: EncoderShape) -> None:
+        from transformer_lens.model_bridge.sources._bridge_builder import (
+            build_bridge_from_module,
+        )
+
         self._adopt(
             build_bridge_from_module(
                 network,
                 "BertForMaskedLM",
                 hf_config=shape.bert_config(),
-                model_name=card.name,
+                model_name=self.name,
                 post_adapter_hook=_regression_head,
             )
         )
@@ -351,12 +360,42 @@ class ArithmeticEncoder(_ArithmeticSolver):
     def read_out(self, resid: Float[Tensor, "rows at d"]) -> Float[Tensor, "rows at out"]:
         return self.bridge.unembed(self.bridge.pooler(resid))[:, None].float() * self.scale
 
+    def next_norm(self, layer: int, point: str) -> NextNorm | None:
+        return next_behind(_stream_norms(self.bridge), layer, point, n_layers=self.n_layers)
+
     def hook_name(self, layer: int, point: str) -> str:
         name = {**HOOKS, "resid_mid": "ln1.hook_out", "mlp_out": "mlp.out.hook_out"}[point]
         return f"blocks.{layer}.{name}"
 
     def _of_bridge(self, read: Tensor, last: int) -> Float[Tensor, "rows last out"]:
         return read[:, None].float() * self.scale
+
+
+class PreNormEncoder(_PreNormSolver, ArithmeticEncoder):
+    """The same with blocks that normalise before attention and MLP."""
+
+    def _adopt_network(self, network: Any, shape: EncoderShape) -> None:
+        self._adopt_native(network, shape.bridge_config(), _pooled_head)
+
+    def read_out(self, resid: Float[Tensor, "rows at d"]) -> Float[Tensor, "rows at out"]:
+        pooled = torch.tanh(self.bridge.pooler(self.bridge.ln_final(resid)[:, 0]))
+        return self.bridge.unembed(pooled)[:, None].float() * self.scale
+
+
+def _encoder(card: Card, weights: dict[str, Tensor], device: torch.device) -> ArithmeticEncoder:
+    """An encoder of the card's norm."""
+    shape = EncoderShape(**card.facts["shape"])
+    return (PreNormEncoder if shape.norm == Norm.PRE else ArithmeticEncoder)(card, weights, device)
+
+
+def _stream_norms(bridge: "TransformerBridge", *, final: Any = None) -> StreamNorms:
+    """The LayerNorms of a bridge's blocks, which are all alike, and the one behind them."""
+    block = bridge.blocks[0]
+    attention, mlp, last = (
+        None if norm is None else Normalises(centred=True, eps=norm.original_component.eps)
+        for norm in (block.ln1, block.ln2, final)
+    )
+    return StreamNorms(attention, mlp, last)
 
 
 def _flat(tap: Callable[[Tensor], Tensor], activation: Tensor) -> Tensor:
@@ -370,3 +409,14 @@ def _regression_head(adapter: Any) -> None:
 
     del adapter.component_mapping["mlm_head"], adapter.component_mapping["ln_final"]
     adapter.component_mapping["unembed"] = LinearBridge(name="classifier")
+
+
+def _pooled_head(adapter: Any) -> None:
+    """Tell the native adapter that the head is BERT's two layers."""
+    from transformer_lens.model_bridge.generalized_components import (
+        LinearBridge,
+        UnembeddingBridge,
+    )
+
+    adapter.component_mapping["pooler"] = LinearBridge(name="head.dense")
+    adapter.component_mapping["unembed"] = UnembeddingBridge(name="head.classifier")

@@ -45,13 +45,14 @@ def pre_norm_block(
     resid_pre: Float[Tensor, "rows new d"],
     *,
     n_heads: int,
+    causal: bool = True,
     past: Past = NOTHING,
     tap: Tap = untouched,
     at: slice = EVERY,
 ) -> tuple[Float[Tensor, "rows at d"], KeysValues]:
-    """A causal block that normalises before attention and MLP (GPT-2's order)."""
+    """A block that normalises before attention and MLP (GPT-2's order)."""
     z, new = attention(
-        block.attn, block.ln1(resid_pre), n_heads=n_heads, causal=True, past=past, at=at
+        block.attn, block.ln1(resid_pre), n_heads=n_heads, causal=causal, past=past, at=at
     )
     attn_out = tap("attn_out", block.attn.o(tap("z", z)))
     resid_mid = tap("resid_mid", resid_pre[:, at] + attn_out)

@@ -15,7 +15,13 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from mech_arith.errors import UserError
 from mech_arith.expressions import Expression, parse
-from mech_arith.solvers.networks import DecoderShape, EncoderShape, decoder_logits
+from mech_arith.solvers.networks import (
+    DecoderShape,
+    EncoderShape,
+    Norm,
+    decoder_logits,
+    encoder_output,
+)
 from mech_arith.solvers.tokens import (
     ARITHMETIC,
     CLS,
@@ -63,7 +69,8 @@ class TrainSettings:
     operand_max: int = 999
     sparse_share: float = 0.0
     """Share of operands of which digits are dropped to zero: short carries are learnt first."""
-    shape: dict[str, int] = field(default_factory=dict)
+    shape: dict[str, Any] = field(default_factory=dict)
+    """Sizes; an encoder's `norm` too: 'post' (BERT's, the default) or 'pre'."""
     answer: dict[str, Any] = field(default_factory=dict)
     prompt_length: int = 14
     scale: float = 1000.0
@@ -283,7 +290,7 @@ class DecoderRecipe(Recipe):
 
 
 class EncoderRecipe(Recipe):
-    """Regresses the answer from the pooled first position of a pretrained BERT."""
+    """Regresses the answer from the pooled first position of a BERT, pretrained or new."""
 
     def __init__(self, settings: TrainSettings) -> None:
         super().__init__(settings)
@@ -294,6 +301,11 @@ class EncoderRecipe(Recipe):
                 f"characters for {list(settings.templates)}; train on those of one length"
             )
         self.shape = EncoderShape(**settings.shape, d_vocab=len(ENCODER.tokens))
+        if settings.pretrained is not None and self.shape.norm != Norm.POST:
+            raise UserError(
+                f"expected shape.norm=post for a pretrained BERT, got {self.shape.norm}; set "
+                "pretrained=null to train from random weights"
+            )
         torch.manual_seed(settings.seed)
         self.network = self.shape.network()
         self.network.to(device=self.device)
@@ -307,7 +319,7 @@ class EncoderRecipe(Recipe):
 
     def _predict(self, prompts: Int64[Tensor, "n pos"]) -> Float[Tensor, " n"]:
         """Answers in units of the scale."""
-        return self.network(input_ids=prompts.to(self.device)).logits[:, 0]
+        return encoder_output(self.network, prompts.to(self.device), self.shape)
 
     def loss(
         self, prompts: Int64[Tensor, "n pos"], answers: Int64[Tensor, " n"]
