@@ -1,25 +1,27 @@
 """The solvers trained here: a decoder that writes its answer and an encoder that regresses it."""
 
+import copy
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from mech_arith.digests import json_digest
 from mech_arith.errors import UserError, unknown
 from mech_arith.paths import checkpoints_dir
 from mech_arith.problems import ProblemSet
 from mech_arith.solvers.attention import NOTHING, KeysValues, Past
-from mech_arith.solvers.base import EVERY, NextNorm, Place, Solver, Tap, untouched
+from mech_arith.solvers.base import EVERY, NextNorm, Place, Tap, untouched
 from mech_arith.solvers.blocks import post_norm_block, pre_norm_block
-from mech_arith.solvers.checkpoints import Card, read_card, read_weights
+from mech_arith.solvers.checkpoints import Card, read_card, read_weights, write_checkpoint
+from mech_arith.solvers.editable import EditableSolver, sharing_tensors
 from mech_arith.solvers.networks import DecoderShape, EncoderShape, Norm
 from mech_arith.solvers.norms import Normalises, StreamNorms, next_before, next_behind
 from mech_arith.solvers.prompts import Prompts
@@ -101,7 +103,7 @@ class _Frame:
     after: tuple[str, ...]
 
 
-class _ArithmeticSolver(Solver):
+class _ArithmeticSolver(EditableSolver):
     """What the two have in common: cards, fixed-width prompts, a bridge."""
 
     vocabulary: Vocabulary
@@ -123,6 +125,25 @@ class _ArithmeticSolver(Solver):
         if self.device.type != "cpu":
             self.bridge.to(self.device)
         self.bridge.requires_grad_(False)
+
+    def projection(self, layer: int, point: str) -> nn.Module:
+        block = self.bridge.blocks[layer]
+        return (block.mlp.out if point == "mlp_out" else block.attn.o).original_component
+
+    def sharing(self) -> EditableSolver:
+        solver = copy.copy(self)
+        solver.bridge = sharing_tensors(self.bridge, self.bridge)
+        return solver
+
+    def save(self, directory: Path, *, edited: dict[str, Any]) -> None:
+        # The bridge has put modules of its own around those of the network.
+        weights = {
+            name.replace("._original_component", ""): tensor
+            for name, tensor in self.bridge.named_parameters()
+        }
+        card = replace(self.card, name=f"{self.name}_edited", held_out={})
+        card = replace(card, facts=self.card.facts | {"edited": edited})
+        write_checkpoint(directory, weights, card, dtype=torch.float32)
 
     def _frame(self, length: int) -> _Frame:
         """The special tokens around `length` characters."""

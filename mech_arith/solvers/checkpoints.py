@@ -216,6 +216,10 @@ def card_text(card: Card, *, size: int) -> str:
             "in use are shipped, in half precision; figures were measured after rounding.",
             "",
         ]
+    edited = card.facts.get("edited")
+    if edited:
+        what = ", ".join(f"{name} {value}" for name, value in edited.items())
+        lines += [f"Its weights were edited after training: {what}.", ""]
     for operands, report in card.held_out.items():
         columns = list(next(iter(report.values())))
         lines += [
