@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mech_arith import problems as module
+from mech_arith.problems import spaces as module
 from mech_arith.errors import UserError
 from mech_arith.expressions import parse_constraint
 from mech_arith.problems import (
