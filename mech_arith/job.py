@@ -181,6 +181,7 @@ def _provenance(solver: Solver, settings: RunConfig) -> dict[str, Any]:
     return {
         "git_commit": _git_commit(Path(__file__).resolve().parent.parent),
         "weights_digest": solver.digest,
+        "training": None if solver.trained_with is None else dict(solver.trained_with),
         "seed": settings.problems.seed,
         "device": str(solver.device),
         "dtype": str(solver.dtype).removeprefix("torch."),

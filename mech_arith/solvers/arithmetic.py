@@ -118,6 +118,7 @@ class _ArithmeticSolver(EditableSolver):
         self.tolerance = float(card.facts["tolerance"])
         self.trained_templates = card.templates
         self.trained_operands = (card.operand_min, card.operand_max)
+        self.trained_with = card.settings
         self.device = device
 
     def _adopt(self, bridge: "TransformerBridge") -> None:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -84,6 +84,8 @@ class Solver(ABC):
     trained_templates: tuple[str, ...] | None
     """What it was trained on, where that is known."""
     trained_operands: tuple[int, int] | None
+    trained_with: Mapping[str, Any] | None = None
+    """The training's settings, the seed among them."""
     device: torch.device
     """Where tokens go in and answers come out."""
     dtype: torch.dtype = torch.float32

@@ -18,6 +18,9 @@ from mech_arith.errors import UserError
 
 WEIGHTS, CARD, CARD_TEXT = "model.safetensors", "card.json", "CARD.md"
 
+MEASURED = ("seconds", "hardware", "torch", "python")
+"""What a card's account of its training says besides the settings."""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -38,6 +41,13 @@ class Card:
     """Settings, wall time and hardware."""
     digest: str = ""
     """SHA-256 of the weights file."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the training was asked to do, but for the solver's name: the seed among them."""
+        apart = {"solver", *MEASURED}
+        determining = _determining(self.training)
+        return {name: value for name, value in determining.items() if name not in apart}
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
