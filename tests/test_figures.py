@@ -116,6 +116,12 @@ def effects(
     return pd.DataFrame(rows)
 
 
+def manifold(table: pd.DataFrame, reach: float) -> pd.DataFrame:
+    """Where the edits led: at the strength `reach` half of them leave the observed range."""
+    targets = table.loc[table["arm"] == "target"]
+    return targets.assign(outside_range=(targets["strength"].abs() / reach / 2).clip(upper=1))
+
+
 def curves(n_layers: int = 4, values: Sequence[str] = VALUES) -> pd.DataFrame:
     tables = []
     for layer in range(n_layers):
@@ -203,6 +209,12 @@ FIGURES = {
     "dose, 30 layers": lambda: dose_response(effects(30, values=["a", "b"]), title="smollm2, a+b"),
     "dose, 7 values": lambda: dose_response(
         effects(2, values=["a", "b", "c", "d", "a-b", "a-b-c", "a-b-c-d"]), title=TITLE
+    ),
+    "dose, shaded, 4 layers": lambda: dose_response(
+        effects(4), manifold(effects(4), 1.5), title=TITLE
+    ),
+    "dose, shaded, one value": lambda: dose_response(
+        effects(30, values=["a"]), manifold(effects(30, values=["a"]), 1.5), title=TITLE
     ),
     "dose, one of each": lambda: dose_response(effects(1, values=["a"]), title=TITLE),
     "drops, 4 layers": lambda: accuracy_by_layer(effects(4), title=TITLE),
@@ -340,6 +352,51 @@ def test_dose_response_draws_a_colour_per_layer_and_controls_grey() -> None:
     assert np.asarray(below.lines[-1].get_ydata()).tolist() == target["mean_shift"].tolist()
 
 
+def shaded(axes: Axes) -> list[tuple[float, float]]:
+    """The stretches of the x axis under a shade."""
+    pieces = [path for band in axes.collections for path in band.get_paths()]
+    ends = [(path.vertices[:, 0].min(), path.vertices[:, 0].max()) for path in pieces]
+    return [(float(low), float(high)) for low, high in ends]
+
+
+def test_strengths_that_lead_out_of_the_observed_range_are_shaded() -> None:
+    table = effects(1, values=["b", "c"], strengths=[-2.0, -1.0, 0.0, 2.0])
+    where = manifold(table, 1.5)  # half of the edits are outside at 1.5
+    where.loc[where["chosen_for"] == "c", "outside_range"] = 0.5
+    figure = dose_response(table, where)
+    axes = panel(figure, "b")
+    low, high = axes.get_xlim()
+    (left, right) = shaded(axes)
+    assert left == pytest.approx((low, -1.5), abs=0.01)
+    assert right == pytest.approx((1.5, high), abs=0.01)
+    assert not shaded(panel(figure, "c"))  # half is not more than half
+    names = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert "over half of the edits leave the observed range" in names
+    names = [
+        text.get_text() for legend in dose_response(table).legends for text in legend.get_texts()
+    ]
+    assert "over half of the edits leave the observed range" not in names
+
+
+def test_the_shade_is_of_the_directions_that_are_drawn() -> None:
+    """Of all layers in the panel, and of no position but the one with the largest drop."""
+    table = effects(2, values=["b"], positions=["0", "1"], strengths=[1.0, 2.0])
+    where = manifold(table, 1.0).assign(outside_range=0.0)
+    where.loc[where["position"] == "0", "outside_range"] = 1.0
+    assert not shaded(panel(dose_response(table, where), "b"))
+    drawn, second = where["position"] == "1", where["strength"] == 2.0
+    where.loc[drawn & second, "outside_range"] = [0.9, 0.05]
+    assert not shaded(panel(dose_response(table, where), "b"))
+    where.loc[drawn & second, "outside_range"] = [0.9, 0.35]
+    assert len(shaded(panel(dose_response(table, where), "b"))) == 1
+
+
+def test_one_strength_may_be_shaded_too() -> None:
+    table = effects(1, values=["b"], strengths=[-3.0])
+    axes = panel(dose_response(table, manifold(table, 1.0)), "b")
+    assert shaded(axes) == [pytest.approx(axes.get_xlim())]
+
+
 def test_strengths_are_drawn_in_order() -> None:
     figure = dose_response(effects(1, values=["b"], strengths=[2.0, -1.0, 0.0]))
     line = panel(figure, "b").lines[-1]
@@ -395,6 +452,12 @@ def test_a_directions_number_names_its_panel_where_no_value_chose_it() -> None:
     assert [axes.get_title() for axes in figure.axes] == ["component 0"]
 
 
+def bands(axes: Axes) -> list[tuple[float, float]]:
+    """The stretches of the y axis under a shade."""
+    shades = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    return [(shade.get_y(), shade.get_y() + shade.get_height()) for shade in shades]
+
+
 def test_the_locality_example_shows_both_functions_the_range_and_the_original() -> None:
     figure = locality_example(curves(1, ["b"]), title=TITLE)
     (axes,) = figure.axes
@@ -402,8 +465,8 @@ def test_the_locality_example_shows_both_functions_the_range_and_the_original() 
     assert np.asarray(original.get_xdata()).tolist() == [500.0, 500.0]
     assert np.asarray(actual.get_ydata())[0] == pytest.approx((100 - 550) / 25)
     assert np.asarray(predicted.get_ydata())[0] == pytest.approx((100 - 550) / 25 + 1.6)
-    (shade,) = (patch for patch in axes.patches if isinstance(patch, Rectangle))
-    assert (shade.get_y(), shade.get_height()) == (-18.0, 36.0)
+    bottom, top = axes.get_ylim()
+    assert bands(axes) == [pytest.approx((bottom, -18.0)), pytest.approx((18.0, top))]
     assert "units of activation" in axes.get_ylabel()
     assert axes.get_title() == "layer 0, component 0"
 
@@ -413,9 +476,12 @@ def test_the_observed_range_may_come_from_outside_the_table() -> None:
     (axes,) = locality_example(bare).axes
     assert not axes.patches
     assert len(axes.lines) == 2
+    bottom, top = axes.get_ylim()
     (axes,) = locality_example(bare, (-5.0, 5.0)).axes
-    (shade,) = (patch for patch in axes.patches if isinstance(patch, Rectangle))
-    assert (shade.get_y(), shade.get_height()) == (-5.0, 10.0)
+    assert bands(axes) == [pytest.approx((bottom, -5.0)), pytest.approx((5.0, top))]
+    (axes,) = locality_example(bare, (-99.0, 99.0)).axes
+    assert not axes.patches
+    assert axes.get_ylim() == (bottom, top)
 
 
 def test_the_locality_distance_has_a_median_and_a_band() -> None:
@@ -441,6 +507,7 @@ def whole() -> dict[str, pd.DataFrame]:
     return {
         "correlations": pd.concat([correlations(2), single_positions(2)], ignore_index=True),
         "effects": effects(2),
+        "manifold": manifold(effects(2), 1.5),
         "locality_curves": curves(2),
     }
 

@@ -35,7 +35,8 @@ def cell_figures(tables: Mapping[str, pd.DataFrame], *, title: str) -> dict[str,
     """All figures that a run's tables have the rows for, by name.
 
     Args:
-        tables: by name: `correlations`, and where the run made them `effects`, `locality_curves`.
+        tables: by name: `correlations`, and where the run made them `effects`, `manifold`,
+            `locality_curves`.
         title: stands over every figure; model and template.
     """
     correlations = tables["correlations"]
@@ -53,7 +54,7 @@ def cell_figures(tables: Mapping[str, pd.DataFrame], *, title: str) -> dict[str,
         figures["positions"] = position_maps(each, title=title)
     effects = tables.get("effects", pd.DataFrame())
     if len(effects):
-        figures["dose_response"] = dose_response(effects, title=title)
+        figures["dose_response"] = dose_response(effects, tables.get("manifold"), title=title)
         figures["accuracy_by_layer"] = accuracy_by_layer(effects, title=title)
     curves = tables.get("locality_curves", pd.DataFrame())
     if len(curves):

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from mech_arith.figures import outside
 from mech_arith.figures.style import (
     CONTROL,
     WIDEST,
@@ -27,11 +28,20 @@ ACROSS = 5
 CONTROL_LABEL = "control: random direction, moved as far"
 
 
-def dose_response(effects: pd.DataFrame, *, title: str = "") -> Figure:
+def dose_response(
+    effects: pd.DataFrame, manifold: pd.DataFrame | None = None, *, title: str = ""
+) -> Figure:
     """Accuracy and mean shift of the prediction against strength.
 
     A column of two panels per chosen value, a colour per layer, controls in grey. Of several
-    directions for one value and layer, the one that costs most accuracy is drawn.
+    directions for one value and layer, the one that costs most accuracy is drawn. Shaded are the
+    strengths at which more than half of the coordinates edited for a panel, of all its layers, lie
+    outside the observed range.
+
+    Args:
+        effects: the run's table.
+        manifold: the run's table; without it nothing is shaded.
+        title: model and template.
 
     Raises:
         ValueError: no row of the table has status 'ok'.
@@ -43,6 +53,8 @@ def dose_response(effects: pd.DataFrame, *, title: str = "") -> Figure:
     blocks = ceil(len(values) / across)
     control = Line2D([], [], color=CONTROL, label=CONTROL_LABEL)
     clean = Line2D([], [], color="black", linestyle=":", linewidth=1, label="without edit")
+    shares = {} if manifold is None else _outside(arms, manifold)
+    notes = [control, clean, *([outside.EDITED] if shares else [])]
     grid = Grid(
         across=across,
         down=2 * blocks,
@@ -51,7 +63,7 @@ def dose_response(effects: pd.DataFrame, *, title: str = "") -> Figure:
         left=0.95,
         below=0.45,
         above=0.22,
-        keys=[layer_handles(layers), [control, clean]],
+        keys=[layer_handles(layers), notes],
     )
     figure = grid.figure(title, subtitle)
     shifts = _limits(arms["mean_shift"].to_numpy(dtype=float))
@@ -65,6 +77,9 @@ def dose_response(effects: pd.DataFrame, *, title: str = "") -> Figure:
         shift.axhline(0, color="black", linestyle=":", linewidth=1)
         _lines(accuracy, of_value, "edited_accuracy", layers)
         _lines(shift, of_value, "mean_shift", layers)
+        for axes in (accuracy, shift):
+            if value in shares:
+                outside.shade_strengths(axes, *shares[value])
         accuracy.set_title(literal(value), fontsize=9.5)
         accuracy.set_ylim(-0.03, 1.03)
         shift.set_ylim(*shifts)
@@ -144,6 +159,20 @@ def _drawn(effects: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     if failed := effects["status"].tolist().count("failed"):
         notes.append(f"failed rows left out: {failed}")
     return arms, "; ".join(notes)
+
+
+def _outside(
+    arms: pd.DataFrame, manifold: pd.DataFrame
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """By value the strengths, and the share outside the observed range among all that is drawn."""
+    same = ["value", "layer", "point", "position", "component", "strength"]
+    drawn = arms.loc[arms["arm"] == "target", same]
+    shares = drawn.merge(per_value(manifold), on=same).groupby(["value", "strength"], sort=True)
+    mean = shares["outside_range"].mean().reset_index()
+    return {
+        value: (of_value["strength"].to_numpy(), of_value["outside_range"].to_numpy())
+        for value, of_value in mean.groupby("value")
+    }
 
 
 def _in_order(arms: pd.DataFrame) -> list[str]:

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from mech_arith.figures import outside
 from mech_arith.figures.style import WIDEST, Grid, distinct, light_axes, literal
 
 PREDICTED = "#d95f02"
 ACTUAL = "#1b6ca8"
-OBSERVED = "0.9"
 
 UNIT = "(units of activation)"
 
@@ -49,21 +49,21 @@ def locality_example(
         own = Line2D([], [], color="black", linestyle=":", label="the problem's own value")
         handles.append(own)
     if in_table or observed is not None:
-        handles.append(Patch(color=OBSERVED, label="coordinates observed over all problems"))
+        handles.append(outside.COORDINATES)
 
     def draw(axes: Axes, panel: pd.DataFrame) -> None:
         problem = panel.loc[panel["problem"] == distinct(panel, "problem")[0]]
-        if observed is not None:
-            axes.axhspan(*observed, color=OBSERVED, zorder=0)
-        elif in_table:
-            low, high = (distinct(problem, name)[0] for name in ("observed_low", "observed_high"))
-            axes.axhspan(low, high, color=OBSERVED, zorder=0)
         for kind, colour in (("f_a", ACTUAL), ("f_p", PREDICTED)):
             line = problem.loc[problem["kind"] == kind].sort_values("x")
             axes.plot(line["x"], line["y"], color=colour, linewidth=1.6)
         if "original" in problem:
             original = distinct(problem, "original")[0]
             axes.axvline(original, color="black", linestyle=":", linewidth=1.2)
+        if observed is not None:
+            outside.shade_coordinates(axes, *observed)
+        elif in_table:
+            low, high = (distinct(problem, name)[0] for name in ("observed_low", "observed_high"))
+            outside.shade_coordinates(axes, low, high)
 
     return _small_multiples(
         functions,
