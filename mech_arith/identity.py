@@ -39,6 +39,7 @@ SHOWING = {
     "results",
     "resume",
     "slurm",
+    "spread",
     "sweeps",
     "tracking",
 }

@@ -48,7 +48,7 @@ ROOMS = (
     "slurm",
     "sweeps",
     "tracking",
-    "figures report overview",
+    "figures report overview spread",
     "plan",
     "choice",
     "identity",

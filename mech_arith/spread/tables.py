@@ -1,0 +1,105 @@
+"""Numbers of several seeds in one row: mean, spread, and in how many seeds the finding holds.
+
+Which component carries a value is an accident of the seed. So values are compared, each by the
+component that is best for it on the fit split, and components' numbers never.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mech_arith.errors import UserError
+from mech_arith.results import load_run, per_value
+from mech_arith.spread.groups import SeedCell
+
+ALPHA = 0.05
+"""A corrected p up to this is a finding."""
+
+SITE = ["value", "layer", "point", "position"]
+EDIT = [*SITE, "edit", "strength", "strength_unit"]
+
+CORRELATIONS = ("r_fit", "abs_r", "p_holm")
+EFFECTS = ("accuracy_drop", "excess_drop", "excess_low")
+"""Columns without which a table says nothing of what holds."""
+
+
+def correlation_spread(cells: Sequence[SeedCell]) -> pd.DataFrame:
+    """Per value and site |R| over the seeds, and in which share of them it is significant.
+
+    `share_peak` is the share of seeds in which the layer is the best of all for the value at that
+    position, on the fit split.
+    """
+    best = pd.concat([_best(_table(cell, "correlations", CORRELATIONS)) for cell in cells])
+    shares = {"share_holds": best["p_holm"] <= ALPHA, "share_peak": best["is_peak"]}
+    rows = best.assign(**{name: share.astype(float) for name, share in shares.items()})
+    return _spread(rows, by=SITE, numbers=("abs_r",), shares=tuple(shares))
+
+
+def effect_spread(cells: Sequence[SeedCell]) -> pd.DataFrame:
+    """Per value, site and strength the drops over the seeds.
+
+    The finding is a drop beyond that of the controls: the whole interval lies above 0. No rows
+    where nothing was edited, or where directions were chosen by number.
+    """
+    tables = [_table(cell, "effects", EFFECTS) for cell in cells]
+    targets = pd.concat([_targets(table) for table in tables])
+    if targets.empty:
+        return pd.DataFrame(columns=EDIT)
+    low = targets["excess_low"]
+    rows = targets.assign(share_holds=(low > 0).astype(float).where(low.notna()))
+    numbers = ("accuracy_drop", "excess_drop")
+    return _spread(rows, by=EDIT, numbers=numbers, shares=("share_holds",))
+
+
+def _table(cell: SeedCell, name: str, needed: Sequence[str]) -> pd.DataFrame:
+    """One table of a cell.
+
+    Raises:
+        UserError: it lacks what is compared.
+    """
+    table = load_run(cell.directory).tables[name]
+    missing = [] if table.empty else [column for column in needed if column not in table]
+    if missing:
+        raise UserError(
+            f"expected the columns {', '.join(needed)} in {cell.directory / name}.parquet, found "
+            f"no {', '.join(missing)}: an older version has written it; run the cell again"
+        )
+    return table
+
+
+def _best(correlations: pd.DataFrame) -> pd.DataFrame:
+    """The row of each value's best component at each site, and whether the layer is the best."""
+    known = correlations.dropna(subset=["r_fit"])
+    on_fit = known["r_fit"].abs()
+    best = known.loc[on_fit.groupby([known[name] for name in SITE], sort=False).idxmax()]
+    peaks = best["r_fit"].abs().groupby([best["value"], best["position"]]).idxmax()
+    return best.assign(is_peak=best.index.isin(peaks))
+
+
+def _targets(effects: pd.DataFrame) -> pd.DataFrame:
+    """The edits of directions that were chosen for a value, a row per value."""
+    if effects.empty:
+        return effects
+    is_target = (effects["arm"] == "target") & (effects["chosen_for"] != "")
+    return per_value(effects.loc[is_target])
+
+
+def _spread(
+    rows: pd.DataFrame, *, by: list[str], numbers: Sequence[str], shares: Sequence[str]
+) -> pd.DataFrame:
+    """One row per group: how many seeds, each number over them, in which share of them what is."""
+    groups = rows.groupby(by, sort=False)
+    columns = {"n_seeds": (numbers[0], "count")}
+    for name in numbers:
+        for how, function in (("mean", "mean"), ("sd", "std"), ("min", "min"), ("max", "max")):
+            columns[f"{name}_{how}"] = (name, function)
+    columns |= {name: (name, "mean") for name in shares}
+    return groups.agg(**columns).reset_index()
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table beside its place, then move it there."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    table.to_parquet(temporary, index=False)
+    temporary.replace(path)
