@@ -24,7 +24,7 @@ from mech_arith.solvers.tokens import (
     encode_expression,
 )
 from mech_arith.templates import build_template
-from tests.tiny import tiny_decoder, tiny_encoder
+from tests.tiny import tiny_decoder, tiny_encoder, tiny_pre_norm_encoder
 
 NESTED = build_template("nested", "a-(b-c)")
 formats = st.builds(
@@ -88,7 +88,7 @@ def test_prompts_are_the_problems_digits():
         assert "".join(ARITHMETIC.tokens[token] for token in row) == prompt.text
 
 
-@pytest.mark.parametrize("make", [tiny_decoder, tiny_encoder])
+@pytest.mark.parametrize("make", [tiny_decoder, tiny_encoder, tiny_pre_norm_encoder])
 def test_spans_cover_the_text_they_name(make):
     solver = make()
     drawn = problems(n=4)

@@ -4,8 +4,15 @@ import torch
 
 from mech_arith.errors import UserError
 from mech_arith.solvers import recipes, training
-from mech_arith.solvers.checkpoints import read_card
-from mech_arith.solvers.recipes import DecoderRecipe, TrainSettings, draw_operands, held_out
+from mech_arith.solvers.arithmetic import PreNormEncoder, load_arithmetic
+from mech_arith.solvers.checkpoints import read_card, read_weights
+from mech_arith.solvers.recipes import (
+    DecoderRecipe,
+    EncoderRecipe,
+    TrainSettings,
+    draw_operands,
+    held_out,
+)
 from mech_arith.solvers.training import learning_rate, train
 
 SMALL = dict(
@@ -31,6 +38,7 @@ ENCODER = {
     "answer": {},
     "scale": 100.0,
 }
+PRE_NORM = {**ENCODER, "shape": {**ENCODER["shape"], "norm": "pre"}}
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +48,9 @@ def _keep_threads():
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("settings", [SMALL, ENCODER], ids=["decoder", "encoder"])
+@pytest.mark.parametrize(
+    "settings", [SMALL, ENCODER, PRE_NORM], ids=["decoder", "encoder", "pre-norm encoder"]
+)
 def test_a_killed_training_resumes_to_the_same_weights(tmp_path, monkeypatch, settings):
     whole = train(TrainSettings(**settings, directory=str(tmp_path / "whole")))
 
@@ -63,6 +73,41 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path, monkeypatch, se
     card = (resumed / "CARD.md").read_text(encoding="utf-8")
     for expected in ("| steps | 6 of 8 problems |", "`a-(b-c)`", "hardware", "wall time"):
         assert expected in card
+
+
+@pytest.mark.parametrize("settings", [ENCODER, PRE_NORM], ids=["post", "pre"])
+def test_what_was_trained_is_what_answers(tmp_path, settings):
+    """The solver that is loaded gives what the network in training gave."""
+    directory = train(TrainSettings(**settings, directory=str(tmp_path)))
+    solver = load_arithmetic("small", directory=directory)
+    assert isinstance(solver, PreNormEncoder) == (settings is PRE_NORM)
+    recipe = EncoderRecipe(TrainSettings(**settings))
+    recipe.network.load_state_dict(read_weights(directory, solver.card))
+    prompts, _ = recipe.batch(0)
+    with torch.inference_mode():
+        expected = 100 * recipe._predict(prompts)
+    torch.testing.assert_close(solver.full_pass(prompts, {})[:, 0, 0], expected)
+
+
+def test_encoders_differ_in_where_they_normalise_alone():
+    post, pre = (EncoderRecipe(TrainSettings(**settings)) for settings in (ENCODER, PRE_NORM))
+    sizes = [
+        sorted(p.shape for n, p in r.network.named_parameters() if p.dim() == 2 and "type" not in n)
+        for r in (post, pre)
+    ]
+    assert sizes[0] == sizes[1]
+    assert torch.equal(post.batch(3)[0], pre.batch(3)[0])
+
+
+def test_a_card_says_what_determined_the_training(tmp_path):
+    settings = [
+        read_card(train(TrainSettings(**{**SMALL, "seed": seed}, directory=f"{tmp_path}/{seed}")))
+        for seed in (0, 1)
+    ]
+    first, second = (card.settings for card in settings)
+    assert (first.pop("seed"), second.pop("seed")) == (0, 1)
+    assert first == second
+    assert not {"directory", "seconds", "hardware", "solver"} & set(first)
 
 
 def test_the_last_state_belongs_to_its_settings(tmp_path):
@@ -125,6 +170,15 @@ def test_training_errors(tmp_path):
         train(
             TrainSettings(**{**ENCODER, "pretrained": "no_such_package"}, directory=str(tmp_path))
         )
+    with pytest.raises(
+        UserError, match=r"shape\.norm=post for a pretrained BERT, got pre; set pre"
+    ):
+        train(TrainSettings(**PRE_NORM, pretrained="any", directory=str(tmp_path)))
+    middle = {**ENCODER["shape"], "norm": "middle"}
+    with pytest.raises(
+        UserError, match=r"unknown shape\.norm 'middle'; expected one of: post, pre"
+    ):
+        train(TrainSettings(**{**ENCODER, "shape": middle}, directory=str(tmp_path)))
     mixed = {**ENCODER, "templates": {"a-b": 1.0, "a-(b-c)": 1.0}}
     with pytest.raises(UserError, match=r"templates of one length for an encoder, got \[5, 10\]"):
         train(TrainSettings(**mixed, directory=str(tmp_path)))
