@@ -1,0 +1,65 @@
+"""Is the tool right when it says how sure it is? Cases of which the truth is known.
+
+    python scripts/benchmarks/calibration.py [--plants 100 --nulls 200 --cases 2000 --seed 0]
+                                             [--only planted,null,coverage] [--json FILE]
+
+planted: Transformers whose weights are set by hand (`mech_arith.solvers.planted`). Tracing must
+find what they write, first where it is written, and an interchange tell what is read from what is
+not. null: random networks, in which there is nothing to find. coverage: intervals of drawn numbers
+whose true mean or R is known. Prints one table, and exits with 1 if a bar is missed.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from bars import Row, print_rows, save_rows
+from covering import coverage_rows
+from nulls import null_rows
+from recovery import planted_rows
+
+from mech_arith.errors import unknown
+
+
+def main() -> int:
+    """Run the parts that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--plants", type=int, default=100)
+    parser.add_argument("--nulls", type=int, default=200)
+    parser.add_argument("--cases", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--only", default="planted,null,coverage")
+    parser.add_argument("--json", type=Path, help="write the table here too")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+
+    def seeds(n: int) -> range:
+        return range(arguments.seed * 100_000, arguments.seed * 100_000 + n)
+
+    parts: dict[str, Callable[[], list[Row]]] = {
+        "planted": lambda: planted_rows(seeds(arguments.plants)),
+        "null": lambda: null_rows(seeds(arguments.nulls)),
+        "coverage": lambda: coverage_rows(arguments.cases, seed=arguments.seed),
+    }
+    asked = arguments.only.split(",")
+    for name in asked:
+        if name not in parts:
+            raise unknown("part of the calibration", name, parts)
+    rows: list[Row] = []
+    for name in asked:
+        started = time.monotonic()
+        rows += parts[name]()
+        print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
+    print_rows(rows)
+    if arguments.json:
+        save_rows(rows, arguments.json)
+    return 0 if all(row.met for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

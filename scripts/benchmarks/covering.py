@@ -1,0 +1,134 @@
+"""How often 95% intervals hold the truth, in cases whose truth is known because they were drawn."""
+
+from collections.abc import Callable
+
+import torch
+from bars import Row, covering
+from jaxtyping import Float64
+from torch import Tensor
+
+from mech_arith.statistics import (
+    DIFFERENCES,
+    SHARES,
+    Interval,
+    Resampling,
+    correlation_interval,
+    drawn_interval,
+    excess,
+    mean_interval,
+    paired_interval,
+    share_interval,
+)
+
+SIZES = (100, 200, 500, 1000)
+"""Problems of a case: those of a report split, or of the part of it that is edited."""
+CORRELATIONS = (0.0, 0.3, 0.7, 0.95, 0.999)
+N_SOURCES, N_CONTROLS = 5, 20
+HOW = Resampling()
+
+Case = Callable[[torch.Generator, int, int], tuple[Interval, Float64[Tensor, " m"]]]
+"""(random numbers, problems, cases) -> intervals of so many cases, and the truth."""
+
+
+def _uniform(random: torch.Generator, *shape: int) -> Float64[Tensor, "..."]:
+    return torch.rand(*shape, generator=random, dtype=torch.float64)
+
+
+def _normal(random: torch.Generator, *shape: int) -> Float64[Tensor, "..."]:
+    return torch.randn(*shape, generator=random, dtype=torch.float64)
+
+
+def correlations(random: torch.Generator, n: int, m: int) -> tuple[Interval, Tensor]:
+    """R of a value, uniform as operands are, and a coordinate that carries it beside noise."""
+    rho = torch.tensor(CORRELATIONS, dtype=torch.float64)[
+        torch.randint(len(CORRELATIONS), (m,), generator=random)
+    ]
+    value = (_uniform(random, n, m) - 0.5) * 12**0.5
+    noisy = rho * value + (1 - rho.square()).sqrt() * _normal(random, n, m)
+    found = correlation_interval(noisy, value, HOW)
+    return Interval(found.low.diagonal(), found.high.diagonal()), rho
+
+
+def drops(random: torch.Generator, n: int, m: int) -> tuple[Interval, Tensor]:
+    """An accuracy of .6 to 1, of which an edit costs a share and brings back a little."""
+    right = 0.6 + 0.4 * _uniform(random, m, 1)
+    lost, won = _uniform(random, m, 1), 0.3 * _uniform(random, m, 1)
+    before = _uniform(random, m, n) < right
+    chance = torch.where(before, 1 - lost, won)
+    after = _uniform(random, m, n) < chance
+    truth = right * lost - (1 - right) * won
+    return paired_interval(before.double() - after.double(), HOW), truth[:, 0]
+
+
+def accuracies(random: torch.Generator, n: int, m: int) -> tuple[Interval, Tensor]:
+    """Of .5 to .99."""
+    right = 0.5 + 0.49 * _uniform(random, m, 1)
+    return share_interval(_uniform(random, m, n) < right, HOW), right[:, 0]
+
+
+def agreements(random: torch.Generator, n: int, m: int) -> tuple[Interval, Tensor]:
+    """Shares over problems of several sources each, which go alike: each problem has its chance."""
+    mean = 0.05 + 0.9 * _uniform(random, m, 1)
+    chance = _beta(random, mean, n)
+    hits = _uniform(random, N_SOURCES, m, n) < chance
+    return mean_interval(hits.double().mean(0), HOW, of=SHARES), mean[:, 0]
+
+
+def control_drops(random: torch.Generator, n: int, m: int) -> tuple[Interval, Tensor]:
+    """The mean drop over drawn directions: each costs another share of the answers."""
+    mean = 0.05 + 0.5 * _uniform(random, m, 1)
+    lost = _lost_to_controls(random, mean, n)
+    return drawn_interval(lost, HOW, of=DIFFERENCES), mean[:, 0]
+
+
+def excesses(random: torch.Generator, n: int, m: int) -> tuple[Interval, Tensor]:
+    """The drop of a target less that of drawn directions."""
+    mean, own = 0.05 + 0.3 * _uniform(random, m, 1), 0.4 + 0.5 * _uniform(random, m, 1)
+    target = (_uniform(random, m, n) < own).double()
+    found = excess(target, _lost_to_controls(random, mean, n), HOW)
+    return Interval(found.low, found.high), (own - mean)[:, 0]
+
+
+def _lost_to_controls(
+    random: torch.Generator, mean: Float64[Tensor, "m 1"], n: int
+) -> Float64[Tensor, "m controls n"]:
+    """1 where a direction costs a problem its answer."""
+    chance = _beta(random, mean, N_CONTROLS)
+    return (_uniform(random, len(mean), N_CONTROLS, n) < chance[..., None]).double()
+
+
+def _beta(
+    random: torch.Generator, mean: Float64[Tensor, "m 1"], n: int, *, size: float = 8.0
+) -> Float64[Tensor, "m n"]:
+    """Chances that vary around a mean; `size` is the sum of Beta's two parameters."""
+    ones = torch.ones(len(mean), n, dtype=torch.float64)
+    first, second = (
+        torch._standard_gamma(size * share * ones, generator=random) for share in (mean, 1 - mean)
+    )
+    return first / (first + second)
+
+
+CASES: dict[str, Case] = {
+    "R": correlations,
+    "accuracy": accuracies,
+    "accuracy drop": drops,
+    "agreement": agreements,
+    "mean drop of controls": control_drops,
+    "drop beyond that of controls": excesses,
+}
+
+
+def coverage_rows(n_cases: int, *, seed: int) -> list[Row]:
+    """So many cases of each statistic, in equal parts of each size."""
+    rows = []
+    for name, simulate in CASES.items():
+        random, held, total = torch.Generator().manual_seed(seed), 0, 0
+        for n in SIZES:
+            left = -(-n_cases // len(SIZES))
+            while left:
+                m = min(left, 25)
+                interval, truth = simulate(random, n, m)
+                held += int(((interval.low <= truth) & (truth <= interval.high)).sum())
+                total, left = total + m, left - m
+        rows.append(covering(f"95% intervals of {name} that hold the truth", held, total))
+    return rows

@@ -1,0 +1,246 @@
+"""Random networks: how often is something found where there is nothing to find?
+
+Their activations vary with the problem, and carry its digits linearly; so the values that they are
+traced for are such as no sum over digits goes with.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import torch
+from bars import ALPHA, Row, at_most, shown
+from jaxtyping import Float64
+from torch import Tensor
+
+from mech_arith.activations import capture
+from mech_arith.artifacts import Store
+from mech_arith.batching import Batching
+from mech_arith.controls import CONTROL, TARGET, Arm, Target
+from mech_arith.digests import tensor_digest
+from mech_arith.directions import random_direction
+from mech_arith.edits import EDITS
+from mech_arith.effects import Judge, Treated, contrast_rows
+from mech_arith.engine import Asked, Baseline, SiteGrid, run_baseline, run_edits
+from mech_arith.problems import ProblemSet, draw, split
+from mech_arith.sites import Site
+from mech_arith.solvers.arithmetic import ArithmeticDecoder
+from mech_arith.solvers.checkpoints import Card
+from mech_arith.solvers.networks import DecoderShape
+from mech_arith.solvers.tokens import ARITHMETIC
+from mech_arith.statistics import Resampling
+from mech_arith.templates import build_template
+from mech_arith.tracing import correlation_table, trace
+
+SHAPE = DecoderShape(
+    n_layers=3, d_model=32, n_heads=4, d_mlp=64, n_ctx=19, d_vocab=len(ARITHMETIC.tokens)
+)
+TEMPLATE = build_template("null", "a-(b-c)")
+RANGES = dict.fromkeys("abc", (100, 999))
+DIGITS = 3
+UNITS = (1, 3, 7, 9)
+"""Weights of a check digit: they have inverses modulo 10."""
+N_PROBLEMS, N_EDITED, N_CONTROLS, N_COMPONENTS = 400, 200, 20, 10
+FACTORS = (-5.0, 7.0)
+"""By which a coordinate is scaled. It holds a 32nd of the variance, more or less: so the change is
+about as large as the site's whole spread, and costs a quarter of the answers."""
+HOW = Resampling()
+
+
+class FirstToken:
+    """Takes the first token that is written for the answer, whatever it is."""
+
+    longer = None
+
+    def tokens(self, number: int) -> tuple[int, ...]:
+        """A token is its own number."""
+        return (number,)
+
+    def read(self, tokens: Sequence[int]) -> tuple[int | None, bool]:
+        """One is enough."""
+        return tokens[0], True
+
+    def longest(self, bound: int) -> int:
+        """One."""
+        return 1
+
+
+def random_decoder(seed: int) -> ArithmeticDecoder:
+    """A decoder that was never trained."""
+    weights = SHAPE.network(seed=seed).state_dict()
+    card = Card(
+        name=f"random_{seed}",
+        kind="decoder",
+        templates=(TEMPLATE.expression.answer,),
+        operand_min=1,
+        operand_max=10**DIGITS - 1,
+        facts={
+            "shape": asdict(SHAPE),
+            "answer": {"width": 4, "sign": "first", "digits": "units_first"}
+            | {"negatives": "magnitude"},
+            "prompt_length": 14,
+            "tolerance": 0.0,
+        },
+        held_out={},
+        training={},
+        digest=tensor_digest(*weights.values()),
+    )
+    return ArithmeticDecoder(card, weights, torch.device("cpu"))
+
+
+def with_check_digits(problems: ProblemSet, *, seed: int) -> ProblemSet:
+    """The problems, with a check digit in the place of each value: digits times weights, modulo 10.
+
+    Tens and units are uniform, so whoever has not seen all of them knows nothing of it: no sum of
+    functions that leave one out each has any correlation with it.
+    """
+    random = np.random.default_rng([seed, *b"check digits"])
+    numbers = np.stack(list(problems.operands.values()), axis=1)
+    digits = numbers[..., None] // 10 ** np.arange(DIGITS) % 10
+    return replace(
+        problems,
+        values={
+            value: (digits * random.choice(UNITS, size=digits.shape[1:])).sum((1, 2)) % 10
+            for value in problems.values
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What tracing finds in one random network."""
+
+    corrected: float
+    """Smallest p over all sites and values after Holm's correction."""
+    uncorrected: float
+    """Smallest p of one site and value."""
+    largest_r: float
+    n_tests: int
+
+
+def trace_null(seed: int) -> Traced:
+    """Trace check digits at every layer, at all positions side by side and at each."""
+    solver = random_decoder(seed)
+    drawn = draw(TEMPLATE, n=N_PROBLEMS, ranges=RANGES, seed=seed)
+    fit, report = split(with_check_digits(drawn, seed=seed), fit_share=0.5, seed=seed)
+    prompts_fit, prompts = solver.encode(fit), solver.encode(report)
+    positions = ["all", *map(str, range(prompts.layouts[0].tokens.shape[1]))]
+    traces = trace(
+        solver,
+        prompts_fit,
+        prompts,
+        fit,
+        report,
+        [Site(layer, "resid_post", at) for layer in range(solver.n_layers) for at in positions],
+        passed=torch.ones(len(report), dtype=torch.bool),
+        n_components=N_COMPONENTS,
+        batching=Batching(),
+        store=Store(None),
+        how=replace(HOW, seed=seed, n_resamples=100),
+    )
+    table = correlation_table(traces, prompts=prompts, n_fit=len(fit))
+    tests = table.drop_duplicates(["layer", "position", "value"]).dropna(subset="p_max")
+    return Traced(
+        float(table["p_holm"].min()),
+        float(table["p_max"].min()),
+        float(table["abs_r"].max()),
+        len(tests),
+    )
+
+
+@dataclass(frozen=True)
+class Contrasted:
+    """A random direction in the target's place, against others."""
+
+    drop: float
+    p: float
+    p_rank: float
+
+
+def contrast_null(seed: int) -> Contrasted:
+    """Scale a random direction's coordinate, move others as far, and compare.
+
+    The network's own first tokens stand for the right answers: no network can miss those, and every
+    edit can.
+    """
+    solver = random_decoder(seed)
+    solver.reader = FirstToken()
+    problems = draw(TEMPLATE, n=N_EDITED, ranges=RANGES, seed=seed)
+    baseline = own_answers(solver, problems)
+    random = torch.Generator().manual_seed(seed)
+    layer = int(torch.randint(solver.n_layers, (), generator=random))
+    site = Site(layer, "resid_post", "last")
+    target, *controls = (
+        random_direction(solver.d_model, generator=random) for _ in range(1 + N_CONTROLS)
+    )
+    coordinate = _coordinate(solver, baseline, site, target)
+    changes = torch.stack([(factor - 1) * coordinate for factor in FACTORS])
+    arms = (
+        Arm(TARGET, target[None].float(), ("random",)),
+        Arm(CONTROL, torch.stack(controls).float(), tuple(map(str, range(N_CONTROLS)))),
+    )
+    directions = torch.cat([arm.directions for arm in arms])
+    (answers,) = run_edits(
+        solver, baseline, [SiteGrid(site, directions, changes)], batching=Batching()
+    )
+    treated = Treated(
+        site,
+        Target(0, ("nothing",)),
+        arms,
+        changes[None],
+        coordinate,
+        torch.arange(len(problems)),
+        answers.split(-1, 1, len(changes)),
+    )
+    judge = Judge(baseline.answers, baseline.asked.right, 0.0, False, HOW)
+    (row,) = contrast_rows(treated, EDITS["scale"], judge)
+    return Contrasted(row["target_drop"], row["p"], row["p_rank"])
+
+
+def own_answers(solver: ArithmeticDecoder, problems: ProblemSet) -> Baseline:
+    """The problems, for which what the solver answers is right."""
+    unknown = torch.full((len(problems),), torch.nan, dtype=torch.float64)
+    asked = Asked(torch.zeros_like(unknown), unknown, bound=solver.width_out)
+    found = run_baseline(solver, solver.encode(problems), asked, batching=Batching())
+    return replace(found, asked=replace(asked, right=found.answers.numbers))
+
+
+def _coordinate(
+    solver: ArithmeticDecoder, baseline: Baseline, site: Site, direction: Tensor
+) -> Float64[Tensor, " n"]:
+    """Of every problem, zero at the mean."""
+    found = torch.zeros(len(baseline), dtype=torch.float64)
+    for layout, captured in capture(solver, baseline.prompts, [site], Batching()):
+        found[layout.rows] = captured[site].double() @ direction
+    return found - found.mean()
+
+
+def null_rows(seeds: Sequence[int]) -> list[Row]:
+    """Trace and edit as many random networks."""
+    traced = [trace_null(seed) for seed in seeds]
+    edited = [contrast_null(seed) for seed in seeds]
+    n = len(traced)
+    n_tests = f", of {min(one.n_tests for one in traced)} to {max(one.n_tests for one in traced)}"
+    any_p = sum(one.uncorrected <= ALPHA for one in traced)
+    drops = torch.tensor([one.drop for one in edited])
+    return [
+        at_most(
+            "random networks in which tracing finds anything, corrected (Holm)",
+            sum(one.corrected <= ALPHA for one in traced),
+            n,
+            note=n_tests,
+        ),
+        shown("the same uncorrected: the smallest p of a site and value", n, f"{any_p}"),
+        shown("largest |R| in them", n, f"{max(one.largest_r for one in traced):.2f}"),
+        at_most(
+            "random directions that cost more than others, by p",
+            sum(one.p <= ALPHA for one in edited),
+            n,
+        ),
+        at_most(
+            "random directions that cost more than others, by rank",
+            sum(one.p_rank <= ALPHA for one in edited),
+            n,
+        ),
+        shown("mean accuracy drop along them", n, f"{float(drops.mean()):.2f}"),
+    ]
