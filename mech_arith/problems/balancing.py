@@ -18,6 +18,7 @@ STIFF = 1000.0
 
 MAX_ROUNDS = 60
 _SETTLED = 1e-3
+_SHRINKS = 0.7
 _COLLAPSED = 1e-12
 
 
@@ -78,14 +79,15 @@ def decorrelating_logits(
     linear in the probabilities, and the product of the two standard deviations is concave: so
     |cov| <= bound * sd * sd is a convex condition, and one choice of odds has the largest entropy.
     It is found by turns. The product is the least of (s * var + other's var / s) / 2 over s > 0,
-    and for a given s that is a condition on means; s then follows from the odds.
+    and for a given s that is a condition on means; s then follows from the odds. Where tails are
+    heavy, whole steps would swing to and fro, and are halved until they settle.
     """
     if n >= len(value):
         return np.zeros(len(value))  # all rows are chosen
     value, others = (x - x.mean(0) for x in (value, others))
     value, others = value / value.std(), others / others.std(0)
     ratio, mean = np.ones(others.shape[1]), np.zeros(others.shape[1])
-    found = Balanced(np.zeros(len(value)), np.empty(0))
+    found, rate, last = Balanced(np.zeros(len(value)), np.empty(0)), 1.0, np.inf
     for turn in range(MAX_ROUNDS):
         centred = others - mean
         product = value[:, None] * centred
@@ -98,14 +100,17 @@ def decorrelating_logits(
         )
         weights = expit(found.logits)
         weights /= weights.sum()
-        mean = weights @ others
-        variance, spread = (weights @ value**2, weights @ (others - mean) ** 2)
+        shift = weights @ others - mean
+        variance, spread = weights @ value**2, weights @ (centred - shift) ** 2
         if min(variance, spread.min()) < _COLLAPSED:
             break
         step = np.sqrt(spread / variance) / ratio
-        if np.abs(np.log(step)).max() < _SETTLED:
+        change = max(np.abs(np.log(step)).max(), np.abs(shift).max())
+        if change < _SETTLED:
             break
-        ratio *= np.sqrt(step)  # half way: where tails are heavy, whole steps swing to and fro
+        if change > _SHRINKS * last:
+            rate /= 2
+        ratio, mean, last = ratio * step**rate, mean + rate * shift, change
     return found.logits
 
 
