@@ -10,6 +10,9 @@ from mech_arith.statistics.intervals import Interval, Resampling
 COLUMNS, SAMPLES = 400, 250
 """Columns of x, and samples, that are worked on at a time."""
 
+ROUNDING = 1e-12
+"""An R this near to 1 is perfect."""
+
 
 def correlation_interval(
     x: Float[Tensor, "n k"], y: Float[Tensor, "n v"], how: Resampling
@@ -24,12 +27,10 @@ def correlation_interval(
     r = pearson(x, y)
     counts = _counts(len(x), how)
     spread = torch.cat([_spread(some, y, counts) for some in x.split(COLUMNS, dim=1)])
-    freedom = torch.full((), len(x) - 2.0, dtype=torch.float64)
-    reach = how.quantile(freedom) * spread
-    z = r.atanh()
-    perfect = r.abs() == 1
-    low, high = (torch.where(perfect, r, (z + side * reach).tanh()) for side in (-1, 1))
-    return Interval(low, high)
+    reach = how.quantile(torch.tensor(len(x) - 2.0, dtype=torch.float64)) * spread
+    low, high = ((r.atanh() + side * reach).tanh() for side in (-1, 1))
+    perfect = r.abs() > 1 - ROUNDING
+    return Interval(torch.where(perfect, r, low), torch.where(perfect, r, high))
 
 
 def _counts(n: int, how: Resampling) -> UInt8[Tensor, "b n"]:
@@ -50,27 +51,26 @@ def _spread(
     Samples in which R is perfect or undefined are left out.
     """
     x, y = _standard(x), _standard(y)
-    columns = torch.cat([x, x.square(), y, y.square(), _products(x, y)], dim=1)
     k, v = x.shape[1], y.shape[1]
-    found = []
+    sums = torch.cat([x, x.square(), y, y.square(), (x[:, :, None] * y[:, None]).flatten(1)], dim=1)
+    at_whole = ((x.mT @ y) / len(x)).clamp(-1, 1).atanh()
+    known, total, squares = torch.zeros(3, k, v, dtype=torch.float64)
     for some in counts.split(SAMPLES):
-        means = (some.double() @ columns) / len(x)
+        means = (some.double() @ sums) / len(x)
         of_x, squares_x, of_y, squares_y, products = means.split([k, k, v, v, k * v], dim=1)
         covariance = products.view(-1, k, v) - of_x[:, :, None] * of_y[:, None]
-        variance_x, variance_y = squares_x - of_x.square(), squares_y - of_y.square()
-        norms = (variance_x[:, :, None] * variance_y[:, None]).sqrt()
-        found.append((covariance / norms).atanh())
-    z = torch.cat(found)
-    known = z.isfinite()
-    deviation = torch.where(known, z - z.where(known, torch.nan).nanmean(0), 0.0)
-    return (deviation.square().sum(0) / (known.sum(0) - 1)).sqrt()
+        scale_x, scale_y = (squares_x - of_x.square()).rsqrt(), (squares_y - of_y.square()).rsqrt()
+        # Around the R of all problems, so that no digits are lost in the difference below.
+        z = (covariance * scale_x[:, :, None] * scale_y[:, None]).atanh() - at_whole
+        finite = z.isfinite()
+        z = z.where(finite, 0.0)
+        known += finite.sum(0)
+        total += z.sum(0)
+        squares += z.square().sum(0)
+    return ((squares - total.square() / known) / (known - 1)).sqrt()
 
 
 def _standard(x: Float[Tensor, "n k"]) -> Float64[Tensor, "n k"]:
     """Mean 0 and variance 1, so that no digits are lost in differences of squares."""
     centred = x.double() - x.double().mean(0)
     return centred / centred.square().mean(0).sqrt()
-
-
-def _products(x: Float64[Tensor, "n k"], y: Float64[Tensor, "n v"]) -> Float64[Tensor, "n kv"]:
-    return (x[:, :, None] * y[:, None]).flatten(1)

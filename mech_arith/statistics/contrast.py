@@ -118,13 +118,12 @@ def two_way(x: Float64[Tensor, "*rows m n"]) -> Estimate:
     contain E; but at least A, and at least B. Degrees of freedom: Satterthwaite (1946).
     """
     by_draw, by_problem = one_way(x.nanmean(-1)), one_way(x.nanmean(-2))
-    m, n = x.shape[-2:]
-    if m == 1:
+    if x.shape[-2] == 1:
         return by_problem
     mean = x.flatten(-2).nanmean(-1)
     a, b = by_draw.error.square(), by_problem.error.square()
     rest = x - x.nanmean(-1, keepdim=True) - x.nanmean(-2, keepdim=True) + mean[..., None, None]
-    e = rest.square().flatten(-2).nanmean(-1) / ((m - 1) * (n - 1))
+    e = rest.square().flatten(-2).nanmean(-1) / (by_draw.freedom * by_problem.freedom)
     squared = torch.maximum(a + b - e, torch.maximum(a, b))
     spread = a.square() / by_draw.freedom + b.square() / by_problem.freedom
     freedom = torch.where(spread > 0, squared.square() / spread, by_problem.freedom)

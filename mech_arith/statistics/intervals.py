@@ -15,6 +15,9 @@ from jaxtyping import Float64, Shaped
 from scipy.special import stdtr, stdtrit
 from torch import Tensor
 
+SMALLEST = torch.finfo(torch.float64).tiny
+"""What is below this is said as this, for no p-value is 0."""
+
 
 @dataclass(frozen=True)
 class Resampling:
@@ -79,7 +82,7 @@ class Estimate(NamedTuple):
     def p(self) -> Float64[Tensor, "*rows"]:
         """Two-sided, of the mean being 0: below 1 - level where the interval leaves 0 out."""
         t = (self.mean / self.error).abs()
-        p = torch.as_tensor(2 * stdtr(self.freedom.numpy(), -t.numpy()))
+        p = torch.as_tensor(2 * stdtr(self.freedom.numpy(), -t.numpy())).clamp(min=SMALLEST)
         # Nothing differs, and nothing varies: no difference.
         return torch.where((self.mean == 0) & (self.error == 0), 1.0, p)
 

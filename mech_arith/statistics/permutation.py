@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
-from scipy.special import betainc
+from scipy.stats import beta, norm, pearson3, t
 from torch import Tensor
 
-from mech_arith.statistics.intervals import Resampling
+from mech_arith.statistics.intervals import SMALLEST, Resampling
 
 FEW = 10
 """Permutations that reach the observed R below which their count is too coarse a p-value."""
+ROUNDING = 1e-12
+"""Numbers that differ by this share of themselves are equal."""
 ENTRIES = 8_000_000
 """Numbers that are worked on at a time, at most: 64 MB."""
 
@@ -31,8 +34,7 @@ def max_correlation_p(
     n, v = y.shape
     x, values = _unit_rows(coordinates, n), _unit(y)
     largest = (x @ values).abs().amax(1)
-    # What is equal but for rounding counts as reached.
-    enough = largest * (1 - 1e-12)
+    enough = largest * (1 - ROUNDING)
     reached = torch.zeros_like(largest)
     at_once = max(1, ENTRIES // (v * max(n, x.shape[0] * x.shape[1])))
     for orders in _permutations(n, how).split(at_once):
@@ -41,7 +43,7 @@ def max_correlation_p(
         reached += (null >= enough[:, None]).sum(1)
     p = (1 + reached) / (1 + how.n_permutations)
     few = (1 + FEW) / (1 + how.n_permutations)
-    far = tail(largest.square(), x, values).sum(1).clamp(max=few)
+    far = tail(largest.square(), x, values).sum(1).clamp(SMALLEST, few)
     return torch.where(largest > 0, torch.where(reached < FEW, far, p), torch.nan)
 
 
@@ -73,30 +75,58 @@ def tail(
 ) -> Float64[Tensor, "sites k v"]:
     """Share of all permutations in which R^2 of a unit row and a unit column is as large, nearly.
 
-    Over all permutations R^2 has mean 1 / (n - 1), and a second moment that follows from the fourth
-    moments of the two columns. The Beta distribution with these two moments is Beta(1/2, n/2 - 1)
-    for normal columns, which is Student's test. Where one column has heavy and the other light
-    tails it would be narrower; that is not made use of. Source: Pitman (1937).
+    Over all permutations R has mean 0 and variance 1 / (n - 1), and its third and fourth moments
+    follow from those of the two columns (Pitman, 1937). For normal columns the tail is that of
+    Student's test. Skewed columns make R skewed: Student's normal score is referred to the
+    distribution of that skewness and else the same moments (Pearson's type III). Heavy tails make
+    R^2 vary more: it is referred to the Beta distribution of its own two moments. The larger of the
+    two is given; against a million permutations it is .8 to 6 times the true share down to 1e-5,
+    for skewed, heavy-tailed and binary columns of 50 to 500 problems, where Student's test is off
+    by a hundred.
     """
-    n = y.shape[0]
+    found = np.maximum(_skewed_tail(r_squared, x, y), _heavy_tail(r_squared, x, y))
+    return torch.where(x.any(-1)[..., None], torch.from_numpy(found), 0.0)
+
+
+def _skewed_tail(
+    r_squared: Float64[Tensor, "sites v"],
+    x: Float64[Tensor, "sites k n"],
+    y: Float64[Tensor, "n v"],
+) -> Float64[np.ndarray, "sites k v"]:
+    n = len(y)
+    # Fisher's k-statistics of the columns give E R^3 = (n - 2) / (n (n - 1)^2) * their product.
+    skewness = _skewness(x)[..., None] * _skewness(y.mT) * (n - 2) / (n * (n - 1) ** 0.5)
+    r_squared = r_squared.clamp(max=1 - ROUNDING)
+    student = t.sf((r_squared * (n - 2) / (1 - r_squared)).sqrt().numpy(), n - 2)
+    score = norm.isf(np.clip(student, SMALLEST, 0.5))[:, None]
+    return pearson3.sf(score, skewness.numpy()) + pearson3.sf(score, -skewness.numpy())
+
+
+def _heavy_tail(
+    r_squared: Float64[Tensor, "sites v"],
+    x: Float64[Tensor, "sites k n"],
+    y: Float64[Tensor, "n v"],
+) -> Float64[np.ndarray, "sites k v"]:
+    n = len(y)
     mean, normal = 1 / (n - 1), 3 / (n**2 - 1)
-    second = normal + _weight(n) * _excess_kurtosis(x)[..., None] * _excess_kurtosis(y.mT)
-    variance = second.clamp(min=normal) - mean**2
+    weight = (n - 2) * (n - 3) / (n * (n + 1) * (n - 1) ** 3)
+    fourth = normal + weight * _excess_kurtosis(x)[..., None] * _excess_kurtosis(y.mT)
+    # Where one column has heavy and the other light tails, R^2 varies less: not made use of.
+    variance = fourth.clamp(min=normal) - mean**2
     total = mean * (1 - mean) / variance - 1
-    a, b = mean * total, (1 - mean) * total
-    left = (1 - r_squared).clamp(min=0)[:, None]
-    found = torch.as_tensor(betainc(b.numpy(), a.numpy(), left.numpy()))
-    return torch.where(x.any(-1)[..., None], found, 0.0)
+    return beta.sf(r_squared[:, None].numpy(), (mean * total).numpy(), ((1 - mean) * total).numpy())
 
 
-def _weight(n: int) -> float:
-    return (n - 2) * (n - 3) / (n * (n + 1) * (n - 1) ** 3)
+def _skewness(unit: Float64[Tensor, "*rows n"]) -> Float64[Tensor, "*rows"]:
+    """Fisher's k3 / k2^1.5 of rows of mean 0 and length 1; 0 below three entries."""
+    n = unit.shape[-1]
+    return unit.pow(3).sum(-1) * n * (n - 1) ** 0.5 / (n - 2) if n > 2 else unit.sum(-1) * 0
 
 
 def _excess_kurtosis(unit: Float64[Tensor, "*rows n"]) -> Float64[Tensor, "*rows"]:
     """Fisher's k4 / k2^2 of rows of mean 0 and length 1; 0 below four entries."""
     n = unit.shape[-1]
     if n < 4:
-        return torch.zeros(unit.shape[:-1], dtype=torch.float64)
+        return unit.sum(-1) * 0
     fourth = unit.pow(4).sum(-1)
     return (n - 1) / ((n - 2) * (n - 3)) * (n * (n + 1) * fourth - 3 * (n - 1))

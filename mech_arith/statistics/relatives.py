@@ -165,10 +165,9 @@ def shapley_shares(x: Float[Tensor, "n k"], values: Float[Tensor, "n v"]) -> Flo
     constant = with_x.isnan().all(1)
     between, with_x = between.nan_to_num(0), with_x.nan_to_num(0)
     subsets = _subsets(v)
-    explained = torch.zeros(len(subsets), x.shape[1], dtype=torch.float64)
-    for row, subset in zip(explained, subsets, strict=True):
-        row[:] = _r_squared(between, with_x, subset)
-    shares = (_shapley_weights(subsets) @ explained).mT.clamp(min=0)
+    # R^2 on a subset is r @ inverse @ r with r the coordinate's correlations: so is the share.
+    forms = torch.einsum("vs,sij->vij", _shapley_weights(subsets), _inverses(between, subsets))
+    shares = torch.einsum("ki,vij,kj->kv", with_x, forms, with_x).clamp(min=0)
     return shares.masked_fill(constant[:, None], torch.nan)
 
 
@@ -177,12 +176,12 @@ def _subsets(v: int) -> Bool[Tensor, "subsets v"]:
     return (torch.arange(2**v)[:, None] >> torch.arange(v)) & 1 == 1
 
 
-def _r_squared(
-    between: Float64[Tensor, "v v"], with_x: Float64[Tensor, "k v"], subset: Bool[Tensor, " v"]
-) -> Float64[Tensor, " k"]:
-    some = with_x[:, subset]
-    inverse = torch.linalg.pinv(between[subset][:, subset], rtol=NOTHING, hermitian=True)
-    return ((some @ inverse) * some).sum(1)
+def _inverses(
+    between: Float64[Tensor, "v v"], subsets: Bool[Tensor, "subsets v"]
+) -> Float64[Tensor, "subsets v v"]:
+    """Pseudo-inverse of each subset's correlations; 0 outside the subset."""
+    masked = between * (subsets[:, :, None] & subsets[:, None])
+    return torch.linalg.pinv(masked, rtol=NOTHING, hermitian=True)
 
 
 def _shapley_weights(subsets: Bool[Tensor, "subsets v"]) -> Float64[Tensor, "v subsets"]:

@@ -1,0 +1,137 @@
+"""Targets against drawn controls, both of draws and problems being random."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import ttest_1samp
+
+from mech_arith.statistics import NUMBERS, Resampling, drawn_interval, excess
+from mech_arith.statistics.contrast import two_way
+
+HOW = Resampling()
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def drawn(cases, m, n, *, draws, problems, seed=0):
+    """Outcomes with a part of the draw, a part of the problem and noise of 1; the mean is 0."""
+    of_draw = draws * normal(cases, m, 1, seed=seed)
+    of_problem = problems * normal(cases, 1, n, seed=seed + 1)
+    return of_draw + of_problem + normal(cases, m, n, seed=seed + 2)
+
+
+def test_by_hand():
+    x = torch.tensor([[1.0, 2.0, 6.0], [3.0, 0.0, 6.0]], dtype=torch.float64)
+    found = two_way(x)
+    assert float(found.mean) == 3
+    a, b = 0.0, np.var([2, 1, 6], ddof=1) / 3
+    # What rows and columns leave: -1 1 0, and its negative; 2 degrees of freedom.
+    e = 4 / 2 / 6
+    assert a + b - e < b
+    assert float(found.error) == pytest.approx(np.sqrt(b))
+
+
+def test_the_error_is_that_of_drawing_both_anew():
+    """The spread of means over many fresh draws and problems is what the error says."""
+    x = drawn(3000, 10, 40, draws=0.3, problems=1.0)
+    means = x.flatten(1).mean(1)
+    assert float(two_way(x).error.square().mean().sqrt()) == pytest.approx(
+        float(means.std()), rel=0.05
+    )
+
+
+def test_it_is_near_the_pigeonhole_bootstraps():
+    x = drawn(1, 20, 100, draws=0.5, problems=1.0)[0]
+    rng = np.random.default_rng(0)
+    means = [
+        x[rng.integers(20, size=20)][:, rng.integers(100, size=100)].mean() for _ in range(3000)
+    ]
+    assert float(two_way(x).error) == pytest.approx(np.std(means), rel=0.08)
+
+
+def test_of_one_draw_it_is_students_over_problems():
+    x = normal(2, 1, 30)
+    found = drawn_interval(x, HOW)
+    expected = ttest_1samp(x[1, 0], 0).confidence_interval(0.95)
+    assert float(found.low[1]) == pytest.approx(expected.low)
+    assert float(found.high[1]) == pytest.approx(expected.high)
+
+
+@pytest.mark.parametrize(("draws", "problems"), [(0.0, 1.0), (0.1, 1.0), (1.0, 1.0), (1.0, 0.0)])
+def test_intervals_over_draws_and_problems_cover(draws: float, problems: float):
+    found = drawn_interval(drawn(1500, 20, 60, draws=draws, problems=problems), HOW)
+    covered = float(((found.low <= 0) & (found.high >= 0)).double().mean())
+    assert 0.93 <= covered <= 0.97
+
+
+def test_the_excess_by_hand():
+    target = torch.tensor([1.0, 1.0, 0.0, 1.0])
+    controls = torch.tensor([[0.0, 0.0, 0.0, 1.0], [0.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0]])
+    found = excess(target, controls, HOW)
+    assert float(found.estimate) == pytest.approx(3 / 4 - 5 / 12)
+    assert float(found.p_rank) == pytest.approx(2 / 4)  # the second draw is as good
+    assert -1 <= found.low <= found.estimate <= found.high <= 1
+
+
+def test_p_and_the_interval_agree():
+    n = 80
+    for seed in range(40):
+        target = 0.3 * seed / 20 + normal(n, seed=seed)
+        found = excess(target, normal(20, n, seed=100 + seed), HOW, of=NUMBERS)
+        leaves_zero_out = bool((found.low > 0) | (found.high < 0))
+        assert leaves_zero_out == bool(found.p < 0.05)
+        strict = Resampling(level=0.999)
+        narrow = excess(target, normal(20, n, seed=100 + seed), strict, of=NUMBERS)
+        assert bool((narrow.low > 0) | (narrow.high < 0)) == bool(found.p < 0.001)
+
+
+def test_where_nothing_differs_p_is_as_small_as_it_says():
+    x = drawn(2000, 21, 50, draws=0.2, problems=1.0)
+    # A target drawn like its controls is seldom above all of them.
+    like = excess(x[:, 0], x[:, 1:], HOW, of=NUMBERS)
+    assert float((like.p_rank <= 0.05).double().mean()) == pytest.approx(1 / 21, abs=0.015)
+    # A target whose expected outcome is the mean of all draws' is seldom told from them.
+    fixed = excess(torch.zeros(2000, 50), x[:, 1:], HOW, of=NUMBERS)
+    assert float((fixed.p <= 0.05).double().mean()) == pytest.approx(0.05, abs=0.015)
+
+
+def test_far_tails_are_resolved():
+    target = torch.ones(500)
+    target[:20] = 0.0
+    found = excess(target, torch.zeros(20, 500), HOW)
+    assert 0 < float(found.p) < 1e-100
+    assert found.low > 0.9
+    # All problems fall, none under any control: still not without doubt.
+    sure = excess(torch.ones(50), torch.zeros(20, 50), HOW)
+    assert sure.low < 1 == sure.high
+    assert sure.p > 0
+
+
+def test_no_difference_at_all():
+    same = excess(torch.zeros(50), torch.zeros(20, 50), HOW)
+    assert (float(same.estimate), float(same.p), float(same.p_rank)) == (0, 1, 1)
+    assert same.low < 0 < same.high
+    assert float(excess(torch.zeros(5), torch.zeros(3, 5), HOW, of=NUMBERS).p) == 1
+
+
+def test_without_controls_nothing_is_known_and_with_one_its_draw_is():
+    found = excess(torch.ones(2, 9), torch.ones(2, 0, 9), HOW)
+    assert all(part.isnan().all() and part.shape == (2,) for part in found)
+    target, control = normal(30), normal(30, seed=1)
+    one = excess(target, control[None], HOW, of=NUMBERS)
+    assert float(one.p) == pytest.approx(ttest_1samp(target - control, 0).pvalue)
+
+
+def test_what_is_not_a_number_is_left_out_and_rows_stand_for_themselves(monkeypatch):
+    target, controls = normal(4, 3, 12), normal(4, 3, 5, 12, seed=1)
+    whole = excess(target, controls, HOW, of=NUMBERS)
+    monkeypatch.setattr("mech_arith.statistics.contrast.ENTRIES", 130)
+    parts = excess(target, controls, HOW, of=NUMBERS)
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other)
+    longer = torch.cat([controls, torch.full((4, 3, 5, 2), torch.nan)], dim=-1)
+    gaps = excess(torch.cat([target, torch.ones(4, 3, 2)], dim=-1), longer, HOW, of=NUMBERS)
+    torch.testing.assert_close(gaps.low, whole.low)
+    torch.testing.assert_close(gaps.p, whole.p)
