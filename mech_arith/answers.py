@@ -43,3 +43,11 @@ class Answers:
         return Answers(
             self.numbers[..., :n], self.log_prob[..., :n], self.logit_difference[..., :n]
         )
+
+    def of(self, problems: Int64[Tensor, " m"]) -> "Answers":
+        """Some of the problems."""
+        return Answers(*(field[..., problems] for field in vars(self).values()))
+
+    def split(self, *shape: int) -> "Answers":
+        """The first of `rows` as several; -1 is whatever is left."""
+        return Answers(*(field.unflatten(0, shape) for field in vars(self).values()))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mech_arith.artifacts import Store
@@ -16,10 +17,12 @@ from mech_arith.engine.guard import check_fast_path
 from mech_arith.errors import UserError
 from mech_arith.intervention import InterventionPlan, intervene
 from mech_arith.locality import LocalityPlan, locality
-from mech_arith.problems import ProblemSet
+from mech_arith.manifold import manifold_table
+from mech_arith.problems import ProblemSet, design_summary, design_warnings
 from mech_arith.sites import Site, name_positions
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
+from mech_arith.statistics import Resampling
 from mech_arith.summary import (
     CLEARLY,
     Reported,
@@ -57,6 +60,8 @@ class CellPlan:
     """A baseline that is not clearly above the majority-answer floor is an error."""
     seed: int = 0
     """Of the counterfactual answers."""
+    how: Resampling = field(default_factory=Resampling)
+    """Intervals and nulls are computed."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def run_cell(
             than a constant answer would while that is required.
     """
     clock, batching = _Clock(), Batching(plan.batch_size)
-    warnings = outside_training(solver, report)
+    warnings = outside_training(solver, report) + design_warnings(fit, report)
     for warning in warnings:
         log.warning(warning)
     prompts_fit = solver.encode(fit, digits=plan.digits)
@@ -140,12 +145,25 @@ def run_cell(
     }
     if plan.intervention is not None:
         with clock.stage("intervention"):
-            tables["effects"] = intervene(
+            intervened = intervene(
                 solver,
                 reported.baseline.take(reported.n_edited),
+                report.take(np.arange(reported.n_edited)),
                 asked,
                 plan.intervention,
                 tolerance=reported.tolerance,
+                how=plan.how,
+                batching=batching,
+                unfinished=unfinished,
+            )
+            tables |= intervened.tables
+        with clock.stage("manifold"):
+            tables["manifold"] = manifold_table(
+                solver,
+                prompts.take(reported.n_edited),
+                asked,
+                intervened.treated,
+                plan.intervention,
                 batching=batching,
                 unfinished=unfinished,
             )
@@ -161,9 +179,10 @@ def run_cell(
                 unfinished=unfinished,
             )
     summary = {
-        **baseline_summary(solver, reported),
+        **baseline_summary(solver, reported, plan.how),
         **tracing_summary(asked, tables["correlations"]),
-        **intervention_summary(tables["effects"], report.template.expression.values),
+        **intervention_summary(tables, asked, report.template.expression.values),
+        "design": design_summary(fit, report),
         "n_fit": len(fit),
         "n_edited": reported.n_edited if plan.intervention else 0,
         "engine": "resumed" if solver.replays else "full passes",

@@ -1,28 +1,43 @@
 """Causal intervention: edit coordinates, run the layers above, see what becomes of the answers."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from mech_arith.answers import Answers
 from mech_arith.batching import Batching
-from mech_arith.directions import random_direction
-from mech_arith.edits import Edit
-from mech_arith.engine import Baseline, SiteEdits, run_edits
-from mech_arith.errors import UserError, unknown
-from mech_arith.metrics import EditOutcome, edit_outcome
+from mech_arith.controls import Arm, Controls, Target, arms, choose_targets
+from mech_arith.counterfactual import Sources, draw_sources
+from mech_arith.edits import Edit, Towards
+from mech_arith.effects import (
+    Judge,
+    Treated,
+    contrast_rows,
+    corrected,
+    draw_rows,
+    effect_rows,
+)
+from mech_arith.engine import Baseline, SiteGrid
+from mech_arith.expressions import Constraint
+from mech_arith.interchange import (
+    Bench,
+    Direction,
+    agreement_rows,
+    ceilings,
+    source_coordinates,
+    specificity_rows,
+)
+from mech_arith.problems import ProblemSet
 from mech_arith.progress import progress
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
+from mech_arith.statistics import Resampling
 from mech_arith.tracing import Trace
 from mech_arith.unfinished import Unfinished
-
-ARMS = ("target", "control")
 
 
 @dataclass(frozen=True)
@@ -38,173 +53,238 @@ class InterventionPlan:
     centre: bool = True
     """Edit the coordinate measured from the mean; `False` measures from the origin, as the original
     code of the paper does."""
+    controls: Controls = field(default_factory=Controls)
+    n_sources: int = 5
+    """Wanted values for each problem, of an edit that goes towards one."""
+    constraints: tuple[Constraint, ...] = ()
+    """Kept by problems with a wanted value too."""
+    digits: int = 0
+    """Of the largest operand, so that their prompts stay alike."""
     seed: int = 0
-    """Of the control directions."""
+    """Of control directions and wanted values."""
 
 
 @dataclass(frozen=True)
-class Target:
-    """A component to edit at one site, and the values it was chosen for."""
+class Intervened:
+    """What an intervention leaves."""
 
-    component: int
-    chosen_for: tuple[str, ...]
+    tables: dict[str, pd.DataFrame]
+    """`effects`: a row per site, target, arm and strength. `contrasts`: the target against each
+    other arm, over all strengths. `control_draws`: a row per control direction and strength. Of an
+    edit towards values also `counterfactual`: a row per site, value, arm and strength; and of
+    `interchange` `specificity`: a row per site, direction and changed value."""
+    treated: list[Treated]
 
 
-def choose_targets(found: Trace, plan: InterventionPlan) -> list[Target]:
-    """The components that the plan edits at a site.
+@dataclass(frozen=True)
+class _Aim:
+    """How far one target moves each problem."""
 
-    Raises:
-        UserError: a value or component that is not there.
-    """
-    n_components = len(found.components.directions)
-    values = found.values if plan.values is None else plan.values
-    for value in values:
-        if value not in found.values:
-            raise unknown("value", value, found.values)
-    best = {value: found.best_component(value) for value in values}
-    if plan.components == "best":
-        wanted = sorted({component for component in best.values() if component is not None})
-    elif plan.components == "all":
-        wanted = list(range(n_components))
-    else:
-        wanted = [int(component) for component in plan.components]
-    for component in wanted:
-        if not 0 <= component < n_components:
-            raise UserError(
-                f"expected components in 0..{n_components - 1} at layer {found.site.layer}, got "
-                f"{component}; change intervention.components or tracing.n_components"
-            )
-    return [
-        Target(component, tuple(v for v in values if best[v] == component)) for component in wanted
-    ]
+    site: Site
+    target: Target
+    changes: Float64[Tensor, "m s n"]
+    rows: Int64[Tensor, " n"]
+    """Of these among the problems that are edited."""
+    sources: Sources | None = None
+    """What it goes towards."""
 
 
 def intervene(
     solver: Solver,
     baseline: Baseline,
+    problems: ProblemSet,
     traces: Mapping[Site, Trace],
     plan: InterventionPlan,
     *,
     tolerance: float,
+    how: Resampling,
     batching: Batching,
     unfinished: Unfinished | None = None,
-) -> pd.DataFrame:
-    """Edit every target and its control at every site.
+) -> Intervened:
+    """Edit every target and its controls at every site.
 
-    The control of a target is a random direction of the same space, along which every problem is
-    moved just as far.
+    Every arm moves every problem just as far as its target does, along other directions.
 
     Args:
         solver: the model under study.
         baseline: the first problems of the report split, as the solver answers them.
+        problems: the same.
         traces: what tracing found, by site.
         plan: what to edit.
         tolerance: within which an answer counts as exact.
+        how: intervals are computed.
         batching: how many edited problems are run at a time.
         unfinished: what an earlier attempt at the same cell has done.
-
-    Returns:
-        The table of effects, a row per site, direction and strength.
     """
-    work = [
-        (_target_edits(traces[site], target.component, plan, n=len(baseline)), target)
-        for site, found in traces.items()
-        for target in choose_targets(found, plan)
-    ]
-    edits = [asked for asked, _ in work]
-    n_rows = sum(asked.changes.numel() for asked in edits)
-    with progress(n_rows, description="intervention", unit="edits") as bar:
-        answers = run_edits(
-            solver, baseline, edits, batching=batching, bar=bar, unfinished=unfinished
+    kept = unfinished or Unfinished.nothing()
+    bench = Bench(solver, baseline, traces, plan.digits, batching, kept)
+    judge = Judge(baseline.answers, baseline.asked.right, tolerance, not solver.regresses, how)
+    wanted = _wanted(problems, plan) if plan.edit.towards is not None else {}
+    places = _places(bench, plan.edit, wanted)
+    aims = list(_aims(bench, plan, wanted, places))
+    treated = _treat(bench, plan, aims)
+    tables = {
+        "effects": _table(treated, lambda one: effect_rows(one, plan.edit, plan.strengths, judge)),
+        "contrasts": corrected(
+            _table(treated, lambda one: contrast_rows(one, plan.edit, judge)),
+        ),
+        "control_draws": _table(
+            treated, lambda one: draw_rows(one, plan.edit, plan.strengths, judge)
+        ),
+    }
+    if wanted:
+        tables["counterfactual"] = _agreements(bench, plan, aims, treated, judge)
+    if wanted and plan.edit.towards is Towards.SOURCE:
+        rows = specificity_rows(bench, _directions(bench, aims), wanted, places, judge)
+        tables["specificity"] = pd.DataFrame(rows)
+    return Intervened(tables, treated)
+
+
+Places = dict[str, dict[Site, Float64[Tensor, "m n k"]]]
+"""By value and site, the coordinates to go to, on every component."""
+
+
+def _table(
+    treated: Sequence[Treated], rows: Callable[[Treated], list[dict[str, Any]]]
+) -> pd.DataFrame:
+    return pd.DataFrame([row for one in treated for row in rows(one)])
+
+
+def _wanted(problems: ProblemSet, plan: InterventionPlan) -> dict[str, Sources]:
+    """Sources of every value that is edited; values that are the same everywhere have none."""
+    values = problems.template.expression.values if plan.values is None else plan.values
+    found = {
+        value: draw_sources(
+            problems, value, m=plan.n_sources, seed=plan.seed, constraints=plan.constraints
         )
+        for value in values
+    }
+    return {value: sources for value, sources in found.items() if sources is not None}
+
+
+def _places(bench: Bench, edit: Edit, wanted: Mapping[str, Sources]) -> Places:
+    """Where the edit takes the coordinates of the problems that have sources."""
+    if edit.towards is Towards.SOURCE:
+        asked = progress(wanted.items(), description="sources", unit="values")
+        return {value: source_coordinates(bench, sources) for value, sources in asked}
+
+    def fitted(found: Trace, value: str, sources: Sources) -> Float64[Tensor, "m n k"]:
+        components = range(len(found.components.directions))
+        places = [found.place_of(component, value, sources.wanted) for component in components]
+        return torch.stack(places, dim=-1)
+
+    return {
+        value: {site: fitted(found, value, sources) for site, found in bench.traces.items()}
+        for value, sources in wanted.items()
+    }
+
+
+def _aims(
+    bench: Bench, plan: InterventionPlan, wanted: Mapping[str, Sources], places: Places
+) -> Iterator[_Aim]:
+    """Every target with its changes: per component, or per value where it goes towards one."""
+    n = len(bench.baseline)
+    for site, found in bench.traces.items():
+        if plan.edit.towards is None:
+            for target in choose_targets(found, plan.components, plan.values):
+                changes = target_changes(found, target.component, plan, n=n)
+                yield _Aim(site, target, changes[None], torch.arange(n))
+            continue
+        for value, sources in wanted.items():
+            for chosen in choose_targets(found, plan.components, [value]):
+                to = places[value][site][..., chosen.component]
+                changes = _towards(found, chosen.component, plan, sources, to)
+                target = Target(chosen.component, (value,))
+                yield _Aim(site, target, changes, sources.rows, sources)
+
+
+def _towards(
+    found: Trace,
+    component: int,
+    plan: InterventionPlan,
+    sources: Sources,
+    to: Float64[Tensor, "m n"],
+) -> Float64[Tensor, "m s n"]:
+    """How far problems move towards each of their sources at each strength."""
+    own = found.coordinates[sources.rows, component].expand_as(to)
+    sd = float(found.components.sd[component])
+    changes = [plan.edit.change(own, strength, sd=sd, wanted=to) for strength in plan.strengths]
+    return torch.stack(changes, dim=1)
+
+
+def _treat(bench: Bench, plan: InterventionPlan, aims: Sequence[_Aim]) -> list[Treated]:
+    """Run all edits of all arms."""
+    tried = [
+        arms(bench.traces[aim.site], aim.target, plan.controls, seed=plan.seed) for aim in aims
+    ]
+    grids = [
+        _grid(aim, of_aim, len(bench.baseline)) for aim, of_aim in zip(aims, tried, strict=True)
+    ]
+    answers = bench.run(grids, description="intervention")
+    return [
+        Treated(
+            aim.site,
+            aim.target,
+            tuple(of_aim),
+            aim.changes,
+            bench.traces[aim.site].coordinates[aim.rows, aim.target.component],
+            aim.rows,
+            found.of(aim.rows).split(-1, *aim.changes.shape[:2]),
+        )
+        for aim, of_aim, found in zip(aims, tried, answers, strict=True)
+    ]
+
+
+def _grid(aim: _Aim, of_aim: Sequence[Arm], n: int) -> SiteGrid:
+    """Problems that have nowhere to go stay where they are."""
+    changes = aim.changes.new_zeros(*aim.changes.shape[:2], n)
+    changes[..., aim.rows] = aim.changes
+    directions = torch.cat([arm.directions for arm in of_aim])
+    return SiteGrid(aim.site, directions, changes.flatten(0, 1))
+
+
+def _agreements(
+    bench: Bench,
+    plan: InterventionPlan,
+    aims: Sequence[_Aim],
+    treated: Sequence[Treated],
+    judge: Judge,
+) -> pd.DataFrame:
+    """How far answers follow the wanted values, beside chance and the whole activation."""
+    sites: dict[str, list[Site]] = {}
+    for sources, site in dict.fromkeys((aim.sources, aim.site) for aim in aims):
+        assert sources is not None
+        sites.setdefault(sources.value, []).append(site)
+    every = {aim.sources.value: aim.sources for aim in aims if aim.sources is not None}
+    bounds = {value: ceilings(bench, every[value], of_value) for value, of_value in sites.items()}
     rows = []
-    for (asked, target), of_target in zip(work, answers, strict=True):
-        coordinate = traces[asked.site].coordinates[: len(baseline), target.component]
-        strengths = [(arm, strength) for arm in ARMS for strength in plan.strengths]
-        for index, (arm, strength) in enumerate(strengths):
-            edited = _Edited(arm, strength, asked.changes[index], coordinate, of_target.at(index))
-            outcome = edit_outcome(
-                edited.answers,
-                baseline.answers,
-                baseline.asked.right,
-                tolerance=tolerance,
-                written=not solver.regresses,
-            )
-            broken = solver.regresses and outcome.not_a_number > 0
-            rows.append(_row(asked.site, target, plan, edited, outcome, len(baseline), broken))
+    for aim, one in zip(aims, treated, strict=True):
+        assert aim.sources is not None
+        ceiling = bounds[aim.sources.value][aim.site]
+        rows += agreement_rows(one, aim.sources, ceiling, plan.edit, plan.strengths, judge)
     return pd.DataFrame(rows)
 
 
-@dataclass(frozen=True)
-class _Edited:
-    """One direction at one strength."""
+def _directions(bench: Bench, aims: Sequence[_Aim]) -> list[Direction]:
+    """Each target's, of the value that it was moved for."""
+    return [
+        Direction(
+            aim.site,
+            aim.target,
+            bench.traces[aim.site].components.directions[aim.target.component],
+        )
+        for aim in aims
+    ]
 
-    arm: str
-    strength: float
-    change: Float64[Tensor, " n"]
-    coordinate: Float64[Tensor, " n"]
-    """Clean, on the target's direction."""
-    answers: Answers
 
-
-def _target_edits(found: Trace, component: int, plan: InterventionPlan, *, n: int) -> SiteEdits:
-    """One component at one site and its control, at all strengths: arm by arm."""
+def target_changes(
+    found: Trace, component: int, plan: InterventionPlan, *, n: int
+) -> Float64[Tensor, "strengths n"]:
+    """How far an edit that goes nowhere in particular moves the first n problems."""
     components = found.components
-    direction = components.directions[component]
-    changes = coordinate_changes(
-        found.coordinates[:n, component],
-        plan,
-        sd=float(components.sd[component]),
-        offset=0.0 if plan.centre else float(components.mean @ direction),
-    )
-    control = random_direction(
-        len(direction), generator=_control_generator(plan.seed, found.site, component)
-    )
-    arms = [arm.expand(len(plan.strengths), -1) for arm in (direction, control)]
-    return SiteEdits(found.site, torch.cat(arms), changes.repeat(len(ARMS), 1))
-
-
-def _control_generator(seed: int, site: Site, component: int) -> torch.Generator:
-    """Independent for every seed, site and component."""
-    mixed = np.random.SeedSequence([seed, site.layer, component, *site.position.encode()])
-    return torch.Generator().manual_seed(int(mixed.generate_state(1, np.uint32)[0]))
-
-
-def _row(
-    site: Site,
-    target: Target,
-    plan: InterventionPlan,
-    edited: _Edited,
-    outcome: EditOutcome,
-    n: int,
-    broken: bool,
-) -> dict[str, object]:
-    """A row of the table of effects."""
-    is_target = edited.arm == "target"
-    return {
-        "layer": site.layer,
-        "point": site.point,
-        "position": site.position,
-        "direction": f"{'component' if is_target else edited.arm} {target.component}",
-        "component": target.component,
-        "arm": edited.arm,
-        "chosen_for": " | ".join(target.chosen_for),
-        "edit": plan.edit.name,
-        "strength": edited.strength,
-        "strength_unit": plan.edit.unit,
-        # The control moves along another direction: the target's coordinate says nothing of it.
-        "coordinate_mean": (
-            float((edited.coordinate + edited.change).mean()) if is_target else float("nan")
-        ),
-        "change_rms": float(edited.change.square().mean().sqrt()),
-        "n": n,
-        **asdict(outcome),
-        "accuracy_drop": outcome.accuracy_drop,
-        "pass_rate": outcome.pass_rate,
-        "accuracy_drop_passed": outcome.accuracy_drop_passed,
-        "status": "failed" if broken else "ok",
-        "reason": "predictions that are not finite" if broken else "",
-    }
+    offset = 0.0 if plan.centre else float(components.mean @ components.directions[component])
+    coordinate = found.coordinates[:n, component]
+    return coordinate_changes(coordinate, plan, sd=float(components.sd[component]), offset=offset)
 
 
 def coordinate_changes(
@@ -214,31 +294,3 @@ def coordinate_changes(
     return torch.stack(
         [plan.edit.change(coordinate + offset, strength, sd=sd) for strength in plan.strengths]
     )
-
-
-def largest_drops(effects: pd.DataFrame, values: Sequence[str]) -> dict[str, dict[str, object]]:
-    """For each value, the edit of a component chosen for it that costs most accuracy, beside its
-    control at the same layer, component and strength.
-    """
-    drops: dict[str, dict[str, object]] = {}
-    controls = {
-        (row["layer"], row["position"], row["component"], row["strength"]): row["accuracy_drop"]
-        for row in effects.loc[effects["arm"] == "control"].to_dict(orient="records")
-    }
-    for value in values:
-        chosen = effects["chosen_for"].map(lambda names, v=value: v in names.split(" | "))
-        targets = effects.loc[chosen & (effects["arm"] == "target")]
-        if targets.empty:
-            continue
-        ordered = targets.sort_values("accuracy_drop", ascending=False, kind="stable")
-        worst = ordered.to_dict(orient="records")[0]
-        place = {name: worst[name] for name in ("layer", "position", "component", "strength")}
-        drops[value] = {
-            "accuracy_drop": worst["accuracy_drop"],
-            "accuracy_drop_passed": worst["accuracy_drop_passed"],
-            "baseline_accuracy": worst["baseline_accuracy"],
-            "n": worst["n"],
-            **place,
-            "control_drop": controls[tuple(place.values())],
-        }
-    return drops

@@ -8,15 +8,17 @@ from torch import Tensor
 
 from mech_arith.answers import Answers
 from mech_arith.problems import LARGEST_EXACT
-from mech_arith.statistics import r_squared
 
 _PLACES = len(str(LARGEST_EXACT))
 
 
 def exact(
-    predicted: Float[Tensor, "*rows n"], right: Float[Tensor, " n"], *, tolerance: float
-) -> Bool[Tensor, "*rows n"]:
-    """Which predictions are within the tolerance; NaN never is."""
+    predicted: Float[Tensor, "..."], right: Float[Tensor, "..."], *, tolerance: float
+) -> Bool[Tensor, "..."]:
+    """Which predictions are within the tolerance of the right answers; NaN never is.
+
+    The two are broadcast: many rows of predictions against one of right answers, say.
+    """
     return (predicted - right).abs() <= tolerance
 
 
@@ -69,50 +71,41 @@ def _digits(
 
 @dataclass(frozen=True)
 class EditOutcome:
-    """What one edit did to the answers of many problems. NaN is what is undefined."""
+    """What edits did to the answers of many problems, a number per edit. NaN is undefined."""
 
-    baseline_accuracy: float
-    edited_accuracy: float
-    n_passed: int
+    baseline_accuracy: Float64[Tensor, "*edits"]
+    edited_accuracy: Float64[Tensor, "*edits"]
+    n_passed: Int64[Tensor, "*edits"]
     """Problems that the clean model answers right."""
-    edited_accuracy_passed: float
+    edited_accuracy_passed: Float64[Tensor, "*edits"]
     """Among those; NaN where there is none."""
-    mean_shift: float
+    mean_shift: Float64[Tensor, "*edits"]
     """Mean of edited minus clean prediction, where both are numbers; NaN where none is."""
-    mean_abs_shift: float
+    mean_abs_shift: Float64[Tensor, "*edits"]
     """Mean distance between edited and clean prediction. An edit that moves problems to both sides,
     as scaling a centred coordinate does, shows here and not in `mean_shift`."""
-    not_a_number: float
+    not_a_number: Float64[Tensor, "*edits"]
     """Share of problems whose edited answer is no number."""
-    r2: float
+    r2: Float64[Tensor, "*edits"]
     """Of edited predictions against the right answers."""
-    median_abs_error: float
-    baseline_digit_accuracy: float
+    median_abs_error: Float64[Tensor, "*edits"]
+    baseline_digit_accuracy: Float64[Tensor, "*edits"]
     """Mean of `digit_accuracy`; NaN if answers are not written."""
-    edited_digit_accuracy: float
-    baseline_right_probability: float
+    edited_digit_accuracy: Float64[Tensor, "*edits"]
+    baseline_right_probability: Float64[Tensor, "*edits"]
     """Mean probability of the right answer; NaN for a solver that gives none."""
-    edited_right_probability: float
-    baseline_logit_difference: float
+    edited_right_probability: Float64[Tensor, "*edits"]
+    baseline_logit_difference: Float64[Tensor, "*edits"]
     """Mean of right minus counterfactual answer's logit, in logits, over the problems of which the
     clean run has one; NaN where none has."""
-    edited_logit_difference: float
+    edited_logit_difference: Float64[Tensor, "*edits"]
     """Over the same problems; NaN if the edited run lacks any of them."""
-
-    @property
-    def accuracy_drop(self) -> float:
-        """Baseline minus edited accuracy."""
-        return self.baseline_accuracy - self.edited_accuracy
-
-    @property
-    def pass_rate(self) -> float:
-        """Share of problems that the clean model answers right: the baseline accuracy."""
-        return self.baseline_accuracy
-
-    @property
-    def accuracy_drop_passed(self) -> float:
-        """The drop among the problems that the clean model answers right, from 1."""
-        return 1 - self.edited_accuracy_passed
+    accuracy_drop: Float64[Tensor, "*edits"]
+    """Baseline minus edited accuracy."""
+    pass_rate: Float64[Tensor, "*edits"]
+    """Share of problems that the clean model answers right: the baseline accuracy."""
+    accuracy_drop_passed: Float64[Tensor, "*edits"]
+    """The drop among the problems that the clean model answers right, from 1."""
 
 
 def edit_outcome(
@@ -126,8 +119,8 @@ def edit_outcome(
     """Compare edited with clean answers and with the right ones.
 
     Args:
-        edited: one row of answers, to the same problems as `clean`.
-        clean: the answers without an edit.
+        edited: answers under each of some edits, [*edits, n], to the same problems as `clean`.
+        clean: the answers without an edit, [n].
         right: the right answers.
         tolerance: within which an answer counts as exact.
         written: answers are digits that the solver wrote, and not regressed.
@@ -136,28 +129,61 @@ def edit_outcome(
         ValueError: `written`, and a number that is not whole.
     """
     passed = exact(clean.numbers, right, tolerance=tolerance)
-    is_number = torch.isfinite(edited.numbers)
-    both = is_number & torch.isfinite(clean.numbers)
-    shift = (edited.numbers - clean.numbers)[both]
+    hits = exact(edited.numbers, right, tolerance=tolerance).double()
+    accuracy = hits.mean(-1)
+    accuracy_passed = hits[..., passed].mean(-1)
+    shift = shifts(edited, clean)
     contrasted = ~clean.logit_difference.isnan()
+    baseline = passed.double().mean()
+
+    def of_all(number: Tensor) -> Tensor:
+        return number.expand_as(accuracy)
+
     return EditOutcome(
-        baseline_accuracy=accuracy(clean.numbers, right, tolerance=tolerance),
-        edited_accuracy=accuracy(edited.numbers, right, tolerance=tolerance),
-        n_passed=int(passed.sum()),
-        edited_accuracy_passed=accuracy(edited.numbers[passed], right[passed], tolerance=tolerance),
-        mean_shift=float(shift.mean()),
-        mean_abs_shift=float(shift.abs().mean()),
-        not_a_number=1 - float(is_number.double().mean()),
-        r2=r_squared(edited.numbers, right),
-        median_abs_error=float((edited.numbers - right)[is_number].abs().median()),
-        baseline_digit_accuracy=_mean_digit_accuracy(clean, right, written),
+        baseline_accuracy=of_all(baseline),
+        edited_accuracy=accuracy,
+        n_passed=of_all(passed.sum()),
+        edited_accuracy_passed=accuracy_passed,
+        mean_shift=shift.nanmean(-1),
+        mean_abs_shift=shift.abs().nanmean(-1),
+        not_a_number=1 - torch.isfinite(edited.numbers).double().mean(-1),
+        r2=_r_squared(edited.numbers, right),
+        median_abs_error=_finite(edited.numbers - right).abs().nanmedian(-1).values,
+        baseline_digit_accuracy=of_all(_mean_digit_accuracy(clean, right, written)),
         edited_digit_accuracy=_mean_digit_accuracy(edited, right, written),
-        baseline_right_probability=float(clean.log_prob.exp().mean()),
-        edited_right_probability=float(edited.log_prob.exp().mean()),
-        baseline_logit_difference=float(clean.logit_difference[contrasted].mean()),
-        edited_logit_difference=float(edited.logit_difference[contrasted].mean()),
+        baseline_right_probability=of_all(clean.log_prob.exp().mean()),
+        edited_right_probability=edited.log_prob.exp().mean(-1),
+        baseline_logit_difference=of_all(clean.logit_difference[contrasted].mean()),
+        edited_logit_difference=edited.logit_difference[..., contrasted].mean(-1),
+        accuracy_drop=baseline - accuracy,
+        pass_rate=of_all(baseline),
+        accuracy_drop_passed=1 - accuracy_passed,
     )
 
 
-def _mean_digit_accuracy(answers: Answers, right: Float[Tensor, " n"], written: bool) -> float:
-    return float(digit_accuracy(answers.numbers, right).mean()) if written else float("nan")
+def shifts(edited: Answers, clean: Answers) -> Float64[Tensor, "*edits n"]:
+    """Edited minus clean prediction of each problem; NaN where one of them is no number."""
+    return _finite(edited.numbers - clean.numbers)
+
+
+def _finite(numbers: Float64[Tensor, "*rows n"]) -> Float64[Tensor, "*rows n"]:
+    return numbers.where(torch.isfinite(numbers), torch.nan)
+
+
+def _r_squared(
+    predicted: Float64[Tensor, "*edits n"], right: Float[Tensor, " n"]
+) -> Float64[Tensor, "*edits"]:
+    """1 - residual / total sum of squares of each row, over its numbers; NaN below two of them."""
+    keep = torch.isfinite(predicted)
+    wanted = right.double().expand_as(predicted).where(keep, torch.nan)
+    total = (wanted - wanted.nanmean(-1, keepdim=True)).square().nansum(-1)
+    residual = (predicted - wanted).square().where(keep, 0.0).sum(-1)
+    return torch.where((keep.sum(-1) > 1) & (total > 0), 1 - residual / total, torch.nan)
+
+
+def _mean_digit_accuracy(
+    answers: Answers, right: Float[Tensor, " n"], written: bool
+) -> Float64[Tensor, "*edits"]:
+    if not written:
+        return torch.full(answers.numbers.shape[:-1], torch.nan, dtype=torch.float64)
+    return digit_accuracy(answers.numbers, right).mean(-1)

@@ -4,18 +4,21 @@ Every name is looked up here, before a model is loaded; what depends on the mode
 prompt's tokens is resolved once the model is there.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mech_arith.cell import CellPlan
 from mech_arith.config import RunConfig, is_count
+from mech_arith.controls import Controls
 from mech_arith.edits import EDITS, find_edit
 from mech_arith.errors import UserError, unknown
-from mech_arith.expressions import parse_constraint
+from mech_arith.expressions import Constraint, parse_constraint
 from mech_arith.intervention import InterventionPlan
 from mech_arith.locality import LocalityPlan
-from mech_arith.problems import ProblemSet, draw_with_shots, operand_ranges, split
+from mech_arith.problems import ProblemSet, draw_splits, find_decorrelated, operand_ranges
 from mech_arith.sites import check_point, layer_part, select_layers
+from mech_arith.statistics import Resampling
 from mech_arith.templates import Template, build_template
 
 ARITHMETIC, LANGUAGE_MODEL = "arithmetic", "language_model"
@@ -39,7 +42,7 @@ class Prepared:
     @property
     def digits(self) -> int:
         """Of the largest operand that may be drawn."""
-        return max(len(str(max(abs(low), abs(high)))) for low, high in self.ranges.values())
+        return largest_digits(self.ranges)
 
     def cell(self, n_layers: int) -> CellPlan:
         """The plan for a model of so many layers.
@@ -78,6 +81,12 @@ class Prepared:
             batch_size=None if config.batch_size == "auto" else config.batch_size,
             require_baseline=config.require_baseline,
             seed=config.problems.seed,
+            how=Resampling(
+                level=config.inference.level,
+                n_resamples=config.inference.resamples,
+                n_permutations=config.inference.permutations,
+                seed=config.problems.seed,
+            ),
         )
 
 
@@ -96,21 +105,33 @@ def prepare(config: RunConfig) -> Prepared:
         raise unknown("tracing method", config.tracing.method, ["pca"])
     check_point(config.tracing.point)
     layer_part(config.layers.part)
-    intervention = _intervention(config, template)
     ranges = operand_ranges(config.problems.operands, template.expression.operands)
-    problems, shots = draw_with_shots(
+    constraints = tuple(parse_constraint(text) for text in config.problems.constraints)
+    intervention = _intervention(config, template, constraints, largest_digits(ranges))
+    decorrelated = find_decorrelated(
+        config.problems.design, config.problems.decorrelate, template.expression
+    )
+    fit, report, shots = draw_splits(
         template,
         n=config.problems.n,
         n_shots=config.prompt.shots if config.model.kind == LANGUAGE_MODEL else 0,
         ranges=ranges,
-        constraints=[parse_constraint(text) for text in config.problems.constraints],
+        constraints=constraints,
+        fit_share=config.problems.fit_share,
         seed=config.problems.seed,
+        decorrelate=decorrelated,
     )
-    fit, report = split(problems, fit_share=config.problems.fit_share, seed=config.problems.seed)
     return Prepared(config, template, shots, fit, report, intervention, ranges)
 
 
-def _intervention(config: RunConfig, template: Template) -> InterventionPlan | None:
+def largest_digits(ranges: Mapping[str, tuple[int, int]]) -> int:
+    """Of the largest operand within the ranges."""
+    return max(len(str(max(abs(low), abs(high)))) for low, high in ranges.values())
+
+
+def _intervention(
+    config: RunConfig, template: Template, constraints: tuple[Constraint, ...], digits: int
+) -> InterventionPlan | None:
     """What the intervention edits; None for none."""
     asked = config.intervention
     if asked.edit == "none":
@@ -131,6 +152,10 @@ def _intervention(config: RunConfig, template: Template) -> InterventionPlan | N
         components=_components(asked.components, config.tracing.n_components),
         values=None if asked.values is None else tuple(asked.values),
         centre=asked.centre,
+        controls=Controls(**asdict(asked.controls)),
+        n_sources=asked.sources,
+        constraints=constraints,
+        digits=digits,
         seed=config.problems.seed,
     )
 

@@ -1,18 +1,26 @@
 """The headline numbers of a cell, out of its baseline and its tables."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import pandas as pd
 from jaxtyping import Bool
 from torch import Tensor
 
+from mech_arith.controls import CONTROL, TARGET
 from mech_arith.engine import Baseline
-from mech_arith.intervention import largest_drops
 from mech_arith.metrics import digit_accuracy, exact
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
-from mech_arith.statistics import binomial_above, majority_floor, r_squared
+from mech_arith.statistics import (
+    Resampling,
+    binomial_above,
+    majority_floor,
+    r_squared,
+    share_interval,
+)
 from mech_arith.tracing import Trace, best_rows
 
 CLEARLY = 0.01
@@ -45,14 +53,17 @@ def floor_test(reported: Reported) -> tuple[float, float]:
     return floor, binomial_above(int(passed.sum()), len(passed), floor)
 
 
-def baseline_summary(solver: Solver, reported: Reported) -> dict[str, Any]:
+def baseline_summary(solver: Solver, reported: Reported, how: Resampling) -> dict[str, Any]:
     """How well the problems are answered, and whether that says anything."""
     answers, right = reported.baseline.answers, reported.baseline.asked.right
     floor, p = floor_test(reported)
+    ends = share_interval(reported.passed, how)
     summary: dict[str, Any] = {
         "n_report": len(right),
         "n_passed": int(reported.passed.sum()),
         "baseline_accuracy": reported.accuracy,
+        "baseline_accuracy_low": float(ends.low),
+        "baseline_accuracy_high": float(ends.high),
         "majority_floor": floor,
         "above_floor_p": p,
         "baseline_not_a_number": float(answers.numbers.isnan().double().mean()),
@@ -83,19 +94,166 @@ def tracing_summary(asked: dict[Site, Trace], correlations: pd.DataFrame) -> dic
     }
 
 
-def intervention_summary(effects: pd.DataFrame, values: tuple[str, ...]) -> dict[str, Any]:
-    """Per value the largest drop beside its control's, and the largest of any control."""
+def intervention_summary(
+    tables: Mapping[str, pd.DataFrame], asked: Mapping[Site, Trace], values: tuple[str, ...]
+) -> dict[str, Any]:
+    """Per value what its direction costs beyond its controls, and how often its value is answered.
+
+    The headline of a value (`excess_drop`, `counterfactual`) is that of the site and component with
+    the largest |R| on the fit split: nothing is chosen on the problems that are reported. Beside it
+    stands the largest drop of all, a maximum over as many edits as are said.
+    """
+    effects = tables["effects"]
     if effects.empty:
-        return {"n_edits_searched": 0, "largest_drop": {}, "control": {}}
-    control = effects.loc[effects["arm"] == "control"]
+        return {"n_edits_searched": 0, "largest_drop": {}, "control": {}, "excess_drop": {}}
+    places = {value: place for value in values if (place := best_place(asked, value)) is not None}
+    contrasts, agreements = tables["contrasts"], tables.get("counterfactual", pd.DataFrame())
+    tested = contrasts.loc[contrasts["arm"] == CONTROL] if len(contrasts) else contrasts
+    held = (tested["p_holm"] <= ALPHA).tolist() if len(tested) else []
+    return {
+        "n_edits_searched": len(effects.loc[effects["arm"] == TARGET]),
+        "largest_drop": largest_drops(effects, values),
+        "largest_drop_p": largest_drop_p(effects, tables["control_draws"]),
+        "control": _largest_control(effects),
+        "excess_drop": {
+            value: found
+            for value, place in places.items()
+            if (found := _at(tested, place, value, EXCESS)) is not None
+        },
+        "counterfactual": {
+            value: found
+            for value, place in places.items()
+            if (found := _at(_of_target(agreements), place, value, AGREEMENT)) is not None
+        },
+        "n_contrasts": len(tested),
+        "n_contrasts_holm": sum(held),
+    }
+
+
+ALPHA = 0.05
+"""Corrected p up to which a finding is counted as one."""
+
+EXCESS = ("excess_drop", "low", "high", "p", "p_rank", "p_holm", "target_drop", "arm_drop")
+AGREEMENT = (
+    "agreement",
+    "agreement_low",
+    "agreement_high",
+    "floor",
+    "p",
+    "ceiling",
+    "slope",
+    "wrong_way",
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A component at a site."""
+
+    site: Site
+    component: int
+
+
+def best_place(asked: Mapping[Site, Trace], value: str) -> Place | None:
+    """Where |R| with the value is largest on the fit split."""
+    places = {}
+    for site, found in asked.items():
+        component = found.best_component(value)
+        if component is not None:
+            on_fit = found.r_fit[component, found.values.index(value)]
+            places[Place(site, component)] = abs(float(on_fit))
+    return max(places, key=places.__getitem__) if places else None
+
+
+def _of_target(table: pd.DataFrame) -> pd.DataFrame:
+    """The target's rows at the largest strength, the whole of the way."""
+    if table.empty:
+        return table
+    own = table.loc[table["arm"] == TARGET]
+    return own.loc[own["strength"] == own["strength"].max()]
+
+
+def _at(
+    table: pd.DataFrame, place: Place, value: str, fields: tuple[str, ...]
+) -> dict[str, Any] | None:
+    """Some fields of the row of a place that was edited for a value; None where it was not."""
+    site = place.site
+    for row in table.to_dict(orient="records"):
+        of_value = value in row["chosen_for"].split(" | ")
+        here = (row["layer"], row["position"], row["component"])
+        if of_value and here == (site.layer, site.position, place.component):
+            where = {name: row[name] for name in ("layer", "position", "component")}
+            return {name: row[name] for name in fields} | where
+    return None
+
+
+def largest_drop_p(effects: pd.DataFrame, draws: pd.DataFrame) -> float:
+    """Of the largest drop of all: the share of random draws, over all sites, targets and strengths,
+    whose own largest is as large. The search is the same for all; NaN without random controls.
+    """
+    largest: dict[int, float] = {}
+    for row in draws.to_dict(orient="records"):
+        if row["arm"] == CONTROL:
+            largest[row["draw"]] = max(largest.get(row["draw"], -inf), row["accuracy_drop"])
+    if not largest:
+        return float("nan")
+    targets = effects.loc[effects["arm"] == TARGET]
+    found = max(targets["accuracy_drop"])
+    return (1 + sum(drop >= found for drop in largest.values())) / (1 + len(largest))
+
+
+def _largest_control(effects: pd.DataFrame) -> dict[str, Any]:
+    """The largest drop of the random controls' means."""
+    control = effects.loc[effects["arm"] == CONTROL]
+    if control.empty:
+        return {}
     ordered = control.sort_values("accuracy_drop", ascending=False, kind="stable")
     worst = ordered.to_dict(orient="records")[0]
     return {
-        "n_edits_searched": len(effects.loc[effects["arm"] == "target"]),
-        "largest_drop": largest_drops(effects, values),
-        "control": {
-            "largest_drop": worst["accuracy_drop"],
-            "layer": worst["layer"],
-            "strength": worst["strength"],
-        },
+        "largest_drop": worst["accuracy_drop"],
+        "layer": worst["layer"],
+        "strength": worst["strength"],
     }
+
+
+def largest_drops(effects: pd.DataFrame, values: Sequence[str]) -> dict[str, dict[str, object]]:
+    """For each value, the edit of a component chosen for it that costs most accuracy, beside its
+    controls at the same layer, component and strength.
+    """
+    drops: dict[str, dict[str, object]] = {}
+    same = ("layer", "position", "component", "chosen_for", "strength")
+    controls = {
+        tuple(row[name] for name in same): row["accuracy_drop"]
+        for row in effects.loc[effects["arm"] == CONTROL].to_dict(orient="records")
+    }
+    for value in values:
+        chosen = effects["chosen_for"].map(lambda names, v=value: v in names.split(" | "))
+        targets = effects.loc[chosen & (effects["arm"] == TARGET)]
+        if targets.empty:
+            continue
+        ordered = targets.sort_values("accuracy_drop", ascending=False, kind="stable")
+        worst = ordered.to_dict(orient="records")[0]
+        drops[value] = {
+            **{name: worst[name] for name in LARGEST if name in worst},
+            "control_drop": controls.get(tuple(worst[name] for name in same), float("nan")),
+        }
+    return drops
+
+
+LARGEST = (
+    "accuracy_drop",
+    "accuracy_drop_low",
+    "accuracy_drop_high",
+    "accuracy_drop_passed",
+    "excess_drop",
+    "excess_low",
+    "excess_high",
+    "excess_p",
+    "baseline_accuracy",
+    "n",
+    "layer",
+    "position",
+    "component",
+    "strength",
+)
+"""What is said of a largest drop."""

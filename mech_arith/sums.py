@@ -77,6 +77,15 @@ class Cross:
         if state:
             self._origin, self._sum = state["origin"], state["sum"]
 
+    def directions(self) -> Float64[Tensor, "v d"]:
+        """For each value the unit vector along which activations covary most with it.
+
+        NaN where nothing covaries, as with a value that is constant.
+        """
+        covariance = torch.as_tensor(self._sum).mT
+        lengths = covariance.norm(dim=1, keepdim=True)
+        return torch.where(lengths > 0, covariance / lengths, torch.nan)
+
     def correlation(
         self, directions: Float[Tensor, "k d"], variance: Float[Tensor, " k"]
     ) -> Float64[Tensor, "k v"]:

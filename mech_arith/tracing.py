@@ -46,11 +46,29 @@ class Trace:
     explained_variance: Float64[Tensor, " k"]
     coordinates: Float64[Tensor, "n k"]
     """Of the report split's problems."""
+    shuffled: Float64[Tensor, "v width"]
+    """For each value the unit vector along which the fit split's activations covary most with its
+    numbers in a random order: a direction fitted on nothing. NaN where the value is constant."""
+    value_mean: Float64[Tensor, " v"]
+    """Of the fit split."""
+    value_sd: Float64[Tensor, " v"]
 
     @property
     def is_constant(self) -> bool:
         """Nothing varies here, so that there is nothing to correlate."""
         return len(self.components.directions) == 0
+
+    def place_of(
+        self, component: int, value: str, wanted: Float64[Tensor, "*rows"]
+    ) -> Float64[Tensor, "*rows"]:
+        """Where the fit puts the coordinate of problems in which `value` is `wanted`.
+
+        The least-squares line of the coordinate on the value, over the fit split; NaN for a value
+        that is constant there.
+        """
+        index = self.values.index(value)
+        slope = self.r_fit[component, index] * self.components.sd[component] / self.value_sd[index]
+        return slope * (wanted - self.value_mean[index])
 
     def best_component(self, value: str) -> int | None:
         """The component with the largest |R| on the fit split; None if the value never varies."""
@@ -143,6 +161,9 @@ def trace(
             explained_variance_fit=components[site].variance / components[site].total_variance,
             explained_variance=_explained(projected[site]),
             coordinates=projected[site]["coordinates"],
+            shuffled=fitted[site]["shuffled"],
+            value_mean=values_fit.mean(0),
+            value_sd=values_fit.std(0),
         )
         for site in sites
     }
@@ -188,7 +209,7 @@ def _fit(
 ) -> dict[Site, dict[str, Tensor]]:
     """Components of every site, and R of their coordinates with the values on the same problems."""
     fitters = {site: PCAFitter(n_components) for site in sites}
-    crosses = {site: Cross(values) for site in sites}
+    crosses = {site: Cross(torch.cat([values, _shuffled(values)], dim=1)) for site in sites}
     running = Sums({"pca": list(fitters.values()), "cross": list(crosses.values())}, piece)
     for layout, found in capture(solver, prompts, sites, batching, skip=running.done):
         for site, activation in found.items():
@@ -198,9 +219,19 @@ def _fit(
     fitted = {}
     for site, fitter in progress(fitters.items(), description="components", unit="sites"):
         components = fitter.fit()
-        r = crosses[site].correlation(components.directions, components.variance)
-        fitted[site] = {**components.tensors(), "r": r}
+        n_values = values.shape[1]
+        r = crosses[site].correlation(components.directions, components.variance)[:, :n_values]
+        shuffled = crosses[site].directions()[n_values:]
+        fitted[site] = {**components.tensors(), "r": r, "shuffled": shuffled}
     return fitted
+
+
+def _shuffled(values: Float64[Tensor, "n v"]) -> Float64[Tensor, "n v"]:
+    """Each value's numbers in an order of its own, drawn at random but always the same."""
+    generator = torch.Generator().manual_seed(values.shape[0])
+    orders = [torch.randperm(len(values), generator=generator) for _ in values.mT]
+    columns = [column[order] for column, order in zip(values.mT, orders, strict=True)]
+    return torch.stack(columns, dim=1) if columns else values
 
 
 def coordinates(

@@ -13,6 +13,10 @@ SMALL = (
     "tracing.n_components=4",
     "intervention.n_problems=10",
     "intervention.strengths=[0,1,2]",
+    "intervention.controls.random=2",
+    "intervention.controls.span=1",
+    "inference.resamples=100",
+    "inference.permutations=100",
     "wandb=disabled",
 )
 """Overrides that make a cell take a second."""

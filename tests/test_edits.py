@@ -14,9 +14,9 @@ coordinates = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5).map(
 @given(coordinates, st.floats(0, 1e3))
 def test_strength_of_no_change_changes_nothing(coordinate, sd):
     for edit in EDITS.values():
-        assert torch.equal(
-            edit.change(coordinate, edit.no_change, sd=sd), torch.zeros_like(coordinate)
-        )
+        wanted = coordinate.flip(0) + sd
+        change = edit.change(coordinate, edit.no_change, sd=sd, wanted=wanted)
+        assert torch.equal(change, torch.zeros_like(coordinate))
 
 
 def test_each_edit_by_hand():
@@ -24,6 +24,12 @@ def test_each_edit_by_hand():
     assert EDITS["scale"].change(coordinate, 3.0, sd=9.0).tolist() == [4.0, -8.0]
     assert EDITS["shift"].change(coordinate, -2.0, sd=1.5).tolist() == [-3.0, -3.0]
     assert EDITS["ablate"].change(coordinate, 1.0, sd=9.0).tolist() == [-2.0, 4.0]
+    wanted = torch.tensor([6.0, 0.0])
+    for name in ("set", "interchange"):
+        assert EDITS[name].change(coordinate, 1.0, sd=9.0, wanted=wanted).tolist() == [4.0, 4.0]
+        assert EDITS[name].change(coordinate, 0.5, sd=9.0, wanted=wanted).tolist() == [2.0, 2.0]
+        with pytest.raises(ValueError, match=f"wanted coordinates for the edit {name}, got none"):
+            EDITS[name].change(coordinate, 1.0, sd=9.0)
 
 
 @given(coordinates)

@@ -1,28 +1,23 @@
+from dataclasses import replace
 from itertools import combinations
 
-import pandas as pd
 import pytest
 import torch
 
 from mech_arith.batching import Batching
-from mech_arith.directions import random_direction
+from mech_arith.controls import Controls, Target, arms, choose_targets
 from mech_arith.edits import EDITS
 from mech_arith.engine import Asked, run_baseline
 from mech_arith.errors import UserError
-from mech_arith.intervention import (
-    InterventionPlan,
-    _control_generator,
-    choose_targets,
-    coordinate_changes,
-    intervene,
-    largest_drops,
-)
+from mech_arith.intervention import InterventionPlan, coordinate_changes, intervene
 from mech_arith.problems import draw, split
 from mech_arith.sites import Site
+from mech_arith.statistics import Resampling
 from tests.test_tracing import TEMPLATE, planted, traced
 from tests.tiny import PlantedSolver
 
 SCALE = InterventionPlan(EDITS["scale"], (0.0, 1.0, 2.0))
+HOW = Resampling(n_resamples=200, n_permutations=200)
 
 
 def planted_effects(plan, layer=0, tolerance=0.5):
@@ -31,15 +26,22 @@ def planted_effects(plan, layer=0, tolerance=0.5):
         solver, solver.encode(report), Asked.of_problems(report), batching=Batching(50)
     )
     chosen = {sites[layer]: traces[sites[layer]]}
-    return (
+    done = intervene(
+        solver,
+        baseline,
         report,
-        traces[sites[layer]],
-        intervene(solver, baseline, chosen, plan, tolerance=tolerance, batching=Batching(64)),
+        chosen,
+        plan,
+        tolerance=tolerance,
+        how=HOW,
+        batching=Batching(64),
     )
+    return report, traces[sites[layer]], done.tables
 
 
 def test_what_is_read_matters_and_what_is_merely_written_does_not():
-    _, found, effects = planted_effects(SCALE)
+    _, found, tables = planted_effects(SCALE)
+    effects = tables["effects"]
     used, unused = found.best_component("b-c"), found.best_component("a")
     targets = effects[effects["arm"] == "target"].set_index(["component", "strength"])
     assert (targets["baseline_accuracy"] == 1).all()
@@ -53,7 +55,8 @@ def test_what_is_read_matters_and_what_is_merely_written_does_not():
 
 def test_a_shift_moves_the_answer_by_just_as_much():
     plan = InterventionPlan(EDITS["shift"], (-1.0, 0.0, 2.0), values=("b-c",))
-    _, found, effects = planted_effects(plan)
+    _, found, tables = planted_effects(plan)
+    effects = tables["effects"]
     k = found.best_component("b-c")
     sd = float(found.components.sd[k])
     sign = float(found.r[k, found.values.index("b-c")].sign())
@@ -63,18 +66,25 @@ def test_a_shift_moves_the_answer_by_just_as_much():
 
 
 def test_no_change_changes_no_number():
-    _, _, effects = planted_effects(SCALE)
+    _, _, tables = planted_effects(SCALE)
+    effects = tables["effects"]
     same = effects[effects["strength"] == 1.0]
     assert (same["accuracy_drop"] == 0).all()
     assert (same["mean_shift"] == 0).all()
     assert (same["change_rms"] == 0).all()
 
 
-def test_the_control_moves_as_far_as_its_target():
-    _, _, effects = planted_effects(SCALE)
+def test_controls_move_as_far_as_their_target():
+    _, _, tables = planted_effects(SCALE)
+    effects = tables["effects"]
     by_arm = effects.pivot(index=["component", "strength"], columns="arm", values="change_rms")
-    assert (by_arm["target"] == by_arm["control"]).all()
-    assert len(effects) == 2 * 3 * effects["component"].nunique()
+    assert set(by_arm) == {"target", "control", "span", "other", "shuffled"}
+    for arm in by_arm:
+        assert (by_arm["target"] == by_arm[arm]).all()
+    assert len(effects) == 5 * 3 * effects["component"].nunique()
+    directions = effects.set_index("arm")["n_directions"]
+    assert set(directions["control"]) == {20}
+    assert set(directions["span"]) == {5}
 
 
 def test_the_uncentred_variant_differs_by_the_means_coordinate():
@@ -88,60 +98,133 @@ def test_the_uncentred_variant_differs_by_the_means_coordinate():
 def test_targets():
     *_, sites, traces = planted()
     found = traces[sites[0]]
-    best = choose_targets(found, SCALE)
+    best = choose_targets(found)
     assert {value for target in best for value in target.chosen_for} == set(found.values)
-    everything = choose_targets(found, InterventionPlan(EDITS["scale"], (0.0,), components="all"))
+    everything = choose_targets(found, "all")
     assert [target.component for target in everything] == [
         0,
         1,
     ]
-    listed = choose_targets(found, InterventionPlan(EDITS["scale"], (0.0,), components=(1,)))
+    listed = choose_targets(found, (1,))
     assert [target.component for target in listed] == [1]
     with pytest.raises(UserError, match=r"components in 0..1 at layer 0, got 7"):
-        choose_targets(found, InterventionPlan(EDITS["scale"], (0.0,), components=(7,)))
+        choose_targets(found, (7,))
     with pytest.raises(UserError, match="unknown value 'd'; expected one of: a, b, c, b-c"):
-        choose_targets(found, InterventionPlan(EDITS["scale"], (0.0,), values=("d",)))
+        choose_targets(found, values=("d",))
 
 
-def test_largest_drops_by_hand():
-    head = {
-        "position": "all",
-        "component": 1,
-        "chosen_for": "a | b",
-        "baseline_accuracy": 0.9,
-        "accuracy_drop_passed": 0.5,
-        "n": 50,
-    }
-    effects = pd.DataFrame(
-        [
-            {**head, "layer": 0, "arm": "target", "strength": 0.0, "accuracy_drop": 0.3},
-            {**head, "layer": 0, "arm": "control", "strength": 0.0, "accuracy_drop": 0.1},
-            {**head, "layer": 1, "arm": "target", "strength": 2.0, "accuracy_drop": 0.6},
-            {**head, "layer": 1, "arm": "control", "strength": 2.0, "accuracy_drop": 0.2},
-            {**head, "layer": 1, "arm": "control", "strength": 0.0, "accuracy_drop": 0.9},
-        ]
-    )
-    drops = largest_drops(effects, ["a", "c"])
-    assert set(drops) == {"a"}
-    assert drops["a"]["layer"] == 1
-    assert drops["a"]["accuracy_drop"] == 0.6
-    assert drops["a"]["control_drop"] == 0.2
-    assert drops["a"]["baseline_accuracy"] == 0.9
+def unit_rows(found, seed=0, component=0, **options):
+    target = Target(component, ("b-c",))
+    return {arm.name: arm for arm in arms(found, target, Controls(**options), seed=seed)}
 
 
-def test_controls_differ_between_seeds_sites_and_components():
+def test_arms_are_unit_vectors_of_the_kinds_that_they_say():
+    *_, sites, traces = planted()
+    found = traces[sites[0]]
+    component = found.best_component("b-c")
+    every = unit_rows(found, component=component)
+    fitted = found.components.directions.float()
+    for arm in every.values():
+        assert len(arm.labels) == len(arm.directions)
+        torch.testing.assert_close(arm.directions.norm(dim=1), torch.ones(len(arm.directions)))
+    torch.testing.assert_close(every["target"].directions[0], fitted[component])
+    inside = (every["span"].directions @ fitted.mT).norm(dim=1)
+    torch.testing.assert_close(inside, torch.ones(5))
+    outside = (every["control"].directions @ fitted.mT).norm(dim=1)
+    assert (outside < 0.95).all()
+    assert component not in {int(label.split()[1][:-1]) for label in every["other"].labels}
+    index = found.values.index("b-c")
+    torch.testing.assert_close(every["shuffled"].directions[0], found.shuffled[index].float())
+
+
+def test_controls_may_be_left_out():
+    *_, sites, traces = planted()
+    few = unit_rows(traces[sites[0]], random=1, span=0, other=False, shuffled=False)
+    assert {name: len(arm.directions) for name, arm in few.items()} == {"target": 1, "control": 1}
+
+
+def test_controls_differ_between_seeds_and_components_and_sites():
+    *_, sites, traces = planted()
+    asked = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
     directions = [
-        random_direction(8, generator=_control_generator(seed, Site(layer, "z", at), k))
-        for seed, layer, at, k in (
-            (0, 0, "1", 1),
-            (1, 0, "1", 0),
-            (0, 1, "1", 0),
-            (0, 0, "2", 1),
-            (0, 0, "1", 2),
-        )
+        unit_rows(traces[sites[layer]], seed=seed, component=component)["control"].directions[0]
+        for seed, component, layer in asked
     ]
     for first, second in combinations(directions, 2):
         assert abs(float(first @ second)) < 0.99
+
+
+def test_draws_are_kept_one_by_one_and_their_mean_is_the_arms():
+    _, _, tables = planted_effects(SCALE)
+    same = ["component", "arm", "strength"]
+    draws = tables["control_draws"]
+    assert sorted(draws.loc[draws["arm"] == "control", "draw"].unique()) == list(range(20))
+    means = draws.groupby(same)["accuracy_drop"].mean()
+    arm = tables["effects"].set_index(same)["accuracy_drop"]
+    for place, drop in means.items():
+        assert arm[place] == pytest.approx(drop)
+
+
+def test_the_targets_drop_is_set_against_its_controls():
+    _, found, tables = planted_effects(SCALE, tolerance=150.0)
+    used, unused = found.best_component("b-c"), found.best_component("a")
+    effects = tables["effects"].query("arm == 'target'").set_index(["component", "strength"])
+    at = effects.loc[(used, 2.0)]
+    assert at["excess_low"] < at["excess_drop"] < at["excess_high"]
+    assert at["excess_drop"] > 0.4
+    assert at["excess_p"] < 1e-6
+    assert at["excess_p_rank"] == pytest.approx(1 / 21)
+    contrasts = tables["contrasts"].set_index(["component", "arm"])
+    assert contrasts.loc[(used, "control"), "p_holm"] < 1e-6
+    assert contrasts.loc[(used, "control"), "n_strengths"] == 2  # 1 changes nothing
+    assert contrasts.loc[(unused, "control"), "excess_drop"] < 0
+    drop = contrasts.loc[(used, "control"), "target_drop"]
+    assert drop == pytest.approx(
+        (effects.loc[(used, 0.0), "accuracy_drop"] + at["accuracy_drop"]) / 2
+    )
+    assert contrasts["p_rank"].notna().groupby("arm").all().to_dict() == {
+        "control": True,
+        "other": False,
+        "shuffled": False,
+        "span": True,
+    }
+
+
+def test_without_controls_nothing_is_said_of_an_excess():
+    plan = replace(SCALE, controls=Controls(random=0, span=0, other=False, shuffled=False))
+    _, _, tables = planted_effects(plan)
+    assert set(tables["effects"]["arm"]) == {"target"}
+    assert tables["effects"]["excess_drop"].isna().all()
+    assert tables["contrasts"].empty
+    assert tables["control_draws"].empty
+
+
+@pytest.mark.parametrize("name", ["set", "interchange"])
+def test_a_coordinate_that_is_read_answers_as_its_value_and_one_that_is_not_does_not(name):
+    plan = InterventionPlan(EDITS[name], (0.0, 1.0), values=("a", "b-c"), n_sources=3)
+    # The fitted directions are two degrees off the planted ones: answers err by some 30.
+    *_, tables = planted_effects(plan, tolerance=100.0)
+    table = tables["counterfactual"].set_index(["value", "strength", "arm"])
+    read, written = (table.loc[(value, 1.0, "target")] for value in ("b-c", "a"))
+    assert read["agreement"] > 0.95 > 0.3 > read["floor"]
+    assert read["slope"] == pytest.approx(1, abs=0.1)
+    assert read["wrong_way"] < 0.02
+    assert read["p"] == pytest.approx(1 / 201)
+    assert abs(written["slope"]) < 0.2
+    assert written["agreement"] < 0.4
+    # The whole activation at the last position is what the answer is computed from; but for a,
+    # which block 1 reads from its own position.
+    assert read["ceiling"] == 1.0
+    random = table.loc[("b-c", 1.0, "control")]
+    assert random["agreement"] < read["agreement"] - 0.3
+    still = table.loc[("b-c", 0.0, "target")]
+    assert still["slope"] == 0
+    if name == "interchange":
+        table = tables["specificity"].set_index(["direction_of", "changed"])
+        assert table.loc[("b-c", "b-c"), "slope"] == pytest.approx(1, abs=0.1)
+        assert abs(table.loc[("b-c", "a"), "slope"]) < 0.2
+    else:
+        assert "specificity" not in tables
 
 
 def test_a_value_that_never_varies_is_chosen_for_nothing():
@@ -151,4 +234,4 @@ def test_a_value_that_never_varies_is_chosen_for_nothing():
     site = Site(0, "resid_post", "last")
     found = traced(solver, fit, report, [site], n_components=2, batch_size=60)[site]
     assert found.best_component("a") is None
-    assert all("a" not in target.chosen_for for target in choose_targets(found, SCALE))
+    assert all("a" not in target.chosen_for for target in choose_targets(found))

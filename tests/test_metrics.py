@@ -223,6 +223,26 @@ def test_no_edit_changes_nothing(rows: list[tuple[int, int, float, float]]):
     assert outcome.edited_digit_accuracy == outcome.baseline_digit_accuracy
     assert outcome.edited_right_probability == outcome.baseline_right_probability
     assert outcome.edited_logit_difference == outcome.baseline_logit_difference
-    assert outcome.pass_rate == outcome.n_passed / len(rows)
+    assert float(outcome.pass_rate) == int(outcome.n_passed) / len(rows)
     assert outcome.n_passed == 0 or outcome.accuracy_drop_passed == 0
     assert outcome.baseline_digit_accuracy >= outcome.baseline_accuracy
+
+
+def test_many_edits_at_once_are_each_judged_for_itself():
+    right = float64(10, 20, 30)
+    clean = answers(float64(10, 20, 31), float64(0.9, 0.8, 0.1), float64(1, NAN, 2))
+    rows = [
+        answers(float64(10, 20, 30), float64(0.5, 0.5, 0.5), float64(1, 2, 3)),
+        answers(float64(NAN, 25, 30), float64(0.1, 0.2, 0.3), float64(0, NAN, 1)),
+        answers(float64(NAN, NAN, NAN)),
+    ]
+    stacked = Answers(
+        torch.stack([row.numbers for row in rows]),
+        torch.stack([row.log_prob for row in rows]),
+        torch.stack([row.logit_difference for row in rows]),
+    )
+    together = vars(edit_outcome(stacked, clean, right, tolerance=0.0, written=True))
+    for index, row in enumerate(rows):
+        alone = vars(edit_outcome(row, clean, right, tolerance=0.0, written=True))
+        for name, number in alone.items():
+            torch.testing.assert_close(together[name][index], number, equal_nan=True)

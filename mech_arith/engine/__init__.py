@@ -24,7 +24,7 @@ from mech_arith.answers import Answers
 from mech_arith.artifacts import Store
 from mech_arith.batching import Batching, batches, parts
 from mech_arith.digests import json_digest, tensor_digest
-from mech_arith.engine.moves import Moves, SiteEdits, SiteVectors
+from mech_arith.engine.moves import Moves, SiteEdits, SiteGrid, SiteVectors
 from mech_arith.engine.passes import Change, Hooked, Resumed, Rows, run_clean
 from mech_arith.engine.reading import Asked, Forced, force, read_answers
 from mech_arith.progress import Progress, progress
@@ -38,6 +38,7 @@ __all__ = [
     "Moves",
     "ReadOut",
     "SiteEdits",
+    "SiteGrid",
     "SiteVectors",
     "edited_answers",
     "edited_read_outs",

@@ -65,6 +65,35 @@ class SiteEdits:
 
 
 @dataclass(frozen=True)
+class SiteGrid:
+    """Problems moved along each direction by each of the changes: all changes along the first
+    direction, then all along the second.
+    """
+
+    site: Site
+    directions: Float[Tensor, "k width"]
+    """Unit vectors."""
+    changes: Float[Tensor, "m n"]
+    """How far problems move along whichever direction, in activation units."""
+
+    def __len__(self) -> int:
+        return len(self.directions) * len(self.changes)
+
+    def moved(self, rows: Int64[Tensor, " m"]) -> Bool[Tensor, "edits m"]:
+        return (self.changes[:, rows] != 0).repeat(len(self.directions), 1)
+
+    def vectors(
+        self, edits: Int64[Tensor, " some"], rows: Int64[Tensor, " m"], *, device: torch.device
+    ) -> Float[Tensor, "m some width"]:
+        along, far = edits // len(self.changes), edits % len(self.changes)
+        pairs = SiteEdits(self.site, self.directions[along], self.changes[far])
+        return pairs.vectors(torch.arange(len(edits)), rows, device=device)
+
+    def digest(self) -> str:
+        return tensor_digest(self.directions, self.changes)
+
+
+@dataclass(frozen=True)
 class SiteVectors:
     """Problems moved by vectors of their own: of what an interchange of the whole site adds."""
 

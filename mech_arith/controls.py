@@ -1,0 +1,140 @@
+"""Which components are edited, and what else is moved as far to compare them with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mech_arith.directions import random_direction
+from mech_arith.errors import UserError, unknown
+from mech_arith.sites import Site
+from mech_arith.tracing import Trace
+
+TARGET, CONTROL, SPAN, OTHER, SHUFFLED = "target", "control", "span", "other", "shuffled"
+"""Arms. `CONTROL` are random directions of the whole space."""
+
+
+@dataclass(frozen=True)
+class Controls:
+    """How many directions beside the target's are tried; each moves every problem just as far."""
+
+    random: int = 20
+    """Drawn uniformly from all directions."""
+    span: int = 5
+    """Drawn uniformly from those within the span of the components."""
+    other: bool = True
+    """The components that are best for other values."""
+    shuffled: bool = True
+    """The directions that covary most with the target's values, shuffled over problems."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A component to edit at one site, and the values it was chosen for."""
+
+    component: int
+    chosen_for: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Directions that are tried alike."""
+
+    name: str
+    directions: Float[Tensor, "k width"]
+    """Unit vectors, float32."""
+    labels: tuple[str, ...]
+    """What each direction is."""
+
+
+def choose_targets(
+    found: Trace,
+    components: str | Sequence[int] = "best",
+    values: Sequence[str] | None = None,
+) -> list[Target]:
+    """The components to edit at a site.
+
+    Args:
+        found: the site's trace.
+        components: 'best' (per value, on the fit split), 'all', or a list.
+        values: those for which 'best' chooses; all by default.
+
+    Raises:
+        UserError: a value or component that is not there.
+    """
+    n_components = len(found.components.directions)
+    values = found.values if values is None else values
+    for value in values:
+        if value not in found.values:
+            raise unknown("value", value, found.values)
+    best = {value: found.best_component(value) for value in values}
+    if components == "best":
+        wanted = sorted({component for component in best.values() if component is not None})
+    elif components == "all":
+        wanted = list(range(n_components))
+    else:
+        wanted = [int(component) for component in components]
+    for component in wanted:
+        if not 0 <= component < n_components:
+            raise UserError(
+                f"expected components in 0..{n_components - 1} at layer {found.site.layer}, got "
+                f"{component}; change intervention.components or tracing.n_components"
+            )
+    return [
+        Target(component, tuple(v for v in values if best[v] == component)) for component in wanted
+    ]
+
+
+def arms(found: Trace, target: Target, controls: Controls, *, seed: int) -> list[Arm]:
+    """The target's direction, and those that it is compared with; arms without any are left out."""
+    fitted = found.components.directions
+    generator = _generator(seed, found.site, target.component)
+    width = fitted.shape[1]
+    random = [random_direction(width, generator=generator) for _ in range(controls.random)]
+    # Within the span of a single component there is nothing but the target itself.
+    n_span = controls.span if len(fitted) > 1 else 0
+    weights = torch.randn(n_span, len(fitted), generator=generator, dtype=torch.float64)
+    others = _others(found, target) if controls.other else {}
+    shuffled = _shuffled(found, target) if controls.shuffled else {}
+    every = [
+        (TARGET, [fitted[target.component]], [f"component {target.component}"]),
+        (CONTROL, random, [f"random {draw}" for draw in range(controls.random)]),
+        (SPAN, list(weights @ fitted), [f"span {draw}" for draw in range(n_span)]),
+        (OTHER, [fitted[k] for k in others], [f"component {k}: {v}" for k, v in others.items()]),
+        (SHUFFLED, list(shuffled.values()), [f"shuffled {value}" for value in shuffled]),
+    ]
+    return [
+        Arm(name, _unit(torch.stack(vectors)), tuple(labels))
+        for name, vectors, labels in every
+        if vectors
+    ]
+
+
+def _unit(vectors: Float[Tensor, "k width"]) -> Float[Tensor, "k width"]:
+    vectors = vectors.double()
+    return (vectors / vectors.norm(dim=1, keepdim=True)).float()
+
+
+def _others(found: Trace, target: Target) -> dict[int, str]:
+    """Components that are best for values that the target was not chosen for -> those values."""
+    carried: dict[int, list[str]] = {}
+    for value in found.values:
+        best = found.best_component(value)
+        if best is not None and best != target.component:
+            carried.setdefault(best, []).append(value)
+    return {component: " | ".join(values) for component, values in sorted(carried.items())}
+
+
+def _shuffled(found: Trace, target: Target) -> dict[str, Tensor]:
+    """Of each value that the target was chosen for, the direction fitted on it shuffled."""
+    rows = {value: found.shuffled[found.values.index(value)] for value in target.chosen_for}
+    return {value: row for value, row in rows.items() if torch.isfinite(row).all()}
+
+
+def _generator(seed: int, site: Site, component: int) -> torch.Generator:
+    """Independent for every seed, site and component."""
+    mixed = np.random.SeedSequence([seed, site.layer, component, *site.position.encode()])
+    return torch.Generator().manual_seed(int(mixed.generate_state(1, np.uint32)[0]))

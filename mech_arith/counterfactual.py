@@ -1,0 +1,297 @@
+"""Does the model use a coordinate as a value? Problems in which the value alone is another one.
+
+A *source* of a problem is the same problem with the operands of one value taken from another
+problem: there the value is v', and all that stands outside it is as it was. If a coordinate is the
+value to the model, then giving it the place that v' has makes the model answer the expression
+evaluated with the value replaced by v'.
+
+Source: interchange interventions, Geiger et al. (2021), "Causal abstractions of neural networks".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from mech_arith.expressions import Constraint
+from mech_arith.metrics import exact
+from mech_arith.problems import ProblemSet
+from mech_arith.statistics import SHARES, Interval, Resampling, drawn_interval, mean_interval
+
+TRIES = 50
+"""Partners drawn for a problem before all others are looked through."""
+
+SHUFFLES = 200
+"""Of the wanted values, for the chance floor."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """For each of n problems m others in which one value alone is another."""
+
+    value: str
+    base: ProblemSet
+    """The problems that have sources: those of which the value can be another."""
+    rows: Int64[Tensor, " n"]
+    """Of these among the problems that were asked for."""
+    problems: tuple[ProblemSet, ...]
+    """m sets of n problems."""
+
+    @cached_property
+    def wanted(self) -> Float64[Tensor, "m n"]:
+        """The value v' in each source."""
+        return _stacked([source.values[self.value] for source in self.problems])
+
+    @cached_property
+    def expected(self) -> Float64[Tensor, "m n"]:
+        """The answers of the base problems with the value replaced by v'."""
+        return _stacked([self._answers(source.values[self.value]) for source in self.problems])
+
+    @cached_property
+    def shuffled(self) -> Float64[Tensor, "shuffles m n"]:
+        """The same with the wanted values shuffled over the problems."""
+        random = np.random.default_rng(len(self.base))
+        wanted = [source.values[self.value] for source in self.problems]
+        return torch.stack(
+            [
+                _stacked([self._answers(random.permutation(column)) for column in wanted])
+                for _ in range(SHUFFLES)
+            ]
+        )
+
+    @property
+    def replaces_the_value_alone(self) -> bool:
+        """The sources' own answers are the expected ones: the value's operands stand nowhere else.
+
+        Otherwise a source differs from its base in more than the value.
+        """
+        own = _stacked([source.answers for source in self.problems])
+        return bool((own == self.expected).all())
+
+    def _answers(self, wanted: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        expression = self.base.template.expression
+        return expression.replace(self.value, wanted, self.base.operands)
+
+
+def draw_sources(
+    problems: ProblemSet,
+    value: str,
+    *,
+    m: int,
+    seed: int,
+    constraints: Sequence[Constraint] = (),
+) -> Sources | None:
+    """Give each problem m sources, drawn among its fellows; None where no problem has any.
+
+    A partner has another value, and with its operands the problem is defined and within the
+    constraints. Problems for which no partner will do are left out.
+    """
+    random = np.random.default_rng([seed, *value.encode()])
+    inside = problems.template.expression.operands_of(value)
+    partners = [_partners(problems, value, inside, constraints, random) for _ in range(m)]
+    has = partners[0] >= 0
+    if not has.any():
+        return None
+    rows = np.flatnonzero(has)
+    base = problems.take(rows)
+    drawn = tuple(_replaced(base, problems, inside, column[rows]) for column in partners)
+    return Sources(value, base, torch.from_numpy(rows), drawn)
+
+
+def _replaced(
+    base: ProblemSet,
+    problems: ProblemSet,
+    inside: Sequence[str],
+    partner: Int64[np.ndarray, " n"],
+) -> ProblemSet:
+    """The base problems with some operands of their partners."""
+    operands = {
+        name: problems.operands[name][partner] if name in inside else numbers
+        for name, numbers in base.operands.items()
+    }
+    return ProblemSet.of(base.template, operands)
+
+
+def _partners(
+    problems: ProblemSet,
+    value: str,
+    inside: Sequence[str],
+    constraints: Sequence[Constraint],
+    random: np.random.Generator,
+) -> Int64[np.ndarray, " n"]:
+    """For each problem another one whose operands may be taken; -1 where there is none."""
+    n = len(problems)
+    found = np.full(n, -1)
+
+    def allowed(rows: np.ndarray, partner: np.ndarray) -> np.ndarray:
+        operands = {
+            name: numbers[partner if name in inside else rows]
+            for name, numbers in problems.operands.items()
+        }
+        mask = problems.values[value][rows] != problems.values[value][partner]
+        mask &= problems.template.expression.defined(operands)
+        for constraint in constraints:
+            mask &= constraint.holds(operands)
+        return mask
+
+    for _ in range(TRIES):
+        rows = np.flatnonzero(found < 0)
+        if not len(rows):
+            return found
+        partner = random.integers(n, size=len(rows))
+        mask = allowed(rows, partner)
+        found[rows[mask]] = partner[mask]
+    for row in np.flatnonzero(found < 0):
+        everyone = random.permutation(n)
+        will_do = everyone[allowed(np.full(n, row), everyone)]
+        found[row] = will_do[0] if len(will_do) else -1
+    return found
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far answers follow the wanted values. NaN is what is undefined."""
+
+    agreement: float
+    """Share of edited answers that are the expected ones."""
+    agreement_low: float
+    agreement_high: float
+    floor: float
+    """The same with the wanted values shuffled over problems: what chance gives."""
+    p: float
+    """Share of shuffles, the real order among them, that agree as often or more."""
+    slope: float
+    """Of the answer's change on the change expected, by least squares: 1 where it follows."""
+    slope_low: float
+    slope_high: float
+    r2_change: float
+    """Share of the answer's change that this line explains."""
+    monotonicity: float
+    """Over pairs of a problem's sources: share ordered alike in expected and edited answer, minus
+    the share ordered the other way (Kendall's tau, pooled); NaN for a single source."""
+    wrong_way: float
+    """Share of problems whose own slope, over its sources, is below 0."""
+    own_slope_25: float
+    """Quartiles of the problems' own slopes."""
+    own_slope_50: float
+    own_slope_75: float
+
+
+def agreement(
+    edited: Float64[Tensor, "k m n"],
+    clean: Float64[Tensor, " n"],
+    sources: Sources,
+    *,
+    tolerance: float,
+    how: Resampling,
+    drawn: bool = False,
+) -> Agreement:
+    """Compare edited answers with those expected of each source.
+
+    Args:
+        edited: answers of the n base problems towards each of their m sources, moved along each of
+            k directions, over which all is averaged.
+        clean: without an edit.
+        sources: with the same m and n.
+        tolerance: within which an answer counts as exact.
+        how: intervals are computed; over problems, each with its sources.
+        drawn: the directions are a sample, and others might have been drawn.
+    """
+    hits = exact(edited, sources.expected, tolerance=tolerance).double()
+    by_chance = sum(
+        exact(of_direction, sources.shuffled, tolerance=tolerance).double().mean((1, 2))
+        for of_direction in edited
+    ) / torch.tensor(len(edited))
+    right = torch.from_numpy(sources.base.answers).double()
+    asked, given = (sources.expected - right).expand_as(edited), edited - clean
+    own = torch.stack([_own_slopes(x, y) for x, y in zip(asked, given, strict=True)])
+    own = own[torch.isfinite(own)]
+    fitted = line(asked.flatten(0, 1), given.flatten(0, 1), how)
+    by_problem = hits.mean(1)
+    ends = (
+        drawn_interval(by_problem, how, of=SHARES)
+        if drawn
+        else mean_interval(by_problem.mean(0), how, of=SHARES)
+    )
+    low, middle, high = _quartiles(own)
+    return Agreement(
+        agreement=float(hits.mean()),
+        agreement_low=float(ends.low),
+        agreement_high=float(ends.high),
+        floor=float(by_chance.mean()),
+        p=float((1 + (by_chance >= hits.mean()).sum()) / (1 + len(by_chance))),
+        slope=fitted.slope,
+        slope_low=float(fitted.interval.low),
+        slope_high=float(fitted.interval.high),
+        r2_change=fitted.r2,
+        monotonicity=_monotonicity(sources.expected, edited),
+        wrong_way=float((own < 0).double().mean()),
+        own_slope_25=low,
+        own_slope_50=middle,
+        own_slope_75=high,
+    )
+
+
+def _quartiles(numbers: Float64[Tensor, " n"]) -> tuple[float, float, float]:
+    if not len(numbers):
+        return float("nan"), float("nan"), float("nan")
+    low, middle, high = np.quantile(numbers.numpy(), (0.25, 0.5, 0.75)).tolist()
+    return low, middle, high
+
+
+class Line(NamedTuple):
+    """The least-squares line of the answers' change on the change expected."""
+
+    slope: float
+    interval: Interval
+    r2: float
+
+
+def line(x: Float64[Tensor, "m n"], y: Float64[Tensor, "m n"], how: Resampling) -> Line:
+    """Y on x over all pairs of numbers, with a slope's interval over problems.
+
+    The interval is that of the mean of the problems' pseudo-values, slope + influence: the
+    infinitesimal jackknife (Jaeckel, 1972), which lets the pairs of one problem depend.
+    """
+    known = torch.isfinite(x) & torch.isfinite(y)
+    x, y = x.where(known, torch.nan), y.where(known, torch.nan)
+    x, y = x - x.nanmean(), y - y.nanmean()
+    spread = x.square().nansum()
+    if spread == 0:
+        undefined = torch.tensor(torch.nan, dtype=torch.float64)
+        return Line(float("nan"), Interval(undefined, undefined), float("nan"))
+    slope = (x * y).nansum() / spread
+    rest = y - slope * x
+    problems = known.any(0)
+    influence = (x * rest).nansum(0)[problems] * (problems.sum() / spread)
+    total = y.square().nansum()
+    r2 = 1 - rest.square().nansum() / total if total > 0 else torch.tensor(torch.nan)
+    return Line(float(slope), mean_interval(slope + influence, how), float(r2))
+
+
+def _own_slopes(x: Float64[Tensor, "m n"], y: Float64[Tensor, "m n"]) -> Float64[Tensor, " n"]:
+    """Of each problem's changes on those expected, through no change; NaN where none is expected.
+
+    Through the origin, since an edit towards the value that is there already changes nothing.
+    """
+    known = torch.isfinite(y)
+    spread = x.square().where(known, 0.0).sum(0)
+    return torch.where(spread > 0, (x * y).where(known, 0.0).sum(0) / spread, torch.nan)
+
+
+def _monotonicity(expected: Float64[Tensor, "m n"], edited: Float64[Tensor, "k m n"]) -> float:
+    """Kendall's tau of pairs of sources of the same problem, pooled over problems."""
+    first, second = torch.triu_indices(len(expected), len(expected), offset=1)
+    given = edited[:, first] - edited[:, second]
+    asked = (expected[first] - expected[second]).expand_as(given)
+    compared = (asked != 0) & torch.isfinite(given)
+    return float((asked.sign() * given.sign())[compared].mean())
+
+
+def _stacked(columns: Sequence[np.ndarray]) -> Float64[Tensor, "m n"]:
+    return torch.from_numpy(np.stack(columns)).double()

@@ -1,0 +1,268 @@
+"""From answers under edits to the tables that say what the edits did, and how sure that is."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from mech_arith.answers import Answers
+from mech_arith.controls import CONTROL, SPAN, TARGET, Arm, Target
+from mech_arith.edits import Edit
+from mech_arith.metrics import edit_outcome, exact, shifts
+from mech_arith.sites import Site
+from mech_arith.statistics import (
+    DIFFERENCES,
+    NUMBERS,
+    SHARES,
+    Excess,
+    Interval,
+    Outcomes,
+    Resampling,
+    benjamini_hochberg,
+    drawn_interval,
+    excess,
+    holm,
+    mean_interval,
+)
+
+DRAWN = (CONTROL, SPAN)
+"""Arms whose directions are a sample: others might have been drawn."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What answers are compared with, and how."""
+
+    clean: Answers
+    right: Float64[Tensor, " n"]
+    tolerance: float
+    """Within which an answer counts as exact."""
+    written: bool
+    """Answers are digits that the solver wrote, and not regressed."""
+    how: Resampling
+
+    def of(self, rows: Int64[Tensor, " m"]) -> "Judge":
+        """The same for some of the problems."""
+        return replace(self, clean=self.clean.of(rows), right=self.right[rows])
+
+    def drops(self, answers: Answers) -> Float64[Tensor, "*edits n"]:
+        """1 where an edit costs the right answer, -1 where it brings it, 0 where neither."""
+        before, after = (
+            exact(numbers, self.right, tolerance=self.tolerance).double()
+            for numbers in (self.clean.numbers, answers.numbers)
+        )
+        return before - after
+
+
+@dataclass(frozen=True)
+class Treated:
+    """One target and what it is compared with, at one site, and the answers under all edits."""
+
+    site: Site
+    target: Target
+    arms: tuple[Arm, ...]
+    changes: Float64[Tensor, "m s n"]
+    """How far each problem is moved, towards each of m sources at each of s strengths; an edit that
+    goes nowhere in particular has one."""
+    coordinate: Float64[Tensor, " n"]
+    """Clean, along the target's direction."""
+    rows: Int64[Tensor, " n"]
+    """Of these problems among those that are edited."""
+    answers: Answers
+    """[directions of all arms, m, s, n]."""
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What a table's rows say of it."""
+        return {
+            "layer": self.site.layer,
+            "point": self.site.point,
+            "position": self.site.position,
+            "component": self.target.component,
+            "chosen_for": " | ".join(self.target.chosen_for),
+        }
+
+    def by_arm(self) -> Iterator[tuple[Arm, Answers]]:
+        """Each arm with its answers, [k, m, s, n]."""
+        start = 0
+        for arm in self.arms:
+            end = start + len(arm.directions)
+            yield arm, self.answers.at(slice(start, end))
+            start = end
+
+
+def effect_rows(
+    treated: Treated, edit: Edit, strengths: tuple[float, ...], judge: Judge
+) -> list[dict[str, Any]]:
+    """A row per arm and strength: means over the arm's directions and over sources."""
+    judge = judge.of(treated.rows)
+    compared = {arm.name: _by_strength(judge.drops(answers)) for arm, answers in treated.by_arm()}
+    against = _against(compared, judge.how)
+    rows = []
+    for arm, answers in treated.by_arm():
+        is_target = arm.name == TARGET
+        numbers = _numbers(arm, answers, judge)
+        for index, strength in enumerate(strengths):
+            change = treated.changes[:, index]
+            # Controls move along other directions: the target's coordinate says nothing of them.
+            coordinate = (treated.coordinate + change).mean() if is_target else torch.nan
+            broken = not judge.written and float(numbers["not_a_number"][index]) > 0
+            rows.append(
+                {
+                    **treated.key,
+                    "direction": f"{'component' if is_target else arm.name} "
+                    f"{treated.target.component}",
+                    "arm": arm.name,
+                    "n_directions": len(arm.directions),
+                    "edit": edit.name,
+                    "strength": strength,
+                    "strength_unit": edit.unit,
+                    "coordinate_mean": float(coordinate),
+                    "change_rms": float(change.square().mean().sqrt()),
+                    "n": len(treated.rows),
+                    **{name: float(of_arm[index]) for name, of_arm in numbers.items()},
+                    "n_passed": int(numbers["n_passed"][index]),
+                    **{
+                        name: float(number[index]) if is_target else float("nan")
+                        for name, number in against.items()
+                    },
+                    "status": "failed" if broken else "ok",
+                    "reason": "predictions that are not finite" if broken else "",
+                }
+            )
+    return rows
+
+
+def _numbers(arm: Arm, answers: Answers, judge: Judge) -> dict[str, Float64[Tensor, " s"]]:
+    """Outcomes by strength, and the intervals of some."""
+    outcome = edit_outcome(
+        answers, judge.clean, judge.right, tolerance=judge.tolerance, written=judge.written
+    )
+    numbers = {name: number.double().mean((0, 1)) for name, number in vars(outcome).items()}
+    drops, shift = judge.drops(answers), shifts(answers, judge.clean)
+    hits = exact(answers.numbers, judge.right, tolerance=judge.tolerance).double()
+    for name, each, of in (
+        ("edited_accuracy", hits, SHARES),
+        ("accuracy_drop", drops, DIFFERENCES),
+        ("mean_shift", shift, NUMBERS),
+        ("mean_abs_shift", shift.abs(), NUMBERS),
+    ):
+        ends = _interval(arm.name, _by_strength(each), judge.how, of)
+        numbers |= {f"{name}_low": ends.low, f"{name}_high": ends.high}
+    return numbers
+
+
+def _by_strength(x: Float64[Tensor, "k m s n"]) -> Float64[Tensor, "s k n"]:
+    """Problems with the mean over their sources, which are theirs alone."""
+    return x.nanmean(1).transpose(0, 1)
+
+
+def _interval(arm: str, x: Float64[Tensor, "s k n"], how: Resampling, of: Outcomes) -> Interval:
+    """Over problems, and over directions too where others might have been drawn."""
+    if arm in DRAWN:
+        return drawn_interval(x, how, of=of)
+    return mean_interval(x.nanmean(-2), how, of=of)
+
+
+def _against(
+    drops: Mapping[str, Float64[Tensor, "s k n"]], how: Resampling
+) -> dict[str, Float64[Tensor, " s"]]:
+    """The target's drop beyond that of the norm-matched random directions."""
+    target = drops[TARGET][:, 0]
+    controls = drops.get(CONTROL, target.new_zeros(len(target), 0, target.shape[-1]))
+    found = excess(target, controls, how)
+    return {
+        "excess_drop": found.estimate,
+        "excess_low": found.low,
+        "excess_high": found.high,
+        "excess_p": found.p,
+        "excess_p_rank": found.p_rank,
+    }
+
+
+def draw_rows(
+    treated: Treated, edit: Edit, strengths: tuple[float, ...], judge: Judge
+) -> list[dict[str, Any]]:
+    """A row per control direction and strength."""
+    judge = judge.of(treated.rows)
+    rows = []
+    for arm, answers in treated.by_arm():
+        if arm.name == TARGET:
+            continue
+        drops = _by_strength(judge.drops(answers)).mean(-1)
+        moved = _by_strength(shifts(answers, judge.clean).abs()).nanmean(-1)
+        for (at, direction), drop in np.ndenumerate(drops.numpy()):
+            rows.append(
+                {
+                    **treated.key,
+                    "arm": arm.name,
+                    "draw": direction,
+                    "direction": arm.labels[direction],
+                    "edit": edit.name,
+                    "strength": strengths[at],
+                    "accuracy_drop": float(drop),
+                    "mean_abs_shift": float(moved[at, direction]),
+                }
+            )
+    return rows
+
+
+def contrast_rows(treated: Treated, edit: Edit, judge: Judge) -> list[dict[str, Any]]:
+    """The target against each other arm, a row each: means over all strengths that move anything.
+
+    No strength is chosen, so that nothing is picked on the problems that are reported.
+    """
+    judge = judge.of(treated.rows)
+    moving = (treated.changes != 0).any(2).any(0)
+    if not moving.any():
+        return []
+    drops = {
+        arm.name: _by_strength(judge.drops(answers))[moving].mean(0)
+        for arm, answers in treated.by_arm()
+    }
+    target = drops.pop(TARGET)[0]
+    rows = []
+    for arm, controls in drops.items():
+        drawn = arm in DRAWN
+        found = excess(target, controls if drawn else controls.mean(0, keepdim=True), judge.how)
+        rows.append(
+            {
+                **treated.key,
+                "edit": edit.name,
+                "arm": arm,
+                "n_directions": len(controls),
+                "n_strengths": int(moving.sum()),
+                "n": len(target),
+                "target_drop": float(target.mean()),
+                "arm_drop": float(controls.mean()),
+                **_excess_fields(found, drawn=drawn),
+            }
+        )
+    return rows
+
+
+def _excess_fields(found: Excess, *, drawn: bool) -> dict[str, float]:
+    return {
+        "excess_drop": float(found.estimate),
+        "low": float(found.low),
+        "high": float(found.high),
+        "p": float(found.p),
+        # Of directions that are no sample, how many lie beyond the target says nothing.
+        "p_rank": float(found.p_rank) if drawn else float("nan"),
+    }
+
+
+def corrected(contrasts: pd.DataFrame) -> pd.DataFrame:
+    """The contrasts with p corrected for as many as there are against the same arm."""
+    if contrasts.empty:
+        return contrasts
+    tables = []
+    for _, of_arm in contrasts.groupby("arm", sort=False):
+        p = torch.tensor(of_arm["p"].tolist(), dtype=torch.float64)
+        tables.append(of_arm.assign(p_holm=holm(p).numpy(), p_bh=benjamini_hochberg(p).numpy()))
+    return pd.concat(tables).sort_index(ignore_index=True)

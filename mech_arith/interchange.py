@@ -1,0 +1,287 @@
+"""Runs that tell whether a coordinate is used as a value: towards sources, and their bounds.
+
+Three things stand beside the edit itself: the coordinates that the sources have, which
+`interchange` takes; the ceiling, where not one coordinate but the whole activation of the site is
+taken from the source; and for specificity the coordinate taken from sources of the *other* values.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from mech_arith.activations import capture
+from mech_arith.answers import Answers
+from mech_arith.batching import Batching
+from mech_arith.controls import Target
+from mech_arith.counterfactual import Sources, agreement, line
+from mech_arith.edits import Edit
+from mech_arith.effects import DRAWN, Judge, Treated
+from mech_arith.engine import Baseline, Moves, SiteGrid, SiteVectors, run_edits
+from mech_arith.metrics import exact
+from mech_arith.problems import ProblemSet
+from mech_arith.progress import progress
+from mech_arith.sites import Site
+from mech_arith.solvers.base import Solver
+from mech_arith.solvers.prompts import Prompts
+from mech_arith.statistics import share_interval
+from mech_arith.tracing import Trace, coordinates
+from mech_arith.unfinished import Unfinished
+
+AT_ONCE = 2**27
+"""Numbers of whole activations that are held at a time: half a gibibyte."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A solver and the problems that are edited, ready to be run."""
+
+    solver: Solver
+    baseline: Baseline
+    traces: Mapping[Site, Trace]
+    digits: int
+    """Of the largest operand, so that prompts of sources are like those of the problems."""
+    batching: Batching
+    unfinished: Unfinished
+
+    def encode(self, problems: ProblemSet) -> Prompts:
+        return self.solver.encode(problems, digits=self.digits)
+
+    def run(self, moves: Sequence[Moves], *, description: str) -> list[Answers]:
+        """Answers under each entry's edits, [edits, n]."""
+        n_rows = sum(len(of_site) for of_site in moves) * len(self.baseline)
+        with progress(n_rows, description=description, unit="edits") as bar:
+            return run_edits(
+                self.solver,
+                self.baseline,
+                moves,
+                batching=self.batching,
+                bar=bar,
+                unfinished=self.unfinished,
+            )
+
+
+def source_coordinates(bench: Bench, sources: Sources) -> dict[Site, Float64[Tensor, "m n k"]]:
+    """Of every source on the components of every site: a clean pass over each set of sources."""
+    component_of = {site: found.components for site, found in bench.traces.items()}
+    places = [[site.layer, site.point, site.position] for site in bench.traces]
+    found = []
+    for problems in sources.problems:
+        prompts = bench.encode(problems)
+        key = {**bench.solver.fingerprint, "sources": prompts.digest(), "sites": places}
+        piece = bench.unfinished.piece("sources", key)
+
+        def read(prompts: Prompts = prompts) -> dict[str, Tensor]:
+            at = coordinates(bench.solver, prompts, component_of, batching=bench.batching)
+            return {f"site {i}": at[site]["coordinates"] for i, site in enumerate(component_of)}
+
+        found.append(piece.fetch("coordinates", read))
+    return {
+        site: torch.stack([of_set[f"site {i}"] for of_set in found])
+        for i, site in enumerate(bench.traces)
+    }
+
+
+def ceilings(
+    bench: Bench, sources: Sources, sites: Sequence[Site]
+) -> dict[Site, Float64[Tensor, " n"]]:
+    """The answers where each problem's whole activation at a site is its first source's."""
+    solver, baseline = bench.solver, bench.baseline
+    prompts = bench.encode(sources.problems[0])
+    found: dict[Site, Tensor] = {}
+    for some in _some_at_a_time(solver, baseline.prompts, sites):
+        own = _collect(solver, baseline.prompts, some, bench.batching)
+        theirs = _collect(solver, prompts, some, bench.batching)
+        moves = [
+            SiteVectors(site, _of_all(theirs[site] - own[site][sources.rows], sources, baseline))
+            for site in some
+        ]
+        answers = bench.run(moves, description=f"ceiling of {sources.value}")
+        for site, of_site in zip(some, answers, strict=True):
+            found[site] = of_site.numbers[0, sources.rows]
+    return found
+
+
+def _some_at_a_time(
+    solver: Solver, prompts: Prompts, sites: Sequence[Site]
+) -> Iterator[Sequence[Site]]:
+    """As many sites as may be held whole."""
+    width = max(
+        len(layout.positions(site.position)) * solver.width_at(site.layer, site.point)
+        for site in sites
+        for layout in prompts.layouts
+    )
+    size = max(1, AT_ONCE // (width * len(prompts)))
+    for start in range(0, len(sites), size):
+        yield sites[start : start + size]
+
+
+def _collect(
+    solver: Solver, prompts: Prompts, sites: Sequence[Site], batching: Batching
+) -> dict[Site, Float[Tensor, "n width"]]:
+    """Whole activations, in the solver's own numbers."""
+    found: dict[Site, Tensor] = {}
+    for layout, captured in capture(solver, prompts, sites, batching):
+        for site, activation in captured.items():
+            if site not in found:
+                found[site] = activation.new_empty(len(prompts), activation.shape[1])
+            found[site][layout.rows] = activation
+    return found
+
+
+def _of_all(
+    vectors: Float[Tensor, "n width"], sources: Sources, baseline: Baseline
+) -> Float[Tensor, "1 all width"]:
+    """Zero for the problems that have no source."""
+    added = vectors.new_zeros(1, len(baseline), vectors.shape[1])
+    added[0, sources.rows] = vectors
+    return added
+
+
+def agreement_rows(
+    treated: Treated,
+    sources: Sources,
+    ceiling: Float64[Tensor, " n"],
+    edit: Edit,
+    strengths: Sequence[float],
+    judge: Judge,
+) -> list[dict[str, Any]]:
+    """A row per arm and strength: how far the answers follow the wanted values.
+
+    Args:
+        treated: the edits towards the sources.
+        sources: what they go towards.
+        ceiling: the answers with the whole activation of the first source.
+        edit: what was done.
+        strengths: as in `treated.changes`.
+        judge: of all edited problems.
+    """
+    judge = judge.of(treated.rows)
+    bound = _ceiling_fields(ceiling, sources, judge)
+    return [
+        {
+            **treated.key,
+            "value": sources.value,
+            "edit": edit.name,
+            "strength": strength,
+            "arm": arm.name,
+            "n_directions": len(arm.directions),
+            "n": len(treated.rows),
+            "n_sources": len(sources.problems),
+            **asdict(
+                agreement(
+                    answers.numbers[:, :, index],
+                    judge.clean.numbers,
+                    sources,
+                    tolerance=judge.tolerance,
+                    how=judge.how,
+                    drawn=arm.name in DRAWN,
+                )
+            ),
+            **bound,
+        }
+        for arm, answers in treated.by_arm()
+        for index, strength in enumerate(strengths)
+    ]
+
+
+def _ceiling_fields(
+    ceiling: Float64[Tensor, " n"], sources: Sources, judge: Judge
+) -> dict[str, float]:
+    """NaN where a source differs from its base in more than the value."""
+    if not sources.replaces_the_value_alone:
+        return dict.fromkeys(("ceiling", "ceiling_low", "ceiling_high"), float("nan"))
+    hits = exact(ceiling, sources.expected[0], tolerance=judge.tolerance).double()
+    ends = share_interval(hits, judge.how)
+    return {
+        "ceiling": float(hits.mean()),
+        "ceiling_low": float(ends.low),
+        "ceiling_high": float(ends.high),
+    }
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A component at a site, and the value that it was chosen for."""
+
+    site: Site
+    target: Target
+    along: Float[Tensor, " width"]
+    """Unit vector."""
+
+
+def specificity_rows(
+    bench: Bench,
+    directions: Sequence[Direction],
+    every: Mapping[str, Sources],
+    places: Mapping[str, Mapping[Site, Float64[Tensor, "m n k"]]],
+    judge: Judge,
+) -> list[dict[str, Any]]:
+    """Each value's direction x each value's change in the answer.
+
+    Along the direction of one value every problem takes the coordinate of a source of which
+    *another* value (or, on the diagonal, the same) was changed. If the direction carries its value
+    alone, the answer follows the changes of that value, and of those that it is computed from.
+
+    Args:
+        bench: the problems.
+        directions: of values at sites.
+        every: sources by value.
+        places: their coordinates by value and site.
+        judge: of all edited problems.
+    """
+    pairs = [(one, sources) for one in directions for sources in every.values()]
+    moves = [
+        SiteGrid(one.site, one.along[None], _towards(bench, one, sources, places[sources.value]))
+        for one, sources in pairs
+    ]
+    answers = bench.run(moves, description="specificity")
+    return [
+        _specificity(one, sources, found.numbers, judge)
+        for (one, sources), found in zip(pairs, answers, strict=True)
+    ]
+
+
+def _towards(
+    bench: Bench,
+    one: Direction,
+    sources: Sources,
+    places: Mapping[Site, Float64[Tensor, "m n k"]],
+) -> Float64[Tensor, "m all"]:
+    """How far each source's coordinate is away; 0 for problems without sources."""
+    component = one.target.component
+    own = bench.traces[one.site].coordinates[sources.rows, component]
+    changes = own.new_zeros(len(sources.problems), len(bench.baseline))
+    changes[:, sources.rows] = places[one.site][..., component] - own
+    return changes
+
+
+def _specificity(
+    one: Direction, sources: Sources, edited: Float64[Tensor, "m all"], judge: Judge
+) -> dict[str, Any]:
+    judge = judge.of(sources.rows)
+    edited = edited[:, sources.rows]
+    right = torch.from_numpy(sources.base.answers).double()
+    fitted = line(sources.expected - right, edited - judge.clean.numbers, judge.how)
+    hits = exact(edited, sources.expected, tolerance=judge.tolerance).double().mean(0)
+    ends = share_interval(hits, judge.how)
+    return {
+        "layer": one.site.layer,
+        "point": one.site.point,
+        "position": one.site.position,
+        "component": one.target.component,
+        "direction_of": " | ".join(one.target.chosen_for),
+        "changed": sources.value,
+        "slope": fitted.slope,
+        "slope_low": float(fitted.interval.low),
+        "slope_high": float(fitted.interval.high),
+        "r2_change": fitted.r2,
+        "agreement": float(hits.mean()),
+        "agreement_low": float(ends.low),
+        "agreement_high": float(ends.high),
+        "n": len(sources.rows),
+        "n_sources": len(sources.problems),
+    }

@@ -1,0 +1,206 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import kendalltau, linregress
+
+from mech_arith.counterfactual import Sources, agreement, draw_sources, line
+from mech_arith.expressions import parse_constraint
+from mech_arith.problems import ProblemSet, draw
+from mech_arith.statistics import Resampling
+from mech_arith.templates import build_template
+
+HOW = Resampling(n_resamples=200, n_permutations=200)
+TEMPLATE = build_template("nested", "a-(b-c)")
+PROBLEMS = draw(TEMPLATE, n=40, ranges=dict.fromkeys("abc", (100, 999)), seed=3)
+
+
+def rows(*rows_of_numbers: list[float]) -> torch.Tensor:
+    return torch.tensor(rows_of_numbers, dtype=torch.float64)
+
+
+def problems(expression: str, **operands: list[int]) -> ProblemSet:
+    columns = {name: np.array(numbers) for name, numbers in operands.items()}
+    return ProblemSet.of(build_template("mine", expression), columns)
+
+
+def drawn(value: str, **options) -> Sources:
+    found = draw_sources(PROBLEMS, value, **{"m": 3, "seed": 1, **options})
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("value", TEMPLATE.expression.values)
+def test_a_source_differs_in_the_value_and_in_what_follows_from_it(value):
+    sources = drawn(value)
+    inside = TEMPLATE.expression.operands_of(value)
+    assert len(sources.rows) == 40
+    for source, wanted, expected in zip(
+        sources.problems, sources.wanted, sources.expected, strict=True
+    ):
+        assert (source.values[value] != PROBLEMS.values[value]).all()
+        for name, numbers in source.operands.items():
+            assert name in inside or (numbers == PROBLEMS.operands[name]).all()
+        assert wanted.tolist() == source.values[value].tolist()
+        assert expected.tolist() == source.answers.tolist()
+    assert sources.replaces_the_value_alone
+
+
+def test_sources_follow_the_seed_and_differ_between_draws():
+    first, again, other = (drawn("b-c", seed=seed).wanted for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first[0], first[1])
+
+
+def test_sources_keep_the_constraints():
+    kept = draw(
+        TEMPLATE,
+        n=40,
+        ranges=dict.fromkeys("abc", (1, 20)),
+        constraints=[parse_constraint("b > c")],
+        seed=0,
+    )
+    sources = draw_sources(kept, "c", m=4, seed=0, constraints=[parse_constraint("b > c")])
+    assert sources is not None
+    for source in sources.problems:
+        assert (source.operands["b"] > source.operands["c"]).all()
+
+
+def test_problems_without_a_partner_are_left_out():
+    found = draw_sources(problems("a-b", a=[5, 5, 7], b=[1, 2, 3]), "a", m=2, seed=0)
+    assert found is not None
+    assert found.rows.tolist() == [0, 1, 2]
+    # 5 > b holds for no other a of the third problem, whose b is 6.
+    few = problems("a-b", a=[5, 4, 7], b=[1, 2, 6])
+    found = draw_sources(few, "a", m=2, seed=0, constraints=[parse_constraint("a > b")])
+    assert found is not None
+    assert found.rows.tolist() == [0, 1]
+    assert draw_sources(problems("a-b", a=[5, 5], b=[1, 2]), "a", m=2, seed=0) is None
+
+
+def test_an_operand_that_stands_outside_the_value_too_is_noticed():
+    found = draw_sources(problems("(a+b)*a", a=[2, 3, 4], b=[5, 7, 9]), "a+b", m=1, seed=0)
+    assert found is not None
+    assert not found.replaces_the_value_alone
+    # (a+b) alone is another number: a, which multiplies it, is as it was.
+    assert (found.expected[0] == found.wanted[0] * torch.tensor([2.0, 3.0, 4.0])).all()
+
+
+def test_agreement_of_answers_that_follow_and_of_answers_that_do_not():
+    sources = drawn("b-c")
+    clean = torch.from_numpy(PROBLEMS.answers).double()
+    followed = agreement(sources.expected[None], clean, sources, tolerance=0.0, how=HOW)
+    assert followed.agreement == 1
+    assert followed.slope == pytest.approx(1)
+    assert followed.r2_change == pytest.approx(1)
+    assert followed.monotonicity == 1
+    assert followed.wrong_way == 0
+    assert followed.own_slope_50 == pytest.approx(1)
+    assert followed.floor < 0.05
+    assert followed.p == pytest.approx(1 / 201)
+    assert followed.agreement_low > 0.85
+    stayed = agreement(clean.expand(1, 3, -1), clean, sources, tolerance=0.0, how=HOW)
+    assert stayed.agreement == 0
+    assert stayed.slope == 0
+    assert math.isnan(stayed.r2_change)
+    assert stayed.monotonicity == 0
+    assert stayed.p == 1
+    opposite = agreement((2 * clean - sources.expected)[None], clean, sources, tolerance=0.0, how=HOW)
+    assert opposite.slope == pytest.approx(-1)
+    assert opposite.monotonicity == -1
+    assert opposite.wrong_way == 1
+
+
+def test_agreement_by_hand():
+    """Two problems a-b, 9-1 and 7-2, each with the other's a."""
+    base = problems("a-b", a=[9, 7], b=[1, 2])
+    sources = draw_sources(base, "a", m=1, seed=0)
+    assert sources is not None
+    assert sources.expected.tolist() == [[6, 7]]  # 7-1 and 9-2
+    clean = torch.tensor([8.0, 5.0], dtype=torch.float64)
+    found = agreement(rows([6, 5])[None], clean, sources, tolerance=0.0, how=HOW)
+    assert found.agreement == 0.5
+    # Expected changes -2 and 2, given -2 and 0: slope 1/2, and half the residual is left.
+    assert found.slope == pytest.approx(0.5)
+    assert found.r2_change == pytest.approx(1)
+    assert (found.own_slope_25, found.own_slope_75) == pytest.approx((0.25, 0.75))
+    assert math.isnan(found.monotonicity)
+    # A shuffle leaves the wanted values or swaps them: 8 and 5 are then expected, of which the
+    # second was answered.
+    assert found.floor == 0.5
+    within = agreement(rows([6, 5])[None], clean, sources, tolerance=2.0, how=HOW)
+    assert within.agreement == 1
+
+
+def test_directions_are_averaged():
+    sources = drawn("a")
+    clean = torch.from_numpy(PROBLEMS.answers).double()
+    both = torch.stack([sources.expected, clean.expand(3, -1)])
+    found = agreement(both, clean, sources, tolerance=0.0, how=HOW, drawn=True)
+    assert found.agreement == 0.5
+    assert found.slope == pytest.approx(0.5)
+    assert found.monotonicity == 0.5
+    assert found.agreement_low < 0.1  # two directions say little of others that might be drawn
+
+
+def test_no_number_is_no_agreement_and_no_slope():
+    sources = drawn("a")
+    clean = torch.from_numpy(PROBLEMS.answers).double()
+    nothing = torch.full((1, 3, 40), torch.nan, dtype=torch.float64)
+    found = agreement(nothing, clean, sources, tolerance=5.0, how=HOW)
+    assert found.agreement == 0
+    for name in ("slope", "slope_low", "r2_change", "monotonicity", "wrong_way", "own_slope_50"):
+        assert math.isnan(getattr(found, name)), name
+
+
+numbers = st.lists(
+    st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=3, max_size=20, unique=True
+).filter(lambda pairs: len({x for x, _ in pairs}) > 1 and len({y for _, y in pairs}) > 1)
+
+
+@given(numbers)
+def test_the_line_is_that_of_scipy(pairs):
+    x, y = rows(*[[float(number) for number in column] for column in zip(*pairs, strict=True)])
+    theirs = linregress(x.numpy(), y.numpy())
+    ours = line(x[None], y[None], HOW)
+    assert ours.slope == pytest.approx(theirs.slope, abs=1e-9)
+    assert ours.r2 == pytest.approx(theirs.rvalue**2, abs=1e-9)
+    assert float(ours.interval.low) <= ours.slope + 1e-9
+    assert float(ours.interval.high) >= ours.slope - 1e-9
+
+
+def test_the_slopes_interval_is_that_of_clustered_errors():
+    statsmodels = pytest.importorskip("statsmodels.api")
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 200, generator=generator, dtype=torch.float64)
+    own = torch.randn(200, generator=generator, dtype=torch.float64)
+    y = 0.7 * x + own * x + torch.randn(4, 200, generator=generator, dtype=torch.float64)
+    groups = torch.arange(200).expand(4, -1).flatten().numpy()
+    design = statsmodels.add_constant(x.flatten().numpy())
+    theirs = statsmodels.OLS(y.flatten().numpy(), design).fit(
+        cov_type="cluster", cov_kwds={"groups": groups, "use_correction": False}
+    )
+    ours = line(x, y, HOW)
+    half = float(ours.interval.high - ours.interval.low) / 2
+    assert half == pytest.approx(1.97 * theirs.bse[1], rel=0.02)
+
+
+def test_monotonicity_is_kendalls_tau_of_a_problem():
+    base = problems("a-b", a=[9, 7, 5, 3, 1], b=[1, 1, 1, 1, 1])
+    sources = draw_sources(base, "a", m=6, seed=0)
+    assert sources is not None
+    edited = torch.randn(6, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    clean = torch.from_numpy(base.answers).double()
+    found = agreement(edited[None], clean, sources, tolerance=0.0, how=HOW)
+    concordant = compared = 0.0
+    for asked, given_ in zip(sources.expected.T, edited.T, strict=True):
+        pairs = sum(float(asked[i] != asked[j]) for i in range(6) for j in range(i + 1, 6))
+        # Without ties in the answers, tau-b is concordance over sqrt(pairs * compared pairs).
+        tau = kendalltau(asked.numpy(), given_.numpy()).statistic
+        concordant += tau * math.sqrt(pairs * 15)
+        compared += pairs
+    assert found.monotonicity == pytest.approx(concordant / compared)
