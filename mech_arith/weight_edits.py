@@ -1,0 +1,278 @@
+"""The intervention by weights: every edit is folded into a model of its own, which runs plainly.
+
+A folded edit moves every position of every problem, each as far as its own coordinate says. So the
+doses of a control cannot be matched problem by problem, as they are for edits of activations: the
+same rule is applied along the control's direction, times the one factor that makes the root mean
+square of the change, over all positions behind the few-shot prefix and all problems of the fit
+split, that of the target. For `shift` that factor is 1, and every position moves just as far.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from mech_arith.activations import capture
+from mech_arith.answers import Answers
+from mech_arith.batching import Batching
+from mech_arith.controls import Arm, Target, arms, choose_targets
+from mech_arith.effects import Judge, Treated, contrast_rows, corrected, draw_rows, effect_rows
+from mech_arith.engine import Baseline, run_baseline
+from mech_arith.errors import UserError
+from mech_arith.intervention import Intervened, InterventionPlan, target_changes
+from mech_arith.progress import progress
+from mech_arith.sites import Site
+from mech_arith.solvers.base import Solver
+from mech_arith.solvers.editable import EditableSolver
+from mech_arith.solvers.prompts import Prompts
+from mech_arith.statistics import Resampling
+from mech_arith.tracing import Trace
+from mech_arith.unfinished import Unfinished
+from mech_arith.weights import Fold, difference, fold, fold_of
+
+
+@dataclass(frozen=True)
+class WeightsEdited:
+    """What an intervention by weights leaves."""
+
+    intervened: Intervened
+    """As edits of activations leave it, but for the column `change_rms` of `effects`: here it is
+    over all positions and problems of the fit split."""
+    difference: float
+    """The largest, relative, between what a folded target leads to and what the same edit made on
+    activations does."""
+
+
+@dataclass(frozen=True)
+class _Aim:
+    """One target at one site, with what it is compared with."""
+
+    found: Trace
+    target: Target
+    arms: tuple[Arm, ...]
+    edits: tuple[Fold, ...]
+    """The target's, at all strengths."""
+
+    @property
+    def directions(self) -> Float64[Tensor, "k width"]:
+        """Of all arms; the target's is the first."""
+        return torch.cat([arm.directions for arm in self.arms]).double()
+
+
+@dataclass(frozen=True)
+class EditedModel:
+    """A solver with one edit in its weights, and what that is."""
+
+    solver: EditableSolver
+    edited: dict[str, Any]
+
+
+def intervene_by_weights(
+    solver: Solver,
+    baseline: Baseline,
+    prompts_fit: Prompts,
+    traces: Mapping[Site, Trace],
+    plan: InterventionPlan,
+    *,
+    tolerance: float,
+    how: Resampling,
+    batching: Batching,
+    unfinished: Unfinished | None = None,
+) -> WeightsEdited:
+    """Fold every edit of every target and its controls, and run the edited models.
+
+    Args:
+        solver: the model under study.
+        baseline: the first problems of the report split, as the solver answers them.
+        prompts_fit: of the fit split, on which the controls' doses are matched.
+        traces: what tracing found, by site.
+        plan: what to edit.
+        tolerance: within which an answer counts as exact.
+        how: intervals are computed.
+        batching: how many problems are run at a time.
+        unfinished: what an earlier attempt at the same cell has done.
+
+    Raises:
+        UserError: an edit that cannot be folded, or folded weights that do something else.
+    """
+    aims = _aims(traces, plan)
+    moments = _moments(solver, prompts_fit, aims, batching)
+    apart = max(_check(solver, aim, baseline.prompts) for aim in aims)
+    n_models = sum(len(aim.directions) for aim in aims) * len(plan.strengths)
+    treated, changes = [], []
+    with progress(n_models, description="intervention", unit="edited models") as bar:
+        for aim, of_aim in zip(aims, moments, strict=True):
+            folds, rms = _matched(aim, of_aim)
+            answers = Answers.empty(len(folds), len(baseline))
+            for index, change in enumerate(folds):
+                found = _answers(solver, baseline, change, batching, unfinished)
+                for whole, new in zip(vars(answers).values(), vars(found).values(), strict=True):
+                    whole[index] = new
+                bar.advance()
+            treated.append(_treated(aim, plan, answers))
+            changes.append(rms)
+    judge = Judge(baseline.answers, baseline.asked.right, tolerance, not solver.regresses, how)
+    return WeightsEdited(Intervened(_tables(treated, changes, plan, judge), treated), apart)
+
+
+def one_edit(solver: Solver, traces: Mapping[Site, Trace], plan: InterventionPlan) -> EditedModel:
+    """The model with the plan's one edit in its weights.
+
+    Raises:
+        UserError: it has none, or several.
+    """
+    aims = _aims(traces, plan)
+    edits = [(aim, change) for aim in aims for change in aim.edits]
+    if len(edits) != 1:
+        raise UserError(
+            "expected one layer, position, component and strength with intervention.save_model, "
+            f"got {len(edits)} edits; set layers.start and layers.stop, intervention.components "
+            "and intervention.strengths"
+        )
+    ((aim, change),) = edits
+    edited = {
+        "solver": solver.name,
+        "weights_digest": solver.digest,
+        "layer": change.layer,
+        "point": change.point,
+        "position": aim.found.site.position,
+        "component": aim.target.component,
+        "edit": plan.edit.name,
+        "strength": plan.strengths[0],
+        "strength_unit": plan.edit.unit,
+    }
+    return EditedModel(fold(solver, change), edited)
+
+
+def _aims(traces: Mapping[Site, Trace], plan: InterventionPlan) -> list[_Aim]:
+    """Every target at every site."""
+    return [
+        _Aim(
+            found,
+            target,
+            tuple(arms(found, target, plan.controls, seed=plan.seed)),
+            tuple(
+                fold_of(
+                    site.layer,
+                    site.point,
+                    found.components.directions[target.component],
+                    found.components.mean,
+                    plan.edit,
+                    strength,
+                    sd=float(found.components.sd[target.component]),
+                    centre=plan.centre,
+                )
+                for strength in plan.strengths
+            ),
+        )
+        for site, found in traces.items()
+        for target in choose_targets(found, plan.components, plan.values)
+    ]
+
+
+def _moments(
+    solver: Solver, prompts: Prompts, aims: Sequence[_Aim], batching: Batching
+) -> list[Float64[Tensor, "k 2"]]:
+    """For each aim the mean and the mean square of its directions' coordinates, measured from the
+    site's mean, over all positions of all problems.
+    """
+    sums = [torch.zeros(len(aim.directions), 2, dtype=torch.float64) for aim in aims]
+    count = 0
+    everywhere = [Site(aim.found.site.layer, aim.found.site.point, "all") for aim in aims]
+    for layout, captured in capture(solver, prompts, list(dict.fromkeys(everywhere)), batching):
+        for aim, site, of_aim in zip(aims, everywhere, sums, strict=True):
+            mean = aim.found.components.mean
+            activation = captured[site].double().unflatten(1, (-1, len(mean))).flatten(0, 1)
+            coordinate = (activation - mean) @ aim.directions.mT
+            of_aim += torch.stack([coordinate.sum(0), coordinate.square().sum(0)], dim=1)
+        count += len(layout) * layout.tokens.shape[1]
+    return [of_aim / count for of_aim in sums]
+
+
+def _matched(
+    aim: _Aim, moments: Float64[Tensor, "k 2"]
+) -> tuple[list[Fold], Float64[Tensor, " s"]]:
+    """The edits along all directions, each at all strengths, and how far those of the target move.
+
+    Raises:
+        UserError: along a control's direction activations are all the same.
+    """
+    mean = aim.found.components.mean
+    rms = [change.rms(mean, moments[0]) for change in aim.edits]
+    folds = list(aim.edits)
+    for direction, of_direction in zip(aim.directions[1:], moments[1:], strict=True):
+        for change, wanted in zip(aim.edits, rms, strict=True):
+            alike = change.along(direction, mean, factor=1.0)
+            size = alike.rms(mean, of_direction)
+            if size == 0 and wanted > 0:
+                raise UserError(
+                    f"expected activations that vary along the controls at layer {change.layer}, "
+                    "got constant ones; lower intervention.controls.span and random"
+                )
+            folds.append(change.along(direction, mean, factor=wanted / size if size else 1.0))
+    return folds, torch.tensor(rms, dtype=torch.float64)
+
+
+def _check(solver: Solver, aim: _Aim, prompts: Prompts) -> float:
+    """How far the target's strongest edit, folded, is from the same one made on activations."""
+    strongest = max(aim.edits, key=lambda change: (abs(change.gain), abs(change.offset)))
+    return difference(solver, fold(solver, strongest), strongest, prompts)
+
+
+def _answers(
+    solver: Solver,
+    baseline: Baseline,
+    change: Fold,
+    batching: Batching,
+    unfinished: Unfinished | None,
+) -> Answers:
+    """Of the edited model."""
+    if change.is_nothing:
+        return baseline.answers
+    return run_baseline(
+        fold(solver, change),
+        baseline.prompts,
+        baseline.asked,
+        batching=batching,
+        unfinished=unfinished,
+    ).answers
+
+
+def _treated(aim: _Aim, plan: InterventionPlan, answers: Answers) -> Treated:
+    n = len(answers)
+    return Treated(
+        aim.found.site,
+        aim.target,
+        aim.arms,
+        target_changes(aim.found, aim.target.component, plan, n=n)[None],
+        aim.found.coordinates[:n, aim.target.component],
+        torch.arange(n),
+        answers.split(-1, 1, len(plan.strengths)),
+    )
+
+
+def _tables(
+    treated: Sequence[Treated],
+    changes: Sequence[Float64[Tensor, " s"]],
+    plan: InterventionPlan,
+    judge: Judge,
+) -> dict[str, pd.DataFrame]:
+    """As edits of activations leave them, but for how far the weights move activations."""
+    effects = []
+    for one, rms in zip(treated, changes, strict=True):
+        by_strength = dict(zip(plan.strengths, rms.tolist(), strict=True))
+        effects += [
+            row | {"change_rms": by_strength[row["strength"]]}
+            for row in effect_rows(one, plan.edit, plan.strengths, judge)
+        ]
+    contrasts = [row for one in treated for row in contrast_rows(one, plan.edit, judge)]
+    draws = [row for one in treated for row in draw_rows(one, plan.edit, plan.strengths, judge)]
+    return {
+        "effects": pd.DataFrame(effects),
+        "contrasts": corrected(pd.DataFrame(contrasts)),
+        "control_draws": pd.DataFrame(draws),
+    }

@@ -1,0 +1,219 @@
+"""Edits folded into weights: the matrix that writes a point writes what the edit would make of it.
+
+Weights act at every position alike. So a folded edit is the edit of activations that applies one
+rule at every position of the prompt, and of the answer as it is written: along one direction of the
+point's width, with one line from coordinate to new coordinate for all problems.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mech_arith.edits import Edit
+from mech_arith.errors import UserError, unknown
+from mech_arith.solvers.base import Solver
+from mech_arith.solvers.editable import EditableSolver, matrix
+from mech_arith.solvers.prompts import Prompts
+
+FOLDED_POINTS = ("attn_out", "mlp_out", "z")
+"""Those that a matrix of the block writes; of `z` the one that reads it."""
+
+AGREES = 1e-3
+"""Size of the difference between folded and hooked read-outs, over that of what the edit does."""
+
+ACTIVATIONS, WEIGHTS = VIA = ("activations", "weights")
+"""What an edit is made on."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A change of every position's activation by a line in its coordinate on one direction."""
+
+    layer: int
+    point: str
+    direction: Float[Tensor, " width"]
+    """A unit vector, float64."""
+    gain: float
+    """How far the activation moves per unit of its coordinate, which is measured from the origin
+    here."""
+    offset: float
+    """How far it moves where that coordinate is zero, in activation units."""
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether it leaves the weights as they are."""
+        return self.gain == 0 and self.offset == 0
+
+    def rms(self, mean: Float[Tensor, " width"], moments: Float[Tensor, "2"]) -> float:
+        """Root mean square of the change, from the first two moments of the coordinate, which is
+        measured from `mean` there.
+        """
+        first, second = moments.tolist()
+        constant = self._at(mean)
+        square = self.gain**2 * second + 2 * self.gain * constant * first + constant**2
+        return math.sqrt(max(square, 0.0))
+
+    def along(
+        self, direction: Float[Tensor, " width"], mean: Float[Tensor, " width"], *, factor: float
+    ) -> "Fold":
+        """The same line in another direction's coordinate, measured from `mean`, times a factor."""
+        direction, gain = direction.double(), factor * self.gain
+        offset = factor * self._at(mean) - gain * float(mean.double() @ direction)
+        return Fold(self.layer, self.point, direction, gain, offset)
+
+    def _at(self, mean: Float[Tensor, " width"]) -> float:
+        """How far an activation at the mean moves."""
+        return self.offset + self.gain * float(mean.double() @ self.direction)
+
+    def change(self, activation: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows"]:
+        """How far activations move along the direction."""
+        return self.gain * (activation @ self.direction.to(activation)) + self.offset
+
+    def of_activation(self, activation: Float[Tensor, "*rows width"]) -> Tensor:
+        """The same edit, made on activations: what a solver with the folded weights computes."""
+        change = self.change(activation)
+        return activation + change[..., None] * self.direction.to(activation)
+
+
+def fold_of(
+    layer: int,
+    point: str,
+    direction: Float[Tensor, " width"],
+    mean: Float[Tensor, " width"],
+    edit: Edit,
+    strength: float,
+    *,
+    sd: float,
+    centre: bool = True,
+) -> Fold:
+    """An edit of coordinates as a line that is the same at all positions.
+
+    With c = v.(A - mean), or v.A without centring, a rule c -> p c + q moves A along v by
+    (p - 1) c + q.
+
+    Args:
+        layer: of the site.
+        point: of the site.
+        direction: unit vector v.
+        mean: from which coordinates are measured.
+        edit: the rule.
+        strength: in the edit's unit.
+        sd: the coordinate's standard deviation on the fit split.
+        centre: whether coordinates are measured from the mean or from the origin.
+
+    Raises:
+        UserError: the edit is no such line, or the point is written by no one matrix.
+    """
+    check_foldable(edit, point)
+    direction = direction.double()
+    ends = edit.change(torch.tensor([0.0, 1.0], dtype=torch.float64), strength, sd=sd)
+    at_zero, gain = float(ends[0]), float(ends[1] - ends[0])
+    origin = float(mean.double() @ direction) if centre else 0.0
+    return Fold(layer, point, direction, gain, at_zero - gain * origin)
+
+
+def fold(solver: Solver, change: Fold) -> EditableSolver:
+    """The solver with an edit in its weights; the one given stays as it is.
+
+    With the block's matrix W and bias b, activations A = W x + b become A + v (g v.A + o) where W
+    becomes (I + g v v^T) W, and b becomes b + v (g v.b + o). At `z`, which the matrix reads,
+    W (z + v (g v.z + o)) + b is W (I + g v v^T) z + (b + o W v).
+
+    All other tensors are shared with the solver given.
+
+    Raises:
+        UserError: no one matrix writes the point, or the solver's weights cannot be had.
+    """
+    editable = check_editable(solver)
+    weight, bias = matrix(editable.projection(change.layer, change.point))
+    v = change.direction.to(weight)
+    if change.point == "z":
+        along = weight @ v
+        weight = weight + change.gain * torch.outer(along, v)
+        added = change.offset * along
+    else:
+        weight = weight + change.gain * torch.outer(v, v @ weight)
+        added = (change.gain * (v @ bias if bias is not None else 0.0) + change.offset) * v
+    if bias is not None or change.offset != 0:
+        bias = added if bias is None else bias + added
+    return editable.with_projection(change.layer, change.point, weight, bias)
+
+
+def check_editable(solver: Solver) -> EditableSolver:
+    """The solver, whose weights can be edited.
+
+    Raises:
+        UserError: they cannot.
+    """
+    if not isinstance(solver, EditableSolver):
+        raise UserError(
+            f"expected a solver with matrices to edit, got {solver.name}; choose "
+            "intervention.via=activations"
+        )
+    return solver
+
+
+def check_foldable(edit: Edit, point: str) -> None:
+    """Raise a UserError, which says why, where no change of weights is the same as an edit."""
+    if edit.towards is not None:
+        raise UserError(
+            f"expected the edit scale, shift or ablate with intervention.via=weights, got "
+            f"{edit.name!r}, which moves each problem by a dose of its own, while weights are the "
+            "same for all; choose one of those, or intervention.via=activations"
+        )
+    if point not in FOLDED_POINTS:
+        raise UserError(
+            f"expected tracing.point attn_out, mlp_out or z with intervention.via=weights, got "
+            f"{point!r}: the residual stream is a sum of what all blocks below write, so no one "
+            "matrix holds it; choose one of those, or intervention.via=activations"
+        )
+
+
+def check_single(positions: Sequence[str], prompts: Prompts) -> None:
+    """Raise a UserError where a site is more than one position."""
+    for name in positions:
+        count = len(prompts.positions(name)[0])
+        if count > 1:
+            raise UserError(
+                f"expected a single position with intervention.via=weights, got {name!r} of {count}"
+                " positions: weights act at every position alike, along one direction of one "
+                "position's width; choose tracing.positions=last, another single one or each, or "
+                "intervention.via=activations"
+            )
+
+
+def check_via(via: str) -> None:
+    """Raise a UserError unless `via` is the name of what edits can be made on."""
+    if via not in VIA:
+        raise unknown("intervention.via", via, VIA)
+
+
+@torch.inference_mode()
+def difference(solver: Solver, folded: Solver, change: Fold, prompts: Prompts) -> float:
+    """How far a folded solver is from the same edit made on activations, at every position.
+
+    Whole passes over the first two problems are compared.
+
+    Returns:
+        Size of the difference between what is read out, over the size of what the edit does to it.
+
+    Raises:
+        UserError: it is not the same edit: something stands between the matrix and the point.
+    """
+    tokens = prompts.whole(prompts.layouts[0].part(slice(2))).to(solver.device)
+    place = {(change.layer, change.point): change.of_activation}
+    clean, edited = solver.full_pass(tokens, {}), solver.full_pass(tokens, place)
+    apart = (folded.full_pass(tokens, {}) - edited).double().norm()
+    size = float(apart / ((edited - clean).double().norm() + 0.1 * clean.double().norm()))
+    limit = AGREES if solver.dtype == torch.float32 else 0.1
+    if not size <= limit:
+        raise UserError(
+            f"expected weights of {solver.name} that do what the edit of {change.point} at layer "
+            f"{change.layer} does, within {limit:g}, got a relative difference of {size:.2g}; "
+            "choose intervention.via=activations, and report the model"
+        )
+    return size

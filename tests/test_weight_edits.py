@@ -1,0 +1,156 @@
+"""The intervention by weights, against the one by activations where the two are the same."""
+
+import pandas as pd
+import pytest
+import torch
+
+from mech_arith.activations import capture
+from mech_arith.batching import Batching
+from mech_arith.controls import CONTROL, TARGET, Controls
+from mech_arith.edits import EDITS
+from mech_arith.engine import Asked, run_baseline
+from mech_arith.errors import UserError
+from mech_arith.intervention import InterventionPlan, intervene
+from mech_arith.problems import draw, split
+from mech_arith.sites import Site
+from mech_arith.statistics import Resampling
+from mech_arith.weight_edits import _aims, _matched, _moments, intervene_by_weights, one_edit
+from tests.test_tracing import TEMPLATE, traced
+from tests.tiny import tiny_encoder
+
+HOW = Resampling(n_resamples=100, n_permutations=100)
+CONTROLS = Controls(random=3, span=1, other=True, shuffled=True)
+SHIFT = InterventionPlan(EDITS["shift"], (-20.0, 0.0, 20.0), components=(0, 1), controls=CONTROLS)
+SCALE = InterventionPlan(EDITS["scale"], (-3.0, 1.0), components=(0,), controls=CONTROLS)
+LAST_LAYER = Site(2, "mlp_out", "first")
+"""Of an encoder: only the first position is read out, so that edits of others change nothing."""
+
+
+@pytest.fixture(scope="module")
+def cell():
+    solver = tiny_encoder()
+    problems = draw(TEMPLATE, n=60, ranges=dict.fromkeys("abc", (100, 999)), seed=1)
+    fit, report = split(problems, fit_share=0.5, seed=1)
+    sites = [LAST_LAYER, Site(0, "attn_out", "3")]
+    traces = traced(solver, fit, report, sites, n_components=2, batch_size=64)
+    prompts = solver.encode(report)
+    asked = Asked.of_problems(report)
+    baseline = run_baseline(solver, prompts, asked, batching=Batching(None))
+    # What it gives counts as right: random weights answer nothing.
+    asked.right[:] = baseline.answers.numbers
+    return solver, solver.encode(fit), report, baseline, traces
+
+
+def by_weights(cell, plan, *sites):
+    solver, prompts_fit, _, baseline, traces = cell
+    return intervene_by_weights(
+        solver,
+        baseline,
+        prompts_fit,
+        {site: traces[site] for site in sites or (LAST_LAYER,)},
+        plan,
+        tolerance=5.0,
+        how=HOW,
+        batching=Batching(None),
+    )
+
+
+def by_activations(cell, plan):
+    solver, _, report, baseline, traces = cell
+    return intervene(
+        solver,
+        baseline,
+        report,
+        {LAST_LAYER: traces[LAST_LAYER]},
+        plan,
+        tolerance=5.0,
+        how=HOW,
+        batching=Batching(None),
+    )
+
+
+def test_where_one_position_is_read_out_weights_do_what_activations_do(cell):
+    found, expected = by_weights(cell, SHIFT), by_activations(cell, SHIFT)
+    assert found.difference < 1e-4
+    for name, table in expected.tables.items():
+        ours = found.intervened.tables[name]
+        pd.testing.assert_frame_equal(
+            ours.drop(columns="change_rms", errors="ignore"),
+            table.drop(columns="change_rms", errors="ignore"),
+            rtol=1e-3,
+            atol=1e-3,
+        )
+    effects = found.intervened.tables["effects"]
+    shift = effects.loc[effects["arm"] == TARGET, "mean_abs_shift"]
+    assert shift.max() > 5
+
+
+def test_a_scaled_target_does_what_the_edit_of_its_activations_does(cell):
+    ours, theirs = (
+        table.loc[table["arm"] == TARGET].drop(columns="change_rms")
+        for table in (
+            by_weights(cell, SCALE).intervened.tables["effects"],
+            by_activations(cell, SCALE).tables["effects"],
+        )
+    )
+    of_arms = [name for name in ours if name.startswith("excess")]
+    pd.testing.assert_frame_equal(
+        ours.drop(columns=of_arms), theirs.drop(columns=of_arms), rtol=1e-3, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("centre", [True, False])
+def test_controls_move_as_far_as_their_target_over_all_positions(cell, centre):
+    solver, prompts_fit, *_, traces = cell
+    site = Site(0, "attn_out", "3")
+    plan = InterventionPlan(
+        EDITS["scale"], (-1.0, 2.0), components=(0, 1), controls=CONTROLS, centre=centre
+    )
+    aims = _aims({site: traces[site]}, plan)
+    assert len(aims) == 2
+    everywhere = Site(0, "attn_out", "all")
+    ((_, found),) = capture(solver, prompts_fit, [everywhere], Batching(None))
+    activation = found[everywhere].double().unflatten(1, (-1, solver.d_model))
+    for aim, moments in zip(aims, _moments(solver, prompts_fit, aims, Batching(7)), strict=True):
+        folds, rms = _matched(aim, moments)
+        assert len(folds) == 2 * len(aim.directions)
+        for index, change in enumerate(folds):
+            far = change.change(activation).square().mean().sqrt()
+            assert float(far) == pytest.approx(float(rms[index % 2]), rel=1e-5)
+
+
+def test_no_change_changes_no_number(cell):
+    effects = by_weights(cell, SCALE).intervened.tables["effects"]
+    same = effects.loc[effects["strength"] == 1.0]
+    assert set(same["arm"]) >= {TARGET, CONTROL}
+    for column in ("accuracy_drop", "mean_abs_shift", "change_rms"):
+        assert (same[column] == 0).all()
+
+
+def test_one_edit_alone_makes_a_model(cell):
+    solver, *_, baseline, traces = cell
+    alone = Controls(random=0, span=0, other=False, shuffled=False)
+    plan = InterventionPlan(EDITS["shift"], (20.0,), components=(1,), controls=alone)
+    model = one_edit(solver, {LAST_LAYER: traces[LAST_LAYER]}, plan)
+    assert model.edited["solver"] == solver.name
+    assert model.edited["weights_digest"] == solver.digest
+    assert (model.edited["layer"], model.edited["component"]) == (2, 1)
+    answers = run_baseline(
+        model.solver, baseline.prompts, baseline.asked, batching=Batching(None)
+    ).answers
+    effects = by_weights(cell, plan).intervened.tables["effects"]
+    (shift,) = effects.loc[effects["arm"] == TARGET, "mean_shift"]
+    moved = (answers.numbers - baseline.answers.numbers).mean()
+    assert float(moved) == pytest.approx(shift, rel=1e-6)
+    with pytest.raises(UserError, match=r"with intervention\.save_model, got 6 edits; set layers"):
+        one_edit(solver, {LAST_LAYER: traces[LAST_LAYER]}, SHIFT)
+
+
+def test_what_does_not_vary_is_no_control(cell):
+    solver, prompts_fit, *_, traces = cell
+    (aim, *_) = _aims({LAST_LAYER: traces[LAST_LAYER]}, SCALE)
+    moments = _moments(solver, prompts_fit, [aim], Batching(None))[0]
+    moments[1] = 0
+    with pytest.raises(UserError, match="that vary along the controls at layer 2, got constant"):
+        _matched(aim, moments)
+    assert torch.isfinite(moments).all()
