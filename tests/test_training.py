@@ -4,8 +4,9 @@ import torch
 
 from mech_arith.errors import UserError
 from mech_arith.solvers import recipes, training
-from mech_arith.solvers.arithmetic import PreNormEncoder, load_arithmetic
+from mech_arith.solvers.arithmetic import load_arithmetic
 from mech_arith.solvers.checkpoints import read_card, read_weights
+from mech_arith.solvers.encoder import PreNormEncoder
 from mech_arith.solvers.recipes import (
     DecoderRecipe,
     EncoderRecipe,

@@ -11,14 +11,11 @@ from torch import Tensor
 from mech_arith.engine import SiteEdits
 from mech_arith.problems import ProblemSet
 from mech_arith.sites import Site
-from mech_arith.solvers.arithmetic import (
-    ArithmeticDecoder,
-    ArithmeticEncoder,
-    PreNormEncoder,
-)
 from mech_arith.solvers.attention import NOTHING, KeysValues, Past
 from mech_arith.solvers.base import EVERY, Place, Solver, Tap, untouched
 from mech_arith.solvers.checkpoints import Card
+from mech_arith.solvers.decoder import ArithmeticDecoder
+from mech_arith.solvers.encoder import ArithmeticEncoder, PreNormEncoder
 from mech_arith.solvers.networks import DecoderShape, EncoderShape
 from mech_arith.solvers.prompts import Prompts
 from mech_arith.solvers.tokens import ARITHMETIC, ENCODER
