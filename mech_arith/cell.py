@@ -15,7 +15,8 @@ from mech_arith.batching import Batching
 from mech_arith.engine import Asked, stored_baseline
 from mech_arith.engine.guard import check_fast_path
 from mech_arith.errors import UserError
-from mech_arith.intervention import InterventionPlan, intervene
+from mech_arith.evidence import evidence_table
+from mech_arith.intervention import Intervened, InterventionPlan, intervene
 from mech_arith.locality import LocalityPlan, locality
 from mech_arith.manifold import manifold_table
 from mech_arith.problems import ProblemSet, design_summary, design_warnings
@@ -31,8 +32,10 @@ from mech_arith.summary import (
     intervention_summary,
     tracing_summary,
 )
-from mech_arith.tracing import correlation_table, trace
+from mech_arith.tracing import Trace, correlation_table, trace
 from mech_arith.unfinished import Unfinished
+from mech_arith.weight_edits import EditedModel, check_by_weights, intervene_by_weights, one_edit
+from mech_arith.weights import WEIGHTS
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,8 @@ class CellResult:
 
     tables: dict[str, pd.DataFrame]
     summary: dict[str, Any]
+    model: EditedModel | None = None
+    """The solver with the cell's one edit in its weights, where that is wanted."""
 
 
 @dataclass
@@ -112,6 +117,8 @@ def run_cell(
     asked_sites, map_sites = _sites(plan, prompts_fit, prompts)
     with clock.stage("check"):
         parity = check_fast_path(solver, prompts, asked_sites)
+        if plan.intervention is not None and plan.intervention.via == WEIGHTS:
+            check_by_weights(solver, asked_sites, prompts, plan.intervention)
     with clock.stage("baseline"):
         reported = _answer(solver, prompts, report, plan, batching, store, unfinished)
     warnings += _floor_warnings(solver, reported, plan)
@@ -139,24 +146,28 @@ def run_cell(
             f"expected activations that vary at positions {plan.positions!r}, got constant ones "
             f"at {plan.point} of layers {list(plan.layers)}; choose other positions or layers"
         )
+    apart, model = None, None
     tables = {
         "correlations": correlation_table(traces, prompts=prompts, n_fit=len(fit)),
         "effects": pd.DataFrame(),
     }
     if plan.intervention is not None:
         with clock.stage("intervention"):
-            intervened = intervene(
+            intervened, apart = _intervene(
                 solver,
-                reported.baseline.take(reported.n_edited),
-                report.take(np.arange(reported.n_edited)),
+                prompts_fit,
+                report,
+                reported,
                 asked,
                 plan.intervention,
-                tolerance=reported.tolerance,
-                how=plan.how,
-                batching=batching,
-                unfinished=unfinished,
+                plan.how,
+                batching,
+                unfinished,
             )
-            tables |= intervened.tables
+            tables |= {
+                name: table.assign(via=plan.intervention.via)
+                for name, table in intervened.tables.items()
+            }
         with clock.stage("manifold"):
             tables["manifold"] = manifold_table(
                 solver,
@@ -178,21 +189,53 @@ def run_cell(
                 batching=batching,
                 unfinished=unfinished,
             )
+    places = [(site.layer, site.position) for site in asked]
+    tables["evidence"] = evidence_table(tables, places)
     summary = {
         **baseline_summary(solver, reported, plan.how),
         **tracing_summary(asked, tables["correlations"]),
-        **intervention_summary(tables, asked, report.template.expression.values),
+        **intervention_summary(tables, report.template.expression.values),
         "design": design_summary(fit, report),
         "n_fit": len(fit),
         "n_edited": reported.n_edited if plan.intervention else 0,
         "engine": "resumed" if solver.replays else "full passes",
         "engine_difference": parity,
+        "weights_difference": apart,
         "store": {"hits": store.hits, "misses": store.misses},
         "units_found": unfinished.found,
         "warnings": warnings + _constant_values(fit),
         "seconds": clock.seconds,
     }
-    return CellResult(tables, summary)
+    if plan.intervention is not None and plan.intervention.saves_model:
+        model = one_edit(solver, asked, plan.intervention)
+    return CellResult(tables, summary, model)
+
+
+def _intervene(
+    solver: Solver,
+    prompts_fit: Prompts,
+    report: ProblemSet,
+    reported: Reported,
+    traces: dict[Site, Trace],
+    plan: InterventionPlan,
+    how: Resampling,
+    batching: Batching,
+    unfinished: Unfinished,
+) -> tuple[Intervened, float | None]:
+    """Edit activations, or weights: those with how far they are from the activations' edits."""
+    n = reported.n_edited
+    baseline = reported.baseline.take(n)
+    options: dict[str, Any] = {
+        "tolerance": reported.tolerance,
+        "how": how,
+        "batching": batching,
+        "unfinished": unfinished,
+    }
+    if plan.via == WEIGHTS:
+        by_weights = intervene_by_weights(solver, baseline, prompts_fit, traces, plan, **options)
+        return by_weights.intervened, by_weights.difference
+    problems = report.take(np.arange(n))
+    return intervene(solver, baseline, problems, traces, plan, **options), None
 
 
 def _sites(plan: CellPlan, prompts_fit: Prompts, prompts: Prompts) -> tuple[list[Site], list[Site]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mech_arith.controls import CONTROL, TARGET
 from mech_arith.engine import Baseline
+from mech_arith.evidence import headline
 from mech_arith.metrics import digit_accuracy, exact
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
@@ -94,8 +95,33 @@ def tracing_summary(asked: dict[Site, Trace], correlations: pd.DataFrame) -> dic
     }
 
 
+ALPHA = 0.05
+"""Corrected p up to which a finding is counted as one."""
+
+EXCESS = (
+    "excess_drop",
+    "excess_low",
+    "excess_high",
+    "excess_p",
+    "excess_p_rank",
+    "excess_p_holm",
+    "target_drop",
+    "control_drop",
+)
+AGREEMENT = (
+    "agreement",
+    "agreement_low",
+    "agreement_high",
+    "floor",
+    "agreement_p",
+    "ceiling",
+    "slope",
+    "wrong_way",
+)
+
+
 def intervention_summary(
-    tables: Mapping[str, pd.DataFrame], asked: Mapping[Site, Trace], values: tuple[str, ...]
+    tables: Mapping[str, pd.DataFrame], values: tuple[str, ...]
 ) -> dict[str, Any]:
     """Per value what its direction costs beyond its controls, and how often its value is answered.
 
@@ -103,88 +129,33 @@ def intervention_summary(
     the largest |R| on the fit split: nothing is chosen on the problems that are reported. Beside it
     stands the largest drop of all, a maximum over as many edits as are said.
     """
-    effects = tables["effects"]
+    effects, best = tables["effects"], headline(tables["evidence"])
     if effects.empty:
-        return {"n_edits_searched": 0, "largest_drop": {}, "control": {}, "excess_drop": {}}
-    places = {value: place for value in values if (place := best_place(asked, value)) is not None}
-    contrasts, agreements = tables["contrasts"], tables.get("counterfactual", pd.DataFrame())
-    tested = contrasts.loc[contrasts["arm"] == CONTROL] if len(contrasts) else contrasts
-    held = (tested["p_holm"] <= ALPHA).tolist() if len(tested) else []
+        return {"n_edits_searched": 0, "largest_drop": {}, "control": {}}
+    contrasts = tables["contrasts"].to_dict(orient="records")
+    tested = [row["p_holm"] for row in contrasts if row["arm"] == CONTROL]
     return {
         "n_edits_searched": len(effects.loc[effects["arm"] == TARGET]),
         "largest_drop": largest_drops(effects, values),
         "largest_drop_p": largest_drop_p(effects, tables["control_draws"]),
         "control": _largest_control(effects),
-        "excess_drop": {
-            value: found
-            for value, place in places.items()
-            if (found := _at(tested, place, value, EXCESS)) is not None
-        },
-        "counterfactual": {
-            value: found
-            for value, place in places.items()
-            if (found := _at(_of_target(agreements), place, value, AGREEMENT)) is not None
-        },
+        "excess_drop": _headlines(best, EXCESS),
+        "counterfactual": _headlines(best, AGREEMENT),
         "n_contrasts": len(tested),
-        "n_contrasts_holm": sum(held),
+        "n_contrasts_holm": sum(p <= ALPHA for p in tested),
     }
 
 
-ALPHA = 0.05
-"""Corrected p up to which a finding is counted as one."""
-
-EXCESS = ("excess_drop", "low", "high", "p", "p_rank", "p_holm", "target_drop", "arm_drop")
-AGREEMENT = (
-    "agreement",
-    "agreement_low",
-    "agreement_high",
-    "floor",
-    "p",
-    "ceiling",
-    "slope",
-    "wrong_way",
-)
-
-
-@dataclass(frozen=True)
-class Place:
-    """A component at a site."""
-
-    site: Site
-    component: int
-
-
-def best_place(asked: Mapping[Site, Trace], value: str) -> Place | None:
-    """Where |R| with the value is largest on the fit split."""
-    places = {}
-    for site, found in asked.items():
-        component = found.best_component(value)
-        if component is not None:
-            on_fit = found.r_fit[component, found.values.index(value)]
-            places[Place(site, component)] = abs(float(on_fit))
-    return max(places, key=places.__getitem__) if places else None
-
-
-def _of_target(table: pd.DataFrame) -> pd.DataFrame:
-    """The target's rows at the largest strength, the whole of the way."""
-    if table.empty:
-        return table
-    own = table.loc[table["arm"] == TARGET]
-    return own.loc[own["strength"] == own["strength"].max()]
-
-
-def _at(
-    table: pd.DataFrame, place: Place, value: str, fields: tuple[str, ...]
-) -> dict[str, Any] | None:
-    """Some fields of the row of a place that was edited for a value; None where it was not."""
-    site = place.site
-    for row in table.to_dict(orient="records"):
-        of_value = value in row["chosen_for"].split(" | ")
-        here = (row["layer"], row["position"], row["component"])
-        if of_value and here == (site.layer, site.position, place.component):
-            where = {name: row[name] for name in ("layer", "position", "component")}
-            return {name: row[name] for name in fields} | where
-    return None
+def _headlines(
+    best: Mapping[str, Mapping[str, Any]], fields: tuple[str, ...]
+) -> dict[str, dict[str, Any]]:
+    """Some fields of every value that has them, and where they were read."""
+    where = ("layer", "position", "component")
+    return {
+        value: {name: row[name] for name in (*fields, *where)}
+        for value, row in best.items()
+        if not pd.isna(row[fields[0]])
+    }
 
 
 def largest_drop_p(effects: pd.DataFrame, draws: pd.DataFrame) -> float:

@@ -47,6 +47,7 @@ ROOMS = (
     "intervention locality",
     "weight_edits",
     "manifold",
+    "evidence",
     "summary",
     "cell",
     "edited",
