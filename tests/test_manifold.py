@@ -11,9 +11,14 @@ from torch.nn.functional import layer_norm, rms_norm
 from mech_arith import unfinished
 from mech_arith.artifacts import Store
 from mech_arith.batching import Batching
+from mech_arith.cell import CellPlan, run_cell
+from mech_arith.controls import Controls
+from mech_arith.edits import EDITS
+from mech_arith.intervention import InterventionPlan
 from mech_arith.manifold import Dose, dose_left, length_ratio, manifold, within_components
 from mech_arith.problems import draw, split
 from mech_arith.sites import Site
+from mech_arith.statistics import Resampling
 from mech_arith.sums import Sums
 from mech_arith.templates import build_template
 from mech_arith.unfinished import Unfinished
@@ -250,3 +255,44 @@ def test_a_pass_that_was_killed_goes_on(tmp_path, monkeypatch):
     again = manifold(*asked, batching=Batching(5), unfinished=kept)
     assert kept.found == 1
     pd.testing.assert_frame_equal(again[0], whole[0])
+
+
+@pytest.mark.parametrize(
+    ("edit", "strengths"), [("shift", (0.0, 2.0)), ("interchange", (0.5, 1.0))]
+)
+def test_a_cell_has_a_row_for_every_target_and_strength(edit, strengths):
+    fit, report = split(
+        draw(NESTED, n=80, ranges=dict.fromkeys("abc", (100, 999)), seed=0), fit_share=0.5, seed=0
+    )
+    plan = CellPlan(
+        layers=range(2),
+        point="resid_post",
+        positions="last",
+        position_map=False,
+        n_components=2,
+        intervention=InterventionPlan(
+            EDITS[edit],
+            strengths,
+            values=("b-c", "a"),
+            controls=Controls(2, 1),
+            n_sources=2,
+            digits=3,
+        ),
+        n_edited=20,
+        locality=None,
+        tolerance=None,
+        digits=3,
+        batch_size=50,
+        how=Resampling(n_resamples=20, n_permutations=20),
+    )
+    tables = run_cell(PlantedSolver(), fit, report, plan, Store(None), Unfinished.nothing()).tables
+    effects, found = tables["effects"], tables["manifold"]
+    key = ["layer", "point", "position", "component", "chosen_for", "edit", "strength"]
+    key += ["strength_unit", "n"]
+    targets = effects.loc[effects["arm"] == "target", key].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found[key], targets)
+    if edit == "interchange":  # every coordinate is put where that of a real problem is
+        assert (found["outside_range"] < 0.2).all()
+        assert (found["reason"] == "nothing normalises the stream that resid_post moves").all()
+    else:
+        assert found.groupby("strength")["norm_ratio"].mean().tolist()[0] == 1
