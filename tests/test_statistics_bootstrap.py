@@ -50,7 +50,7 @@ def test_it_depends_on_nothing_but_the_columns_and_the_seed(monkeypatch):
     generator = torch.Generator().manual_seed(2)
     x, y = correlated(0.3, n=80, cases=7, generator=generator)
     whole = correlation_interval(x * 1e3 + 1e6, y, HOW)
-    monkeypatch.setattr("mech_arith.statistics.bootstrap.COLUMNS", 2)
+    monkeypatch.setattr("mech_arith.statistics.bootstrap.ENTRIES", 2000)
     parts = correlation_interval(x, y, HOW)
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)

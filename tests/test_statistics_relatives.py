@@ -119,6 +119,28 @@ def test_relations_say_weights_and_constants():
     ]
 
 
+def test_of_many_values_those_that_can_be_left_out_are():
+    rng = np.random.default_rng(0)
+    parts = torch.from_numpy(rng.integers(1, 100, size=(50, 6)).astype(float))
+    whole = parts[:, [1, 3, 4]].sum(1, keepdim=True)
+    names = [*"uvwxyz", "v+x+y"]
+    assert relation(torch.cat([parts, whole], dim=1), names, "v+x+y") == "v+x+y = v + x + y"
+    assert relations(torch.cat([parts, whole], dim=1), names) == ["v+x+y = v + x + y"]
+
+
+def test_a_small_part_of_a_large_number_is_not_rounding():
+    a, b, c = torch.randint(100, 1000, (3, 60), generator=torch.Generator().manual_seed(0)).double()
+    digit = c % 10
+    values = torch.stack([a, b, a * b, digit, a * b + digit], dim=1)
+    names = ["a", "b", "a*b", "c", "a*b+c"]
+    assert relation(values, names, "a*b+c", among=["a", "b", "a*b"]) == ""
+    assert relations(values, names) == ["a*b+c = (a*b) + c"]
+    x = values[:, [3]] + torch.randn(60, 1, generator=torch.Generator().manual_seed(1))
+    found = partial_correlation(x, values[:, [2, 4]], given=[0, 1])
+    digits = pearson(x, values[:, [3]]).abs()
+    np.testing.assert_allclose(found[0].abs(), float(digits), atol=0.2)
+
+
 def test_products_are_no_relations():
     a, b = torch.randint(1, 100, (2, 40), generator=torch.Generator().manual_seed(0)).double()
     assert relations(torch.stack([a, b, a * b], dim=1), ["a", "b", "a*b"]) == []

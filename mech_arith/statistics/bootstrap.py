@@ -7,8 +7,10 @@ from torch import Tensor
 from mech_arith.statistics.basic import pearson
 from mech_arith.statistics.intervals import Interval, Resampling
 
-COLUMNS, SAMPLES = 400, 250
-"""Columns of x, and samples, that are worked on at a time."""
+SAMPLES = 250
+"""That are worked on at a time."""
+ENTRIES = 4_000_000
+"""Numbers that are worked on at a time, at most: 32 MB."""
 
 ROUNDING = 1e-12
 """An R this near to 1 is perfect."""
@@ -26,7 +28,8 @@ def correlation_interval(
     """
     r = pearson(x, y)
     counts = _counts(len(x), how)
-    spread = torch.cat([_spread(some, y, counts) for some in x.split(COLUMNS, dim=1)])
+    at_once = max(1, ENTRIES // (max(SAMPLES, len(x)) * (2 + y.shape[1])))
+    spread = torch.cat([_spread(some, y, counts) for some in x.split(at_once, dim=1)])
     reach = how.quantile(torch.tensor(len(x) - 2.0, dtype=torch.float64)) * spread
     low, high = ((r.atanh() + side * reach).tanh() for side in (-1, 1))
     perfect = r.abs() > 1 - ROUNDING

@@ -16,8 +16,10 @@ from torch import Tensor
 from mech_arith.errors import UserError
 from mech_arith.statistics.basic import pearson
 
-NOTHING = 1e-9
+NOTHING = 1e-12
 """A share of a value's variance that is rounding."""
+NEGLIGIBLE = 1e-9
+"""A constant this small beside the numbers is rounding."""
 MOST_VALUES = 12
 """For the decomposition, which takes all 2^v subsets of values."""
 
@@ -81,9 +83,10 @@ def _ratio(
 def relation(
     values: Float[Tensor, "n v"], names: Sequence[str], of: str, among: Sequence[str] | None = None
 ) -> str:
-    """The linear combination of fewest values that one value is, as in `b-c = b - c`; '' for none.
+    """The linear combination of other values that one value is, as in `b-c = b - c`; '' for none.
 
-    Of several as small the one of the earliest values: those that it is made of come before it.
+    Of one or two values if there is such a combination, else one that can do without none of its
+    values; of several the one of the earliest values, since those that it is made of come before.
 
     Args:
         values: of every problem.
@@ -91,21 +94,44 @@ def relation(
         of: the value in question.
         among: the values that it may be combined of; all others by default.
     """
-    table = dict(zip(names, values.double().mT, strict=True))
-    varying = [
-        name
-        for name in (names if among is None else among)
-        if name != of and bool((table[name] != table[name][0]).any())
-    ]
-    if bool((table[of] == table[of][0]).all()):
+    between = pearson(values, values)
+    this = names.index(of)
+    if bool(between[this, this].isnan()):
         return f"{of} is constant"
-    for size in range(1, len(varying) + 1):
-        for some in sorted(combinations(range(len(varying)), size), key=lambda them: them[::-1]):
-            chosen = [varying[i] for i in some]
-            weights = _weights(table[of], torch.stack([table[name] for name in chosen], dim=1))
-            if weights is not None:
-                return f"{of} = {_said(weights, chosen)}"
-    return ""
+    others = [i for i, name in enumerate(names) if name in (names if among is None else among)]
+    chosen = _smallest(
+        between, this, [i for i in others if i != this and not bool(between[i, i].isnan())]
+    )
+    if not chosen:
+        return ""
+    return f"{of} = {_combination(values[:, this], values[:, chosen], [names[i] for i in chosen])}"
+
+
+def _smallest(between: Float64[Tensor, "v v"], this: int, others: list[int]) -> list[int]:
+    """The few of the other values that make up this one; none if they do not."""
+    if not others or not _make_up(between, this, [others])[0]:
+        return []
+    for size in (1, 2):
+        sets = sorted(combinations(others, size), key=lambda some: some[::-1])
+        for some, do in zip(sets, _make_up(between, this, sets) if sets else [], strict=True):
+            if do:
+                return list(some)
+    for other in reversed(others):
+        without = [one for one in others if one != other]
+        if _make_up(between, this, [without])[0]:
+            others = without
+    return others
+
+
+def _make_up(
+    between: Float64[Tensor, "v v"], this: int, sets: Sequence[Sequence[int]]
+) -> list[bool]:
+    """Whether each set of values, all of one size, leaves nothing of this one."""
+    places = torch.tensor(sets)
+    within, on_this = between[places[:, :, None], places[:, None]], between[places, this]
+    inverse = torch.linalg.pinv(within, rtol=NOTHING, hermitian=True)
+    explained = torch.einsum("si,sij,sj->s", on_this, inverse, on_this)
+    return (1 - explained < NOTHING).tolist()
 
 
 def relations(values: Float[Tensor, "n v"], names: Sequence[str]) -> list[str]:
@@ -114,30 +140,21 @@ def relations(values: Float[Tensor, "n v"], names: Sequence[str]) -> list[str]:
     return [text for text in found if text]
 
 
-def _weights(y: Float64[Tensor, " n"], x: Float64[Tensor, "n s"]) -> Float64[Tensor, " s1"] | None:
-    """Constant and weights by which `x` gives `y` in every problem; None if none do."""
-    scale = x.std(0)
-    columns = torch.cat([torch.ones(len(x), 1, dtype=torch.float64), (x - x.mean(0)) / scale], 1)
-    found = torch.linalg.lstsq(columns, y[:, None], driver="gelsd").solution[:, 0]
-    left = (y - columns @ found).square().mean() / y.var(correction=0)
-    if left > NOTHING:
-        return None
-    weights = found[1:] / scale
-    return torch.cat([(found[0] - weights @ x.mean(0))[None], weights])
-
-
-def _said(weights: Float64[Tensor, " s1"], names: Sequence[str]) -> str:
-    """'b - c', '2*a + (b-c) + 3'."""
-    constant, *factors = weights.tolist()
+def _combination(y: Float[Tensor, " n"], x: Float[Tensor, "n s"], names: Sequence[str]) -> str:
+    """The linear combination of the columns of `x` that `y` is: 'b - c', '2*a + (b-c) + 3'."""
+    x, y = x.double(), y.double()
+    centred = x - x.mean(0)
+    weights = torch.linalg.lstsq(centred, (y - y.mean())[:, None], driver="gelsd").solution[:, 0]
+    constant = float(y.mean() - weights @ x.mean(0))
     terms = [
         (factor, ("" if f"{abs(factor):.3g}" == "1" else f"{abs(factor):.3g}*") + _bracketed(name))
-        for factor, name in zip(factors, names, strict=True)
+        for factor, name in zip(weights.tolist(), names, strict=True)
     ]
-    if abs(constant) > 1e-6:
+    if abs(constant) > NEGLIGIBLE * float(y.abs().max()):
         terms.append((constant, f"{abs(constant):.3g}"))
-    first, *rest = ((("-" if factor < 0 else "+"), text) for factor, text in terms)
-    start = first[1] if first[0] == "+" else f"-{first[1]}"
-    return " ".join([start, *(f"{sign} {text}" for sign, text in rest)])
+    (factor, first), *rest = terms
+    start = f"-{first}" if factor < 0 else first
+    return " ".join([start, *(f"{'-' if factor < 0 else '+'} {text}" for factor, text in rest)])
 
 
 def _bracketed(name: str) -> str:
