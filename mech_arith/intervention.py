@@ -60,6 +60,10 @@ class InterventionPlan:
     """Kept by problems with a wanted value too."""
     digits: int = 0
     """Of the largest operand, so that their prompts stay alike."""
+    via: str = "activations"
+    """What is edited: activations, or the weights that write them."""
+    saves_model: bool = False
+    """The model with its one edit in the weights is wanted."""
     seed: int = 0
     """Of control directions and wanted values."""
 

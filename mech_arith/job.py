@@ -18,6 +18,7 @@ from mech_arith.cell import CellResult, run_cell
 from mech_arith.choice import DEFAULT_STYLE, load_solver
 from mech_arith.config import RunConfig, WandbMode, checked
 from mech_arith.digests import json_digest
+from mech_arith.edited import is_saved, save_edited
 from mech_arith.errors import UserError
 from mech_arith.identity import Identity, identify
 from mech_arith.overview import cell_name, print_overview
@@ -28,6 +29,7 @@ from mech_arith.results import RunResult, damage, load_run, save_run
 from mech_arith.solvers.base import Solver
 from mech_arith.tracking import Run, TrackingSettings
 from mech_arith.unfinished import Unfinished
+from mech_arith.weights import ACTIVATIONS
 
 log = logging.getLogger("mech_arith")
 
@@ -61,6 +63,9 @@ def _compute(
 ) -> None:
     """From a checked config to the tables and headline numbers on disk."""
     prepared = prepare(settings)
+    model_directory = _model_directory(settings)
+    if model_directory is not None:
+        is_saved(model_directory, identity=identity.digest)
     record = begin(directory, identity.digest, identity.determines, overrides)
     solver = load_solver(settings, prepared)
     result = _numbers(settings, prepared, solver, directory, identity)
@@ -80,7 +85,18 @@ def _compute(
         "identity": identity.digest,
     }
     tables = {name: table.assign(**made_by) for name, table in result.tables.items()}
+    if model_directory is not None and result.model is not None:
+        # Before the tables: a cell whose tables are there is finished.
+        done = result.model.edited | {"identity": identity.digest}
+        save_edited(result.model.solver, model_directory, done)
+        log.info("the edited model is in %s", model_directory)
     save_run(directory, tables=tables, summary=summary, config_yaml=config_yaml)
+
+
+def _model_directory(settings: RunConfig) -> Path | None:
+    """Where the edited model goes; None for nowhere."""
+    path = settings.intervention.save_model
+    return None if path is None else Path(path).expanduser()
 
 
 def _present(settings: RunConfig, directory: Path, sweep: str | None) -> None:
@@ -163,9 +179,16 @@ def _cell_fields(prepared: Prepared) -> dict[str, Any]:
         "point": config.tracing.point,
         "positions": config.tracing.positions,
         "prompt": _prompt_name(config),
-        "edit": config.intervention.edit,
+        "edit": _edit_name(config),
         "seed": config.problems.seed,
     }
+
+
+def _edit_name(config: RunConfig) -> str:
+    """The edit, and what it is made on where that is not activations."""
+    asked = config.intervention
+    plainly = asked.edit == "none" or asked.via == ACTIVATIONS
+    return asked.edit if plainly else f"{asked.edit} by {asked.via}"
 
 
 def _prompt_name(config: RunConfig) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 from mech_arith.cell import CellPlan
 from mech_arith.config import RunConfig, is_count
 from mech_arith.controls import Controls
-from mech_arith.edits import EDITS, find_edit
+from mech_arith.edits import EDITS, Edit, find_edit
 from mech_arith.errors import UserError, unknown
 from mech_arith.expressions import Constraint, parse_constraint
 from mech_arith.intervention import InterventionPlan
@@ -20,6 +20,7 @@ from mech_arith.problems import ProblemSet, draw_splits, find_decorrelated, oper
 from mech_arith.sites import check_point, layer_part, select_layers
 from mech_arith.statistics import Resampling
 from mech_arith.templates import Template, build_template
+from mech_arith.weights import WEIGHTS, check_foldable, check_via
 
 ARITHMETIC, LANGUAGE_MODEL = "arithmetic", "language_model"
 """Kinds of model."""
@@ -134,6 +135,11 @@ def _intervention(
 ) -> InterventionPlan | None:
     """What the intervention edits; None for none."""
     asked = config.intervention
+    if asked.edit == "none" and asked.save_model is not None:
+        raise UserError(
+            "expected an edit with intervention.save_model, got intervention=none; choose "
+            "intervention=scale, shift or ablate, or leave save_model out"
+        )
     if asked.edit == "none":
         return None
     edit = find_edit(asked.edit)
@@ -146,6 +152,7 @@ def _intervention(
             f"expected intervention.centre=true with the edit {edit.name!r}, got false; only scale "
             "has an uncentred variant"
         )
+    _check_via(config, edit)
     return InterventionPlan(
         edit=edit,
         strengths=tuple(float(strength) for strength in asked.strengths),
@@ -156,8 +163,30 @@ def _intervention(
         n_sources=asked.sources,
         constraints=constraints,
         digits=digits,
+        via=asked.via,
+        saves_model=asked.save_model is not None,
         seed=config.problems.seed,
     )
+
+
+def _check_via(config: RunConfig, edit: Edit) -> None:
+    """Raise a UserError where weights cannot be edited as asked, or where no one model is meant."""
+    asked = config.intervention
+    check_via(asked.via)
+    if asked.via == WEIGHTS:
+        check_foldable(edit, config.tracing.point)
+    if asked.save_model is None:
+        return
+    if asked.via != WEIGHTS:
+        raise UserError(
+            f"expected intervention.via=weights with intervention.save_model, got {asked.via}: "
+            "only edited weights make a model; set intervention.via=weights"
+        )
+    if len(asked.strengths) != 1:
+        raise UserError(
+            "expected one strength with intervention.save_model, got "
+            f"{list(asked.strengths)}; set intervention.strengths=[...] to the one that is saved"
+        )
 
 
 def _components(asked: Any, count: int) -> str | tuple[int, ...]:

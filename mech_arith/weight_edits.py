@@ -20,6 +20,7 @@ from mech_arith.activations import capture
 from mech_arith.answers import Answers
 from mech_arith.batching import Batching
 from mech_arith.controls import Arm, Target, arms, choose_targets
+from mech_arith.edits import EDITS
 from mech_arith.effects import Judge, Treated, contrast_rows, corrected, draw_rows, effect_rows
 from mech_arith.engine import Baseline, run_baseline
 from mech_arith.errors import UserError
@@ -32,7 +33,14 @@ from mech_arith.solvers.prompts import Prompts
 from mech_arith.statistics import Resampling
 from mech_arith.tracing import Trace
 from mech_arith.unfinished import Unfinished
-from mech_arith.weights import Fold, difference, fold, fold_of
+from mech_arith.weights import (
+    Fold,
+    check_editable,
+    check_single,
+    difference,
+    fold,
+    fold_of,
+)
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,26 @@ def intervene_by_weights(
     return WeightsEdited(Intervened(_tables(treated, changes, plan, judge), treated), apart)
 
 
+def check_by_weights(
+    solver: Solver, sites: Sequence[Site], prompts: Prompts, plan: InterventionPlan
+) -> None:
+    """Raise a UserError where edits of these sites cannot be folded, before any work is done."""
+    editable = check_editable(solver)
+    check_single(list(dict.fromkeys(site.position for site in sites)), prompts)
+    needs_bias = plan.centre or plan.edit is not EDITS["scale"]
+    for site in sites:
+        editable.projection(site.layer, site.point)
+    if not plan.saves_model:
+        return
+    if len(sites) != 1:
+        raise UserError(
+            f"expected one layer and one position with intervention.save_model, got {len(sites)} "
+            "sites; set layers.start, layers.stop and tracing.positions"
+        )
+    if needs_bias:
+        editable.check_bias(sites[0].layer, sites[0].point)
+
+
 def one_edit(solver: Solver, traces: Mapping[Site, Trace], plan: InterventionPlan) -> EditedModel:
     """The model with the plan's one edit in its weights.
 
@@ -130,8 +158,8 @@ def one_edit(solver: Solver, traces: Mapping[Site, Trace], plan: InterventionPla
     if len(edits) != 1:
         raise UserError(
             "expected one layer, position, component and strength with intervention.save_model, "
-            f"got {len(edits)} edits; set layers.start and layers.stop, intervention.components "
-            "and intervention.strengths"
+            f"got {len(edits)} edits; set intervention.components=[K] to one component, or "
+            "intervention.values=[V] to the value whose best component is meant"
         )
     ((aim, change),) = edits
     edited = {
