@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,8 @@ def test_what_was_trained_is_what_answers(tmp_path, settings):
     """The solver that is loaded gives what the network in training gave."""
     directory = train(TrainSettings(**settings, directory=str(tmp_path)))
     solver = load_arithmetic("small", directory=directory)
+    said = "norm before attention and MLP" in (directory / "CARD.md").read_text(encoding="utf-8")
+    assert said == (settings is PRE_NORM)
     assert isinstance(solver, PreNormEncoder) == (settings is PRE_NORM)
     recipe = EncoderRecipe(TrainSettings(**settings))
     recipe.network.load_state_dict(read_weights(directory, solver.card))
@@ -109,6 +113,8 @@ def test_a_card_says_what_determined_the_training(tmp_path):
     assert (first.pop("seed"), second.pop("seed")) == (0, 1)
     assert first == second
     assert not {"directory", "seconds", "hardware", "solver"} & set(first)
+    card = read_card(tmp_path / "0")
+    assert replace(card, facts={"edited": "layer 1"}).settings["edited"] == "layer 1"
 
 
 def test_the_last_state_belongs_to_its_settings(tmp_path):

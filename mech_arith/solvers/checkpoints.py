@@ -44,9 +44,13 @@ class Card:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the training was asked to do, but for the solver's name: the seed among them."""
+        """What the training was asked to do, but for the solver's name: the seed among them.
+
+        And what has been done to its weights since, if anything.
+        """
         apart = {"solver", *MEASURED}
-        determining = _determining(self.training)
+        since = {"edited": self.facts["edited"]} if "edited" in self.facts else {}
+        determining = _determining(self.training) | since
         return {name: value for name, value in determining.items() if name not in apart}
 
 
@@ -196,12 +200,14 @@ def card_text(card: Card, *, size: int) -> str:
     training = card.training
     article = "An" if card.kind == "encoder" else "A"
     share = training["sparse_share"]
+    norm = card.facts["shape"].get("norm")
     sparse = f"; in {share:.0%} of them some digits are dropped to zero" if share else ""
     lines = [
         f"# {card.name}",
         "",
         f"{article} {card.kind} of {card.facts['shape']['n_layers']} layers, "
-        f"d_model {card.facts['shape']['d_model']}, {card.facts['shape']['n_heads']} heads; "
+        f"d_model {card.facts['shape']['d_model']}, {card.facts['shape']['n_heads']} heads"
+        f"{', norm before attention and MLP' if norm == 'pre' else ''}; "
         f"{size / 1e6:.1f} MB, SHA-256 `{card.digest}`.",
         "",
         "| | |",
