@@ -122,8 +122,9 @@ def trace_null(seed: int) -> Traced:
     """Trace check digits at every layer, at all positions side by side and at each."""
     solver = random_decoder(seed)
     drawn = draw(TEMPLATE, n=N_PROBLEMS, ranges=RANGES, seed=seed)
-    fit, report = split(with_check_digits(drawn, seed=seed), fit_share=0.5, seed=seed)
-    prompts_fit, prompts = solver.encode(fit), solver.encode(report)
+    splits = split(drawn, fit_share=0.5, seed=seed)
+    prompts_fit, prompts = map(solver.encode, splits)
+    fit, report = (with_check_digits(problems, seed=seed) for problems in splits)
     positions = ["all", *map(str, range(prompts.layouts[0].tokens.shape[1]))]
     traces = trace(
         solver,
