@@ -6,15 +6,20 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from rich.console import Console
 
 from mech_arith.errors import UserError
 from mech_arith.records import CellRecord, write_record
 from mech_arith.results import save_run
+from mech_arith.solvers.recipes import TrainSettings
+from mech_arith.solvers.training import train
 from mech_arith.spread import __main__ as entry
 from mech_arith.spread.build import write_spread
 from mech_arith.spread.groups import seed_groups
 from mech_arith.spread.tables import correlation_spread, effect_spread
+from tests.running import main as run_main
+from tests.test_training import SMALL as SOLVER
 
 SITE = {"layer": 0, "point": "resid_post", "position": "all"}
 
@@ -215,6 +220,35 @@ def test_tables_of_older_versions_are_refused(tmp_path: Path) -> None:
         save_cell(tmp_path / str(seed), seed, [row])
     with pytest.raises(UserError, match=r"found no p_holm: an older version .* run the cell again"):
         write_spread(tmp_path)
+
+
+def test_a_sweep_over_trained_solvers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From two trainings to their spread, nothing made up."""
+    threads = torch.get_num_threads()
+    directories = [
+        train(TrainSettings(**{**SOLVER, "seed": seed}, directory=f"{tmp_path}/seed_{seed}"))
+        for seed in range(2)
+    ]
+    torch.set_num_threads(threads)
+    overrides = (
+        "model=trained",
+        f"model.path={directories[0]},{directories[1]}",
+        "intervention=none",
+        "problems.operands={min:10,max:99}",
+        "problems.n=60",
+        "tracing.n_components=4",
+        "wandb=disabled",
+    )
+    assert run_main(monkeypatch, tmp_path, *overrides, sweep=True) == 0
+    (cells,) = seed_groups(tmp_path / "run").groups
+    assert [cell.seed for cell in cells] == [0, 1]
+    files = write_spread(tmp_path / "run", console=Console(file=io.StringIO()))
+    spread = pd.read_parquet(files[0])
+    at_all = spread[spread["position"] == "all"]
+    assert set(at_all["value"]) == {"a", "b", "c", "b-c", "a-(b-c)"}
+    assert (at_all["n_seeds"] == 2).all()
+    assert (at_all["abs_r_sd"] > 0).all()  # two solvers, not one twice
+    assert pd.read_parquet(files[1]).empty
 
 
 def test_the_command_line_says_it_in_one_line(
