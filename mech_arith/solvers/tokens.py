@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from mech_arith.errors import UserError, unknown
@@ -207,24 +207,6 @@ class AnswerFormat:
         parts = [sign, digits] if self.sign == SignPlace.FIRST else [digits, sign]
         return torch.cat(parts, dim=1)
 
-    def decode(
-        self, tokens: Int[Tensor, "n length"]
-    ) -> tuple[Int64[Tensor, " n"], Bool[Tensor, " n"]]:
-        """The numbers that the tokens write, and which rows are numbers at all (others read 0)."""
-        sign = tokens[:, self.sign_index]
-        keep = [index for index in range(self.length) if index != self.sign_index]
-        digits = tokens[:, keep] - ARITHMETIC.id("0")
-        if self.digits == DigitOrder.UNITS_FIRST:
-            digits = digits.flip(1)
-        negative = sign == ARITHMETIC.id("-")
-        is_number = ((digits >= 0) & (digits <= 9)).all(1)
-        is_number &= negative | (sign == ARITHMETIC.id("+"))
-        powers = 10 ** torch.arange(self.width - 1, -1, -1, device=tokens.device)
-        magnitude = (digits * powers).sum(1)
-        below_zero = magnitude - 10**self.width if self._complement else -magnitude
-        numbers = torch.where(negative, below_zero, magnitude)
-        return torch.where(is_number, numbers, 0), is_number
-
     def tokens(self, number: int) -> tuple[int, ...]:
         """The tokens of one answer; none if it has more than `width` digits."""
         if abs(number) >= 10**self.width:
@@ -235,8 +217,18 @@ class AnswerFormat:
         """The number that has been written, if it is one, and whether all its tokens are there."""
         if len(tokens) < self.length:
             return None, False
-        numbers, is_number = self.decode(torch.tensor([tokens]))
-        return int(numbers[0]) if bool(is_number[0]) else None, True
+        # Plain numbers: edited answers are read one by one, by the hundred thousand.
+        sign, zero = tokens[self.sign_index], ARITHMETIC.id("0")
+        digits = [token - zero for at, token in enumerate(tokens) if at != self.sign_index]
+        if self.digits == DigitOrder.UNITS_LAST:
+            digits.reverse()
+        negative = sign == ARITHMETIC.id("-")
+        if not (negative or sign == ARITHMETIC.id("+")) or not all(0 <= d <= 9 for d in digits):
+            return None, True
+        magnitude = sum(digit * 10**power for power, digit in enumerate(digits))
+        if not negative:
+            return magnitude, True
+        return (magnitude - 10**self.width if self._complement else -magnitude), True
 
     def longest(self, bound: int) -> int:
         """Tokens in any answer."""
