@@ -46,10 +46,10 @@ def inputs_of(modules, run):
     return seen
 
 
-def norm_modules(solver):
+def norm_modules(solver, *, final):
     blocks = solver.bridge.blocks
     pairs = {(i, n): getattr(blocks[i], n) for i in range(solver.n_layers) for n in ("ln1", "ln2")}
-    if solver.causal:
+    if final:
         pairs["final"] = solver.bridge.ln_final
     return pairs
 
@@ -79,14 +79,15 @@ POST = {
 }
 
 
-@pytest.mark.parametrize("kind", ["decoder", "encoder", "llama"])
+@pytest.mark.parametrize("kind", ["decoder", "encoder", "pre_norm_encoder", "llama"])
 def test_the_named_stream_is_what_the_norm_is_handed(kind, tmp_path):
     if kind == "llama":
         solver = solver_in(tiny_lm("llama", tmp_path))
         modules = llama_norms(solver)
     else:
-        solver = tiny_decoder() if kind == "decoder" else tiny_encoder()
-        modules = norm_modules(solver)
+        norm = "pre" if kind == "pre_norm_encoder" else "post"
+        solver = tiny_decoder() if kind == "decoder" else tiny_encoder(norm=norm)
+        modules = norm_modules(solver, final=kind != "encoder")
     tokens = torch.arange(1, 9)[None] % 5 + torch.tensor([[0], [3]])
     found = activations_of(solver, tokens)
     handed = inputs_of(modules, lambda: solver.full_pass(tokens, {}))
