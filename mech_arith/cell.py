@@ -64,7 +64,7 @@ class CellPlan:
     seed: int = 0
     """Of the counterfactual answers."""
     how: Resampling = field(default_factory=Resampling)
-    """Intervals and nulls are computed."""
+    """How intervals and nulls are computed."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,7 @@ def run_cell(
             n_components=plan.n_components,
             batching=batching,
             store=store,
+            how=plan.how,
             unfinished=unfinished,
         )
     asked = {site: traces[site] for site in asked_sites if not traces[site].is_constant}
@@ -193,7 +194,7 @@ def run_cell(
     tables["evidence"] = evidence_table(tables, places)
     summary = {
         **baseline_summary(solver, reported, plan.how),
-        **tracing_summary(asked, tables["correlations"]),
+        **tracing_summary(asked, tables["correlations"], report, plan.how),
         **intervention_summary(tables, report.template.expression.values),
         "design": design_summary(fit, report),
         "n_fit": len(fit),

@@ -13,6 +13,7 @@ from mech_arith.controls import CONTROL, TARGET
 from mech_arith.engine import Baseline
 from mech_arith.evidence import headline
 from mech_arith.metrics import digit_accuracy, exact
+from mech_arith.problems import ProblemSet
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.statistics import (
@@ -20,12 +21,16 @@ from mech_arith.statistics import (
     binomial_above,
     majority_floor,
     r_squared,
+    relations,
     share_interval,
 )
-from mech_arith.tracing import Trace, best_rows
+from mech_arith.tracing import Trace, best_rows, value_table
 
 CLEARLY = 0.01
 """p below which the baseline accuracy is clearly above the majority-answer floor."""
+
+ALPHA = 0.05
+"""Corrected p up to which a finding is counted as one."""
 
 
 @dataclass(frozen=True)
@@ -80,23 +85,54 @@ def baseline_summary(solver: Solver, reported: Reported, how: Resampling) -> dic
     return summary
 
 
-def tracing_summary(asked: dict[Site, Trace], correlations: pd.DataFrame) -> dict[str, Any]:
-    """Per value the component that is best on the fit split, with its R on the report split."""
+BEST = (
+    "abs_r",
+    "r",
+    "r_low",
+    "r_high",
+    "p_holm",
+    "p_bh",
+    "partial_r",
+    "least_partial_r",
+    "least_partial_given",
+    "shapley",
+    "r_passed",
+    "layer",
+    "component",
+    "position",
+)
+"""What is said of the component that is best for a value."""
+
+
+def tracing_summary(
+    asked: Mapping[Site, Trace], correlations: pd.DataFrame, report: ProblemSet, how: Resampling
+) -> dict[str, Any]:
+    """Per value the component that is best on the fit split, with its R on the report split.
+
+    Beside it how many were searched, how sure the numbers are, and which values are linear
+    combinations of others, so that no number can tell them apart.
+    """
     wanted = {(site.layer, site.position) for site in asked}
     places = zip(correlations["layer"], correlations["position"], strict=True)
     best = best_rows(correlations.loc[[place in wanted for place in places]])
-    fields = ("abs_r", "r", "r_passed", "layer", "component", "position")
+    tests = correlations.drop_duplicates(["layer", "point", "position", "value"])
     return {
         "n_searched": sum(found.r_fit.shape[0] for found in asked.values()),
         "best": {
-            row["value"]: {name: row[name] for name in fields}
+            row["value"]: {name: row[name] for name in BEST}
             for row in best.to_dict(orient="records")
         },
+        "inference": {
+            "level": how.level,
+            "n_resamples": how.n_resamples,
+            "n_permutations": how.n_permutations,
+            "n_tests": len(tests.dropna(subset=["p_max"])),
+            "n_significant_holm": len(tests.loc[tests["p_holm"] <= ALPHA]),
+            "n_significant_bh": len(tests.loc[tests["p_bh"] <= ALPHA]),
+        },
+        "collinear": relations(value_table(report), report.template.expression.values),
     }
 
-
-ALPHA = 0.05
-"""Corrected p up to which a finding is counted as one."""
 
 EXCESS = (
     "excess_drop",

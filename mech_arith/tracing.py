@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from mech_arith.progress import progress
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
-from mech_arith.statistics import pearson
+from mech_arith.statistics import Inference, Resampling, infer, pearson
 from mech_arith.sums import Cross, Projection, Sums
 from mech_arith.unfinished import Piece, Unfinished
 
@@ -52,6 +53,8 @@ class Trace:
     value_mean: Float64[Tensor, " v"]
     """Of the fit split."""
     value_sd: Float64[Tensor, " v"]
+    inference: Inference
+    """How sure R on the report split is, and how far it is the value's own."""
 
     @property
     def is_constant(self) -> bool:
@@ -94,12 +97,14 @@ def trace(
     n_components: int,
     batching: Batching,
     store: Store,
+    how: Resampling,
     unfinished: Unfinished | None = None,
 ) -> dict[Site, Trace]:
     """Fit components on the fit split, in one pass, and correlate on both splits.
 
     What the store has of other runs, or `unfinished` of earlier attempts at this one, is not
     computed again. `passed` marks the problems of the report split that the solver answers right.
+    The p-values are corrected for all these sites.
     """
     kept = unfinished or Unfinished.nothing()
     names = fit.template.expression.values
@@ -150,6 +155,8 @@ def trace(
         ),
         code=CODE,
     )
+    found = [projected[site]["coordinates"] for site in sites]
+    inference = dict(zip(sites, infer(found, values_report, names, how), strict=True))
     return {
         site: Trace(
             site=site,
@@ -161,9 +168,10 @@ def trace(
             explained_variance_fit=components[site].variance / components[site].total_variance,
             explained_variance=_explained(projected[site]),
             coordinates=projected[site]["coordinates"],
-            shuffled=fitted[site]["shuffled"],
+            shuffled=fitted[site]["shuffled"].double(),
             value_mean=values_fit.mean(0),
             value_sd=values_fit.std(0),
+            inference=inference[site],
         )
         for site in sites
     }
@@ -221,14 +229,15 @@ def _fit(
         components = fitter.fit()
         n_values = values.shape[1]
         r = crosses[site].correlation(components.directions, components.variance)[:, :n_values]
-        shuffled = crosses[site].directions()[n_values:]
+        # A control's direction need not be more exact than the activations.
+        shuffled = crosses[site].directions()[n_values:].float()
         fitted[site] = {**components.tensors(), "r": r, "shuffled": shuffled}
     return fitted
 
 
 def _shuffled(values: Float64[Tensor, "n v"]) -> Float64[Tensor, "n v"]:
     """Each value's numbers in an order of its own, drawn at random but always the same."""
-    generator = torch.Generator().manual_seed(values.shape[0])
+    generator = torch.Generator().manual_seed(int(tensor_digest(values)[:12], 16))
     orders = [torch.randperm(len(values), generator=generator) for _ in values.mT]
     columns = [column[order] for column, order in zip(values.mT, orders, strict=True)]
     return torch.stack(columns, dim=1) if columns else values
@@ -266,31 +275,69 @@ def correlation_table(
     traces: Mapping[Site, Trace], *, prompts: Prompts, n_fit: int
 ) -> pd.DataFrame:
     """A row per site, component and value. Sites at which nothing varies have none."""
-    rows = []
-    for site, found in traces.items():
-        single, token = prompts.single(site.position)
-        for component, value_index in np.ndindex(*found.r.shape):
-            r = float(found.r[component, value_index])
-            rows.append(
-                {
-                    "layer": site.layer,
-                    "point": site.point,
-                    "position": site.position,
-                    "position_index": single,
-                    "token": token,
-                    "component": component,
-                    "value": found.values[value_index],
-                    "r": r,
-                    "abs_r": abs(r),
-                    "r_passed": float(found.r_passed[component, value_index]),
-                    "r_fit": float(found.r_fit[component, value_index]),
-                    "explained_variance": float(found.explained_variance[component]),
-                    "explained_variance_fit": float(found.explained_variance_fit[component]),
-                    "n_fit": n_fit,
-                    "n_report": len(prompts),
-                }
-            )
-    return pd.DataFrame(rows)
+    varying = {site: found for site, found in traces.items() if not found.is_constant}
+    if not varying:
+        return pd.DataFrame()
+    places = pd.DataFrame([_place(site, prompts) for site in varying])
+    sizes = [found.r.numel() for found in varying.values()]
+    columns = pd.concat([pd.DataFrame(_numbers(found)) for found in varying.values()])
+    rows = places.loc[np.repeat(places.index, sizes)].reset_index(drop=True)
+    table = pd.concat([rows, columns.reset_index(drop=True)], axis=1)
+    return table.assign(n_fit=n_fit, n_report=len(prompts))
+
+
+def _place(site: Site, prompts: Prompts) -> dict[str, Any]:
+    """Where a site is."""
+    single, token = prompts.single(site.position)
+    return {
+        "layer": site.layer,
+        "point": site.point,
+        "position": site.position,
+        "position_index": single,
+        "token": token,
+    }
+
+
+def _numbers(found: Trace) -> dict[str, np.ndarray]:
+    """A site's columns, component by component and in each value by value."""
+    k, v = found.r.shape
+    inference, values = found.inference, np.array(found.values, dtype=object)
+    by_component = {"component": torch.arange(k)}
+    explained = {
+        "explained_variance": found.explained_variance,
+        "explained_variance_fit": found.explained_variance_fit,
+    }
+    by_value = {"p_max": inference.p_max, "p_holm": inference.p_holm, "p_bh": inference.p_bh}
+    by_both = {
+        "r": found.r,
+        "abs_r": found.r.abs(),
+        "r_low": inference.r_low,
+        "r_high": inference.r_high,
+        "r_passed": found.r_passed,
+        "r_fit": found.r_fit,
+        "partial_r": inference.partial_r,
+        "least_partial_r": inference.least_partial_r,
+        "shapley": inference.shapley,
+    }
+    given = np.append(values, "")[inference.least_partial_given.numpy()]  # "" for -1
+    return {
+        **{name: np.repeat(column.numpy(), v) for name, column in by_component.items()},
+        "value": np.tile(values, k),
+        **{name: column.flatten().numpy() for name, column in by_both.items()},
+        "partial_r_undefined": _undefined(found),
+        "least_partial_given": given.flatten(),
+        **{name: np.tile(column.numpy(), k) for name, column in by_value.items()},
+        **{name: np.repeat(column.numpy(), v) for name, column in explained.items()},
+    }
+
+
+def _undefined(found: Trace) -> np.ndarray:
+    """Why there is no partial R, where there is none; '' elsewhere."""
+    k, _ = found.r.shape
+    said = np.tile(np.array(found.inference.relations, dtype=object), k)
+    missing = found.inference.partial_r.isnan().flatten().numpy()
+    said[missing & (said == "")] = "the other values make up the coordinate"
+    return said
 
 
 def best_rows(correlations: pd.DataFrame) -> pd.DataFrame:

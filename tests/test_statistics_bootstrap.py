@@ -68,6 +68,12 @@ def test_what_does_not_vary_has_no_interval_and_a_perfect_r_one_of_no_width():
     assert correlation_interval(y[:2], y[:2], HOW).low.item() == pytest.approx(1)
 
 
+def test_without_columns_there_is_no_interval():
+    empty, y = torch.zeros(20, 0), torch.arange(20.0)[:, None]
+    assert correlation_interval(empty, y, HOW).low.shape == (0, 1)
+    assert correlation_interval(y, empty, HOW).high.shape == (1, 0)
+
+
 def test_the_interval_holds_r():
     generator = torch.Generator().manual_seed(4)
     x, y = correlated(0.99, n=12, cases=30, generator=generator)

@@ -8,6 +8,7 @@ from mech_arith.artifacts import Store
 from mech_arith.batching import Batching
 from mech_arith.problems import draw, split
 from mech_arith.sites import Site
+from mech_arith.statistics import Resampling
 from mech_arith.templates import build_template
 from mech_arith.unfinished import Unfinished
 from tests.tiny import PlantedSolver
@@ -42,6 +43,7 @@ def traced(directory):
         n_components=2,
         batching=Batching(ROWS),
         store=Store(None),
+        how=Resampling(n_resamples=50, n_permutations=50),
         unfinished=Unfinished(Store(directory), cell="this cell"),
     )
 
@@ -75,6 +77,6 @@ def test_a_pass_killed_at_any_batch_goes_on_to_the_same_bits(tmp_path, monkeypat
     assert skipped == [min(done, N_FIT), max(0, done - N_FIT)]
     for site in SITES:
         one, two = again[site], expected[site]
-        for name in ("r", "r_fit", "coordinates", "explained_variance"):
+        for name in ("r", "r_fit", "coordinates", "explained_variance", "shuffled"):
             assert torch.equal(getattr(one, name), getattr(two, name)), name
         assert torch.equal(one.components.directions, two.components.directions)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +10,25 @@ from mech_arith.problems import draw, split
 from mech_arith.sites import Site
 from mech_arith.solvers.attention import NOTHING
 from mech_arith.solvers.base import run_blocks
+from mech_arith.statistics import (
+    Resampling,
+    benjamini_hochberg,
+    correlation_interval,
+    holm,
+    infer,
+    max_correlation_p,
+    partial_correlation,
+    pearson,
+    shapley_shares,
+)
 from mech_arith.templates import build_template
-from mech_arith.tracing import best_rows, correlation_table, trace, value_table
+from mech_arith.tracing import _shuffled, best_rows, correlation_table, trace, value_table
 from tests.tiny import PlantedSolver
 
 TEMPLATE = build_template("nested", "a-(b-c)")
 
 STORE = Store(None)
+HOW = Resampling(n_resamples=200, n_permutations=200)
 
 
 def traced(solver, fit, report, sites, *, n_components, batch_size, store=STORE, passed=None):
@@ -30,6 +44,7 @@ def traced(solver, fit, report, sites, *, n_components, batch_size, store=STORE,
         n_components=n_components,
         batching=Batching(batch_size),
         store=store,
+        how=HOW,
     )
 
 
@@ -158,3 +173,135 @@ def test_what_the_store_has_is_not_computed_again(tmp_path, monkeypatch):
     solver.digest = "1" * 64
     traced(solver, fit, report, sites[:2], store=Store(tmp_path), **asked)
     assert captured != []
+
+
+def test_the_place_of_a_value_is_on_the_line_that_numpy_fits():
+    solver, fit, _, sites, traces = planted()
+    found = traces[sites[1]]
+    coordinates = found.components.project(clean_resid(solver, fit, 1)).numpy()
+    wanted = torch.tensor([[-500.0, 0.0], [1.0, 900.0]], dtype=torch.float64)
+    for value in found.values:
+        for component in range(2):
+            line = np.polyfit(fit.values[value], coordinates[:, component], 1)
+            np.testing.assert_allclose(
+                found.place_of(component, value, wanted), np.polyval(line, wanted), atol=1e-4
+            )
+
+
+def test_shuffled_directions_are_fitted_on_values_in_another_order():
+    solver, fit, _, sites, traces = planted()
+    found = traces[sites[1]]
+    values = value_table(fit)
+    shuffled = _shuffled(values)
+    assert torch.equal(shuffled.sort(0).values, values.sort(0).values)
+    resid = clean_resid(solver, fit, 1).double()
+    covariance = (resid - resid.mean(0)).mT @ (shuffled - shuffled.mean(0))
+    expected = (covariance / covariance.norm(dim=0)).mT
+    torch.testing.assert_close(found.shuffled, expected, atol=1e-5, rtol=1e-5)
+    # Each value has an order of its own, and none is the values' own.
+    assert pearson(shuffled, values).abs().max() < 0.3
+    assert pearson(shuffled, shuffled).fill_diagonal_(0).abs().max() < 0.3
+    assert torch.equal(_shuffled(values), shuffled)
+    assert not torch.equal(_shuffled(values + 1), shuffled + 1)
+
+
+def test_a_value_that_is_constant_has_no_shuffled_direction():
+    solver = PlantedSolver()
+    ranges = {"a": (100, 999), "b": (500, 500), "c": (100, 999)}
+    problems = draw(TEMPLATE, n=80, ranges=ranges, seed=1)
+    fit, report = split(problems, fit_share=0.5, seed=1)
+    site = Site(1, "resid_post", "last")
+    found = traced(solver, fit, report, [site], n_components=2, batch_size=80)[site]
+    assert found.shuffled[1].isnan().all()
+    assert torch.allclose(found.shuffled[[0, 2]].norm(dim=1), torch.ones(2, dtype=torch.float64))
+    assert found.inference.p_max[1].isnan()
+    table = correlation_table({site: found}, prompts=solver.encode(report), n_fit=40)
+    of_b = table[table["value"] == "b"]
+    assert set(of_b["partial_r_undefined"]) == {"b is constant"}
+    assert of_b["partial_r"].isna().all()
+    assert set(of_b["least_partial_given"]) == {""}
+
+
+def test_the_table_says_how_sure_each_r_is_and_how_far_it_is_the_values_own():
+    """Every column against the statistics called for one site alone; p corrected over all."""
+    solver, _, report, sites, traces = planted()
+    table = correlation_table(traces, prompts=solver.encode(report), n_fit=200)
+    values, names = value_table(report), list(TEMPLATE.expression.values)
+    p = torch.stack(
+        [max_correlation_p([traces[site].coordinates], values, HOW)[0] for site in sites]
+    )
+    for row, site in enumerate(sites):
+        x = traces[site].coordinates
+        rows = table[table["layer"] == site.layer].set_index(["component", "value"])
+        low, high = correlation_interval(x, values, HOW)
+        pairs = [
+            partial_correlation(x, values, given=[given]).index_fill(1, torch.tensor(given), np.nan)
+            for given in range(5)
+        ]
+        each = torch.stack(pairs, dim=2).numpy()
+        for (k, v), of_all in np.ndenumerate(low.numpy()):
+            of_row = rows.loc[(k, names[v])]
+            assert of_row["r_low"] == pytest.approx(of_all)
+            assert of_row["r_high"] == pytest.approx(float(high[k, v]))
+            assert of_row["r_low"] <= of_row["r"] <= of_row["r_high"]
+            for name, adjusted in (
+                ("p_max", p),
+                ("p_holm", holm(p)),
+                ("p_bh", benjamini_hochberg(p)),
+            ):
+                assert of_row[name] == pytest.approx(float(adjusted[row, v]))
+            least = np.nanargmin(np.abs(each[k, v]))
+            assert of_row["least_partial_r"] == pytest.approx(each[k, v, least])
+            assert of_row["least_partial_given"] == names[least]
+            assert of_row["shapley"] == pytest.approx(float(shapley_shares(x, values)[k, v]))
+            assert np.isnan(of_row["partial_r"])
+    said = table.drop_duplicates("value").set_index("value")["partial_r_undefined"]
+    assert said["b-c"] == "b-c = b - c"
+    assert said["a"] == "a = (b-c) + (a-(b-c))"
+
+
+def test_values_without_relations_have_a_partial_r():
+    template = build_template("product", "a*b")
+    problems = draw(template, n=200, ranges=dict.fromkeys("ab", (1, 99)), seed=1)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 2, generator=generator, dtype=torch.float64)
+    values = value_table(problems)
+    x[:, 0] += values[:, 2] / 1000
+    (found,) = infer([x], values, template.expression.values, HOW)
+    assert found.relations == ("", "", "")
+    torch.testing.assert_close(found.partial_r, partial_correlation(x, values, given=[0, 1, 2]))
+    assert found.partial_r[0, 2] > 0.3
+    # The product is the coordinate's own; a and b are in it only by way of the product.
+    assert found.shapley[0].argmax() == 2
+    assert found.partial_r[0, :2].abs().max() < 0.3
+
+
+def test_without_sites_nothing_is_inferred():
+    assert infer([], torch.ones(5, 2), ["a", "b"], HOW) == []
+
+
+def test_beyond_a_dozen_values_no_share_is_said():
+    values = torch.randn(60, 13, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    (found,) = infer([values[:, :2] + 1], values, [f"v{i}" for i in range(13)], HOW)
+    assert found.shapley.isnan().all()
+    # Each coordinate is a value: nothing of it is left beside that.
+    assert found.partial_r[0, 1:].isnan().all()
+
+
+def test_a_coordinate_that_values_make_up_is_said_to_be_one():
+    solver, _, report, sites, traces = planted()
+    found = traces[sites[0]]
+    x = found.coordinates.clone()
+    x[:, 0] = value_table(report)[:, 0]
+    (inference,) = infer([x], value_table(report)[:, :3], "abc", HOW)
+    exact = replace(
+        found,
+        values=("a", "b", "c"),
+        inference=inference,
+        shuffled=found.shuffled[:3],
+        **{name: getattr(found, name)[..., :3] for name in ("r", "r_fit", "r_passed")},
+        **{name: getattr(found, name)[:3] for name in ("value_mean", "value_sd")},
+    )
+    table = correlation_table({sites[0]: exact}, prompts=solver.encode(report), n_fit=200)
+    said = table[table["component"] == 0].set_index("value")["partial_r_undefined"]
+    assert said["b"] == "the other values make up the coordinate"

@@ -3,6 +3,7 @@
 from mech_arith.statistics.basic import binomial_above, majority_floor, pearson, r_squared
 from mech_arith.statistics.bootstrap import correlation_interval
 from mech_arith.statistics.contrast import Excess, drawn_interval, excess
+from mech_arith.statistics.inference import Inference, infer
 from mech_arith.statistics.intervals import (
     DIFFERENCES,
     NUMBERS,
@@ -29,6 +30,7 @@ __all__ = [
     "NUMBERS",
     "SHARES",
     "Excess",
+    "Inference",
     "Interval",
     "Outcomes",
     "Resampling",
@@ -38,6 +40,7 @@ __all__ = [
     "drawn_interval",
     "excess",
     "holm",
+    "infer",
     "majority_floor",
     "max_correlation_p",
     "mean_interval",

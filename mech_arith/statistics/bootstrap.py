@@ -61,7 +61,7 @@ def _spread(
     for some in counts.split(SAMPLES):
         means = (some.double() @ sums) / len(x)
         of_x, squares_x, of_y, squares_y, products = means.split([k, k, v, v, k * v], dim=1)
-        covariance = products.view(-1, k, v) - of_x[:, :, None] * of_y[:, None]
+        covariance = products.view(len(some), k, v) - of_x[:, :, None] * of_y[:, None]
         scale_x, scale_y = (squares_x - of_x.square()).rsqrt(), (squares_y - of_y.square()).rsqrt()
         # Around the R of all problems, so that no digits are lost in the difference below.
         z = (covariance * scale_x[:, :, None] * scale_y[:, None]).atanh() - at_whole

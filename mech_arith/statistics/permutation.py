@@ -36,7 +36,7 @@ def max_correlation_p(
     largest = (x @ values).abs().amax(1)
     enough = largest * (1 - ROUNDING)
     reached = torch.zeros_like(largest)
-    at_once = max(1, ENTRIES // (v * max(n, x.shape[0] * x.shape[1])))
+    at_once = max(1, ENTRIES // max(1, v * max(n, x.shape[0] * x.shape[1])))
     for orders in _permutations(n, how).split(at_once):
         permuted = values[orders].movedim(0, 1).flatten(1)
         null = (x @ permuted).abs().amax(1).view(len(x), len(orders), v)
