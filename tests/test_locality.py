@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,8 @@ import torch
 from mech_arith.batching import Batching
 from mech_arith.engine import Asked, run_baseline
 from mech_arith.expressions import parse
-from mech_arith.locality import LocalityPlan, _polynomial, _slope, _step, locality
+from mech_arith.locality import LocalityPlan, _slope, _step, locality
+from mech_arith.locality.compare import _by_chance, _match, _polynomial
 from mech_arith.problems import draw
 from mech_arith.templates import build_template
 from tests.test_tracing import planted
@@ -111,3 +114,18 @@ def test_steps(expression, value, operand, expected):
         seed=0,
     )
     assert _step(parse(expression), value, operand, problems) == expected
+
+
+def test_a_match_by_chance_has_the_places_of_the_value_in_any_order():
+    places = torch.linspace(-1, 1, 9, dtype=torch.float64)
+    lines = torch.stack([2 * places + start for start in (-0.1, 0.0, 0.1)])
+    everywhere = torch.ones(3, 9, dtype=torch.bool)
+    found, chance = _match(lines, lines, everywhere), _by_chance(lines, lines, everywhere)
+    assert (found.r, found.r2) == (pytest.approx(1), pytest.approx(1))
+    assert abs(chance.r) < 0.1
+    assert chance.r2 < 0
+    assert chance.share_above(found.r) == pytest.approx(1 / 201)
+    assert chance.share_above(-1.0) == 1
+    nowhere = _match(lines, lines, ~everywhere)
+    assert math.isnan(nowhere.r)
+    assert math.isnan(chance.share_above(nowhere.r))

@@ -14,22 +14,19 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
 from mech_arith.batching import Batching
 from mech_arith.engine import Baseline, SiteEdits, run_edits
 from mech_arith.expressions import Expression, parse
+from mech_arith.locality.compare import Probe, Sweep, compare
 from mech_arith.problems import ProblemSet
 from mech_arith.progress import progress
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
-from mech_arith.statistics import pearson, r_squared
 from mech_arith.tracing import Trace, coordinates
 from mech_arith.unfinished import Unfinished
-
-DEGREE = 4
-"""Of the polynomial that f_p is fitted with, as in the paper."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +43,6 @@ class LocalityPlan:
     """Of the operands that are really replaced."""
     digits: int
     """Of the largest operand, so that prompts stay alike."""
-
-
-@dataclass(frozen=True)
-class _Probe:
-    """A value really replaced, by moving one of its operands, at several places."""
-
-    value: str
-    moved_by: str
-    places: Float64[Tensor, " x"]
-    """What the value is set to."""
-    coordinates: dict[Site, Float64[Tensor, "n x k"]]
-    """Of the problems so changed."""
-    valid: Bool[Tensor, "n x"]
-    """The operand stayed within its range."""
 
 
 def locality(
@@ -111,9 +94,7 @@ def locality(
     for found, component, probe in progress(work, description="locality", unit="functions"):
         slope = slopes[probe.value]
         assert slope is not None
-        row, curve = _compare(
-            found, component, problems, slope, swept[found.site, component], probe
-        )
+        row, curve = compare(found, component, problems, slope, swept[found.site, component], probe)
         rows.append(row)
         curves.append(curve)
     empty = pd.DataFrame()
@@ -149,15 +130,6 @@ def _step(expression: Expression, value: str, operand: str, problems: ProblemSet
     return steps.pop() if inside == everywhere and steps in ({1}, {-1}) else 0
 
 
-@dataclass(frozen=True)
-class _Sweep:
-    """A coordinate set to evenly spaced places in every problem."""
-
-    places: Float64[Tensor, " g"]
-    answers: Float64[Tensor, "g n"]
-    """Then given by the solver."""
-
-
 def _sweep(
     solver: Solver,
     baseline: Baseline,
@@ -166,7 +138,7 @@ def _sweep(
     plan: LocalityPlan,
     batching: Batching,
     unfinished: Unfinished,
-) -> dict[tuple[Site, int], _Sweep]:
+) -> dict[tuple[Site, int], Sweep]:
     """Edit components over their observed range, and somewhat beyond."""
     places, edits = [], []
     for site, component in wanted:
@@ -185,7 +157,7 @@ def _sweep(
             solver, baseline, edits, batching=batching, bar=bar, unfinished=unfinished
         )
     swept = zip(wanted, places, answers, strict=True)
-    return {key: _Sweep(at, found.numbers) for key, at, found in swept}
+    return {key: Sweep(at, found.numbers) for key, at, found in swept}
 
 
 def _probe(
@@ -198,7 +170,7 @@ def _probe(
     plan: LocalityPlan,
     batching: Batching,
     unfinished: Unfinished,
-) -> _Probe:
+) -> Probe:
     """Move a value through one operand in the input and read the coordinates at every site."""
     low, high = plan.ranges[operand]
     observed = problems.values[value]
@@ -218,7 +190,7 @@ def _probe(
             return {f"site {i}": at[site]["coordinates"] for i, site in enumerate(traces)}
 
         found.append(piece.fetch(f"place {place}", read))
-    return _Probe(
+    return Probe(
         value,
         operand,
         torch.from_numpy(places).double(),
@@ -228,107 +200,3 @@ def _probe(
         },
         torch.from_numpy((moved >= low) & (moved <= high)),
     )
-
-
-def _compare(
-    found: Trace,
-    component: int,
-    problems: ProblemSet,
-    slope: Float64[Tensor, " n"],
-    sweep: _Sweep,
-    probe: _Probe,
-) -> tuple[dict[str, object], pd.DataFrame]:
-    """f_p and f_a of one value in one component, on the places that both cover."""
-    original = torch.from_numpy(problems.values[probe.value]).double()
-    right = torch.from_numpy(problems.answers).double()
-    hypothetical = (original + (sweep.answers - right) / slope).mT
-    predicted = _polynomial(hypothetical, sweep.places, probe.places)
-    actual = probe.coordinates[found.site][:, :, component]
-    covered = (
-        probe.valid
-        & torch.isfinite(predicted)
-        & (probe.places >= hypothetical.nan_to_num(torch.inf).amin(1, keepdim=True))
-        & (probe.places <= hypothetical.nan_to_num(-torch.inf).amax(1, keepdim=True))
-    )
-    both = predicted[covered], actual[covered]
-    enough = int(covered.sum()) > 2
-    head = {
-        "layer": found.site.layer,
-        "position": found.site.position,
-        "component": component,
-        "value": probe.value,
-        "moved_by": probe.moved_by,
-    }
-    row = {
-        **head,
-        "r": float(pearson(both[0][:, None], both[1][:, None])[0, 0]) if enough else float("nan"),
-        "r2": r_squared(*both),
-        "covered": float(covered[probe.valid].double().mean()) if probe.valid.any() else 0.0,
-        "n_problems": len(problems),
-    }
-    observed = found.coordinates[:, component]
-    curves = _curves(probe, original, predicted, actual, covered).assign(
-        **head,
-        original=float(original[0]),
-        observed_low=float(observed.min()),
-        observed_high=float(observed.max()),
-    )
-    return row, curves
-
-
-def _polynomial(
-    x: Float64[Tensor, "n g"], y: Float64[Tensor, " g"], at: Float64[Tensor, " x"]
-) -> Float64[Tensor, "n x"]:
-    """Y as a polynomial of x, fitted to each row by least squares, at new places.
-
-    Rows with too few distinct numbers to fit are NaN.
-    """
-    known = torch.isfinite(x)
-    centre = x.nanmean(1, keepdim=True)
-    reach = torch.where(known, (x - centre).abs(), 0).amax(1, keepdim=True)
-    enough = (known.sum(1, keepdim=True) > DEGREE) & (reach > 0)
-    scaled = torch.where(known, (x - centre) / reach.clamp(min=1e-12), 0)
-    powers = torch.arange(DEGREE + 1)
-    design = torch.where(known[..., None], scaled[..., None] ** powers, 0)
-    target = torch.where(known, y.expand_as(x), 0)[..., None]
-    coefficients = torch.linalg.lstsq(design, target, driver="gelsd").solution
-    places = ((at - centre) / reach.clamp(min=1e-12))[..., None] ** powers
-    return torch.where(enough, (places @ coefficients)[..., 0], torch.nan)
-
-
-def _curves(
-    probe: _Probe,
-    original: Float64[Tensor, " n"],
-    predicted: Float64[Tensor, "n x"],
-    actual: Float64[Tensor, "n x"],
-    covered: Bool[Tensor, "n x"],
-) -> pd.DataFrame:
-    """The first problem's functions, and the median and quartiles of |f_p - f_a| by distance."""
-    tables, places = [], probe.places
-    for kind, function, known in (
-        ("f_p", predicted[0], covered[0]),
-        ("f_a", actual[0], probe.valid[0]),
-    ):
-        tables.append(
-            pd.DataFrame({"kind": kind, "problem": 0, "x": places[known], "y": function[known]})
-        )
-    distance = (places - original[:, None])[covered].numpy()
-    gap = (predicted - actual).abs()[covered].numpy()
-    width = float(places[-1] - places[0]) / 10 or 1.0
-    binned = pd.DataFrame({"x": np.round(distance / width) * width, "gap": gap}).groupby("x")["gap"]
-    low, middle, high = (binned.quantile(share) for share in (0.25, 0.5, 0.75))
-    if len(middle):
-        tables.append(
-            pd.DataFrame(
-                {
-                    "kind": "distance",
-                    "problem": -1,
-                    "x": middle.index,
-                    "y": np.asarray(middle),
-                    "low": np.asarray(low),
-                    "high": np.asarray(high),
-                }
-            )
-        )
-    curves = pd.concat(tables, ignore_index=True)
-    return curves.reindex(columns=["kind", "problem", "x", "y", "low", "high"])
