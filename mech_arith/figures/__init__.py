@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -14,7 +15,8 @@ from mech_arith.figures.correlations import (
     position_maps,
     single_positions,
 )
-from mech_arith.figures.effects import accuracy_by_layer, dose_response
+from mech_arith.figures.drops import accuracy_by_layer
+from mech_arith.figures.effects import dose_response
 from mech_arith.figures.locality import locality_distance, locality_example
 from mech_arith.figures.style import DPI
 
@@ -31,13 +33,15 @@ __all__ = [
 ]
 
 
-def cell_figures(tables: Mapping[str, pd.DataFrame], *, title: str) -> dict[str, Figure]:
+def cell_figures(
+    tables: Mapping[str, pd.DataFrame], *, title: str, level: float = 0.95
+) -> dict[str, Figure]:
     """All figures that a run's tables have the rows for, by name.
 
     Args:
-        tables: by name: `correlations`, and where the run made them `effects`, `manifold`,
-            `locality_curves`.
+        tables: by name: `correlations`, and what else the run made.
         title: stands over every figure; model and template.
+        level: of the tables' intervals.
     """
     correlations = tables["correlations"]
     single = single_positions(correlations)
@@ -54,8 +58,12 @@ def cell_figures(tables: Mapping[str, pd.DataFrame], *, title: str) -> dict[str,
         figures["positions"] = position_maps(each, title=title)
     effects = tables.get("effects", pd.DataFrame())
     if len(effects):
-        figures["dose_response"] = dose_response(effects, tables.get("manifold"), title=title)
-        figures["accuracy_by_layer"] = accuracy_by_layer(effects, title=title)
+        heading: dict[str, Any] = {"title": title, "level": level}
+        manifold, contrasts, draws = (
+            tables.get(name) for name in ("manifold", "contrasts", "control_draws")
+        )
+        figures["dose_response"] = dose_response(effects, manifold, **heading)
+        figures["accuracy_by_layer"] = accuracy_by_layer(effects, contrasts, draws, **heading)
     curves = tables.get("locality_curves", pd.DataFrame())
     if len(curves):
         figures["locality_example"] = locality_example(curves, title=title)

@@ -10,9 +10,7 @@ OUTSIDE = "#f8ecd9"
 HALF = 0.5
 """Share of edited coordinates outside, above which a strength is shaded."""
 
-EDITED = Patch(
-    color=OUTSIDE, label="over half of the edits leave the observed range"
-)
+EDITED = Patch(color=OUTSIDE, label="over half of the edits leave the observed range")
 COORDINATES = Patch(color=OUTSIDE, label="outside the range observed over all problems")
 
 

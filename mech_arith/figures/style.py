@@ -22,6 +22,9 @@ CONTROL = "0.62"
 MISSING = "\N{EN DASH}"
 """Stands in the cell of a number that could not be had."""
 
+SIGNIFICANT = 0.05
+"""Corrected p up to which a finding is drawn as one."""
+
 SMALL = 7.5
 """Font size of numbers inside cells and of tick labels, in points."""
 
