@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from mech_arith.digests import tensor_digest
+from mech_arith.digests import json_digest, tensor_digest
 from mech_arith.sites import Site
 
 
@@ -90,7 +90,7 @@ class SiteGrid:
         return pairs.vectors(torch.arange(len(edits)), rows, device=device)
 
     def digest(self) -> str:
-        return tensor_digest(self.directions, self.changes)
+        return json_digest(["grid", tensor_digest(self.directions, self.changes)])
 
 
 @dataclass(frozen=True)
@@ -112,4 +112,4 @@ class SiteVectors:
         return self.added[edits][:, rows].transpose(0, 1).to(device, torch.float32)
 
     def digest(self) -> str:
-        return tensor_digest(self.added)
+        return json_digest(["vectors", tensor_digest(self.added)])
