@@ -142,7 +142,7 @@ def test_one_edit_alone_makes_a_model(cell):
     (shift,) = effects.loc[effects["arm"] == TARGET, "mean_shift"]
     moved = (answers.numbers - baseline.answers.numbers).mean()
     assert float(moved) == pytest.approx(shift, rel=1e-6)
-    with pytest.raises(UserError, match=r"with intervention\.save_model, got 6 edits; set layers"):
+    with pytest.raises(UserError, match=r"with intervention\.save_model, got 6 edits; set interv"):
         one_edit(solver, {LAST_LAYER: traces[LAST_LAYER]}, SHIFT)
 
 
