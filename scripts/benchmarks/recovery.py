@@ -75,10 +75,10 @@ class Recovered:
         )
 
 
-def recover(plant: Plant) -> Recovered:
+def recover(plant: Plant, *, n_problems: int = N_PROBLEMS) -> Recovered:
     """Trace a plant everywhere, and interchange its values where they are found first."""
     solver, how = PlantedSolver(plant), Resampling(n_permutations=100, n_resamples=100)
-    fit, report = split(plant.problems(N_PROBLEMS), fit_share=FIT_SHARE, seed=plant.seed)
+    fit, report = split(plant.problems(n_problems), fit_share=FIT_SHARE, seed=plant.seed)
     traces = trace_everywhere(solver, fit, report, how)
     places = {value: _first_site(traces, value) for value in (plant.read.value, plant.unread.value)}
     edited = report.take(torch.arange(N_EDITED).numpy())
@@ -193,10 +193,10 @@ def rows_of(found: Sequence[Recovered]) -> list[Row]:
             note=f", most {max(one.unread.agreement for one in found):.3f}",
         ),
         shown("planted: largest floor, read and not read", n, " ".join(f"{x:.2f}" for x in floors)),
-        at_least(
+        shown(
             "planted, read: costs more than random directions, by p",
-            sum(one.read.costs_more for one in found),
             n,
+            f"{sum(one.read.costs_more for one in found)}",
         ),
         at_most(
             "planted, not read: costs more than random directions, by p",

@@ -1,0 +1,167 @@
+"""The calibration's parts, smaller: is the tool right when it says how sure it is?"""
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from mech_arith.solvers.plants import Plant
+from mech_arith.statistics import Interval, pearson
+
+SCRIPTS = Path(__file__).parents[1] / "scripts" / "benchmarks"
+
+Load = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
+    """Import a module that stands beside the script, for one test."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(SCRIPTS)
+    yield importlib.import_module
+    for path in SCRIPTS.glob("*.py"):
+        if path.stem not in before:
+            sys.modules.pop(path.stem, None)
+
+
+@pytest.mark.parametrize("seed", [4, 10])
+def test_what_is_planted_is_found_and_what_is_read_is_told_apart(load: Load, seed: int):
+    recovery, plant = load("recovery"), Plant.drawn(seed)
+    found = recovery.recover(plant, n_problems=2500)
+    assert found.accuracy == 1
+    assert found.read_at == (plant.read.layer, plant.read.position)
+    assert found.unread_at == (plant.unread.layer, plant.unread.position)
+    assert found.absent < 0.9
+    assert found.read.agreement >= 0.99
+    assert found.unread.agreement <= found.unread.floor
+    # Of sums or differences of two numbers 0..4, two are the same with chance 85 / 625.
+    assert found.read.floor == pytest.approx(85 / 625, abs=0.03)
+    assert found.read.excess_drop > 0
+    assert not found.unread.costs_more
+    assert all(row.met for row in recovery.rows_of([found]))
+
+
+def test_a_plant_that_is_not_recovered_misses_its_bars(load: Load):
+    recovery, plant = load("recovery"), Plant.drawn(0)
+    follows = recovery.Interchanged(agreement=1.0, floor=0.1, excess_drop=0.8, p=0.001)
+    stays = recovery.Interchanged(agreement=0.0, floor=0.1, excess_drop=-0.1, p=0.8)
+    at = [(written.layer, written.position) for written in (plant.read, plant.unread)]
+    whole = recovery.Recovered(plant, 1.0, *at, 0.7, follows, stays)
+    assert [row.verdict for row in recovery.rows_of([whole]) if row.bar] == ["ok"] * 7
+    for missed, change in (
+        ("answers", {"accuracy": 0.99}),
+        (", read: |R|", {"read_at": (at[0][0] + 1, at[0][1])}),
+        ("not read: |R|", {"unread_at": None}),
+        ("not written", {"absent": 0.995}),
+        (", read: agreement", {"read": replace(follows, agreement=0.98)}),
+        ("not read: agreement", {"unread": replace(stays, agreement=0.11)}),
+    ):
+        rows = recovery.rows_of([replace(whole, **change)])
+        assert [row.verdict for row in rows if missed in row.what] == ["MISSED"]
+        assert sum(not row.met for row in rows) == 1
+
+
+def test_random_networks_hold_no_check_digit(load: Load):
+    nulls, bars = load("nulls"), load("bars")
+    found = [nulls.trace_null(seed) for seed in range(4)]
+    row = bars.at_most("", sum(one.corrected <= bars.ALPHA for one in found), len(found))
+    assert row.met, row.found
+    # So many are looked at that something seems to be there.
+    assert all(one.uncorrected <= bars.ALPHA for one in found)
+    assert all(one.n_tests == 3 * (1 + 14) * 5 for one in found)
+
+
+def test_random_networks_hold_their_operands(load: Load, monkeypatch: pytest.MonkeyPatch):
+    """Else it would say little that they hold no check digit."""
+    nulls = load("nulls")
+    monkeypatch.setattr(nulls, "with_check_digits", lambda problems, seed: problems)
+    found = nulls.trace_null(0)
+    assert found.corrected < 1e-6
+    assert found.largest_r > 0.6
+
+
+def test_a_check_digit_goes_with_no_digit(load: Load):
+    nulls = load("nulls")
+    problems = nulls.draw(nulls.TEMPLATE, n=5000, ranges=nulls.RANGES, seed=0)
+    checked = nulls.with_check_digits(problems, seed=3)
+    assert checked.operands == problems.operands
+    numbers = np.stack(list(problems.operands.values()), axis=1)
+    digits = (numbers[..., None] // 10 ** np.arange(3) % 10).reshape(len(numbers), -1)
+    one_hot = torch.nn.functional.one_hot(torch.from_numpy(digits), 10).flatten(1).double()
+    checks = torch.from_numpy(np.stack(list(checked.values.values()), axis=1)).double()
+    assert set(checks.unique().tolist()) == set(range(10))
+    r = pearson(one_hot, checks)
+    assert float(r.nan_to_num(0).abs().max()) < 5 / 5000**0.5
+
+
+@pytest.mark.parametrize("p", ["p", "p_rank"])
+def test_a_random_direction_is_one_of_many(load: Load, p: str):
+    nulls, bars = load("nulls"), load("bars")
+    found = [nulls.contrast_null(seed) for seed in range(10)]
+    assert np.mean([one.drop for one in found]) > 0.1, "edits that cost nothing say nothing"
+    row = bars.at_most("", sum(getattr(one, p) <= bars.ALPHA for one in found), len(found))
+    assert row.met, row.found
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say(load: Load):
+    rows = load("covering").coverage_rows(500, seed=0)
+    assert [row.what for row in rows if not row.met] == []
+    assert all(row.n >= 500 for row in rows)
+
+
+def test_intervals_that_are_too_narrow_or_too_wide_are_noticed(load: Load):
+    covering = load("covering")
+
+    def scaled(by: float) -> Callable[..., tuple[Interval, torch.Tensor]]:
+        def case(*arguments: object) -> tuple[Interval, torch.Tensor]:
+            interval, truth = covering.drops(*arguments)
+            middle = (interval.low + interval.high) / 2
+            reach = by * (interval.high - middle)
+            return Interval(middle - reach, middle + reach), truth
+
+        return case
+
+    covering.CASES = {"narrow": scaled(0.8), "wide": scaled(1.3)}
+    assert [row.verdict for row in covering.coverage_rows(500, seed=0)] == ["MISSED", "MISSED"]
+
+
+def test_bars_by_hand(load: Load):
+    bars = load("bars")
+    # Of 200 tests at .05, 16 or fewer are significant by chance in 97.5 of 100 runs or more.
+    assert bars.at_most("", 16, 200).met
+    assert not bars.at_most("", 17, 200).met
+    assert bars.at_most("", 16, 200).bar == "<= 16 (0.080)"
+    assert bars.covering("", 465, 500).met
+    assert not bars.covering("", 464, 500).met
+    assert not bars.covering("", 486, 500).met
+    assert bars.at_least("", 100, 100).met
+    assert not bars.at_least("", 99, 100).met
+    assert bars.at_least("", 9, 10).verdict == "MISSED"
+    assert bars.shown("", 1, "7").verdict == ""
+
+
+@pytest.mark.parametrize(("level", "code"), [(0.95, 0), (0.5, 1)])
+def test_the_program_exits_with_1_where_a_bar_is_missed(
+    load: Load, level: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    calibration, covering = load("calibration"), load("covering")
+    monkeypatch.setattr(covering, "HOW", replace(covering.HOW, level=level))
+    path = tmp_path / "table.json"
+    arguments = ["calibration.py", "--only", "coverage", "--cases", "500", "--json", str(path)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert calibration.main() == code
+    rows = json.loads(path.read_text())
+    assert {row["met"] for row in rows} == {code == 0}
+
+
+def test_an_unknown_part_is_refused(load: Load, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["calibration.py", "--only", "nulls"])
+    with pytest.raises(ValueError, match="unknown part of the calibration 'nulls'; expected one"):
+        load("calibration").main()
