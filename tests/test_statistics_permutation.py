@@ -1,7 +1,9 @@
 """The null of the largest |R| over components."""
 
+from importlib import import_module
 from itertools import permutations
 from math import comb
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,3 +141,12 @@ def test_p_is_uniform_and_the_family_wise_error_is_kept():
     for level in (0.05, 0.2, 0.5):
         assert float((p <= level).double().mean()) == pytest.approx(level, rel=0.15)
     assert families <= binom.ppf(0.999, 200, 0.05)
+
+
+def test_the_benchmark_times_every_part(monkeypatch, capsys):
+    scripts = Path(__file__).parent.parent / "scripts" / "benchmarks"
+    monkeypatch.syspath_prepend(str(scripts))
+    seconds = import_module("inference").seconds
+    found = seconds(layers=2, components=3, problems=20, permutations=100)
+    assert all(wall >= 0 and cpu >= 0 for wall, cpu in found.values())
+    assert capsys.readouterr().out.count("s of CPU") == len(found) == 4
