@@ -80,9 +80,9 @@ def tail(
     Student's test. Skewed columns make R skewed: Student's normal score is referred to the
     distribution of that skewness and else the same moments (Pearson's type III). Heavy tails make
     R^2 vary more: it is referred to the Beta distribution of its own two moments. The larger of the
-    two is given. Against a million permutations of 50 and 200 problems, down to 1e-5, it was no less
-    than .8 of the true share for pairs of uniform, normal, skewed and rare columns, for some of
-    which Student's test gives a hundredth; for two columns of cubed normals it was a quarter.
+    two is given. Against a million permutations of 50 and 200 problems, down to 1e-5, it was no
+    less than .8 of the true share for pairs of uniform, normal, skewed and rare columns, for some
+    of which Student's test gives a hundredth; for two columns of cubed normals it was a quarter.
     """
     found = np.maximum(_skewed_tail(r_squared, x, y), _heavy_tail(r_squared, x, y))
     return torch.where(x.any(-1)[..., None], torch.from_numpy(found), 0.0)
