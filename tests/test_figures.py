@@ -20,11 +20,14 @@ from mech_arith.figures import (
     best_correlation_map,
     cell_figures,
     correlation_heatmaps,
+    counterfactual_agreement,
     dose_response,
+    evidence_maps,
     locality_distance,
     locality_example,
     position_maps,
     save_figures,
+    specificity_maps,
 )
 from mech_arith.figures.style import CONTROL, layer_colours, two_digits
 
@@ -122,6 +125,97 @@ def manifold(table: pd.DataFrame, reach: float) -> pd.DataFrame:
     return targets.assign(outside_range=(targets["strength"].abs() / reach / 2).clip(upper=1))
 
 
+def with_intervals(table: pd.DataFrame, reach: float = 0.08) -> pd.DataFrame:
+    """The same with the ends of its numbers' intervals."""
+    ends: dict[str, Any] = {}
+    for name, unit in (("edited_accuracy", 1), ("accuracy_drop", 1), ("mean_shift", 300)):
+        ends |= {f"{name}_low": table[name] - reach * unit, f"{name}_high": table[name] + reach}
+    return table.assign(**ends)
+
+
+def contrasts(table: pd.DataFrame) -> pd.DataFrame:
+    """A row per target: half of the layers are beyond their controls."""
+    targets = table.loc[table["arm"] == "target"].drop_duplicates(
+        ["layer", "position", "component"]
+    )
+    drop = 0.1 * targets["layer"]
+    return targets.assign(
+        arm="control", excess_drop=drop, low=drop - 0.07, high=drop + 0.07, p_holm=0.3 - drop
+    )
+
+
+def draws(table: pd.DataFrame, count: int = 5) -> pd.DataFrame:
+    """Single random directions around their mean."""
+    controls = table.loc[table["arm"] == "control"]
+    return pd.concat(
+        [
+            controls.assign(accuracy_drop=controls["accuracy_drop"] + 0.01 * draw, draw=draw)
+            for draw in range(count)
+        ],
+        ignore_index=True,
+    )
+
+
+def evidence(
+    n_layers: int = 4, values: Sequence[str] = VALUES, positions: Sequence[str] = ("all",)
+) -> pd.DataFrame:
+    """A row per layer, position and value; the higher the layer, the surer."""
+    rows = []
+    for layer in range(n_layers):
+        for p, position in enumerate(positions):
+            for k, value in enumerate(values):
+                sure = (layer + 1) / n_layers
+                rows.append(
+                    {
+                        "layer": layer,
+                        "point": "resid_post",
+                        "position": position,
+                        "component": k,
+                        "value": value,
+                        "r_fit": (-1) ** k * sure * (0.9 + p / 20),
+                        "r": (-1) ** k * sure * 0.9,
+                        "r_low": (-1) ** k * sure * 0.9 - 0.1,
+                        "r_high": (-1) ** k * sure * 0.9 + 0.1,
+                        "p_holm": 0.1 if layer == 0 else 0.001,
+                        "least_partial_r": sure * 0.5,
+                        "least_partial_given": values[k - 1],
+                        "excess_drop": sure * 0.5 - 0.2,
+                        "excess_low": sure * 0.5 - 0.3,
+                        "excess_high": sure * 0.5 - 0.1,
+                        "excess_p_holm": 0.2 if layer == 0 else 0.001,
+                        "agreement": sure * 0.9,
+                        "agreement_low": sure * 0.9 - 0.05,
+                        "agreement_high": sure * 0.9 + 0.05,
+                        "agreement_p": 0.2 if layer == 0 else 0.001,
+                        "floor": 0.03,
+                        "ceiling": 0.97,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def counterfactual(table: pd.DataFrame) -> pd.DataFrame:
+    """Agreement of the evidence, and of random directions."""
+    target = table.assign(arm="target", edit="set", strength=1.0, n=200)
+    low = {"agreement": 0.05, "agreement_low": 0.02, "agreement_high": 0.1}
+    half = target.assign(strength=0.5, agreement=0.5)
+    return pd.concat([half, target, target.assign(arm="control", **low)], ignore_index=True)
+
+
+def specificity(table: pd.DataFrame) -> pd.DataFrame:
+    """Every direction carries its own value, and a little of the next, the wrong way."""
+    rows = []
+    for row in table.to_dict(orient="records"):
+        for index, changed in enumerate(dict.fromkeys(table["value"])):
+            slope = 0.95 if changed == row["value"] else -0.2 * (index % 2)
+            place = {name: row[name] for name in ("layer", "point", "position", "component")}
+            ends = {"slope_low": slope - 0.1, "slope_high": slope + 0.1}
+            rows.append(
+                place | {"direction_of": row["value"], "changed": changed, "slope": slope} | ends
+            )
+    return pd.DataFrame(rows)
+
+
 def curves(n_layers: int = 4, values: Sequence[str] = VALUES) -> pd.DataFrame:
     tables = []
     for layer in range(n_layers):
@@ -181,6 +275,13 @@ def check_readable(figure: Figure) -> None:
     assert not crossing.any(), [(names[i], names[j]) for i, j in np.argwhere(crossing) if i < j]
 
 
+LONG = ("price", "count", "discount", "price*count", "(price*count)-discount")
+
+
+def drops_of(table: pd.DataFrame) -> Figure:
+    return accuracy_by_layer(table, contrasts(table), draws(table), title=TITLE)
+
+
 FIGURES = {
     "heatmaps, 4 layers": lambda: correlation_heatmaps(correlations(4), title=TITLE),
     "heatmaps, 6 layers": lambda: correlation_heatmaps(correlations(6), title=TITLE),
@@ -220,6 +321,39 @@ FIGURES = {
     "drops, 4 layers": lambda: accuracy_by_layer(effects(4), title=TITLE),
     "drops, 6 layers": lambda: accuracy_by_layer(effects(6), title=TITLE),
     "drops, 30 layers": lambda: accuracy_by_layer(effects(30, values=["a", "b"]), title=TITLE),
+    "dose, intervals, 4 layers": lambda: dose_response(with_intervals(effects(4)), title=TITLE),
+    "dose, one strength": lambda: dose_response(
+        with_intervals(effects(6, strengths=[1.0])).assign(
+            edit="interchange", strength_unit="share of the way"
+        ),
+        title=TITLE,
+    ),
+    "drops, intervals, 4 layers": lambda: drops_of(with_intervals(effects(4))),
+    "drops, intervals, 6 layers": lambda: drops_of(with_intervals(effects(6))),
+    "drops, intervals, 30 layers": lambda: drops_of(with_intervals(effects(30, values=["a", "b"]))),
+    "evidence, 4 layers": lambda: evidence_maps(evidence(4), title=TITLE),
+    "evidence, 6 layers": lambda: evidence_maps(evidence(6), title=TITLE),
+    "evidence, 30 layers": lambda: evidence_maps(evidence(30), title=TITLE),
+    "evidence, one of each": lambda: evidence_maps(evidence(1, ["a"]), title=TITLE),
+    "evidence, long names": lambda: evidence_maps(evidence(6, LONG), title="gpt2, words"),
+    "evidence, traced alone": lambda: evidence_maps(
+        evidence(4).drop(columns=["excess_drop", "agreement"]), title=TITLE
+    ),
+    "counterfactual, 4 layers": lambda: counterfactual_agreement(
+        counterfactual(evidence(4)), evidence(4), title=TITLE
+    ),
+    "counterfactual, 30 layers": lambda: counterfactual_agreement(
+        counterfactual(evidence(30, LONG)), evidence(30, LONG), title=TITLE
+    ),
+    "specificity, 4 layers": lambda: specificity_maps(
+        specificity(evidence(4)), evidence(4), title=TITLE
+    ),
+    "specificity, 6 layers, long names": lambda: specificity_maps(
+        specificity(evidence(6, LONG)), evidence(6, LONG), title=TITLE
+    ),
+    "specificity, 30 layers": lambda: specificity_maps(
+        specificity(evidence(30)), evidence(30), title=TITLE
+    ),
     "example, 6 layers": lambda: locality_example(curves(6), title=TITLE),
     "example, one panel": lambda: locality_example(curves(1, ["b"]), title=TITLE),
     "distance, 4 layers": lambda: locality_distance(curves(4), title=TITLE),
@@ -236,7 +370,7 @@ def test_labels_neither_overlap_nor_leave_the_figure(name: str) -> None:
 def test_every_figure_says_what_it_shows(name: str) -> None:
     figure = FIGURES[name]()
     assert TITLE in [text.get_text() for text in texts(figure)]
-    if not name.startswith(("heatmaps", "best", "positions")):
+    if not name.startswith(("heatmaps", "best", "positions", "specificity")):
         assert figure.legends
 
 
@@ -447,6 +581,145 @@ def test_bars_are_the_largest_drop_and_its_own_control() -> None:
     assert len(set(colours[:2])) == 2
 
 
+def test_only_targets_are_taken_for_targets() -> None:
+    """The other arms stand in the tables; two values of one component are rows of their own."""
+    table = effects(2, values=["b", "c"], strengths=[1.0]).assign(component=0)
+    table.loc[table["chosen_for"] == "c", ["edited_accuracy", "accuracy_drop"]] = [0.5, 0.47]
+    others = table.assign(arm="span", accuracy_drop=0.99, edited_accuracy=0.0)
+    whole = pd.concat([table, others, others.assign(arm="shuffled")], ignore_index=True)
+    of_b = panel(accuracy_by_layer(whole), "b")
+    heights = [bar.get_height() for bar in of_b.patches if isinstance(bar, Rectangle)]
+    b = table[table["chosen_for"] == "b"]
+    wanted = [b.loc[b["arm"] == arm, "accuracy_drop"].tolist() for arm in ("target", "control")]
+    assert heights == pytest.approx([*wanted[0], *wanted[1]])
+    of_c = panel(accuracy_by_layer(whole), "c")
+    assert {bar.get_height() for bar in of_c.patches if isinstance(bar, Rectangle)} == {0.47}
+    assert len(panel(dose_response(whole), "b").lines) == 1 + 4
+
+
+def test_bars_and_bands_are_the_tables_intervals() -> None:
+    table = with_intervals(effects(1, values=["b"]))
+    (axes,) = accuracy_by_layer(table, level=0.9).axes
+    worst = table.loc[table["arm"] == "target"].sort_values("accuracy_drop").iloc[-1]
+    ((_, low), (_, high)) = axes.collections[0].get_segments()[0]
+    assert (low, high) == pytest.approx((worst["accuracy_drop_low"], worst["accuracy_drop_high"]))
+    figure = dose_response(table, level=0.9)
+    assert any("90% intervals" in text.get_text() for text in figure.texts)
+    control, target = (band.get_paths()[0].get_extents() for band in panel(figure, "b").collections)
+    ends = {
+        arm: table.loc[table["arm"] == arm, ["edited_accuracy_low", "edited_accuracy_high"]]
+        for arm in ("control", "target")
+    }
+    for band, arm in ((control, "control"), (target, "target")):
+        assert (band.y0, band.y1) == pytest.approx(
+            (ends[arm]["edited_accuracy_low"].min(), ends[arm]["edited_accuracy_high"].max())
+        )
+    many = dose_response(with_intervals(effects(9, values=["b"])))
+    assert not panel(many, "b").collections
+    assert not any("intervals" in text.get_text() for text in many.texts)
+
+
+def test_what_is_beyond_the_control_is_hollow_where_it_may_be_chance() -> None:
+    table = effects(3, values=["b"])
+    found = contrasts(table).assign(excess_drop=[0.1, 0.2, 0.3], p_holm=[0.051, 0.05, np.nan])
+    others = found.assign(arm="span", excess_drop=0.9)
+    figure = accuracy_by_layer(table, pd.concat([found, others]), draws(table, 4))
+    above, below = figure.axes
+    dots = [line for line in above.lines if line.get_markersize() < 2]
+    assert [len(np.asarray(line.get_xdata())) for line in dots] == [4] * 3
+    points = [line for line in below.lines if line.get_marker() == "o"]
+    assert [float(np.asarray(point.get_ydata())[0]) for point in points] == [0.1, 0.2, 0.3]
+    filled = [point.get_markerfacecolor() != "white" for point in points]
+    assert filled == [False, True, False]
+
+
+def test_the_evidence_says_what_may_be_chance() -> None:
+    table = evidence(2, ["b", "c"])
+    r, partial, excess, agreement = heatmaps_of(evidence_maps(table, title=TITLE))
+    assert cells(r).tolist() == [[0.45, 0.9]] * 2  # |R|, of negative R too
+    written = [[text.get_text() for text in axes.texts] for axes in (r, partial, excess, agreement)]
+    assert written[0][4:6] == ["(.45)", ".35 to .55"]
+    assert written[0][8:10] == [".90", ".80 to 1.00"]
+    assert written[1][8:10] == [".50", "given c"]
+    assert written[2][4:6] == ["(.05)", "\N{MINUS SIGN}.05 to .15"]
+    assert written[2][8:10] == [".30", ".20 to .40"]
+    assert written[3][8:10] == [".90", ".85 to .95\nfl. .03 c. .97"]
+
+
+def test_the_evidence_of_many_layers_is_hatched() -> None:
+    r, partial, *_ = heatmaps_of(evidence_maps(evidence(30, ["b"])))
+    assert [text for text in texts_of(r) if text] == []
+    hatched = [patch.get_xy() for patch in r.patches if isinstance(patch, Rectangle)]
+    assert hatched == [(-0.5, -0.5)]  # layer 0
+    assert not partial.patches  # has no p-value
+
+
+def texts_of(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def test_an_interval_across_zero_is_one_of_r_without_its_sign() -> None:
+    table = evidence(1, ["b"]).assign(r=-0.05, r_low=-0.2, r_high=0.1)
+    r, *_ = heatmaps_of(evidence_maps(table))
+    assert texts_of(r)[1:] == ["(.05)", ".00 to .20"]
+
+
+def test_the_evidence_is_of_the_position_that_is_best_on_the_fit_split() -> None:
+    table = evidence(1, ["b"], positions=["0", "1"])
+    table.loc[table["position"] == "1", "r"] = 0.5  # worse on the report split, and yet it is it
+    r, *_ = heatmaps_of(evidence_maps(table))
+    assert cells(r).tolist() == [[0.5]]
+
+
+def test_what_was_not_asked_has_no_map_and_what_is_missing_no_number() -> None:
+    table = evidence(2, ["b", "c"]).drop(columns=["agreement", "least_partial_r"])
+    table.loc[table["value"] == "c", "excess_drop"] = None
+    _, excess = heatmaps_of(evidence_maps(table))
+    assert np.isnan(cells(excess)[1]).all()
+    assert texts_of(excess)[2:4] == ["\N{EN DASH}"] * 2
+
+
+def test_agreement_stands_between_its_floor_and_ceiling() -> None:
+    table = evidence(2, ["b"])
+    figure = counterfactual_agreement(counterfactual(table), table, title=TITLE)
+    (axes,) = figure.axes
+    drawn = [np.asarray(line.get_ydata()).tolist() for line in axes.lines]
+    assert drawn == [[0.05], [0.05], [0.45], [0.9], [0.03, 0.03], [0.97, 0.97]]
+    ends = [
+        [float(segment[:, 1].min()), float(segment[:, 1].max())]
+        for bar in axes.collections
+        for segment in bar.get_segments()
+    ]
+    assert ends[2:] == [pytest.approx([0.4, 0.5]), pytest.approx([0.85, 0.95])]
+
+
+def test_specificity_is_a_matrix_of_directions_and_values() -> None:
+    table = evidence(2, ["b", "c"])
+    rows = specificity(table)
+    rows.loc[rows["direction_of"] == "b", "direction_of"] = "b | a"  # a has no place of its own
+    _, axes = heatmaps_of(specificity_maps(rows, table, title=TITLE))
+    assert cells(axes).tolist() == [[0.95, -0.2], [0.0, 0.95]]
+    assert texts_of(axes)[4:8] == [
+        ".95",
+        ".85 to 1.05",
+        "\N{MINUS SIGN}.20",
+        "\N{MINUS SIGN}.30 to \N{MINUS SIGN}.10",
+    ]
+
+
+@pytest.mark.parametrize("draw", [counterfactual_agreement, specificity_maps])
+def test_edits_of_other_components_than_the_evidences_are_an_error(draw: Any) -> None:
+    table = evidence(1, ["b"])
+    rows = counterfactual(table) if draw is counterfactual_agreement else specificity(table)
+    with pytest.raises(ValueError, match="of the components in the evidence, got none"):
+        draw(rows, table.assign(component=7))
+
+
+def test_no_evidence_is_an_error() -> None:
+    with pytest.raises(ValueError, match="expected a table of evidence with rows, got none"):
+        evidence_maps(evidence().iloc[:0])
+
+
 def test_a_directions_number_names_its_panel_where_no_value_chose_it() -> None:
     figure = accuracy_by_layer(effects(1, values=["a"]).assign(chosen_for=""))
     assert [axes.get_title() for axes in figure.axes] == ["component 0"]
@@ -509,6 +782,11 @@ def whole() -> dict[str, pd.DataFrame]:
         "effects": effects(2),
         "manifold": manifold(effects(2), 1.5),
         "locality_curves": curves(2),
+        "contrasts": contrasts(effects(2)),
+        "control_draws": draws(effects(2)),
+        "evidence": evidence(2),
+        "counterfactual": counterfactual(evidence(2)),
+        "specificity": specificity(evidence(2)),
     }
 
 
@@ -520,8 +798,11 @@ def test_a_cell_has_a_figure_for_every_table() -> None:
         "correlations",
         "best_correlations",
         "positions",
+        "evidence",
         "dose_response",
         "accuracy_by_layer",
+        "counterfactual",
+        "specificity",
         "locality_example",
         "locality_distance",
     ]
@@ -572,7 +853,16 @@ def test_no_global_state_of_matplotlib_is_used() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "text"), [(0.0, ".00"), (0.07, ".07"), (0.996, "1.00"), (1.0, "1.00")]
+    ("share", "text"),
+    [
+        (0.0, ".00"),
+        (-0.001, ".00"),
+        (-0.5, "\N{MINUS SIGN}.50"),
+        (-1.5, "\N{MINUS SIGN}1.50"),
+        (0.07, ".07"),
+        (0.996, "1.00"),
+        (1.0, "1.00"),
+    ],
 )
 def test_two_digits(share: float, text: str) -> None:
     assert two_digits(share) == text

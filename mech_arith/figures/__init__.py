@@ -15,8 +15,10 @@ from mech_arith.figures.correlations import (
     position_maps,
     single_positions,
 )
+from mech_arith.figures.counterfactual import counterfactual_agreement, specificity_maps
 from mech_arith.figures.drops import accuracy_by_layer
 from mech_arith.figures.effects import dose_response
+from mech_arith.figures.evidence import evidence_maps
 from mech_arith.figures.locality import locality_distance, locality_example
 from mech_arith.figures.style import DPI
 
@@ -25,11 +27,14 @@ __all__ = [
     "best_correlation_map",
     "cell_figures",
     "correlation_heatmaps",
+    "counterfactual_agreement",
     "dose_response",
+    "evidence_maps",
     "locality_distance",
     "locality_example",
     "position_maps",
     "save_figures",
+    "specificity_maps",
 ]
 
 
@@ -56,19 +61,37 @@ def cell_figures(
     figures["best_correlations"] = best_correlation_map(asked if len(asked) else each, title=title)
     if len(each):
         figures["positions"] = position_maps(each, title=title)
-    effects = tables.get("effects", pd.DataFrame())
-    if len(effects):
-        heading: dict[str, Any] = {"title": title, "level": level}
-        manifold, contrasts, draws = (
-            tables.get(name) for name in ("manifold", "contrasts", "control_draws")
-        )
-        figures["dose_response"] = dose_response(effects, manifold, **heading)
-        figures["accuracy_by_layer"] = accuracy_by_layer(effects, contrasts, draws, **heading)
+    heading: dict[str, Any] = {"title": title, "level": level}
+    evidence = tables.get("evidence", pd.DataFrame())
+    if len(evidence):
+        figures["evidence"] = evidence_maps(evidence, **heading)
+    figures |= _of_edits(tables, evidence, heading)
     curves = tables.get("locality_curves", pd.DataFrame())
     if len(curves):
         figures["locality_example"] = locality_example(curves, title=title)
         if "distance" in set(curves["kind"]):
             figures["locality_distance"] = locality_distance(curves, title=title)
+    return figures
+
+
+def _of_edits(
+    tables: Mapping[str, pd.DataFrame], evidence: pd.DataFrame, heading: dict[str, Any]
+) -> dict[str, Figure]:
+    """The figures of a run's intervention."""
+    figures: dict[str, Figure] = {}
+    effects = tables.get("effects", pd.DataFrame())
+    if len(effects):
+        manifold, contrasts, draws = (
+            tables.get(name) for name in ("manifold", "contrasts", "control_draws")
+        )
+        figures["dose_response"] = dose_response(effects, manifold, **heading)
+        figures["accuracy_by_layer"] = accuracy_by_layer(effects, contrasts, draws, **heading)
+    counterfactual = tables.get("counterfactual", pd.DataFrame())
+    if len(counterfactual):
+        figures["counterfactual"] = counterfactual_agreement(counterfactual, evidence, **heading)
+    specificity = tables.get("specificity", pd.DataFrame())
+    if len(specificity):
+        figures["specificity"] = specificity_maps(specificity, evidence, title=heading["title"])
     return figures
 
 

@@ -77,7 +77,8 @@ def accuracy_by_layer(
         keys=[keys],
     )
     figure = grid.figure(title, subtitle)
-    bottom = _lowest(arms)
+    bottom = _lowest(arms, ["accuracy_drop", "accuracy_drop_low"])
+    lower = _lowest(contrasts, ["excess_drop", "low"])
     for index, value in enumerate(values):
         block, column = divmod(index, across)
         place = rows * block * across + column
@@ -92,6 +93,7 @@ def accuracy_by_layer(
         if rows == 2:
             below = grid.axes(figure, place + across)
             _excess(below, worst, contrasts, list(colours.values()))
+            below.set_ylim(lower, 1.03)
             _finish(below, layers, "drop beyond the control", labelled=column == 0)
     return figure
 
@@ -123,10 +125,10 @@ def _keys(colour: Colour, *, dots: bool, excess: bool) -> list[Patch | Line2D]:
     return keys
 
 
-def _lowest(arms: pd.DataFrame) -> float:
-    """The lower end of the axis of drops, which may be negative."""
-    columns = [name for name in ("accuracy_drop", "accuracy_drop_low") if name in arms]
-    lowest = float(np.nanmin(arms[columns].to_numpy(dtype=float), initial=0))
+def _lowest(table: pd.DataFrame, columns: list[str]) -> float:
+    """The lower end of an axis of drops, which may be negative."""
+    numbers = table.reindex(columns=columns).to_numpy(dtype=float)
+    lowest = float(np.nanmin(numbers, initial=0))
     return lowest - 0.03 if lowest < 0 else 0.0
 
 
@@ -169,7 +171,6 @@ def _dots(axes: Axes, worst: Worst, draws: pd.DataFrame) -> None:
 
 def _excess(axes: Axes, worst: Worst, contrasts: pd.DataFrame, colours: list[Colour]) -> None:
     """Per layer what the direction costs beyond random ones, with its interval."""
-    lowest = 0.0
     for place, (by_arm, colour) in enumerate(zip(worst, colours, strict=True)):
         for row in _of_control(contrasts, by_arm.get("target")).to_dict(orient="records"):
             axes.vlines(place, row["low"], row["high"], color=colour, linewidth=1.3)
@@ -181,8 +182,6 @@ def _excess(axes: Axes, worst: Worst, contrasts: pd.DataFrame, colours: list[Col
                 color=colour,
                 markerfacecolor=colour if row["p_holm"] <= SIGNIFICANT else "white",
             )
-            lowest = min(lowest, row["low"])
-    axes.set_ylim(lowest - 0.05, 1.03)
 
 
 def _of_control(table: pd.DataFrame, target: dict[str, Any] | None, *also: str) -> pd.DataFrame:

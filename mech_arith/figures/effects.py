@@ -32,6 +32,9 @@ DIRECTION = ["point", "position", "component", "chosen_for"]
 
 CONTROL_LABEL = "control: random directions, moved as far"
 
+LONGEST_LABEL = 30
+"""Characters that fit under a panel."""
+
 MOST_BANDS = 8
 """With more layers in one panel, intervals would hide the lines."""
 
@@ -76,7 +79,7 @@ def dose_response(
         width=2.1,
         height=1.55,
         left=0.95,
-        below=0.45,
+        below=0.6,
         above=0.22,
         keys=[layer_handles(layers), notes],
     )
@@ -100,6 +103,8 @@ def dose_response(
         shift.set_ylim(*shifts)
         for axes in (accuracy, shift):
             axes.set_xlabel(_strength_label(arms), fontsize=8.5)
+            if len(distinct(arms, "strength")) == 1:
+                axes.set_xticks(distinct(arms, "strength"))
             axes.tick_params(labelleft=column == 0)
         if column == 0:
             accuracy.set_ylabel("accuracy\n(share of exact answers)", fontsize=8.5)
@@ -163,6 +168,7 @@ def _lines(
         of_arm = of_value.loc[of_value["arm"] == arm]
         for layer in distinct(of_arm, "layer"):
             line = of_arm.loc[of_arm["layer"] == layer]
+            line = line.assign(strength=line["strength"] + _aside(line, layer, layers))
             colour = CONTROL if arm == "control" else colours[layer]
             if intervals:
                 _band(axes, line, number, colour)
@@ -178,11 +184,16 @@ def _lines(
     light_axes(axes)
 
 
+def _aside(line: pd.DataFrame, layer: int, layers: list[int]) -> float:
+    """Points of a single strength stand side by side, and lines where they belong."""
+    return 0.02 * (layers.index(layer) - (len(layers) - 1) / 2) if len(line) == 1 else 0.0
+
+
 def _band(axes: Axes, line: pd.DataFrame, number: str, colour: ColorType) -> None:
     """The interval around a line; around a single point a bar, for a band would have no width."""
     ends = line[f"{number}_low"], line[f"{number}_high"]
     if len(line) == 1:
-        axes.vlines(line["strength"], *ends, color=colour, linewidth=1.0, alpha=0.6, zorder=0.5)
+        axes.vlines(line["strength"], *ends, color=colour, linewidth=1.2, zorder=0.5)
     else:
         axes.fill_between(
             line["strength"], *ends, color=colour, alpha=0.16, linewidth=0, zorder=0.5
@@ -191,7 +202,8 @@ def _band(axes: Axes, line: pd.DataFrame, number: str, colour: ColorType) -> Non
 
 def _strength_label(arms: pd.DataFrame) -> str:
     edit, unit = distinct(arms, "edit")[0], distinct(arms, "strength_unit")[0]
-    return literal(f"strength of {edit} ({unit})")
+    text = f"strength of {edit} ({unit})"
+    return literal(text if len(text) <= LONGEST_LABEL else text.replace(" (", "\n("))
 
 
 def _limits(arms: pd.DataFrame, number: str, *, intervals: bool) -> tuple[float, float]:

@@ -22,6 +22,8 @@ CONTROL = "0.62"
 MISSING = "\N{EN DASH}"
 """Stands in the cell of a number that could not be had."""
 
+MINUS = "\N{MINUS SIGN}"
+
 SIGNIFICANT = 0.05
 """Corrected p up to which a finding is drawn as one."""
 
@@ -193,8 +195,9 @@ def heatmap(
     rows: Sequence[str],
     columns: Sequence[str],
     notes: list[list[str]] | None = None,
+    signed: bool = False,
 ) -> AxesImage:
-    """Draw numbers from 0 to 1 as coloured cells.
+    """Draw numbers from 0 to 1, or from -1 to 1, as coloured cells.
 
     Args:
         axes: where to.
@@ -202,8 +205,10 @@ def heatmap(
         rows: labels from top to bottom.
         columns: labels from left to right.
         notes: what is written into each cell; nothing by default.
+        signed: negative numbers are red.
     """
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    colours, lowest = ("RdBu", -1) if signed else ("Blues", 0)
+    image = axes.imshow(shares, cmap=colours, vmin=lowest, vmax=1, aspect="auto")
     axes.set_xticks(range(len(columns)), [literal(name) for name in columns], fontsize=SMALL)
     axes.set_yticks(range(len(rows)), [literal(name) for name in rows], fontsize=SMALL + 1)
     axes.tick_params(length=0)
@@ -212,7 +217,7 @@ def heatmap(
     axes.spines[:].set_visible(False)
     if notes is not None:
         for row, column in np.ndindex(*shares.shape):
-            share = shares[row, column]
+            share = float(shares[row, column])
             text = MISSING if np.isnan(share) else notes[row][column]
             axes.text(
                 column,
@@ -222,9 +227,23 @@ def heatmap(
                 va="center",
                 fontsize=SMALL,
                 linespacing=1.1,
-                color="white" if share > 0.6 else "black",
+                color=ink(share),
             )
     return image
+
+
+def ink(share: float) -> str:
+    """Colour of what is written on a cell of that number."""
+    return "white" if abs(share) > 0.6 else "black"
+
+
+def details(axes: Axes, row: int, column: int, lines: Sequence[str], share: float) -> None:
+    """A number in a cell of a heatmap, and under it small lines that say more."""
+    rest = "\n".join(lines[1:])
+    common: dict[str, Any] = {"ha": "center", "va": "center", "color": ink(share)}
+    axes.text(column, row - 0.14 * len(lines[1:]), lines[0], fontsize=SMALL, **common)
+    if rest:
+        axes.text(column, row + 0.17, rest, fontsize=SMALL - 2, linespacing=1.15, **common)
 
 
 def outline(axes: Axes, row: int, column: int) -> None:
@@ -250,9 +269,9 @@ def light_axes(axes: Axes) -> None:
 
 
 def two_digits(share: float) -> str:
-    """'.07', '.98', '1.00'."""
-    text = f"{share:.2f}"
-    return text[1:] if text.startswith("0.") else text
+    """'.07', '.98', '1.00', '-.05' with a real minus."""
+    text = f"{share:z.2f}".replace("-", MINUS)
+    return text.replace("0.", ".", 1) if text.lstrip(MINUS).startswith("0.") else text
 
 
 def distinct(table: pd.DataFrame, column: str) -> list[Any]:
