@@ -151,9 +151,10 @@ def _draw(saved: RunResult, directory: Path) -> None:
 
     cell = saved.summary["cell"]
     try:
-        title = f"{cell['model']}, {cell['expression']}"
+        title, level = f"{cell['model']}, {cell['expression']}", saved.summary["inference"]["level"]
+        figures = cell_figures(saved.tables, title=title, level=level)
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".figures") as drawn:
-            save_figures(cell_figures(saved.tables, title=title), Path(drawn) / directory.name)
+            save_figures(figures, Path(drawn) / directory.name)
             os.replace(Path(drawn) / directory.name, directory)
     except Exception as error:
         log.warning("figures could not be drawn, the tables are on disk all the same: %r", error)
@@ -180,6 +181,7 @@ def _cell_fields(prepared: Prepared) -> dict[str, Any]:
         "positions": config.tracing.positions,
         "prompt": _prompt_name(config),
         "edit": _edit_name(config),
+        "design": _design_name(config),
         "seed": config.problems.seed,
     }
 
@@ -189,6 +191,12 @@ def _edit_name(config: RunConfig) -> str:
     asked = config.intervention
     plainly = asked.edit == "none" or asked.via == ACTIVATIONS
     return asked.edit if plainly else f"{asked.edit} by {asked.via}"
+
+
+def _design_name(config: RunConfig) -> str:
+    """How problems are drawn, and which value is kept apart from the others."""
+    design, value = config.problems.design, config.problems.decorrelate
+    return design if value is None else f"{design} {value}"
 
 
 def _prompt_name(config: RunConfig) -> str | None:
