@@ -33,6 +33,17 @@ def test_by_hand():
     assert float(found.error) == pytest.approx(np.sqrt(b))
 
 
+def test_what_neither_explains_is_counted_once():
+    x = torch.tensor([[0.0, 2.0, 5.0], [2.0, 3.0, 9.0]], dtype=torch.float64)
+    # Means 7/3 and 14/3 of the draws, 1, 2.5 and 7 of the problems, 3.5 of all.
+    a, b = (7 / 3) ** 2 / 2 / 2, (2.5**2 + 1 + 3.5**2) / 2 / 3
+    rest = [[1 / 6, 4 / 6, -5 / 6], [-1 / 6, -4 / 6, 5 / 6]]
+    e = np.square(rest).sum() / 2 / 6
+    found = two_way(x)
+    assert float(found.error) == pytest.approx(np.sqrt(a + b - e))
+    assert float(found.freedom) == pytest.approx((a + b - e) ** 2 / (a**2 / 1 + b**2 / 2))
+
+
 def test_the_error_is_that_of_drawing_both_anew():
     """The spread of means over many fresh draws and problems is what the error says."""
     x = drawn(3000, 10, 40, draws=0.3, problems=1.0)
