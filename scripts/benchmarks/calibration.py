@@ -6,7 +6,8 @@
 planted: Transformers whose weights are set by hand (`mech_arith.solvers.planted`). Tracing must
 find what they write, first where it is written, and an interchange tell what is read from what is
 not. null: random networks, in which there is nothing to find. coverage: intervals of drawn numbers
-whose true mean or R is known. Prints one table, and exits with 1 if a bar is missed.
+whose true mean or R is known. Prints one table, and exits with 1 if a bar is missed. Six minutes on
+one core, for --threads 1.
 """
 
 import argparse
