@@ -45,7 +45,7 @@ class Excess(NamedTuple):
     low: Float64[Tensor, "*rows"]
     high: Float64[Tensor, "*rows"]
     p: Float64[Tensor, "*rows"]
-    """Two-sided, of no difference; from Student's t, so that it resolves far tails."""
+    """Two-sided, of the target being one more draw; Student's t, so that far tails are resolved."""
     p_rank: Float64[Tensor, "*rows"]
     """One-sided: the share of draws, the target among them, whose mean is at least the target's."""
 
@@ -59,9 +59,12 @@ def excess(
 ) -> Excess:
     """Mean of the target minus the mean over draws of controls, on the same problems.
 
-    Both draws and problems are random (see `two_way`), and p is below 1 - level where the interval
-    leaves 0 out. Without a control all is NaN; with one draw the difference is from that draw
-    alone. What is NaN in the target or in a control is left out.
+    Both draws and problems are random (see `two_way`). The interval is of how far the target lies
+    above the mean of all directions that might be drawn. That alone says little: directions differ,
+    and nearly every one lies above or below their mean (of random directions of random networks,
+    half are found to with p below .05). So p asks whether the target would be an unusual draw; see
+    `another_draw`. Without a control all is NaN; with one draw the difference, and p, are from that
+    draw alone. What is NaN in the target or in a control is left out.
 
     Args:
         target: an outcome per problem.
@@ -96,8 +99,9 @@ def _excess(
     low, high = two.interval(how, of, estimate)
     means, own = controls.nanmean(2), target.nanmean(1)
     at_least = (means >= own[:, None]).sum(1)
-    p_rank = torch.where(own.isfinite(), (1 + at_least) / (means.shape[1] + 1), torch.nan)
-    return Excess(estimate, low, high, two.p(), p_rank)
+    share = (1 + at_least).double() / (means.shape[1] + 1)
+    p_rank = torch.where(own.isfinite(), share, torch.nan)
+    return Excess(estimate, low, high, another_draw(with_imagined(differences, of)).p(), p_rank)
 
 
 def _at_once(x: Shaped[Tensor, "*rows m n"]) -> int:
@@ -128,3 +132,24 @@ def two_way(x: Float64[Tensor, "*rows m n"]) -> Estimate:
     spread = a.square() / by_draw.freedom + b.square() / by_problem.freedom
     freedom = torch.where(spread > 0, squared.square() / spread, by_problem.freedom)
     return Estimate(mean, squared.sqrt(), freedom)
+
+
+def another_draw(differences: Float64[Tensor, "*rows m n"]) -> Estimate:
+    """Of the mean difference between one thing and m draws, if the one were a draw like them.
+
+    Draws on the same problems can be exchanged then, and the mean of m of them and another one
+    differ with variance s^2 (1 + 1/m), where s^2 is the variance of the draws' means, with m - 1
+    degrees of freedom; but at least as in `two_way`, for problems are a sample too.
+    """
+    two = two_way(differences)
+    m = differences.shape[-2]
+    if m == 1:
+        return two
+    by_draw = one_way(differences.nanmean(-1))
+    error = by_draw.error * (m + 1) ** 0.5
+    wider = error > two.error
+    return Estimate(
+        two.mean,
+        torch.where(wider, error, two.error),
+        torch.where(wider, by_draw.freedom, two.freedom),
+    )
