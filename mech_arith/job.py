@@ -257,7 +257,10 @@ def _log_to_wandb(settings: RunConfig, saved: RunResult, sweep: str | None) -> b
             # Curves first: a run that is logged again must number its rows alike, and a figure
             # may fail.
             wandb_run.log_curves(
-                tables["correlations"], tables["effects"], positions=cell["positions"]
+                tables["correlations"],
+                tables["effects"],
+                tables["evidence"],
+                positions=cell["positions"],
             )
             for name, table in tables.items():
                 wandb_run.log_table(name, table)

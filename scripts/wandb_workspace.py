@@ -5,8 +5,9 @@
     python scripts/wandb_workspace.py --entity ME --project mech_arith --json   # needs no server
 
 Its panels: accuracy drop against strength and against layer, best |R| by layer, each by model;
-control against target; the tables of all runs as one. The runs are a table with their cells'
-fields and headline numbers, grouped by model and template. Each call saves a new view.
+answers that follow a value, of the runs with set or interchange; control against target, and what
+is beyond the control; the tables of all runs as one. The runs are a table with their cells' fields
+and headline numbers, grouped by model and template. Each call saves a new view.
 """
 
 import argparse
@@ -16,13 +17,17 @@ from typing import TYPE_CHECKING
 from mech_arith.errors import UserError
 from mech_arith.tracking.client import no_server
 from mech_arith.tracking.metrics import (
+    AGREEMENT,
     BASELINE,
     BEST_ABS_R,
+    CEILING,
     CELL,
     CONTROL,
     CONTROL_LARGEST,
     DROP_BY_LAYER,
     DROP_BY_STRENGTH,
+    EXCESS_DROP,
+    FLOOR,
     TARGET_LARGEST,
     X_AXES,
 )
@@ -36,7 +41,7 @@ SHOWN = ("model", "template", "layers", "tracing", "positions", "edit", "seed")
 """Fields of a cell by which runs are grouped, and that are columns of their table."""
 
 HEADLINES = (BASELINE, TARGET_LARGEST, CONTROL_LARGEST)
-TABLES = ("effects", "correlations")
+TABLES = ("evidence", "effects", "correlations")
 MOST_RUNS = 100
 """Runs that a panel shows at most; W&B would stop at ten."""
 
@@ -85,8 +90,16 @@ def workspace(entity: str, project: str, *, name: str) -> "ws.Workspace":
         ),
         ws.Section(name="Best |R|", panels=[_curve("Best |R|, by model", BEST_ABS_R)]),
         ws.Section(
+            name="Answers that follow a value",
+            panels=[
+                _curve("Agreement, between floor and ceiling", AGREEMENT, FLOOR, CEILING),
+                _curve("Agreement, by model", AGREEMENT),
+            ],
+        ),
+        ws.Section(
             name="Control against target",
             panels=[
+                _curve("Drop beyond random directions, by model", EXCESS_DROP),
                 wr.ScatterPlot(
                     title="Largest drop of a run: target above, control to the right",
                     x=wr.SummaryMetric(CONTROL_LARGEST),

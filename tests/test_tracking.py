@@ -52,7 +52,8 @@ def check_whole(run_directory: Path) -> None:
     )
     summary = summary_of(found)
     assert HEADLINE.items() <= summary.items()
-    for prefix in ("accuracy_drop/", "drop_by", "control_drop", "best_abs_r", "strength", "layer"):
+    prefixes = ("accuracy_drop/", "drop_by", "control_drop", "best_abs_r", "strength", "layer")
+    for prefix in (*prefixes, "excess_drop/", "agreement/", "floor/", "ceiling/"):
         assert not [name for name in summary if name.startswith(prefix)]
     check_history([record["item"] for record in of_type(found, "history")])
     axes = {
@@ -65,6 +66,7 @@ def check_whole(run_directory: Path) -> None:
         "drop_by_strength/*": "strength",
         "control_drop_by_strength/*": "strength",
         "accuracy_drop/*": "strength",
+        **{f"{curve}/*": "layer" for curve in ("excess_drop", "agreement", "floor", "ceiling")},
     }
 
     tables = {path.name.split("_")[0]: path for path in run_directory.rglob("*.table.json")}
@@ -205,7 +207,7 @@ def test_nothing_to_log_is_no_error(tmp_path: Path) -> None:
     nothing = pd.DataFrame(columns=["layer", "position", "value", "r_fit", "abs_r"])
     with Run.start(settings(tmp_path), {}) as run:
         run.log_table("effects", pd.DataFrame())
-        run.log_curves(nothing, pd.DataFrame(), positions="all")
+        run.log_curves(nothing, pd.DataFrame(), pd.DataFrame(), positions="all")
         run.log_images({})
         run.log_summary({})
 

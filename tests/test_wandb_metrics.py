@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from mech_arith.tracking.metrics import by_layer, by_strength, headline
-from tests.wandb_runs import HEADLINE, SUMMARY, correlations, effects
+from tests.wandb_runs import HEADLINE, SUMMARY, correlations, effects, evidence
 
 
 def test_the_headline_is_flat() -> None:
@@ -35,7 +35,7 @@ def test_a_row_per_strength() -> None:
 
 
 def test_a_row_per_layer() -> None:
-    rows = by_layer(correlations(), effects(), positions="all")
+    rows = by_layer(correlations(), effects(), evidence(), positions="all")
     assert rows[1] == pytest.approx(
         {
             "layer": 1.0,
@@ -46,20 +46,34 @@ def test_a_row_per_layer() -> None:
             "control_drop_by_layer/b": 0.04,
             "drop_by_layer/a//b": 0.4,
             "control_drop_by_layer/a//b": 0.04,
+            # At the position that is best on the fit split, although the other has more.
+            **{f"excess_drop/{value}": 0.6 for value in ("b", "a//b")},
+            **{f"agreement/{value}": 0.8 for value in ("b", "a//b")},
+            **{f"floor/{value}": 0.1 for value in ("b", "a//b")},
+            **{f"ceiling/{value}": 1.0 for value in ("b", "a//b")},
         }
     )
     assert [row["layer"] for row in rows] == [0.0, 1.0]
 
 
+def test_what_was_not_asked_has_no_curve() -> None:
+    table = evidence().drop(columns="agreement").assign(floor=None, ceiling=float("nan"))
+    (row, _) = by_layer(correlations(), pd.DataFrame(), table, positions="all")
+    assert set(row) == {
+        "layer",
+        *(f"{curve}/{v}" for curve in ("best_abs_r", "excess_drop") for v in ("b", "a//b")),
+    }
+
+
 def test_single_positions_count_where_they_are_what_is_traced() -> None:
-    (first, _) = by_layer(correlations(), pd.DataFrame(), positions="each")
+    (first, _) = by_layer(correlations(), pd.DataFrame(), pd.DataFrame(), positions="each")
     assert first == pytest.approx({"layer": 0.0, "best_abs_r/b": 0.9, "best_abs_r/a//b": 0.9})
 
 
 def test_values_without_a_correlation_have_no_point() -> None:
     table = correlations()
     table.loc[table["value"] == "b", ["r_fit", "abs_r"]] = float("nan")
-    rows = by_layer(table, pd.DataFrame(), positions="all")
+    rows = by_layer(table, pd.DataFrame(), pd.DataFrame(), positions="all")
     assert all(set(row) == {"layer", "best_abs_r/a//b"} for row in rows)
 
 
@@ -78,5 +92,5 @@ def test_failed_rows_are_left_out() -> None:
     table = effects()
     table.loc[table["strength"] == 2, "status"] = "failed"
     assert [row["strength"] for row in by_strength(table)] == [-1.0, 0.0]
-    (row, _) = by_layer(correlations(), table, positions="all")
+    (row, _) = by_layer(correlations(), table, pd.DataFrame(), positions="all")
     assert row["drop_by_layer/b"] == pytest.approx(0.1)

@@ -17,6 +17,8 @@ from tests.running import SMALL, main
 from tests.wandb_runs import KEY, of_type, records, summary_of
 from tests.wandb_server import Fault, wandb_server
 
+ASKED = ("layers.start=1", "layers.stop=3", "intervention=interchange", "intervention.sources=1")
+
 SCRIPT = Path(__file__).parents[1] / "scripts" / "wandb_workspace.py"
 
 
@@ -46,8 +48,9 @@ def call(*arguments: str, url: str = "http://127.0.0.1:9") -> tuple[int, str, st
 def test_a_real_cell_logs_what_the_workspace_shows(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    # What the workspace shows of other edits is shown of this one too.
     overrides = [one for one in SMALL if one != "wandb=disabled"]
-    assert main(monkeypatch, tmp_path, *overrides, "layers.start=1", "layers.stop=3") == 0
+    assert main(monkeypatch, tmp_path, *overrides, *ASKED) == 0
     (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     found = records(folder)
     history = [record["item"] for record in of_type(found, "history")]
@@ -73,7 +76,7 @@ def test_a_real_cell_logs_what_the_workspace_shows(
                 assert {panel.x.name, panel.y.name} <= summary
             else:
                 assert panel.table_name in summary
-    assert curves == 5
+    assert curves == 8
     runs = workspace.runset_settings
     assert {group.name.removeprefix("cell.") for group in runs.groupby} <= set(cell)
     for column in runs.pinned_columns:
@@ -87,14 +90,20 @@ def test_it_is_built_and_valid_without_a_server() -> None:
     assert (code, errors) == (0, "")
     spec = internal.WorkspaceViewspec.model_validate_json(output)
     names = [section.name for section in spec.section.panel_bank_config.sections]
-    assert names == ["Accuracy drop", "Best |R|", "Control against target", "Tables of all runs"]
+    assert names == [
+        "Accuracy drop",
+        "Best |R|",
+        "Answers that follow a value",
+        "Control against target",
+        "Tables of all runs",
+    ]
     assert [key.name for key in spec.section.run_sets[0].grouping] == [
         "cell.value.model",
         "cell.value.template",
     ]
     code, output, _ = call("--dry-run")
     assert code == 0
-    assert len(output.splitlines()) == 4
+    assert len(output.splitlines()) == 5
 
 
 def test_it_is_saved_on_a_server() -> None:

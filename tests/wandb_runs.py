@@ -26,6 +26,10 @@ SUMMARY = {
         "b": {"abs_r": 0.96, "r": -0.96, "layer": 1, "component": 2, "position": "all"},
         "a//b": {"abs_r": 0.5, "r": 0.5, "layer": 0, "component": 0, "position": "all"},
     },
+    "inference": {"n_tests": 12, "n_significant_holm": 3, "level": 0.95},
+    "design": {"name": "uniform", "largest": 0.8, "correlations": {"b": {"a": {"fit": 0.1}}}},
+    "excess_drop": {"b": {"excess_drop": 0.7, "excess_p_holm": 0.01, "target_drop": 0.75}},
+    "counterfactual": {"b": {"agreement": 0.9, "floor": 0.1, "ceiling": 1.0, "wrong_way": 0.0}},
     "largest_drop": {"b": {"accuracy_drop": 0.8, "layer": 3, "control_drop": 0.01}},
     "control": {"largest_drop": 0.05, "layer": 2, "strength": 3.0},
     "warnings": ["one"],
@@ -45,6 +49,15 @@ HEADLINE = {
     "best/a//b/layer": 0,
     "best/a//b/component": 0,
     "best/a//b/position": "all",
+    "inference/n_tests": 12,
+    "inference/n_significant_holm": 3,
+    "design/name": "uniform",
+    "design/largest": 0.8,
+    "excess/b/excess_drop": 0.7,
+    "excess/b/excess_p_holm": 0.01,
+    "counterfactual/b/agreement": 0.9,
+    "counterfactual/b/floor": 0.1,
+    "counterfactual/b/ceiling": 1.0,
     "drop/b/accuracy_drop": 0.8,
     "drop/b/layer": 3,
     "drop/b/control_drop": 0.01,
@@ -63,10 +76,14 @@ CURVES = (
     "control_drop_by_layer",
     "drop_by_strength",
     "control_drop_by_strength",
+    "excess_drop",
+    "agreement",
+    "floor",
+    "ceiling",
 )
 
 NAMES = {
-    *("layer", "strength", "correlations", "effects", "heatmap"),
+    *("layer", "strength", "correlations", "effects", "evidence", "heatmap"),
     *(f"{curve}/{value}" for curve in CURVES for value in ("b", "a//b")),
     *(
         f"accuracy_drop/{value}/layer {layer}{arm}"
@@ -115,10 +132,31 @@ def effects(**changes: Any) -> pd.DataFrame:
             "status": "ok",
         }
         for layer in (0, 1)
-        for arm in ("target", "control")
+        for arm in ("target", "control", "span")
         for strength in (2.0, -1.0, 0.0)
     ]
     return pd.DataFrame(rows).assign(**changes)
+
+
+def evidence() -> pd.DataFrame:
+    """Position 'last' is the better one on the fit split."""
+    return pd.DataFrame(
+        [
+            {
+                "layer": layer,
+                "position": position,
+                "value": value,
+                "r_fit": fit,
+                "excess_drop": excess + layer / 10,
+                "agreement": 0.8,
+                "floor": 0.1,
+                "ceiling": 1.0,
+            }
+            for layer in (0, 1)
+            for value in ("b", "a//b")
+            for position, fit, excess in (("all", 0.3, 0.6), ("last", -0.4, 0.5))
+        ]
+    )
 
 
 def settings(directory: Path, **changes: Any) -> TrackingSettings:
@@ -129,9 +167,10 @@ def settings(directory: Path, **changes: Any) -> TrackingSettings:
 def log_all(run: Run, directory: Path) -> None:
     """What the entrypoint logs, in its order."""
     run.log_summary(SUMMARY)
-    run.log_curves(correlations(), effects(), positions="all")
+    run.log_curves(correlations(), effects(), evidence(), positions="all")
     run.log_table("correlations", correlations())
     run.log_table("effects", effects())
+    run.log_table("evidence", evidence())
     image = directory / "heatmap.png"
     Image.new("RGB", (4, 3)).save(image)
     run.log_images({"heatmap": image})
@@ -182,7 +221,7 @@ def check_history(history: list[dict[str, Any]]) -> None:
     # Tables and images are several fields each, which some readers of a run put side by side.
     logged = {name.partition(".")[0] for item in history for name in item if name[0] != "_"}
     assert logged == NAMES
-    assert len(history) == 3 + 2 + 2 + 1
+    assert len(history) == 3 + 2 + 3 + 1
 
 
 def program(

@@ -27,6 +27,17 @@ DROP_BY_STRENGTH = "drop_by_strength"
 ACCURACY_DROP = "accuracy_drop"
 """Against STRENGTH, per value and layer; ' control' at the end sets the control's apart."""
 
+EXCESS_DROP = "excess_drop"
+"""Against LAYER, per value: the accuracy drop beyond that of random directions, over all strengths,
+of the component best on the fit split."""
+
+AGREEMENT, FLOOR, CEILING = "agreement", "floor", "ceiling"
+"""Against LAYER, per value: the share of answers that follow the value put in place of a problem's
+own, that share by chance, and with the whole activation; of the component best on the fit split."""
+
+OF_EVIDENCE = (EXCESS_DROP, AGREEMENT, FLOOR, CEILING)
+"""Curves that are columns of the evidence too."""
+
 CONTROL = "control_"
 """Before DROP_BY_LAYER and DROP_BY_STRENGTH: the largest drop of as many controls."""
 
@@ -37,6 +48,7 @@ X_AXES = {
     DROP_BY_STRENGTH: STRENGTH,
     CONTROL + DROP_BY_STRENGTH: STRENGTH,
     ACCURACY_DROP: STRENGTH,
+    **dict.fromkeys(OF_EVIDENCE, LAYER),
 }
 """Prefix of a curve's name -> the metric that is its x axis."""
 
@@ -45,6 +57,28 @@ CONTROL_LARGEST = "control/largest_drop"
 """In the summary: over all values, the largest accuracy drop of any edit and of any control."""
 
 BASELINE = "baseline_accuracy"
+
+KEPT = {
+    "design": ("name", "value", "largest", "spread_kept"),
+    "inference": ("n_tests", "n_significant_holm", "n_significant_bh"),
+    "provenance": ("git_commit", "weights_digest", "seed", "device", "dtype", "versions"),
+}
+"""Groups of a summary that are large, and what of them is a headline."""
+
+PLACE = ("layer", "position", "component")
+KEPT_OF_VALUES = {
+    "best": (*PLACE, "abs_r", "r", "r_low", "r_high", "p_holm", "least_partial_r"),
+    "largest_drop": (*PLACE, "strength", "accuracy_drop", "control_drop"),
+    "excess_drop": (*PLACE, "excess_drop", "excess_low", "excess_high", "excess_p_holm"),
+    "counterfactual": (
+        *PLACE,
+        *("agreement", "agreement_low", "agreement_high", "floor", "ceiling", "slope"),
+    ),
+}
+"""The same of groups that hold a group for every value."""
+
+RENAMED = {"largest_drop": "drop", "excess_drop": "excess"}
+"""Groups that would else be named as a curve is."""
 
 CELL = "cell"
 """In the configuration: the cell's fields (model, template, ...), to group and filter runs by."""
@@ -55,8 +89,9 @@ def headline(summary: Mapping[str, Any]) -> dict[str, float | int | str | bool]:
 
     `best` becomes best/<value>/abs_r, best/<value>/layer, ...; `largest_drop` becomes
     drop/<value>/accuracy_drop, drop/<value>/control_drop, ..., and the largest of them over all
-    values TARGET_LARGEST; any other group keeps its name in front. What is missing (None) is left
-    out, and so is the cell, which the configuration holds. Warnings are counted.
+    values TARGET_LARGEST; `excess_drop` becomes excess/<value>/...; any other group keeps its name
+    in front. Of large groups KEPT and KEPT_OF_VALUES are all. What is missing (None) is left out,
+    and so is the cell, which the configuration holds. Warnings are counted.
     """
     flat: dict[str, float | int | str | bool] = {}
     for key, entry in summary.items():
@@ -65,12 +100,22 @@ def headline(summary: Mapping[str, Any]) -> dict[str, float | int | str | bool]:
         if key == "warnings" and isinstance(entry, list | tuple):
             flat[key] = len(entry)
             continue
-        name = "drop" if key == "largest_drop" else key
-        flat |= dict(_leaves(name, plain(entry)))
+        flat |= dict(_leaves(RENAMED.get(key, key), plain(_kept(key, entry))))
     drops = [found["accuracy_drop"] for found in summary.get("largest_drop", {}).values()]
     if drops:
         flat[TARGET_LARGEST] = max(drops)
     return flat
+
+
+def _kept(key: str, entry: Any) -> Any:
+    """What of a group is a headline; the whole lies beside the run in its summary file."""
+    if key in KEPT_OF_VALUES:
+        return {value: _chosen(found, KEPT_OF_VALUES[key]) for value, found in entry.items()}
+    return _chosen(entry, KEPT[key]) if key in KEPT else entry
+
+
+def _chosen(found: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: found[name] for name in names if name in found}
 
 
 def by_strength(effects: pd.DataFrame) -> list[dict[str, float]]:
@@ -92,13 +137,19 @@ def by_strength(effects: pd.DataFrame) -> list[dict[str, float]]:
 
 
 def by_layer(
-    correlations: pd.DataFrame, effects: pd.DataFrame, *, positions: str
+    correlations: pd.DataFrame,
+    effects: pd.DataFrame,
+    evidence: pd.DataFrame,
+    *,
+    positions: str,
 ) -> list[dict[str, float]]:
-    """One row per layer, ascending: best |R| and largest accuracy drop per value.
+    """One row per layer, ascending: best |R|, largest accuracy drop and OF_EVIDENCE per value.
 
     Args:
         correlations: the table of a cell, which may hold a map of single positions too.
         effects: the table of a cell; empty if nothing was edited.
+        evidence: the table of a cell; of several positions the one with the largest |R| on the fit
+            split counts.
         positions: what the cell traces; of 'each', the best of the single positions.
     """
     known = correlations.dropna(subset=["r_fit", "abs_r"])
@@ -114,14 +165,29 @@ def by_layer(
         (row[LAYER], f"{_prefix(row)}{DROP_BY_LAYER}/{row['value']}", row["accuracy_drop"])
         for row in _drops(effects)
     ]
-    return _rows(LAYER, points)
+    return _rows(LAYER, points + _of_evidence(evidence))
+
+
+def _of_evidence(evidence: pd.DataFrame) -> list[tuple[float | int, str, float]]:
+    """Points of the curves out of the evidence, at the best place of every layer."""
+    if evidence.empty:
+        return []
+    known = evidence.dropna(subset=["r_fit"])
+    best = known["r_fit"].abs().groupby([known[LAYER], known["value"]], sort=False).idxmax()
+    return [
+        (row[LAYER], f"{curve}/{row['value']}", row[curve])
+        for row in known.loc[best].to_dict(orient="records")
+        for curve in OF_EVIDENCE
+        if not pd.isna(row.get(curve))
+    ]
 
 
 def _drops(effects: pd.DataFrame) -> list[dict[Any, Any]]:
-    """The effects that came out well, a row per value."""
+    """The effects that came out well, a row per value; of the controls the random ones alone."""
     if effects.empty:
         return []
-    return per_value(effects.loc[effects["status"] == "ok"]).to_dict(orient="records")
+    drawn = effects["arm"].isin(["target", "control"]) & (effects["status"] == "ok")
+    return per_value(effects.loc[drawn]).to_dict(orient="records")
 
 
 def _prefix(row: Mapping[Any, Any]) -> str:

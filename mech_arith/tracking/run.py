@@ -75,7 +75,12 @@ class Run:
         self._run.summary.update(headline(summary))
 
     def log_curves(
-        self, correlations: pd.DataFrame, effects: pd.DataFrame, *, positions: str
+        self,
+        correlations: pd.DataFrame,
+        effects: pd.DataFrame,
+        evidence: pd.DataFrame,
+        *,
+        positions: str,
     ) -> None:
         """Log the curves of `metrics`: against strength, and against layer.
 
@@ -84,6 +89,7 @@ class Run:
         Args:
             correlations: the table of a cell.
             effects: the table of a cell; empty if nothing was edited.
+            evidence: the table of a cell.
             positions: what the cell traces, of all positions that the table may hold.
         """
         if self._run is None:
@@ -92,7 +98,8 @@ class Run:
             self._run.define_metric(axis, hidden=True, summary="none")
         for prefix, axis in X_AXES.items():
             self._run.define_metric(f"{prefix}/*", step_metric=axis, summary="none")
-        for row in by_strength(effects) + by_layer(correlations, effects, positions=positions):
+        layered = by_layer(correlations, effects, evidence, positions=positions)
+        for row in by_strength(effects) + layered:
             self._run.log(row)
 
     def log_table(self, name: str, table: pd.DataFrame) -> None:
