@@ -60,9 +60,8 @@ def accuracy_by_layer(
         subtitle += f"; black: {level:.0%} intervals"
     if draws is None or len(layers) > MOST_DRAWS:
         draws = pd.DataFrame()
-    if contrasts is None:
-        contrasts = pd.DataFrame()
-    rows = 2 if len(contrasts) else 1
+    against = pd.DataFrame() if contrasts is None or contrasts.empty else _random(contrasts)
+    rows = 2 if len(against) else 1
     width = max(1.6, 0.3 * len(layers))
     across = max(1, min(ACROSS, len(values), int(WIDEST / width)))
     colours = layer_colours(layers)
@@ -78,7 +77,7 @@ def accuracy_by_layer(
     )
     figure = grid.figure(title, subtitle)
     bottom = _lowest(arms, ["accuracy_drop", "accuracy_drop_low"])
-    lower = _lowest(contrasts, ["excess_drop", "low"])
+    lower = _lowest(against, ["excess_drop", "low"])
     for index, value in enumerate(values):
         block, column = divmod(index, across)
         place = rows * block * across + column
@@ -92,7 +91,7 @@ def accuracy_by_layer(
         _finish(axes, layers, "largest accuracy drop", labelled=column == 0)
         if rows == 2:
             below = grid.axes(figure, place + across)
-            _excess(below, worst, contrasts, list(colours.values()))
+            _excess(below, worst, against, list(colours.values()))
             below.set_ylim(lower, 1.03)
             _finish(below, layers, "drop beyond the control", labelled=column == 0)
     return figure
@@ -184,12 +183,17 @@ def _excess(axes: Axes, worst: Worst, contrasts: pd.DataFrame, colours: list[Col
             )
 
 
+def _random(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the random directions, among those of all controls."""
+    return table.loc[table["arm"] == "control"]
+
+
 def _of_control(table: pd.DataFrame, target: dict[str, Any] | None, *also: str) -> pd.DataFrame:
     """Rows of the random directions beside one target."""
     if target is None:
         return table.iloc[:0]
     same = [table[name] == target[name] for name in ("layer", *DIRECTION, *also)]
-    return table.loc[np.logical_and.reduce([table["arm"] == "control", *same])]
+    return _random(table.loc[np.logical_and.reduce(same)])
 
 
 def _finish(axes: Axes, layers: list[int], label: str, *, labelled: bool) -> None:

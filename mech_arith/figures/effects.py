@@ -196,7 +196,7 @@ def _band(axes: Axes, line: pd.DataFrame, number: str, colour: ColorType) -> Non
         axes.vlines(line["strength"], *ends, color=colour, linewidth=1.2, zorder=0.5)
     else:
         axes.fill_between(
-            line["strength"], *ends, color=colour, alpha=0.16, linewidth=0, zorder=0.5
+            line["strength"], *ends, color=colour, alpha=0.12, linewidth=0, zorder=0.5
         )
 
 
