@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ import pytest
 from mech_arith.report import __main__ as command
 from mech_arith.report import write_report
 from mech_arith.report.compact import edited, numbers, traced
+from mech_arith.report.evidence import evidence_rows, specificity_maps
+from mech_arith.report.listing import Listed
+from mech_arith.report.unfinished import unfinished
 from mech_arith.results import load_run, save_run
 from tests.running import SMALL, main
 from tests.synthetic import save_cell
 
-FILES = {"sweep.parquet", "sweep_correlations.parquet", "report.html"}
+TABLES = ("sweep.parquet", "sweep_correlations.parquet", "sweep_evidence.parquet")
+FILES = {*TABLES, "report.html"}
 
 
 def save_plan(sweep: Path, *cells: str) -> None:
@@ -86,6 +91,7 @@ def test_columns_that_a_run_lacks_are_missing_in_its_rows_alone(tmp_path: Path) 
     assert rows.loc["old", "identity"].isna().all()
     correlations = pd.read_parquet(tmp_path / "sweep_correlations.parquet").set_index("cell")
     assert correlations.loc["old", "r_passed"].isna().all()
+    assert set(pd.read_parquet(tmp_path / "sweep_evidence.parquet")["cell"]) == {"new"}
 
 
 def test_a_run_whose_columns_do_not_fit_is_damaged_and_the_others_reported(
@@ -99,7 +105,7 @@ def test_a_run_whose_columns_do_not_fit_is_damaged_and_the_others_reported(
     assert report(monkeypatch, tmp_path) == 1
     (said,) = capsys.readouterr().err.splitlines()
     assert re.search(r"columns of the same kinds .*reason.* in .*0/effects\.parquet; leave", said)
-    for name in ("sweep.parquet", "sweep_correlations.parquet"):
+    for name in TABLES:
         assert set(pd.read_parquet(tmp_path / name)["cell"]) == {"1", "2"}
 
 
@@ -147,7 +153,7 @@ def test_cells_without_a_result_are_named_with_their_reason(
 def test_a_sweep_without_any_result_is_reported_all_the_same(tmp_path: Path) -> None:
     save_plan(tmp_path, "0", "1")
     assert "packed-overview" in write_report(tmp_path).read_text(encoding="utf-8")
-    for name in ("sweep.parquet", "sweep_correlations.parquet"):
+    for name in TABLES:
         rows = pd.read_parquet(tmp_path / name)
         assert rows.empty
         assert {"cell", "identity", "command", "layer", "position", "component"} <= set(rows)
@@ -363,6 +369,106 @@ def test_the_line_of_a_value_is_the_direction_that_costs_most() -> None:
     assert lines["b-c"]["component"] == 1
     assert lines["b-c"]["drop"] == [0.7]
     assert lines["b-c"]["n"] == 200
+
+
+def test_the_line_of_a_target_alone_with_its_interval() -> None:
+    """Two values of one component are rows of their own; other controls are no line."""
+    rows = [
+        {
+            "layer": 0,
+            "position": "all",
+            "component": 0,
+            "arm": arm,
+            "chosen_for": value,
+            "edit": "set",
+            "strength": 1.0,
+            "strength_unit": "share of the way",
+            "n": 200,
+            "accuracy_drop": drop,
+            "accuracy_drop_low": drop - 0.1,
+            "accuracy_drop_high": drop + 0.1,
+            "status": "ok",
+        }
+        for value, arm, drop in [
+            ("a", "target", 0.3),
+            ("a", "control", 0.05),
+            ("a", "span", 0.9),
+            ("b-c", "shuffled", 0.9),
+            ("b-c", "target", 0.7),
+            ("b-c", "control", 0.02),
+        ]
+    ]
+    lines = {line["value"]: line for line in edited(pd.DataFrame(rows))["lines"]}
+    assert (lines["a"]["drop"], lines["a"]["control"]) == ([0.3], [0.05])
+    assert (lines["b-c"]["drop"], lines["b-c"]["control"]) == ([0.7], [0.02])
+    assert (lines["a"]["drop_low"], lines["a"]["drop_high"]) == ([0.2], [0.4])
+    assert lines["b-c"]["control_high"] == [0.12]
+
+
+def test_evidence_is_short_and_without_what_was_not_asked() -> None:
+    table = pd.DataFrame(
+        {
+            "value": ["b", "c"],
+            "layer": [0, 0],
+            "position": "all",
+            "component": [1, 2],
+            "r": [0.123456, np.nan],
+            "p_holm": [0.00001, 0.2],
+            "agreement": None,
+            "least_partial_given": ["c", ""],
+            "point": "resid_post",
+        }
+    )
+    place = {"layer": 0, "position": "all"}
+    assert evidence_rows(table) == [
+        {"value": "b", **place, "component": 1, "r": 0.1235, "p_holm": 0.0}
+        | {"least_partial_given": "c"},
+        {"value": "c", **place, "component": 2, "r": None, "p_holm": 0.2}
+        | {"least_partial_given": None},
+    ]
+    assert evidence_rows(pd.DataFrame()) == []
+
+
+def test_specificity_is_of_the_place_that_is_best_on_the_fit_split() -> None:
+    evidence = pd.DataFrame(
+        {
+            "value": "b",
+            "layer": 3,
+            "position": ["0", "1"],
+            "component": [4, 5],
+            "r_fit": [0.5, -0.6],
+        }
+    )
+    rows = pd.DataFrame(
+        {
+            "direction_of": ["b", "b | c", "b | c"],
+            "layer": 3,
+            "position": ["0", "1", "1"],
+            "component": [4, 5, 5],
+            "changed": ["b", "b", "a-b"],
+            "slope": [0.1, 0.9, -0.2],
+            "slope_low": 0.0,
+            "slope_high": np.nan,
+            "agreement": 0.5,
+            "n": 20,
+        }
+    )
+    (found,) = specificity_maps(rows, evidence)
+    assert (found["layer"], found["directions"], found["changed"]) == (3, ["b"], ["b", "a-b"])
+    assert found["slope"] == [[0.9, -0.2]]
+    assert found["slope_high"] == [[None, None]]
+    assert (found["component"], found["position"], found["n"]) == ([5], ["1"], 20)
+    assert specificity_maps(pd.DataFrame(), evidence) == []
+
+
+def test_an_unfinished_cell_says_its_design(tmp_path: Path) -> None:
+    overrides = ("problems.design=decorrelated", "problems.decorrelate=b-c")
+    cell = Listed("1", tmp_path, "missing", "", "", overrides)
+    assert unfinished(cell)[0] == {"design": "decorrelated b-c"}
+    (tmp_path / ".hydra").mkdir()
+    path = tmp_path / ".hydra" / "config.yaml"
+    path.write_text("problems: {design: uniform, decorrelate: null}")
+    assert unfinished(replace(cell, overrides=()))[0]["design"] == "uniform"
 
 
 def test_numbers_are_short_and_never_stand_in_for_missing_ones() -> None:

@@ -194,7 +194,9 @@ def test_the_table_and_the_charts_are_there(page: Page, sweep: Path) -> None:
         "The same in all of which it is known: template nested_subtraction"
     )
     assert page.column("baseline accuracy")[0] == "0.980\nfloor 0.010"
-    best = re.findall(r"\d\.\d\d", page.column("best |R|")[0])
+    lines = page.column("best |R|")[0].splitlines()
+    best = [line.split(" ")[0] for line in lines]
+    assert all(re.search(r"^\d\.\d\d \[\S+, \S+\] \S+ layer \d$", line) for line in lines)
     assert best == sorted(best, reverse=True)
     run = load_run(sweep.parent / "0")
     assert best[0] == f"{max(found['abs_r'] for found in run.summary['best'].values()):.2f}"
@@ -203,6 +205,119 @@ def test_the_table_and_the_charts_are_there(page: Page, sweep: Path) -> None:
     assert page.column("its control")[0] == f"{worst['control_drop']:.3f}"
     for chart in ("#scale", "#maps .plot", "#doses .plot", "#layers .plot"):
         assert page.drawn(chart).find_elements(By.CSS_SELECTOR, "svg.main-svg")
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of two cells of which one was asked whether answers follow, and one of an
+    earlier version, which knew no intervals.
+    """
+    directory = tmp_path_factory.mktemp("asked")
+    save_cell(directory / "0", edit="interchange")
+    save_cell(directory / "1")
+    old = load_run(save_cell(directory / "2"))
+    gone = ("excess_drop", "counterfactual", "inference")
+    summary = {name: entry for name, entry in old.summary.items() if name not in gone}
+    for found in summary["best"].values():
+        for name in ("r_low", "r_high", "p_holm"):
+            found.pop(name, None)
+    ends = [name for name in old.tables["effects"] if name.endswith(("_low", "_high"))]
+    tables = {
+        "correlations": old.tables["correlations"],
+        "effects": old.tables["effects"].drop(columns=ends),
+    }
+    save_run(directory / "2", tables=tables, summary=summary, config_yaml="")
+    (directory / "2" / "evidence.parquet").unlink()
+    return write_report(directory)
+
+
+def test_the_table_says_how_sure_its_numbers_are(page: Page, asked: Path) -> None:
+    page.open(asked)
+    beyond = page.column("drop beyond random directions")
+    summary = load_run(asked.parent / "0").summary
+    shown = dict(
+        re.search(r"^(\S+) \[\S+, \S+\] p \S+(?: \S+)? (\S+)$", line).groups()[::-1]  # type: ignore[union-attr]
+        for line in beyond[0].splitlines()
+    )
+    assert shown == {
+        value: _signed(found["excess_drop"]) for value, found in summary["excess_drop"].items()
+    }
+    assert beyond[2] == "\N{EN DASH}"
+    follow = page.column("answers that follow, of floor to ceiling")
+    assert all(" of .03 to .98 " in line for line in follow[0].splitlines())
+    assert follow[1:] == ["\N{EN DASH}"] * 2
+    doubtful = page.all("#cells .doubtful")
+    assert all(re.match(r"p \.\d{3} \(Holm\)", str(one.get_attribute("title"))) for one in doubtful)
+
+
+def test_columns_that_no_cell_has_are_left_out(page: Page, tmp_path: Path) -> None:
+    run = load_run(save_cell(tmp_path / "run"))
+    summary = run.summary | {"excess_drop": {}}
+    save_run(tmp_path / "run", tables=run.tables, summary=summary, config_yaml="")
+    page.open(write_report(tmp_path))
+    titles = [text.replace("\n", " ") for text in page.texts("#cells thead th")]
+    assert "drop beyond random directions" not in titles
+    assert not [title for title in titles if title.startswith("answers that follow")]
+    assert "largest accuracy drop" in titles
+
+
+def test_a_cells_evidence_can_be_sorted(page: Page, asked: Path) -> None:
+    page.open(asked, "#cell=0")
+    rows = load_run(asked.parent / "0").tables["evidence"]
+    assert len(page.all("table.evidence tbody tr")) == len(rows) == 20
+    heads = page.texts("table.evidence thead th")
+    titles = [text.replace("\n", " ") for text in heads]
+    assert "position" not in titles  # there is one
+    column = titles.index("drop beyond random directions")
+    page.run("arguments[0].scrollIntoView({block: 'center'})", page.one("table.evidence"))
+    page.all("table.evidence thead th")[column].click()
+    cells = page.texts(f"table.evidence tbody td:nth-child({column + 1})")
+    shown = [float(text.split(" ")[0].replace("\N{MINUS SIGN}", "-")) for text in cells]
+    assert shown == pytest.approx(sorted(rows["excess_drop"]), abs=0.006)
+    assert all(re.search(r"\d\.\d\d \[\S+, \S+\]$", text) for text in cells)
+    place = titles.index("|R|") + 1
+    marked = f"table.evidence tbody td:nth-child({place}) .doubtful"
+    assert len(page.all(marked)) == (rows["p_holm"] > 0.05).sum()
+
+
+def test_specificity_has_a_map_per_layer(page: Page, asked: Path) -> None:
+    page.open(asked, "#cell=0")
+    maps = page.run(
+        "return [...document.querySelectorAll('#cell h2')].find("
+        "(head) => head.textContent.startsWith('Specificity')).nextSibling.nextSibling"
+    )
+    plots = maps.find_elements(By.CSS_SELECTOR, ".plot")
+    assert len(plots) == 4
+    page.run("arguments[0].scrollIntoView({block: 'center'})", plots[0])
+    page.until("return arguments[0].dataset.drawn", plots[0])
+    rows = load_run(asked.parent / "0").tables["specificity"].query("layer == 0")
+    order = ["a", "b", "c", "b-c", "a-(b-c)"]
+    wanted = rows.pivot(index="direction_of", columns="changed", values="slope")
+    z = page.run("return arguments[0].data[0].z", plots[0])
+    for row, value in zip(z, order, strict=True):
+        assert row == pytest.approx(wanted.loc[value, order].tolist(), abs=1e-4)
+    assert re.search(r"direction of \S+, \S+ changed", page.hover(plots[0]))
+
+
+def test_intervals_stand_around_lines_and_bars(page: Page, asked: Path) -> None:
+    page.open(asked, "#cell=1")
+    titled = "return [...document.querySelectorAll('#cell h2')].findIndex"
+    assert page.run(f"{titled}((head) => head.textContent.startsWith('Accuracy drop'))") >= 0
+    plots = page.all("#cell .plot")
+    dose, bars = plots[10], plots[15]  # after components and positions of five values each
+    for plot in (dose, bars):
+        page.run("arguments[0].scrollIntoView({block: 'center'})", plot)
+        page.until("return arguments[0].dataset.drawn", plot)
+    filled = "return arguments[0].data.filter((trace) => trace.fill === 'toself').length"
+    assert page.run(filled, dose) == 8  # four layers and their controls
+    ends = page.run("return [...arguments[0].data].map((trace) => trace.error_y.array)", bars)
+    assert ends[0] == pytest.approx([0.06] * 4)
+    page.open(asked, "#cell=2")  # of an earlier version
+    dose = page.all("#cell .plot")[10]
+    page.run("arguments[0].scrollIntoView({block: 'center'})", dose)
+    page.until("return arguments[0].dataset.drawn", dose)
+    assert page.run(filled, dose) == 0
+    assert not page.all("table.evidence")
 
 
 def test_500_cells_open_in_time(page: Page, tmp_path: Path) -> None:
@@ -435,7 +550,7 @@ def test_hovering_a_curve_says_what_it_is_and_a_click_how_to_have_it_again(
     page.open(sweep)
     point = page.drawn("#doses .plot").find_elements(By.CSS_SELECTOR, ".scatterlayer .point")[-2]
     said = page.hover(point)
-    assert re.search(r"accuracy drop \d\.\d{3}, control \S+ ?cell \d+: arith_\w+", said)
+    assert re.search(r"accuracy drop \d\.\d{3} \[\S+ \S+\], control \S+ ?cell \d+: arith_\w+", said)
     command = page.click(point)
     assert re.fullmatch(
         r"python -m mech_arith model=arith_\w+ problems.seed=\d+ layers.start=\d layers.stop=\d "

@@ -8,7 +8,8 @@ def write_report(directory: Path, runs: Sequence[Path] | None = None) -> Path:
     """Write the report of a sweep into its directory; each file whole or not at all.
 
     Args:
-        directory: gets `sweep.parquet`, `sweep_correlations.parquet` and `report.html`.
+        directory: gets `sweep.parquet`, `sweep_correlations.parquet`, `sweep_evidence.parquet` and
+            `report.html`.
         runs: directories of runs or of sweeps to report on; `directory` itself by default.
 
     Returns:

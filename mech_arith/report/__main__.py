@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from mech_arith.errors import UserError
-from mech_arith.report.files import CORRELATIONS, EFFECTS, PAGE
+from mech_arith.report.files import PAGE, TABLES
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m mech_arith.report",
         description=f"Put the runs of one or more directories together: {PAGE} (one file that "
-        f"works offline in a browser), {EFFECTS} and {CORRELATIONS}.",
+        f"works offline in a browser), {', '.join(TABLES.values())}.",
     )
     parser.add_argument(
         "directories",

@@ -7,8 +7,8 @@ from typing import Any
 
 from mech_arith.errors import UserError
 from mech_arith.progress import progress
-from mech_arith.report.compact import cell_overview, cell_page
-from mech_arith.report.files import CORRELATIONS, EFFECTS, PAGE, outputs
+from mech_arith.report.cells import cell_overview, cell_page
+from mech_arith.report.files import PAGE, TABLES, outputs
 from mech_arith.report.listing import DAMAGED, Listed, list_cells
 from mech_arith.report.page import Entry, as_json, render
 from mech_arith.report.tables import misfits, put_together
@@ -33,7 +33,7 @@ class Built:
 
 
 def build(directory: Path, places: Sequence[Path]) -> Built:
-    """Write the three files of a report into `directory`.
+    """Write the files of a report into `directory`.
 
     Args:
         directory: made if it is not there.
@@ -46,7 +46,7 @@ def build(directory: Path, places: Sequence[Path]) -> Built:
     with outputs(directory) as temporary:
         read = [_entry(cell) for cell in progress(listed, description="report", unit="cells")]
         read = _fitting(read)
-        for name, table in ((EFFECTS, "effects"), (CORRELATIONS, "correlations")):
+        for table, name in TABLES.items():
             sources = [
                 (_table(entry, table), _fields(entry)) for entry, tables in read if table in tables
             ]
@@ -88,7 +88,7 @@ def _entry(cell: Listed) -> Read:
 def _fitting(read: Sequence[Read]) -> list[Read]:
     """The cells, those damaged whose tables cannot stand in one file with those of the others."""
     reasons: dict[Path, str] = {}
-    for table in ("effects", "correlations"):
+    for table in TABLES:
         reasons |= misfits([_table(entry, table) for entry, tables in read if table in tables])
     return [
         next(

@@ -11,21 +11,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mech_arith.results import RunResult, per_value
+from mech_arith.results import per_value
 
 DIGITS = 4
 """Behind the point; a |R| or an accuracy needs no more on a page."""
 
 Plain = dict[str, Any]
 
-DIRECTION = ["layer", "position", "component"]
+PLACE = ["layer", "position", "component"]
+DIRECTION = [*PLACE, "chosen_for"]
 """What tells an edited direction from the others of its cell."""
 
 EACH = "each"
 """Positions that are asked for one by one; any other name is a position of the table."""
 
-OF_EDITS = ["arm", "strength", "n", "baseline_accuracy", "accuracy_drop", "mean_shift"]
-"""What the page needs of each edit."""
+DROP = "accuracy_drop"
+OF_EDITS = ["arm", "strength", "n", DROP, f"{DROP}_low", f"{DROP}_high", "mean_shift"]
+"""What the page needs of each edit; a run of an earlier version has no intervals."""
+
+ARMS = ("target", "control")
+"""Of the controls the random directions alone: the others stand in the tables."""
 
 
 def traced(correlations: pd.DataFrame, positions: str) -> Plain:
@@ -55,6 +60,7 @@ def edited(effects: pd.DataFrame) -> Plain:
     """Interventions: per value and layer the direction that costs most accuracy, all strengths."""
     if effects.empty:
         return {"lines": [], "failed": 0}
+    effects = effects.loc[effects["arm"].isin(ARMS)]
     lines = _lines(effects.loc[effects["status"] == "ok"])
     return {
         "edit": _only(effects, "edit"),
@@ -206,7 +212,7 @@ def _lines(effects: pd.DataFrame) -> list[Plain]:
     for row in effects.reindex(columns=[*DIRECTION, *OF_EDITS]).to_dict(orient="records"):
         direction = tuple(row[name] for name in DIRECTION)
         doses.setdefault(direction, {}).setdefault(row["arm"], {})[row["strength"]] = row
-    directions = per_value(effects.drop_duplicates(DIRECTION).loc[:, [*DIRECTION, "chosen_for"]])
+    directions = per_value(effects.drop_duplicates(DIRECTION).loc[:, DIRECTION])
     chosen: dict[tuple, Plain] = {}
     for row in directions.to_dict(orient="records"):
         line = _line(row, doses[tuple(row[name] for name in DIRECTION)])
@@ -218,16 +224,21 @@ def _lines(effects: pd.DataFrame) -> list[Plain]:
 
 def _line(row: Mapping[str, Any], arms: Mapping[str, Mapping[float, Mapping[str, Any]]]) -> Plain:
     """One direction's drops over all strengths, and its control's."""
-    target, control = arms.get("target", {}), arms.get("control", {})
+    target, control = (arms.get(name, {}) for name in ARMS)
     strengths = sorted(target)
-    return {
-        **{name: row[name] for name in ("value", *DIRECTION)},
+    line = {
+        **{name: row[name] for name in ("value", *PLACE)},
         "n": next(iter(_column(target, strengths, "n")), None),
         "strengths": strengths,
-        "drop": _column(target, strengths, "accuracy_drop"),
-        "control": _column(control, strengths, "accuracy_drop"),
+        "drop": _column(target, strengths, DROP),
+        "control": _column(control, strengths, DROP),
         "shift": _column(target, strengths, "mean_shift"),
     }
+    for name, arm in (("drop", target), ("control", control)):
+        low, high = (_column(arm, strengths, f"{DROP}_{end}") for end in ("low", "high"))
+        if any(number is not None for number in low):
+            line |= {f"{name}_low": low, f"{name}_high": high}
+    return line
 
 
 def _column(
@@ -249,57 +260,3 @@ def numbers(array: np.ndarray) -> list[Any]:
     finite = np.isfinite(array).tolist()
     rounded = np.round(array, DIGITS).tolist()
     return [number if known else None for number, known in zip(rounded, finite, strict=True)]
-
-
-def cell_page(result: RunResult) -> Plain:
-    """What a cell's own page shows."""
-    return {
-        "traced": traced(
-            result.tables.get("correlations", pd.DataFrame()), result.summary["cell"]["positions"]
-        ),
-        "edited": edited(result.tables.get("effects", pd.DataFrame())),
-        "config": result.config_yaml,
-        "summary": result.summary,
-    }
-
-
-def cell_overview(page: Plain, summary: Mapping[str, Any]) -> Plain:
-    """What the page that shows all cells needs of one of them."""
-    return {
-        "baseline": [
-            summary.get(name)
-            for name in ("baseline_accuracy", "majority_floor", "above_floor_p", "n_report")
-        ],
-        "best": _found(summary, "best", ("abs_r", "r_passed"), ("layer", "component")),
-        "searched": [summary.get("n_searched"), summary.get("n_edits_searched")],
-        "drops": _found(
-            summary,
-            "largest_drop",
-            ("accuracy_drop", "control_drop", "baseline_accuracy"),
-            ("layer", "strength"),
-        ),
-        "map": page["traced"]["best"],
-        "edit": [page["edited"].get("edit"), page["edited"].get("unit")],
-        "lines": overview_lines(page["edited"]),
-    }
-
-
-def _found(
-    summary: Mapping[str, Any], name: str, may_miss: Sequence[str], needed: Sequence[str]
-) -> Plain:
-    """What a summary says of each value; the page counts on its numbers.
-
-    Raises:
-        TypeError: it is something else than a mapping of numbers per value.
-        KeyError: a number is not there.
-    """
-    found = dict(summary.get(name) or {})
-    for value, numbers_of in found.items():
-        known = {key: numbers_of[key] for key in needed}
-        known |= {key: numbers_of.get(key) or 0 for key in may_miss}
-        for key, number in known.items():
-            if not isinstance(number, int | float):
-                raise TypeError(
-                    f"expected a number as {key} of {value!r} in {name}, got {number!r}"
-                )
-    return found

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from mech_arith.errors import UserError
 
-CORRELATIONS, EFFECTS, PAGE = "sweep_correlations.parquet", "sweep.parquet", "report.html"
+TABLES = {
+    "effects": "sweep.parquet",
+    "correlations": "sweep_correlations.parquet",
+    "evidence": "sweep_evidence.parquet",
+}
+"""Tables of the cells -> the file with those of all."""
+
+PAGE = "report.html"
 
 
 @contextlib.contextmanager
@@ -17,7 +24,7 @@ def outputs(directory: Path) -> Iterator[dict[str, Path]]:
     Raises:
         UserError: they cannot be written.
     """
-    names = (EFFECTS, CORRELATIONS, PAGE)
+    names = (*TABLES.values(), PAGE)
     paths = {name: directory / f".{name}.{os.getpid()}.tmp" for name in names}
     try:
         directory.mkdir(parents=True, exist_ok=True)

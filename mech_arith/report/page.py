@@ -20,7 +20,17 @@ from mech_arith.report.listing import Listed
 CHUNK = 20
 """Cells that are compressed together: configs are alike, and small data compresses badly."""
 
-SCRIPTS = ("base", "commands", "charts", "overview", "comparison", "figures", "cell", "main")
+SCRIPTS = (
+    "base",
+    "commands",
+    "charts",
+    "overview",
+    "comparison",
+    "figures",
+    "evidence",
+    "cell",
+    "main",
+)
 """In the order in which they need each other."""
 
 
@@ -33,9 +43,9 @@ class Entry:
     fields: dict[str, Any]
     """Of `summary["cell"]`; without a result, those that are known of it."""
     overview: dict[str, Any]
-    """See `compact.cell_overview`; empty without a result."""
+    """See `cells.cell_overview`; empty without a result."""
     page: dict[str, Any]
-    """See `compact.cell_page`; without a result, the config alone if there is one."""
+    """See `cells.cell_page`; without a result, the config alone if there is one."""
 
 
 def render(title: str, entries: Sequence[Entry]) -> str:

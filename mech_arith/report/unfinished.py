@@ -18,9 +18,13 @@ PLACES = {
     "point": "tracing.point",
     "positions": "tracing.positions",
     "edit": "intervention.edit",
+    "design": "problems.design",
     "seed": "problems.seed",
 }
 """Fields of a cell, and where they stand in its config."""
+
+APART = "problems.decorrelate"
+"""The value that a design keeps apart from the others."""
 
 GROUPS = {"model": "model", "template": "template", "layers": "layers", "edit": "intervention"}
 """Fields that are named as the option of their group is."""
@@ -48,6 +52,8 @@ def unfinished(cell: Listed) -> tuple[dict[str, Any], str | None]:
         fields["template"] = "custom"
     if isinstance(path := _at(config, "model.path"), str):
         fields["model"] = f"{fields.get('model')}:{Path(path).name}"
+    if (value := given.get(APART, _at(config, APART))) is not None:
+        fields["design"] = f"{fields.get('design')} {value}"
     bounds = [_at(config, f"layers.{name}") for name in ("start", "stop", "step")]
     if config and bounds != [None, None, 1]:
         fields["layers"] = f"{fields.get('layers')} {bounds}"

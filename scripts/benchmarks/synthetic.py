@@ -32,6 +32,7 @@ TOKENS = (
 STRENGTHS = {
     "scale": ("factor r", 1.0, (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)),
     "shift": ("sd", 0.0, (-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0)),
+    "interchange": ("share of the way", 0.0, (0.5, 1.0)),
 }
 """Per edit its unit, the strength of no change, and strengths."""
 
@@ -42,6 +43,9 @@ TEMPLATES = (
     ("left_subtraction", "(a-b)-c", ("a", "b", "c", "a-b", "(a-b)-c")),
 )
 EDITS = ("scale", "shift")
+
+R = ["r", "r_low", "r_high", "p_holm"]
+"""What a run says of each of its correlations."""
 
 CONFIG = Path(__file__).parents[2] / "conf" / "config.yaml"
 
@@ -77,14 +81,17 @@ def save_cell(directory: Path, cell: SyntheticCell) -> None:
         "positions": cell.positions,
         "prompt": None,
         "edit": cell.edit,
+        "design": "uniform",
         "seed": cell.seed,
         **cell.fields,
     }
     correlations = _correlations(cell, random)
     effects = _effects(cell, correlations, random)
+    evidence = _evidence(cell, correlations, random)
     made_by = {name: fields[name] for name in ("model", "template", "expression", "prompt", "seed")}
     summary = {
         **_headlines(cell, correlations, effects),
+        **_sure_headlines(evidence),
         "cell": fields,
         "command": f"python -m mech_arith model={cell.model} problems.seed={cell.seed}",
         "identity": f"{cell.seed:064x}",
@@ -92,7 +99,10 @@ def save_cell(directory: Path, cell: SyntheticCell) -> None:
         "warnings": list(cell.warnings),
         "provenance": {"git_commit": "0" * 40, "seed": cell.seed, "versions": {"torch": "2.13.0"}},
     }
-    tables = {"correlations": correlations.assign(**made_by), "effects": effects.assign(**made_by)}
+    tables = {"correlations": correlations, "effects": effects, "evidence": evidence}
+    if cell.edit == "interchange":
+        tables["specificity"] = _specificity(cell, evidence, random)
+    tables = {name: table.assign(**made_by) for name, table in tables.items()}
     config = CONFIG.read_text(encoding="utf-8")
     save_run(directory, tables=tables, summary=summary, config_yaml=config)
 
@@ -134,6 +144,9 @@ def _correlations(cell: SyntheticCell, random: np.random.Generator) -> pd.DataFr
             "value": np.array(cell.values)[value],
             "r": r,
             "abs_r": np.abs(r),
+            "r_low": np.clip(r - 0.04, -1, 1),
+            "r_high": np.clip(r + 0.04, -1, 1),
+            "p_holm": np.where(np.abs(r) > 0.3, 0.001, 0.6),
             "r_passed": r,
             "r_fit": np.clip(r + random.normal(0, 0.02, len(r)), -1, 1),
             "explained_variance": 0.4 * 0.6**component,
@@ -175,6 +188,8 @@ def _effects(
                         "edited_accuracy": 0.98 - drop,
                         "mean_shift": float(random.normal(0, 30)),
                         "accuracy_drop": drop,
+                        "accuracy_drop_low": drop - 0.06,
+                        "accuracy_drop_high": drop + 0.06,
                         "accuracy_drop_passed": drop / 0.98,
                         "status": "ok",
                         "reason": "",
@@ -190,13 +205,78 @@ def _asked(cell: SyntheticCell, correlations: pd.DataFrame) -> pd.DataFrame:
     return correlations.loc[correlations["position"] == cell.positions]
 
 
+def _evidence(
+    cell: SyntheticCell, correlations: pd.DataFrame, random: np.random.Generator
+) -> pd.DataFrame:
+    """A row per layer, position and value, with intervals; agreement where it is asked for."""
+    asked = _asked(cell, correlations)
+    keys = [asked[name] for name in ("layer", "position", "value")]
+    best = asked.loc[asked["r_fit"].abs().groupby(keys).idxmax()].reset_index(drop=True)
+    share = best["r"].abs() * random.uniform(0.5, 0.9, len(best))
+    asks = cell.edit == "interchange"
+    drops = {"target_drop": share + 0.05, "control_drop": 0.05, "excess_drop": share}
+    ends = {"excess_low": share - 0.08, "excess_high": share + 0.08}
+    answered = {
+        "agreement": share,
+        "agreement_low": share - 0.05,
+        "agreement_high": share + 0.05,
+        "agreement_p": np.where(share > 0.2, 0.001, 0.4),
+        "floor": 0.03,
+        "ceiling": 0.98,
+        "slope": share,
+        "slope_low": share - 0.1,
+        "slope_high": share + 0.1,
+    }
+    return best[["layer", "point", "position", "value", "component", "r_fit", *R]].assign(
+        partial_r=best["r"] / 3,
+        partial_r_undefined="",
+        least_partial_r=best["r"] / 2,
+        least_partial_given=cell.values[0],
+        shapley=best["r"] ** 2 / 2,
+        edit=cell.edit,
+        n=200,
+        **drops,
+        **ends,
+        excess_p_holm=np.where(share > 0.2, 0.001, 0.5),
+        **(answered if asks else dict.fromkeys(answered)),
+    )
+
+
+def _specificity(
+    cell: SyntheticCell, evidence: pd.DataFrame, random: np.random.Generator
+) -> pd.DataFrame:
+    """A row per direction of the evidence and value changed."""
+    places = evidence[["layer", "point", "position", "component", "value"]]
+    rows = places.merge(pd.DataFrame({"changed": cell.values}), how="cross")
+    rows = rows.rename(columns={"value": "direction_of"})
+    own = rows["direction_of"] == rows["changed"]
+    slope = own * 0.8 + random.normal(0, 0.1, len(rows))
+    ends = {"slope_low": slope - 0.1, "slope_high": slope + 0.1}
+    return rows.assign(slope=slope, **ends, agreement=own * 0.6, n=200)
+
+
+def _sure_headlines(evidence: pd.DataFrame) -> dict[str, Any]:
+    """What a run's summary says of its evidence."""
+    best = evidence.loc[evidence["r_fit"].abs().groupby(evidence["value"]).idxmax()]
+    best = best.set_index("value")
+    place = ["layer", "position", "component"]
+    ends = ["excess_low", "excess_high", "excess_p_holm", "target_drop", "control_drop"]
+    answered = ["agreement", "agreement_low", "agreement_high", "agreement_p", "floor", "ceiling"]
+    known = best.dropna(subset=["agreement"])
+    return {
+        "excess_drop": best[["excess_drop", *ends, *place]].to_dict(orient="index"),
+        "counterfactual": known[[*answered, *place]].to_dict(orient="index"),
+        "inference": {"level": 0.95, "n_tests": 20, "n_significant_holm": 10},
+    }
+
+
 def _headlines(
     cell: SyntheticCell, correlations: pd.DataFrame, effects: pd.DataFrame
 ) -> dict[str, Any]:
     """What a run's summary says of its tables."""
     asked = _asked(cell, correlations)
     best = asked.loc[asked["r_fit"].abs().groupby(asked["value"]).idxmax()].set_index("value")
-    fields = ["abs_r", "r", "r_passed", "layer", "component", "position"]
+    fields = ["abs_r", *R, "r_passed", "layer", "component", "position"]
     targets = effects.loc[effects["arm"] == "target"].sort_values("accuracy_drop", kind="stable")
     places = ["layer", "position", "component", "strength"]
     controls = effects.loc[effects["arm"] == "control"].set_index(places)["accuracy_drop"]

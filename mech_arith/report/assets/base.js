@@ -66,7 +66,14 @@ const fixed = (number, digits) =>
 const two = (number) => fixed(number, 2);
 const three = (number) => fixed(number, 3);
 /** |R| inside a cell of a map: '.07', '.98', '1.00'. */
-const short = (number) => (number == null ? "" : two(number).replace(/^0/, ""));
+const short = (number) => (number == null ? "" : two(number).replace(/^(\u2212?)0\./, "$1."));
+
+/** Corrected p above which a number may be chance. */
+const ALPHA = 0.05;
+/** ' [.35, .49]'; nothing for a run of a version that had no intervals. */
+const interval = (low, high) =>
+  low == null || high == null ? "" : ` [${short(low)}, ${short(high)}]`;
+const shownP = (p) => (p == null ? DASH : p < 0.001 ? "< .001" : p.toFixed(3).replace(/^0/, ""));
 
 /** '1 cell', '2 cells'. */
 const counted = (count, thing) => `${count} ${thing}${count === 1 ? "" : "s"}`;

@@ -12,8 +12,10 @@ async function showCellPage(cell, cells, chunkSize) {
       ...warningsOf(page.summary),
       el("h2", {}, "Headline numbers"),
       ...headlines(cell, page),
+      ...(await evidenceTable(page.evidence)),
       ...tracingFigures(cell, page.traced),
       ...editFigures(cell, page.edited),
+      ...specificityFigures(page.specificity),
       el("h2", {}, "What made these numbers"),
       factTable(page.summary),
       ...configOf(page.config),
@@ -63,8 +65,14 @@ const warningsOf = (summary) =>
       ]
     : [];
 
-const tile = (name, number, about) =>
-  el("div", { class: "tile" }, el("span", {}, name), el("b", {}, number), el("small", {}, about));
+const tile = (name, number, about, ends = "") =>
+  el(
+    "div",
+    { class: "tile" },
+    el("span", {}, name),
+    el("b", {}, number, el("small", {}, ends)),
+    el("small", {}, about),
+  );
 
 function headlines(cell, page) {
   const { summary } = page;
@@ -78,14 +86,44 @@ function headlines(cell, page) {
       { class: "tiles" },
       tile("baseline accuracy", three(accuracy), `floor ${three(floor)}; n = ${summary.n_report}`),
       best
-        ? tile("best |R|", two(best[1].abs_r), `${clipped(best[0], 40)}, layer ${best[1].layer}; of ${searched} components`)
+        ? tile(
+            "best |R|",
+            two(best[1].abs_r),
+            `${clipped(best[0], 40)}, layer ${best[1].layer}; of ${searched} components`,
+            interval(...ofSize(best[1])),
+          )
         : null,
+      ...sureTiles(cell, best?.[0]),
       drop
         ? tile("largest accuracy drop", three(drop[1].accuracy_drop), `${clipped(drop[0], 40)}; of ${edits} edits`)
         : null,
-      drop ? tile("its control", three(drop[1].control_drop), "random direction, moved as far") : null,
+      drop ? tile("its control", three(drop[1].control_drop), "random directions, moved as far") : null,
     ),
     el("div", { class: "pair" }, bestTable(cell), dropTable(cell)),
+  ];
+}
+
+/** What is known of the best-traced value: nothing is chosen on the numbers that are shown. */
+function sureTiles(cell, value) {
+  const [excess, answered] = [cell.excess?.[value], cell.agreement?.[value]];
+  const about = (text) => `${clipped(value, 40)}; ${text}`;
+  return [
+    excess
+      ? tile(
+          "drop beyond random directions",
+          two(excess.excess_drop),
+          about(`p ${shownP(excess.excess_p_holm)} (Holm); ${two(excess.target_drop)} against ${two(excess.control_drop)}`),
+          interval(excess.excess_low, excess.excess_high),
+        )
+      : null,
+    answered
+      ? tile(
+          "answers that follow",
+          two(answered.agreement),
+          about(`floor ${two(answered.floor)}, ceiling ${two(answered.ceiling)}`),
+          interval(answered.agreement_low, answered.agreement_high),
+        )
+      : null,
   ];
 }
 
@@ -95,18 +133,19 @@ function plainTable(caption, heads, rows) {
     { class: "plain-table" },
     el("caption", {}, caption),
     el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", { scope: "col" }, head)))),
-    el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((entry) => el("td", {}, entry))))),
+    el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((entry) => el("td", entry instanceof Node ? {} : { class: "number" }, entry))))),
   );
 }
 
 const bestTable = (cell) =>
   plainTable(
     "Best component per value: chosen on the fit split, |R| on the report split",
-    ["value", "|R|", "R where answered right", "layer", "component", "position", ""],
+    ["value", "|R|", "R where answered right", "interval of R", "layer", "component", "position", ""],
     bestLines(cell).map(([value, found]) => [
       named(value),
       two(found.abs_r),
       two(found.r_passed),
+      interval(found.r_low, found.r_high).trim() || DASH,
       found.layer,
       found.component,
       isolated(found.position),
@@ -119,13 +158,14 @@ function dropTable(cell) {
   if (!drops.length) return el("p", { class: "quiet" }, "No edit was asked for.");
   return plainTable(
     "Largest accuracy drop per value, beside its control",
-    ["value", "drop", "control", "layer", "component", "position", "strength", "n", ""],
+    ["value", "drop", "control", "interval of the drop", "layer", "component", "position", "strength", "n", ""],
     drops
       .sort(([, a], [, b]) => b.accuracy_drop - a.accuracy_drop)
       .map(([value, found]) => [
         named(value),
         three(found.accuracy_drop),
         three(found.control_drop),
+        interval(found.accuracy_drop_low, found.accuracy_drop_high).trim() || DASH,
         found.layer,
         found.component,
         isolated(found.position),
@@ -138,9 +178,10 @@ function dropTable(cell) {
 
 /** Everything in the summary that is not shown elsewhere, by dotted names. */
 function factTable(summary) {
-  const shown = ["best", "largest_drop", "cell", "warnings", "command"];
+  const shown = ["best", "largest_drop", "excess_drop", "counterfactual", "cell", "warnings", "command"];
   const rows = [];
   const add = (name, value) => {
+    if (name === "design.correlations") return; // of every pair of values: in the summary's file
     if (value !== null && typeof value === "object" && !Array.isArray(value)) {
       for (const [key, entry] of Object.entries(value)) add(name ? `${name}.${key}` : key, entry);
     } else rows.push([name, value]);

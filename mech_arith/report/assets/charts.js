@@ -71,23 +71,24 @@ function ticks(names, most) {
 }
 
 /**
- * |R| as coloured cells.
+ * |R| as coloured cells, or with `signed` numbers from -1 to 1.
  * r[row][column]; about(row, column) -> {lines, what, command}; framed: [[row, column], ...].
  */
-function heatmap({ rows, columns, r, about, xTitle, yTitle, framed = [], most = 16 }) {
+function heatmap({ rows, columns, r, about, xTitle, yTitle, framed = [], most = 16, signed = false }) {
+  const shown = (number) => (number == null || signed ? number : Math.abs(number));
   const points = r.map((line, row) => line.map((_, column) => about(row, column)));
   return {
     traces: [
       {
         type: "heatmap",
-        z: r.map((line) => line.map((number) => (number == null ? null : Math.abs(number)))),
-        zmin: 0,
+        z: r.map((line) => line.map(shown)),
+        zmin: signed ? -1 : 0,
         zmax: 1,
-        colorscale: BLUES,
+        colorscale: signed ? REDS_AND_BLUES : BLUES,
         showscale: false,
         xgap: 1,
         ygap: 1,
-        text: r.map((line) => line.map((number) => short(number == null ? null : Math.abs(number)))),
+        text: r.map((line) => line.map((number) => short(shown(number)))),
         texttemplate: columns.length <= MANY ? "%{text}" : "",
         textfont: { size: 10 },
         hovertext: points.map((line) => line.map((point) => label(...point.lines))),
@@ -135,6 +136,15 @@ function lineTraces(styles) {
   });
   return { traces, pointOf: (point) => points[point.customdata] };
 }
+
+/** The bands of intervals around lines, each {x, low, high, colour}; behind nothing, but faint. */
+const bandTraces = (bands) =>
+  bands.map(({ x, low, high, colour }) => ({
+    ...{ type: "scatter", mode: "lines", fill: "toself", fillcolor: colour, opacity: 0.13 },
+    ...{ line: { width: 0 }, hoverinfo: "skip", showlegend: false },
+    x: [...x, ...x.toReversed()],
+    y: [...high, ...low.toReversed()],
+  }));
 
 /** Ends of an axis of accuracy drops: they may be negative, and are at most 1. */
 function dropAxis(drops, title) {

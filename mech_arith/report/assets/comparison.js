@@ -100,14 +100,14 @@ function lineOf(cell) {
 }
 
 /** What one point of a cell's curve says: (cell, value, dose or layer's row, arm). */
-function editPoint(cell, value, { layer, strength, drop, control, isControl, n, x }) {
+function editPoint(cell, value, { layer, strength, drop, control, isControl, n, x, ends = [] }) {
   const shown = isControl ? control : drop;
   const arm = isControl ? "control" : "accuracy drop";
   return {
-    x,
+    ...{ x, ends },
     y: shown,
     lines: [
-      `${arm} ${three(shown)}${isControl ? "" : `, control ${three(control)}`}`,
+      `${arm} ${three(shown)}${interval(...ends)}${isControl ? "" : `, control ${three(control)}`}`,
       `cell ${cell.id}: ${cell.name}`,
       `direction for ${value}, layer ${layer}, strength ${strength}${n ? `, n = ${n}` : ""}`,
       "click: its command",
@@ -122,12 +122,17 @@ function editPoint(cell, value, { layer, strength, drop, control, isControl, n, 
   };
 }
 
+/** The ends of a point's interval; none in a run of a version that had none. */
+const endsOf = (dose, place, isControl) =>
+  ["low", "high"].map((end) => dose[`${isControl ? "control" : "drop"}_${end}`]?.[place]);
+
 /** Points along a line's strengths. */
 const dosePoints = (cell, value, dose, isControl) =>
   dose.strengths.map((strength, place) =>
     editPoint(cell, value, {
       ...{ layer: dose.layer, strength, isControl, n: dose.n, x: strength },
       ...{ drop: dose.drop[place], control: dose.control[place] },
+      ends: endsOf(dose, place, isControl),
     }),
   );
 

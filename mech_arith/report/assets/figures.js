@@ -2,6 +2,8 @@
 /* The charts of a cell's own page. */
 
 const LARGEST_KEY = 12;
+/* With more layers in one chart, intervals would hide the lines. */
+const MOST_BANDS = 8;
 
 /** What a component's |R| says: at [value][layer][component] of a site. */
 function componentPoint(cell, site, value, layer, component) {
@@ -170,6 +172,28 @@ function editFigures(cell, edited) {
   ];
 }
 
+/** Of every line and its control, where their intervals are known. */
+const bandsOf = (lines, layers) =>
+  lines
+    .flatMap((line) => [
+      ["control", CONTROL, line],
+      ["drop", depthColour(layers.indexOf(line.layer), layers.length), line],
+    ])
+    .filter(([name, , line]) => line[`${name}_low`]?.every((number) => number != null))
+    .map(([name, colour, line]) => ({
+      ...{ x: line.strengths, low: line[`${name}_low`], high: line[`${name}_high`], colour },
+    }));
+
+/** Bars of intervals around numbers; none where they are not known. */
+const errorBars = (points) =>
+  points.some(({ ends }) => ends[0] != null)
+    ? {
+        ...{ type: "data", symmetric: false, thickness: 1, width: 0, color: "#333" },
+        array: points.map(({ y, ends }) => (ends[1] == null ? 0 : ends[1] - y)),
+        arrayminus: points.map(({ y, ends }) => (ends[0] == null ? 0 : y - ends[0])),
+      }
+    : undefined;
+
 function doseChart(cell, value, lines, layers, unit, edit) {
   const styles = [
     {
@@ -182,6 +206,7 @@ function doseChart(cell, value, lines, layers, unit, edit) {
     })),
   ];
   const { traces, pointOf } = lineTraces(styles);
+  if (lines.length <= MOST_BANDS) traces.push(...bandTraces(bandsOf(lines, layers)));
   const layout = layoutOf({
     xaxis: { title: titled(`strength of ${edit} (${unit})`) },
     yaxis: dropAxis(traces.flatMap((trace) => trace.y), "accuracy drop (share)"),
@@ -202,6 +227,7 @@ function layerChart(cell, value, lines, layers) {
     type: "bar",
     x: rows.map(({ layer }) => layers.indexOf(layer)),
     y: points.map((point) => point.y),
+    error_y: errorBars(points),
     marker: {
       color: isControl
         ? CONTROL

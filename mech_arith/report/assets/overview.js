@@ -3,7 +3,7 @@
 
 const GROUPS = { model: "models", template: "templates", layers: "layers", edit: "interventions" };
 /* First in names and columns, in this order. */
-const FIELDS = ["model", "template", "expression", "layers", "edit", "prompt", "seed"];
+const FIELDS = ["model", "template", "expression", "layers", "edit", "prompt", "design", "seed"];
 const EDIT_NAMES = { edit: "intervention" };
 const fieldName = (field) => EDIT_NAMES[field] ?? field;
 const fieldText = (cell, field) => String(cell.fields[field] ?? DASH);
@@ -53,7 +53,7 @@ const showBest = (cell) =>
           el(
             "li",
             {},
-            el("b", {}, two(found.abs_r)),
+            sureOf(found.abs_r, ...ofSize(found), found.p_holm),
             " ",
             named(value),
             el("span", { class: "quiet" }, ` layer ${found.layer}`),
@@ -61,6 +61,42 @@ const showBest = (cell) =>
         ),
       )
     : nothing();
+
+/** A number in bold with its interval; in grey italics if it may be chance. */
+const sureOf = (number, low, high, p) =>
+  el(
+    "span",
+    p > ALPHA ? { class: "doubtful", title: `p ${shownP(p)} (Holm)` } : {},
+    el("b", {}, two(number)),
+    el("span", { class: "quiet" }, interval(low, high)),
+  );
+
+/** Of every value, the best-traced first: what `shows` makes of what `field` has of it. */
+function showEach(cell, field, shows) {
+  const found = cell[field] ?? {};
+  const values = bestLines(cell).map(([value]) => value).filter((value) => value in found);
+  if (!values.length) return nothing();
+  const items = values.map((value) => el("li", {}, ...shows(found[value]), " ", named(value)));
+  return el("ul", { class: "plain" }, ...items);
+}
+
+const showExcess = (cell) =>
+  showEach(cell, "excess", (found) => [
+    sureOf(found.excess_drop, found.excess_low, found.excess_high, found.excess_p_holm),
+    el("span", { class: "quiet" }, ` p ${shownP(found.excess_p_holm)}`),
+  ]);
+
+const shortly = (number) => short(number) || DASH;
+
+const showAgreement = (cell) =>
+  showEach(cell, "agreement", (found) => [
+    sureOf(found.agreement, found.agreement_low, found.agreement_high, found.agreement_p),
+    el("span", { class: "quiet" }, ` of ${shortly(found.floor)} to ${shortly(found.ceiling)}`),
+  ]);
+
+/** The largest number of a field over values. */
+const largestOf = (cell, field, name) =>
+  Math.max(-2, ...Object.values(cell[field] ?? {}).map((found) => found[name]));
 
 function showDrop(cell) {
   const found = largestDrop(cell);
@@ -140,6 +176,20 @@ const columnsOf = (cells, fields) => [
     number: true,
   },
   {
+    title: "drop beyond random directions",
+    field: "excess",
+    show: showExcess,
+    sort: (cell) => largestOf(cell, "excess", "excess_drop"),
+    number: true,
+  },
+  {
+    title: "answers that follow, of floor to ceiling",
+    field: "agreement",
+    show: showAgreement,
+    sort: (cell) => largestOf(cell, "agreement", "agreement"),
+    number: true,
+  },
+  {
     title: "largest accuracy drop",
     show: showDrop,
     sort: (cell) => largestDrop(cell)?.[1].accuracy_drop ?? -2,
@@ -176,7 +226,9 @@ async function makeTable(cells, { fields, varying }, onChange) {
   const shown = (column) =>
     !column.field ||
     varying.includes(column.field) ||
-    (column.field === "note" && cells.some((cell) => cell.note));
+    (column.field === "note" && cells.some((cell) => cell.note)) ||
+    (["excess", "agreement"].includes(column.field) &&
+      cells.some((cell) => Object.keys(cell[column.field] ?? {}).length));
   const table = new DataTable("#cells", {
     data: cells,
     columns: columns.map((column) => ({

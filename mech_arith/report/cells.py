@@ -1,0 +1,69 @@
+"""What the page shows of one cell, out of its tables and its summary."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from mech_arith.report.compact import Plain, edited, overview_lines, traced
+from mech_arith.report.evidence import evidence_rows, specificity_maps
+from mech_arith.results import RunResult
+
+
+def cell_page(result: RunResult) -> Plain:
+    """What a cell's own page shows."""
+    evidence = result.tables.get("evidence", pd.DataFrame())
+    return {
+        "traced": traced(
+            result.tables.get("correlations", pd.DataFrame()), result.summary["cell"]["positions"]
+        ),
+        "edited": edited(result.tables.get("effects", pd.DataFrame())),
+        "evidence": evidence_rows(evidence),
+        "specificity": specificity_maps(result.tables.get("specificity", pd.DataFrame()), evidence),
+        "config": result.config_yaml,
+        "summary": result.summary,
+    }
+
+
+def cell_overview(page: Plain, summary: Mapping[str, Any]) -> Plain:
+    """What the page that shows all cells needs of one of them."""
+    return {
+        "baseline": [
+            summary.get(name)
+            for name in ("baseline_accuracy", "majority_floor", "above_floor_p", "n_report")
+        ],
+        "best": _found(summary, "best", ("abs_r", "r_passed", "p_holm"), ("layer", "component")),
+        "searched": [summary.get("n_searched"), summary.get("n_edits_searched")],
+        "drops": _found(
+            summary,
+            "largest_drop",
+            ("accuracy_drop", "control_drop", "baseline_accuracy"),
+            ("layer", "strength"),
+        ),
+        "excess": _found(summary, "excess_drop", (), ("excess_drop", "layer")),
+        "agreement": _found(summary, "counterfactual", (), ("agreement", "layer")),
+        "map": page["traced"]["best"],
+        "edit": [page["edited"].get("edit"), page["edited"].get("unit")],
+        "lines": overview_lines(page["edited"]),
+    }
+
+
+def _found(
+    summary: Mapping[str, Any], name: str, may_miss: Sequence[str], needed: Sequence[str]
+) -> Plain:
+    """What a summary says of each value; the page counts on its numbers.
+
+    Raises:
+        TypeError: it is something else than a mapping of numbers per value.
+        KeyError: a number is not there.
+    """
+    found = dict(summary.get(name) or {})
+    for value, numbers_of in found.items():
+        known = {key: numbers_of[key] for key in needed}
+        known |= {key: numbers_of.get(key) or 0 for key in may_miss}
+        for key, number in known.items():
+            if not isinstance(number, int | float):
+                raise TypeError(
+                    f"expected a number as {key} of {value!r} in {name}, got {number!r}"
+                )
+    return found
