@@ -80,10 +80,10 @@ def overview(directories: Sequence[Path]) -> Table:
     """Cell, baseline accuracy, best |R|, what edits cost and whether answers follow a value."""
     table = Table(
         caption="Of each value the component, layer and position with the largest |R| on the fit "
-        "split; numbers of the report split, in brackets their intervals, p after Holm. Excess: "
-        "the drop beyond that of random directions moved as far, mean over strengths; the largest "
-        "drop is one of many. Floors: always the most frequent answer; shuffled values. Ceiling: "
-        "the whole activation.",
+        "split; numbers of the report split, in brackets their intervals, p corrected for all that "
+        "were tried. Excess: the drop beyond that of random directions moved as far, mean over "
+        "strengths; the largest drop is one of many. Floors: always the most frequent answer; "
+        "shuffled values. Ceiling: the whole activation.",
         show_lines=True,
     )
     table.add_column("cell", overflow="fold", max_width=NAME_WIDTH)
@@ -128,7 +128,7 @@ def _excess(summary: Mapping[str, Any]) -> list[str]:
     """Per value what its component costs beyond random directions."""
     lines = [
         f"{value} {_two(found['excess_drop'])}{_interval(found, 'excess')} "
-        f"{_p(found['excess_p_holm'])} (target {_two(found['target_drop'])}, "
+        f"{_p(found['excess_p_max'])} (target {_two(found['target_drop'])}, "
         f"control {_two(found['control_drop'])})"
         for value, found in _by_length(summary.get("excess_drop") or {})
     ]

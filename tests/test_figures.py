@@ -134,14 +134,12 @@ def with_intervals(table: pd.DataFrame, reach: float = 0.08) -> pd.DataFrame:
 
 
 def contrasts(table: pd.DataFrame) -> pd.DataFrame:
-    """A row per target: half of the layers are beyond their controls."""
-    targets = table.loc[table["arm"] == "target"].drop_duplicates(
-        ["layer", "position", "component"]
-    )
-    drop = 0.1 * targets["layer"]
-    return targets.assign(
-        arm="control", excess_drop=drop, low=drop - 0.07, high=drop + 0.07, p_holm=0.3 - drop
-    )
+    """A row per target: the upper half of the layers is beyond its controls."""
+    targets = table.loc[table["arm"] == "target"]
+    targets = targets.drop_duplicates(["layer", "position", "component"])
+    drop = 0.8 * targets["layer"] / max(1, targets["layer"].max())
+    ends = {"low": drop - 0.07, "high": drop + 0.07}
+    return targets.assign(arm="control", excess_drop=drop, p_max=0.2 * (drop < 0.4), **ends)
 
 
 def draws(table: pd.DataFrame, count: int = 5) -> pd.DataFrame:
@@ -182,7 +180,7 @@ def evidence(
                         "excess_drop": sure * 0.5 - 0.2,
                         "excess_low": sure * 0.5 - 0.3,
                         "excess_high": sure * 0.5 - 0.1,
-                        "excess_p_holm": 0.2 if layer == 0 else 0.001,
+                        "excess_p_max": 0.2 if layer == 0 else 0.001,
                         "agreement": sure * 0.9,
                         "agreement_low": sure * 0.9 - 0.05,
                         "agreement_high": sure * 0.9 + 0.05,
@@ -621,7 +619,7 @@ def test_bars_and_bands_are_the_tables_intervals() -> None:
 
 def test_what_is_beyond_the_control_is_hollow_where_it_may_be_chance() -> None:
     table = effects(3, values=["b"])
-    found = contrasts(table).assign(excess_drop=[0.1, 0.2, 0.3], p_holm=[0.051, 0.05, np.nan])
+    found = contrasts(table).assign(excess_drop=[0.1, 0.2, 0.3], p_max=[0.051, 0.05, np.nan])
     others = found.assign(arm="span", excess_drop=0.9)
     figure = accuracy_by_layer(table, pd.concat([found, others]), draws(table, 4))
     above, below = figure.axes

@@ -33,7 +33,7 @@ EXCESS = {
     "excess_drop": 0.42,
     "excess_low": 0.35,
     "excess_high": 0.49,
-    "excess_p_holm": 0.0002,
+    "excess_p_max": 0.0002,
     "target_drop": 0.45,
     "control_drop": 0.03,
 }
@@ -44,7 +44,7 @@ def test_a_row_says_how_sure_its_numbers_are(tmp_path: Path) -> None:
     lines = shown(
         tmp_path,
         best={"b-c": best(), "a": best(abs_r=0.1, r=0.1, r_low=-0.1, r_high=0.3, p_holm=0.051)},
-        excess_drop={"b-c": EXCESS, "a": EXCESS | {"excess_p_holm": 0.25, "excess_low": -0.01}},
+        excess_drop={"b-c": EXCESS, "a": EXCESS | {"excess_p_max": 0.25, "excess_low": -0.01}},
         counterfactual={"b-c": answered | {"floor": 0.03, "ceiling": None}},
         largest_drop_p=0.048,
         baseline_accuracy_low=0.91,
@@ -71,7 +71,7 @@ def test_a_row_says_how_sure_its_numbers_are(tmp_path: Path) -> None:
 
 
 def test_lines_of_numbers_stay_whole(tmp_path: Path) -> None:
-    longest = {"a-(b-c)": EXCESS | {"excess_low": -0.111, "excess_p_holm": 1.0}}
+    longest = {"a-(b-c)": EXCESS | {"excess_low": -0.111, "excess_p_max": 1.0}}
     table = shown(tmp_path, best={"a-(b-c)": best(p_holm=1.0)}, excess_drop=longest)
     assert any("a-(b-c) .96 [.94, .97] layer 2 p>.05 " in line for line in table)
     said = "a-(b-c) .42 [-.11, .49] p=1.000 (target .45, control .03) "

@@ -15,7 +15,11 @@ from mech_arith.figures.correlations import (
     position_maps,
     single_positions,
 )
-from mech_arith.figures.counterfactual import counterfactual_agreement, specificity_maps
+from mech_arith.figures.counterfactual import (
+    counterfactual_agreement,
+    specificity_maps,
+    whole_way,
+)
 from mech_arith.figures.drops import accuracy_by_layer
 from mech_arith.figures.effects import dose_response
 from mech_arith.figures.evidence import evidence_maps
@@ -87,7 +91,7 @@ def _of_edits(
         figures["dose_response"] = dose_response(effects, manifold, **heading)
         figures["accuracy_by_layer"] = accuracy_by_layer(effects, contrasts, draws, **heading)
     counterfactual = tables.get("counterfactual", pd.DataFrame())
-    if len(counterfactual):
+    if len(counterfactual) and len(whole_way(counterfactual)):
         figures["counterfactual"] = counterfactual_agreement(counterfactual, evidence, **heading)
     specificity = tables.get("specificity", pd.DataFrame())
     if len(specificity):

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from mech_arith.evidence import WHOLE_WAY
 from mech_arith.figures.effects import ACROSS, in_order
 from mech_arith.figures.evidence import FEW, best_places
 from mech_arith.figures.style import (
@@ -35,15 +36,13 @@ def counterfactual_agreement(
     """Share of answers that are those to the value put in place, by layer, a panel per value.
 
     Between the chance floor and what the whole activation does; in the component, and of several
-    positions at the one, with the largest |R| on the fit split; where several strengths were
-    tried, at the largest.
+    positions at the one, with the largest |R| on the fit split; the whole way to the value.
 
     Raises:
         ValueError: no row of the table belongs to such a component.
     """
-    last = counterfactual["strength"] == counterfactual["strength"].max()
     best = best_places(evidence)[["value", *PLACE]]
-    rows = counterfactual.loc[last].merge(best, on=["value", *PLACE])
+    rows = whole_way(counterfactual).merge(best, on=["value", *PLACE])
     if rows.empty:
         raise ValueError("expected agreements of the components in the evidence, got none")
     values, layers = in_order(rows), sorted(distinct(rows, "layer"))
@@ -88,6 +87,11 @@ def counterfactual_agreement(
         if index % across == 0:
             axes.set_ylabel("answers that\nfollow the value", fontsize=8.5)
     return figure
+
+
+def whole_way(counterfactual: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the edits that arrive at the wanted value."""
+    return counterfactual.loc[counterfactual["strength"] == WHOLE_WAY]
 
 
 def _keys(colour: tuple[float, float, float, float]) -> list[Line2D]:

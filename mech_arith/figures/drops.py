@@ -57,7 +57,7 @@ def accuracy_by_layer(
     arms, subtitle = drawn(effects)
     values, layers = in_order(arms), sorted(distinct(arms, "layer"))
     if "accuracy_drop_low" in arms:
-        subtitle += f"; black: {level:.0%} intervals"
+        subtitle += f"; black: {level:.0%} intervals at that strength"
     if draws is None or len(layers) > MOST_DRAWS:
         draws = pd.DataFrame()
     against = pd.DataFrame() if contrasts is None or contrasts.empty else _random(contrasts)
@@ -118,7 +118,7 @@ def _keys(colour: Colour, *, dots: bool, excess: bool) -> list[Patch | Line2D]:
                 markersize=5,
                 color=colour,
                 markerfacecolor="white",
-                label=f"hollow: p above {SIGNIFICANT:g} (Holm)",
+                label=f"hollow: p above {SIGNIFICANT:g}, of all targets",
             )
         )
     return keys
@@ -179,7 +179,7 @@ def _excess(axes: Axes, worst: Worst, contrasts: pd.DataFrame, colours: list[Col
                 marker="o",
                 markersize=5,
                 color=colour,
-                markerfacecolor=colour if row["p_holm"] <= SIGNIFICANT else "white",
+                markerfacecolor=colour if row["p_max"] <= SIGNIFICANT else "white",
             )
 
 

@@ -216,7 +216,7 @@ AGREEMENT = _Map(
     "answers that\nfollow the value",
     lambda row: _number(row, "agreement"),
     _agreement,
-    "agreement_p",
+    "agreement_p_holm",
 )
 MAPS = (
     _Map("|R|", lambda row: abs(_number(row, "r")), _abs_r, "p_holm"),
@@ -229,7 +229,7 @@ MAPS = (
         "drop beyond\nrandom directions",
         lambda row: _number(row, "excess_drop"),
         _excess,
-        "excess_p_holm",
+        "excess_p_max",
     ),
     AGREEMENT,
 )

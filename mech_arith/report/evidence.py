@@ -15,8 +15,8 @@ PLACE = ["layer", "position", "component"]
 TEXTS = ("edit", "partial_r_undefined", "least_partial_given")
 NUMBERS = (
     *("r_fit", "r", "r_low", "r_high", "p_holm", "partial_r", "least_partial_r", "shapley"),
-    *("target_drop", "control_drop", "excess_drop", "excess_low", "excess_high", "excess_p_holm"),
-    *("agreement", "agreement_low", "agreement_high", "agreement_p", "floor", "ceiling"),
+    *("target_drop", "control_drop", "excess_drop", "excess_low", "excess_high", "excess_p_max"),
+    *("agreement", "agreement_low", "agreement_high", "agreement_p_holm", "floor", "ceiling"),
     *("slope", "slope_low", "slope_high", "n"),
 )
 """What the page needs of each row; absent in a run that was not asked for it."""
@@ -35,7 +35,8 @@ def evidence_rows(evidence: pd.DataFrame) -> list[Plain]:
     }
     for name in TEXTS:
         if name in evidence:
-            columns[name] = [entry or None for entry in evidence[name].tolist()]
+            known_texts = evidence[name].fillna("").tolist()
+            columns[name] = [entry or None for entry in known_texts]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

@@ -69,7 +69,7 @@ PLACE = ("layer", "position", "component")
 KEPT_OF_VALUES = {
     "best": (*PLACE, "abs_r", "r", "r_low", "r_high", "p_holm", "least_partial_r"),
     "largest_drop": (*PLACE, "strength", "accuracy_drop", "control_drop"),
-    "excess_drop": (*PLACE, "excess_drop", "excess_low", "excess_high", "excess_p_holm"),
+    "excess_drop": (*PLACE, "excess_drop", "excess_low", "excess_high", "excess_p_max"),
     "counterfactual": (
         *PLACE,
         *("agreement", "agreement_low", "agreement_high", "floor", "ceiling", "slope"),

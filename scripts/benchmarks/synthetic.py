@@ -237,7 +237,7 @@ def _evidence(
         n=200,
         **drops,
         **ends,
-        excess_p_holm=np.where(share > 0.2, 0.001, 0.5),
+        excess_p_max=np.where(share > 0.2, 0.001, 0.5),
         **(answered if asks else dict.fromkeys(answered)),
     )
 
@@ -260,7 +260,7 @@ def _sure_headlines(evidence: pd.DataFrame) -> dict[str, Any]:
     best = evidence.loc[evidence["r_fit"].abs().groupby(evidence["value"]).idxmax()]
     best = best.set_index("value")
     place = ["layer", "position", "component"]
-    ends = ["excess_low", "excess_high", "excess_p_holm", "target_drop", "control_drop"]
+    ends = ["excess_low", "excess_high", "excess_p_max", "target_drop", "control_drop"]
     answered = ["agreement", "agreement_low", "agreement_high", "agreement_p", "floor", "ceiling"]
     known = best.dropna(subset=["agreement"])
     return {

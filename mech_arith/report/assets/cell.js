@@ -112,7 +112,7 @@ function sureTiles(cell, value) {
       ? tile(
           "drop beyond random directions",
           two(excess.excess_drop),
-          about(`p ${shownP(excess.excess_p_holm)} (Holm); ${two(excess.target_drop)} against ${two(excess.control_drop)}`),
+          about(`p ${shownP(excess.excess_p_max)}, corrected; ${two(excess.target_drop)} against ${two(excess.control_drop)}`),
           interval(excess.excess_low, excess.excess_high),
         )
       : null,
@@ -158,14 +158,13 @@ function dropTable(cell) {
   if (!drops.length) return el("p", { class: "quiet" }, "No edit was asked for.");
   return plainTable(
     "Largest accuracy drop per value, beside its control",
-    ["value", "drop", "control", "interval of the drop", "layer", "component", "position", "strength", "n", ""],
+    ["value", "drop", "control", "layer", "component", "position", "strength", "n", ""],
     drops
       .sort(([, a], [, b]) => b.accuracy_drop - a.accuracy_drop)
       .map(([value, found]) => [
         named(value),
         three(found.accuracy_drop),
         three(found.control_drop),
-        interval(found.accuracy_drop_low, found.accuracy_drop_high).trim() || DASH,
         found.layer,
         found.component,
         isolated(found.position),

@@ -17,7 +17,7 @@ const sure = (number, low, high, p) =>
 /** Columns of the table: [title, what sorts, what is shown]; those that no row has are left out. */
 const EVIDENCE = [
   ["|R|", (row) => size(row.r), (row) => sure(size(row.r), ...ofSize(row), row.p_holm)],
-  ["p (Holm)", (row) => row.p_holm, (row) => shownP(row.p_holm)],
+  ["p (corrected)", (row) => row.p_holm, (row) => shownP(row.p_holm)],
   [
     "least |R|, another value held fixed",
     (row) => size(row.least_partial_r),
@@ -43,15 +43,15 @@ const EVIDENCE = [
   [
     "drop beyond random directions",
     (row) => row.excess_drop,
-    (row) => sure(row.excess_drop, row.excess_low, row.excess_high, row.excess_p_holm),
+    (row) => sure(row.excess_drop, row.excess_low, row.excess_high, row.excess_p_max),
   ],
-  ["its p (Holm)", (row) => row.excess_p_holm, (row) => shownP(row.excess_p_holm)],
+  ["its p (largest of all)", (row) => row.excess_p_max, (row) => shownP(row.excess_p_max)],
   ["drop", (row) => row.target_drop, (row) => two(row.target_drop)],
   ["of random directions", (row) => row.control_drop, (row) => two(row.control_drop)],
   [
     "answers that follow",
     (row) => row.agreement,
-    (row) => sure(row.agreement, row.agreement_low, row.agreement_high, row.agreement_p),
+    (row) => sure(row.agreement, row.agreement_low, row.agreement_high, row.agreement_p_holm),
   ],
   ["floor", (row) => row.floor, (row) => two(row.floor)],
   ["ceiling", (row) => row.ceiling, (row) => two(row.ceiling)],
@@ -104,9 +104,9 @@ async function evidenceTable(rows) {
       "p",
       { class: "quiet" },
       "Component with the largest |R| on the fit split; numbers of the report split, in brackets " +
-        "their intervals. Grey italics: p above .05, of all that was tested in this cell (Holm; " +
-        "answers that follow: against the floor, not corrected). Drops are means over all " +
-        "strengths; floor: shuffled values; ceiling: the whole activation.",
+        "their intervals. Grey italics: p above .05, corrected for all that was tested in this cell (R: Holm; drops: " +
+        "the largest of all targets under their controls; answers that follow: against the floor, " +
+        "not corrected). Drops are means over all strengths; floor: shuffled values; ceiling: the whole activation.",
     ),
     box,
   ];

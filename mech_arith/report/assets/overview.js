@@ -66,7 +66,7 @@ const showBest = (cell) =>
 const sureOf = (number, low, high, p) =>
   el(
     "span",
-    p > ALPHA ? { class: "doubtful", title: `p ${shownP(p)} (Holm)` } : {},
+    p > ALPHA ? { class: "doubtful", title: `p ${shownP(p)}, corrected` } : {},
     el("b", {}, two(number)),
     el("span", { class: "quiet" }, interval(low, high)),
   );
@@ -82,15 +82,15 @@ function showEach(cell, field, shows) {
 
 const showExcess = (cell) =>
   showEach(cell, "excess", (found) => [
-    sureOf(found.excess_drop, found.excess_low, found.excess_high, found.excess_p_holm),
-    el("span", { class: "quiet" }, ` p ${shownP(found.excess_p_holm)}`),
+    sureOf(found.excess_drop, found.excess_low, found.excess_high, found.excess_p_max),
+    el("span", { class: "quiet" }, ` p ${shownP(found.excess_p_max)}`),
   ]);
 
 const shortly = (number) => short(number) || DASH;
 
 const showAgreement = (cell) =>
   showEach(cell, "agreement", (found) => [
-    sureOf(found.agreement, found.agreement_low, found.agreement_high, found.agreement_p),
+    sureOf(found.agreement, found.agreement_low, found.agreement_high, found.agreement_p_holm),
     el("span", { class: "quiet" }, ` of ${shortly(found.floor)} to ${shortly(found.ceiling)}`),
   ]);
 
