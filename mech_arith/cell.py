@@ -16,6 +16,7 @@ from mech_arith.engine import Asked, stored_baseline
 from mech_arith.engine.guard import check_fast_path
 from mech_arith.errors import UserError
 from mech_arith.evidence import evidence_table
+from mech_arith.interchange import unable
 from mech_arith.intervention import Intervened, InterventionPlan, intervene
 from mech_arith.locality import LocalityPlan, locality
 from mech_arith.manifold import manifold_table
@@ -169,6 +170,7 @@ def run_cell(
                 name: table.assign(via=plan.intervention.via)
                 for name, table in intervened.tables.items()
             }
+        warnings += unable(tables.get("counterfactual", pd.DataFrame()))
         with clock.stage("manifold"):
             tables["manifold"] = manifold_table(
                 solver,

@@ -21,13 +21,13 @@ from torch import Tensor
 from mech_arith.expressions import Constraint
 from mech_arith.metrics import exact
 from mech_arith.problems import ProblemSet
-from mech_arith.statistics import SHARES, Interval, Resampling, drawn_interval, mean_interval
+from mech_arith.statistics import SHARES, Resampling, drawn_interval, mean_interval
 
 TRIES = 50
 """Partners drawn for a problem before all others are looked through."""
 
 SHUFFLES = 200
-"""Of the wanted values, for the chance floor."""
+"""Times that the wanted values are drawn anew, for the chance floor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +41,8 @@ class Sources:
     """Of these among the problems that were asked for."""
     problems: tuple[ProblemSet, ...]
     """m sets of n problems."""
+    other: Float64[Tensor, "shuffles m n"]
+    """What the problems with other sources, drawn in the same way, would be expected to answer."""
 
     @cached_property
     def wanted(self) -> Float64[Tensor, "m n"]:
@@ -50,19 +52,8 @@ class Sources:
     @cached_property
     def expected(self) -> Float64[Tensor, "m n"]:
         """The answers of the base problems with the value replaced by v'."""
-        return _stacked([self._answers(source.values[self.value]) for source in self.problems])
-
-    @cached_property
-    def shuffled(self) -> Float64[Tensor, "shuffles m n"]:
-        """The same with the wanted values shuffled over the problems."""
-        random = np.random.default_rng(len(self.base))
         wanted = [source.values[self.value] for source in self.problems]
-        return torch.stack(
-            [
-                _stacked([self._answers(random.permutation(column)) for column in wanted])
-                for _ in range(SHUFFLES)
-            ]
-        )
+        return _expected(self.base, self.value, wanted)
 
     @property
     def replaces_the_value_alone(self) -> bool:
@@ -72,10 +63,6 @@ class Sources:
         """
         own = _stacked([source.answers for source in self.problems])
         return bool((own == self.expected).all())
-
-    def _answers(self, wanted: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-        expression = self.base.template.expression
-        return expression.replace(self.value, wanted, self.base.operands)
 
 
 def draw_sources(
@@ -100,7 +87,20 @@ def draw_sources(
     rows = np.flatnonzero(has)
     base = problems.take(rows)
     drawn = tuple(_replaced(base, problems, inside, column[rows]) for column in partners)
-    return Sources(value, base, torch.from_numpy(rows), drawn)
+    others = [
+        problems.values[value][_partners(problems, value, inside, constraints, random)[rows]]
+        for _ in range(SHUFFLES * m)
+    ]
+    other = _expected(base, value, others).unflatten(0, (SHUFFLES, m))
+    return Sources(value, base, torch.from_numpy(rows), drawn, other)
+
+
+def _expected(
+    base: ProblemSet, value: str, wanted: Sequence[Int64[np.ndarray, " n"]]
+) -> Float64[Tensor, "m n"]:
+    """The answers with the value replaced by each of the wanted ones."""
+    expression = base.template.expression
+    return _stacked([expression.replace(value, column, base.operands) for column in wanted])
 
 
 def _replaced(
@@ -162,9 +162,9 @@ class Agreement:
     agreement_low: float
     agreement_high: float
     floor: float
-    """The same with the wanted values shuffled over problems: what chance gives."""
+    """The same with other wanted values, drawn in the same way: what chance gives."""
     p: float
-    """Share of shuffles, the real order among them, that agree as often or more."""
+    """Share of such draws, the real one among them, that agree as often or more."""
     slope: float
     """Of the answer's change on the change expected, by least squares: 1 where it follows."""
     slope_low: float
@@ -202,17 +202,17 @@ def agreement(
         how: intervals are computed; over problems, each with its sources.
         drawn: the directions are a sample, and others might have been drawn.
     """
-    hits = exact(edited, sources.expected, tolerance=tolerance).double()
-    by_chance = sum(
-        exact(of_direction, sources.shuffled, tolerance=tolerance).double().mean((1, 2))
-        for of_direction in edited
-    ) / torch.tensor(len(edited))
+    hits = exact(edited, sources.expected, tolerance=tolerance)
+    by_chance = torch.stack(
+        [exact(along, sources.other, tolerance=tolerance).sum((1, 2)) for along in edited]
+    ).sum(0)
     right = torch.from_numpy(sources.base.answers).double()
     asked, given = (sources.expected - right).expand_as(edited), edited - clean
     own = torch.stack([_own_slopes(x, y) for x, y in zip(asked, given, strict=True)])
     own = own[torch.isfinite(own)]
-    fitted = line(asked.flatten(0, 1), given.flatten(0, 1), how)
-    by_problem = hits.mean(1)
+    lines = [line(x, y) for x, y in zip(asked, given, strict=True)]
+    slope = _averaged(torch.stack([one.by_problem for one in lines]), how, drawn=drawn)
+    by_problem = hits.double().mean(1)
     ends = (
         drawn_interval(by_problem, how, of=SHARES)
         if drawn
@@ -220,15 +220,15 @@ def agreement(
     )
     low, middle, high = _quartiles(own)
     return Agreement(
-        agreement=float(hits.mean()),
+        agreement=float(hits.double().mean()),
         agreement_low=float(ends.low),
         agreement_high=float(ends.high),
-        floor=float(by_chance.mean()),
-        p=float((1 + (by_chance >= hits.mean()).sum()) / (1 + len(by_chance))),
-        slope=fitted.slope,
-        slope_low=float(fitted.interval.low),
-        slope_high=float(fitted.interval.high),
-        r2_change=fitted.r2,
+        floor=float(by_chance.double().mean() / hits.numel()),
+        p=float((1 + (by_chance >= hits.sum()).sum()) / (1 + len(by_chance))),
+        slope=slope.mean,
+        slope_low=slope.low,
+        slope_high=slope.high,
+        r2_change=float(np.mean([one.r2 for one in lines])),
         monotonicity=_monotonicity(sources.expected, edited),
         wrong_way=float((own < 0).double().mean()),
         own_slope_25=low,
@@ -244,34 +244,58 @@ def _quartiles(numbers: Float64[Tensor, " n"]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-class Line(NamedTuple):
-    """The least-squares line of the answers' change on the change expected."""
+class Averaged(NamedTuple):
+    """A mean over directions and problems, and its interval."""
 
-    slope: float
-    interval: Interval
+    mean: float
+    low: float
+    high: float
+
+
+def _averaged(x: Float64[Tensor, "k n"], how: Resampling, *, drawn: bool) -> Averaged:
+    """Over problems, and over directions too where others might have been drawn."""
+    if drawn:
+        return Averaged(float(x.nanmean()), *map(float, drawn_interval(x, how)))
+    of_problems = x.nanmean(0)
+    return Averaged(float(of_problems.nanmean()), *map(float, mean_interval(of_problems, how)))
+
+
+@dataclass(frozen=True)
+class Line:
+    """The least-squares line of the answers' change on the change expected. NaN is undefined."""
+
+    by_problem: Float64[Tensor, " n"]
+    """Each problem's pseudo-value, slope + influence: their mean is the slope, and their spread its
+    uncertainty, whatever the pairs of one problem have to do with each other. NaN where a problem
+    has no pair of numbers. Source: the infinitesimal jackknife (Jaeckel, 1972)."""
     r2: float
+    """Share of the answers' change that the line explains."""
+
+    @property
+    def slope(self) -> float:
+        return float(self.by_problem.nanmean())
 
 
-def line(x: Float64[Tensor, "m n"], y: Float64[Tensor, "m n"], how: Resampling) -> Line:
-    """Y on x over all pairs of numbers, with a slope's interval over problems.
-
-    The interval is that of the mean of the problems' pseudo-values, slope + influence: the
-    infinitesimal jackknife (Jaeckel, 1972), which lets the pairs of one problem depend.
-    """
+def line(x: Float64[Tensor, "m n"], y: Float64[Tensor, "m n"]) -> Line:
+    """Y on x over all pairs of numbers of n problems."""
     known = torch.isfinite(x) & torch.isfinite(y)
     x, y = x.where(known, torch.nan), y.where(known, torch.nan)
     x, y = x - x.nanmean(), y - y.nanmean()
     spread = x.square().nansum()
     if spread == 0:
-        undefined = torch.tensor(torch.nan, dtype=torch.float64)
-        return Line(float("nan"), Interval(undefined, undefined), float("nan"))
+        return Line(torch.full_like(x[0], torch.nan), float("nan"))
     slope = (x * y).nansum() / spread
     rest = y - slope * x
-    problems = known.any(0)
-    influence = (x * rest).nansum(0)[problems] * (problems.sum() / spread)
+    n_known = known.any(0).sum()
+    influence = (x * rest).nansum(0) * (n_known / spread)
     total = y.square().nansum()
     r2 = 1 - rest.square().nansum() / total if total > 0 else torch.tensor(torch.nan)
-    return Line(float(slope), mean_interval(slope + influence, how), float(r2))
+    return Line((slope + influence).where(known.any(0), torch.nan), float(r2))
+
+
+def slope_of(x: Float64[Tensor, "m n"], y: Float64[Tensor, "m n"], how: Resampling) -> Averaged:
+    """The slope with its interval over problems."""
+    return _averaged(line(x, y).by_problem[None], how, drawn=False)
 
 
 def _own_slopes(x: Float64[Tensor, "m n"], y: Float64[Tensor, "m n"]) -> Float64[Tensor, " n"]:

@@ -1,6 +1,6 @@
 """From answers under edits to the tables that say what the edits did, and how sure that is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,14 +19,12 @@ from mech_arith.statistics import (
     DIFFERENCES,
     NUMBERS,
     SHARES,
-    Excess,
     Interval,
     Outcomes,
     Resampling,
-    benjamini_hochberg,
     drawn_interval,
     excess,
-    holm,
+    largest_of_all,
     mean_interval,
 )
 
@@ -152,7 +150,10 @@ def _numbers(arm: Arm, answers: Answers, judge: Judge) -> dict[str, Float64[Tens
         ("mean_shift", shift, NUMBERS),
         ("mean_abs_shift", shift.abs(), NUMBERS),
     ):
-        ends = _interval(arm.name, _by_strength(each), judge.how, of)
+        by_problem = _by_strength(each)
+        ends = _interval(arm.name, by_problem, judge.how, of)
+        # Where answers are no number, a mean of means is not the mean that has the interval.
+        numbers[name] = _mean(arm.name, by_problem)
         numbers |= {f"{name}_low": ends.low, f"{name}_high": ends.high}
     return numbers
 
@@ -169,6 +170,11 @@ def _interval(arm: str, x: Float64[Tensor, "s k n"], how: Resampling, of: Outcom
     return mean_interval(x.nanmean(-2), how, of=of)
 
 
+def _mean(arm: str, x: Float64[Tensor, "s k n"]) -> Float64[Tensor, " s"]:
+    """What `_interval` is of."""
+    return x.flatten(1).nanmean(1) if arm in DRAWN else x.nanmean(-2).nanmean(-1)
+
+
 def _against(
     drops: Mapping[str, Float64[Tensor, "s k n"]], how: Resampling
 ) -> dict[str, Float64[Tensor, " s"]]:
@@ -181,7 +187,6 @@ def _against(
         "excess_low": found.low,
         "excess_high": found.high,
         "excess_p": found.p,
-        "excess_p_rank": found.p_rank,
     }
 
 
@@ -212,8 +217,18 @@ def draw_rows(
     return rows
 
 
-def contrast_rows(treated: Treated, edit: Edit, judge: Judge) -> list[dict[str, Any]]:
-    """The target against each other arm, a row each: means over all strengths that move anything.
+@dataclass(frozen=True)
+class Contrast:
+    """The target against one other arm."""
+
+    fields: dict[str, Any]
+    """Of its row."""
+    draws: Float64[Tensor, " m"]
+    """The drop of each of the arm's directions."""
+
+
+def contrasts_of(treated: Treated, edit: Edit, judge: Judge) -> list[Contrast]:
+    """The target against each other arm: means over all strengths that move anything.
 
     No strength is chosen, so that nothing is picked on the problems that are reported.
     """
@@ -226,43 +241,41 @@ def contrast_rows(treated: Treated, edit: Edit, judge: Judge) -> list[dict[str, 
         for arm, answers in treated.by_arm()
     }
     target = drops.pop(TARGET)[0]
-    rows = []
+    contrasts = []
     for arm, controls in drops.items():
         drawn = arm in DRAWN
         found = excess(target, controls if drawn else controls.mean(0, keepdim=True), judge.how)
-        rows.append(
-            {
-                **treated.key,
-                "edit": edit.name,
-                "arm": arm,
-                "n_directions": len(controls),
-                "n_strengths": int(moving.sum()),
-                "n": len(target),
-                "target_drop": float(target.mean()),
-                "arm_drop": float(controls.mean()),
-                **_excess_fields(found, drawn=drawn),
-            }
-        )
-    return rows
+        fields = {
+            **treated.key,
+            "edit": edit.name,
+            "arm": arm,
+            "n_directions": len(controls),
+            "n_strengths": int(moving.sum()),
+            "n": len(target),
+            "target_drop": float(target.mean()),
+            "arm_drop": float(controls.mean()),
+            "excess_drop": float(found.estimate),
+            "low": float(found.low),
+            "high": float(found.high),
+            # Of directions that are no sample, how many lie beyond the target says nothing.
+            "p": float(found.p) if drawn else float("nan"),
+        }
+        contrasts.append(Contrast(fields, controls.mean(1)))
+    return contrasts
 
 
-def _excess_fields(found: Excess, *, drawn: bool) -> dict[str, float]:
-    return {
-        "excess_drop": float(found.estimate),
-        "low": float(found.low),
-        "high": float(found.high),
-        "p": float(found.p),
-        # Of directions that are no sample, how many lie beyond the target says nothing.
-        "p_rank": float(found.p_rank) if drawn else float("nan"),
-    }
-
-
-def corrected(contrasts: pd.DataFrame) -> pd.DataFrame:
-    """The contrasts with p corrected for as many as there are against the same arm."""
-    if contrasts.empty:
-        return contrasts
-    tables = []
-    for _, of_arm in contrasts.groupby("arm", sort=False):
-        p = torch.tensor(of_arm["p"].tolist(), dtype=torch.float64)
-        tables.append(of_arm.assign(p_holm=holm(p).numpy(), p_bh=benjamini_hochberg(p).numpy()))
-    return pd.concat(tables).sort_index(ignore_index=True)
+def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
+    """A row per target and arm, with p also corrected for the search among all targets."""
+    p_max = torch.full((len(contrasts),), torch.nan, dtype=torch.float64)
+    for arm in DRAWN:
+        places = [i for i, contrast in enumerate(contrasts) if contrast.fields["arm"] == arm]
+        if places:
+            targets = torch.tensor([contrasts[i].fields["target_drop"] for i in places])
+            draws = torch.stack([contrasts[i].draws for i in places])
+            p_max[places] = largest_of_all(targets.double(), draws)
+    return pd.DataFrame(
+        [
+            {**contrast.fields, "p_max": p}
+            for contrast, p in zip(contrasts, p_max.tolist(), strict=True)
+        ]
+    )

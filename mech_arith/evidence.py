@@ -32,8 +32,7 @@ CONTRAST = {
     "low": "excess_low",
     "high": "excess_high",
     "p": "excess_p",
-    "p_rank": "excess_p_rank",
-    "p_holm": "excess_p_holm",
+    "p_max": "excess_p_max",
 }
 """Of the target against random directions -> the name here."""
 
@@ -43,6 +42,7 @@ ANSWERED = {
     "agreement_high": "agreement_high",
     "floor": "floor",
     "p": "agreement_p",
+    "p_holm": "agreement_p_holm",
     "ceiling": "ceiling",
     "slope": "slope",
     "slope_low": "slope_low",
@@ -50,6 +50,9 @@ ANSWERED = {
     "wrong_way": "wrong_way",
 }
 """Of the whole way towards wanted values -> the name here."""
+
+WHOLE_WAY = 1.0
+"""The strength at which an edit arrives at the wanted value."""
 
 Row = Mapping[str, Any]
 
@@ -78,8 +81,8 @@ def evidence_table(
     )
     answered = _by_place(
         (row, row["value"])
-        for row in sorted(_records(tables.get("counterfactual")), key=lambda row: row["strength"])
-        if row["arm"] == TARGET
+        for row in _records(tables.get("counterfactual"))
+        if row["arm"] == TARGET and row["strength"] == WHOLE_WAY
     )
     rows = []
     for (layer, position, value), row in best.items():

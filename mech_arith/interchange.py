@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pandas as pd
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
@@ -16,8 +17,8 @@ from torch import Tensor
 from mech_arith.activations import capture
 from mech_arith.answers import Answers
 from mech_arith.batching import Batching
-from mech_arith.controls import Target
-from mech_arith.counterfactual import Sources, agreement, line
+from mech_arith.controls import TARGET, Target
+from mech_arith.counterfactual import Sources, agreement, line, slope_of
 from mech_arith.edits import Edit
 from mech_arith.effects import DRAWN, Judge, Treated
 from mech_arith.engine import Baseline, Moves, SiteGrid, SiteVectors, run_edits
@@ -27,9 +28,12 @@ from mech_arith.progress import progress
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
-from mech_arith.statistics import share_interval
+from mech_arith.statistics import holm, share_interval
 from mech_arith.tracing import Trace, coordinates
 from mech_arith.unfinished import Unfinished
+
+LEAST_CEILING = 0.2
+"""Agreement of the whole activation below which a site cannot carry a value to the answer."""
 
 AT_ONCE = 2**27
 """Numbers of whole activations that are held at a time: half a gibibyte."""
@@ -265,7 +269,8 @@ def _specificity(
     judge = judge.of(sources.rows)
     edited = edited[:, sources.rows]
     right = torch.from_numpy(sources.base.answers).double()
-    fitted = line(sources.expected - right, edited - judge.clean.numbers, judge.how)
+    asked, given = sources.expected - right, edited - judge.clean.numbers
+    slope = slope_of(asked, given, judge.how)
     hits = exact(edited, sources.expected, tolerance=judge.tolerance).double().mean(0)
     ends = share_interval(hits, judge.how)
     return {
@@ -275,13 +280,42 @@ def _specificity(
         "component": one.target.component,
         "direction_of": " | ".join(one.target.chosen_for),
         "changed": sources.value,
-        "slope": fitted.slope,
-        "slope_low": float(fitted.interval.low),
-        "slope_high": float(fitted.interval.high),
-        "r2_change": fitted.r2,
+        "slope": slope.mean,
+        "slope_low": slope.low,
+        "slope_high": slope.high,
+        "r2_change": line(asked, given).r2,
         "agreement": float(hits.mean()),
         "agreement_low": float(ends.low),
         "agreement_high": float(ends.high),
         "n": len(sources.rows),
         "n_sources": len(sources.problems),
     }
+
+
+def agreement_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """The rows, with p of the targets corrected for all sites and values of one strength (Holm)."""
+    p_holm = torch.full((len(rows),), torch.nan, dtype=torch.float64)
+    for strength in {row["strength"] for row in rows}:
+        places = [
+            place
+            for place, row in enumerate(rows)
+            if row["arm"] == TARGET and row["strength"] == strength
+        ]
+        p_holm[places] = holm(torch.tensor([rows[i]["p"] for i in places], dtype=torch.float64))
+    corrected = zip(rows, p_holm.tolist(), strict=True)
+    return pd.DataFrame([{**row, "p_holm": p} for row, p in corrected])
+
+
+def unable(counterfactual: pd.DataFrame) -> list[str]:
+    """Where no coordinate could make the answer follow, since the whole activation does not."""
+    rows = [row for row in counterfactual.to_dict(orient="records") if row["arm"] == TARGET]
+    without = [row for row in rows if not row["ceiling_high"] > max(row["floor"], LEAST_CEILING)]
+    known = [row for row in without if row["ceiling"] == row["ceiling"]]
+    if not known:
+        return []
+    layers = sorted({row["layer"] for row in known})
+    return [
+        f"answers do not follow a value even where the whole activation is taken from its source, "
+        f"in {len(known)} of {len(rows)} cases (layers {layers}): agreement says nothing there, "
+        "for what is written later reads the value elsewhere"
+    ]

@@ -16,8 +16,8 @@ from mech_arith.edits import Edit, Towards
 from mech_arith.effects import (
     Judge,
     Treated,
-    contrast_rows,
-    corrected,
+    contrast_table,
+    contrasts_of,
     draw_rows,
     effect_rows,
 )
@@ -27,6 +27,7 @@ from mech_arith.interchange import (
     Bench,
     Direction,
     agreement_rows,
+    agreement_table,
     ceilings,
     source_coordinates,
     specificity_rows,
@@ -129,8 +130,8 @@ def intervene(
     treated = _treat(bench, plan, aims)
     tables = {
         "effects": _table(treated, lambda one: effect_rows(one, plan.edit, plan.strengths, judge)),
-        "contrasts": corrected(
-            _table(treated, lambda one: contrast_rows(one, plan.edit, judge)),
+        "contrasts": contrast_table(
+            [found for one in treated for found in contrasts_of(one, plan.edit, judge)]
         ),
         "control_draws": _table(
             treated, lambda one: draw_rows(one, plan.edit, plan.strengths, judge)
@@ -197,6 +198,8 @@ def _aims(
         for value, sources in wanted.items():
             for chosen in choose_targets(found, plan.components, [value]):
                 to = places[value][site][..., chosen.component]
+                if not torch.isfinite(to).all():
+                    continue  # the value is constant where the fit was made: it has no place
                 changes = _towards(found, chosen.component, plan, sources, to)
                 target = Target(chosen.component, (value,))
                 yield _Aim(site, target, changes, sources.rows, sources)
@@ -266,7 +269,7 @@ def _agreements(
         assert aim.sources is not None
         ceiling = bounds[aim.sources.value][aim.site]
         rows += agreement_rows(one, aim.sources, ceiling, plan.edit, plan.strengths, judge)
-    return pd.DataFrame(rows)
+    return agreement_table(rows)
 
 
 def _directions(bench: Bench, aims: Sequence[_Aim]) -> list[Direction]:

@@ -21,7 +21,14 @@ from mech_arith.answers import Answers
 from mech_arith.batching import Batching
 from mech_arith.controls import Arm, Target, arms, choose_targets
 from mech_arith.edits import EDITS
-from mech_arith.effects import Judge, Treated, contrast_rows, corrected, draw_rows, effect_rows
+from mech_arith.effects import (
+    Judge,
+    Treated,
+    contrast_table,
+    contrasts_of,
+    draw_rows,
+    effect_rows,
+)
 from mech_arith.engine import Baseline, run_baseline
 from mech_arith.errors import UserError
 from mech_arith.intervention import Intervened, InterventionPlan, target_changes
@@ -247,7 +254,8 @@ def _matched(
 
 def _check(solver: Solver, aim: _Aim, prompts: Prompts) -> float:
     """How far the target's strongest edit, folded, is from the same one made on activations."""
-    strongest = max(aim.edits, key=lambda change: (abs(change.gain), abs(change.offset)))
+    # What is left of a gain of nothing by rounding must not decide.
+    strongest = max(aim.edits, key=lambda one: (round(abs(one.gain), 9), abs(one.offset)))
     return difference(solver, fold(solver, strongest), strongest, prompts)
 
 
@@ -297,10 +305,10 @@ def _tables(
             row | {"change_rms": by_strength[row["strength"]]}
             for row in effect_rows(one, plan.edit, plan.strengths, judge)
         ]
-    contrasts = [row for one in treated for row in contrast_rows(one, plan.edit, judge)]
+    contrasts = [found for one in treated for found in contrasts_of(one, plan.edit, judge)]
     draws = [row for one in treated for row in draw_rows(one, plan.edit, plan.strengths, judge)]
     return {
         "effects": pd.DataFrame(effects),
-        "contrasts": corrected(pd.DataFrame(contrasts)),
+        "contrasts": contrast_table(contrasts),
         "control_draws": pd.DataFrame(draws),
     }

@@ -101,7 +101,7 @@ def test_a_check_digit_goes_with_no_digit(load: Load):
     assert float(r.nan_to_num(0).abs().max()) < 5 / 5000**0.5
 
 
-@pytest.mark.parametrize("p", ["p", "p_rank"])
+@pytest.mark.parametrize("p", ["p", "p_max"])
 def test_a_random_direction_is_one_of_many(load: Load, p: str):
     nulls, bars = load("nulls"), load("bars")
     found = [nulls.contrast_null(seed) for seed in range(10)]

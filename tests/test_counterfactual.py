@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, linregress
 
-from mech_arith.counterfactual import Sources, agreement, draw_sources, line
+from mech_arith.counterfactual import Sources, agreement, draw_sources, line, slope_of
 from mech_arith.expressions import parse_constraint
 from mech_arith.problems import ProblemSet, draw
 from mech_arith.statistics import Resampling
@@ -105,11 +105,14 @@ def test_agreement_of_answers_that_follow_and_of_answers_that_do_not():
     assert followed.agreement_low > 0.85
     stayed = agreement(clean.expand(1, 3, -1), clean, sources, tolerance=0.0, how=HOW)
     assert stayed.agreement == 0
+    assert stayed.floor == 0  # no source asks for the answer that is there already
     assert stayed.slope == 0
     assert math.isnan(stayed.r2_change)
     assert stayed.monotonicity == 0
     assert stayed.p == 1
-    opposite = agreement((2 * clean - sources.expected)[None], clean, sources, tolerance=0.0, how=HOW)
+    opposite = agreement(
+        (2 * clean - sources.expected)[None], clean, sources, tolerance=0.0, how=HOW
+    )
     assert opposite.slope == pytest.approx(-1)
     assert opposite.monotonicity == -1
     assert opposite.wrong_way == 1
@@ -129,9 +132,9 @@ def test_agreement_by_hand():
     assert found.r2_change == pytest.approx(1)
     assert (found.own_slope_25, found.own_slope_75) == pytest.approx((0.25, 0.75))
     assert math.isnan(found.monotonicity)
-    # A shuffle leaves the wanted values or swaps them: 8 and 5 are then expected, of which the
-    # second was answered.
+    # Each problem has but one other to take its a from: chance expects just the same.
     assert found.floor == 0.5
+    assert found.p == 1
     within = agreement(rows([6, 5])[None], clean, sources, tolerance=2.0, how=HOW)
     assert within.agreement == 1
 
@@ -166,11 +169,11 @@ numbers = st.lists(
 def test_the_line_is_that_of_scipy(pairs):
     x, y = rows(*[[float(number) for number in column] for column in zip(*pairs, strict=True)])
     theirs = linregress(x.numpy(), y.numpy())
-    ours = line(x[None], y[None], HOW)
+    ours, ends = line(x[None], y[None]), slope_of(x[None], y[None], HOW)
     assert ours.slope == pytest.approx(theirs.slope, abs=1e-9)
     assert ours.r2 == pytest.approx(theirs.rvalue**2, abs=1e-9)
-    assert float(ours.interval.low) <= ours.slope + 1e-9
-    assert float(ours.interval.high) >= ours.slope - 1e-9
+    assert ends.mean == ours.slope
+    assert ends.low - 1e-9 <= ours.slope <= ends.high + 1e-9
 
 
 def test_the_slopes_interval_is_that_of_clustered_errors():
@@ -184,8 +187,8 @@ def test_the_slopes_interval_is_that_of_clustered_errors():
     theirs = statsmodels.OLS(y.flatten().numpy(), design).fit(
         cov_type="cluster", cov_kwds={"groups": groups, "use_correction": False}
     )
-    ours = line(x, y, HOW)
-    half = float(ours.interval.high - ours.interval.low) / 2
+    ours = slope_of(x, y, HOW)
+    half = (ours.high - ours.low) / 2
     assert half == pytest.approx(1.97 * theirs.bse[1], rel=0.02)
 
 
@@ -204,3 +207,33 @@ def test_monotonicity_is_kendalls_tau_of_a_problem():
         concordant += tau * math.sqrt(pairs * 15)
         compared += pairs
     assert found.monotonicity == pytest.approx(concordant / compared)
+
+
+def test_slopes_of_drawn_directions_are_as_unsure_as_their_draws():
+    sources = drawn("b-c")
+    clean = torch.from_numpy(PROBLEMS.answers).double()
+    change = sources.expected - clean
+    spread = torch.linspace(-0.5, 0.5, 9, dtype=torch.float64)
+    edited = clean + (0.4 + spread)[:, None, None] * change
+    fixed, sampled = (
+        agreement(edited, clean, sources, tolerance=0.0, how=HOW, drawn=of) for of in (False, True)
+    )
+    assert fixed.slope == pytest.approx(0.4)
+    assert sampled.slope == pytest.approx(0.4)
+    assert sampled.slope_high - sampled.slope_low > 0.3
+    assert fixed.slope_high - fixed.slope_low < 0.01
+
+
+def test_answers_that_have_nothing_to_do_with_the_value_agree_as_chance_has_it():
+    """Small operands, where a random answer is often the expected one."""
+    small = draw(build_template("sum", "a+b"), n=60, ranges=dict.fromkeys("ab", (0, 9)), seed=0)
+    sources = draw_sources(small, "a", m=2, seed=0)
+    assert sources is not None
+    clean = torch.from_numpy(small.answers).double()
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(150):
+        answers = torch.randint(19, (1, 2, 60), generator=generator).double()
+        found.append(agreement(answers, clean, sources, tolerance=0.0, how=HOW).p)
+    assert np.mean(np.array(found) <= 0.05) < 0.1
+    assert np.mean(found) == pytest.approx(0.5, abs=0.12)

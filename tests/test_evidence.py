@@ -38,8 +38,7 @@ TABLES = {
                 "low": 0.2,
                 "high": 0.4,
                 "p": 0.001,
-                "p_rank": 1 / 21,
-                "p_holm": 0.004,
+                "p_max": 0.004,
             }
             for arm, excess in (("span", 0.05), ("control", 0.3))
         ]
@@ -61,6 +60,7 @@ TABLES = {
             for arm, strength, agreement in (
                 ("target", 1.0, 0.8),
                 ("target", 0.5, 0.3),
+                ("target", 2.0, 0.1),
                 ("control", 1.0, 0.1),
             )
         ]
@@ -73,7 +73,7 @@ def test_each_value_is_read_in_the_component_that_is_best_on_the_fit_split():
     assert set(found.index) == {("b", 1), ("b-c", 1), ("b-c", 2)}
     b = found.loc[("b", 1)]
     assert (b["component"], b["r"], b["r_fit"]) == (3, -0.6, -0.7)
-    assert (b["excess_drop"], b["control_drop"], b["excess_p_holm"]) == (0.3, 0.1, 0.004)
+    assert (b["excess_drop"], b["control_drop"], b["excess_p_max"]) == (0.3, 0.1, 0.004)
     assert math.isnan(b["agreement"])
     whole_way = found.loc[("b-c", 2)]
     assert (whole_way["agreement"], whole_way["floor"], whole_way["ceiling"]) == (0.8, 0.02, 0.97)

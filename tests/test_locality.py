@@ -129,3 +129,8 @@ def test_a_match_by_chance_has_the_places_of_the_value_in_any_order():
     nowhere = _match(lines, lines, ~everywhere)
     assert math.isnan(nowhere.r)
     assert math.isnan(chance.share_above(nowhere.r))
+    # Where most orders leave nothing to compare, nothing is said.
+    few = everywhere.clone()
+    few[:, 1:] = False
+    few[:, 0] = torch.tensor([True, True, True])
+    assert math.isnan(_by_chance(lines, lines, few).share_above(0.5))

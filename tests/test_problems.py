@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mech_arith.problems import spaces as module
 from mech_arith.errors import UserError
 from mech_arith.expressions import parse_constraint
 from mech_arith.problems import (
@@ -17,6 +16,7 @@ from mech_arith.problems import (
     operand_ranges,
     split,
 )
+from mech_arith.problems import spaces as module
 from mech_arith.templates import build_template
 
 NESTED = build_template("nested", "a-(b-c)")

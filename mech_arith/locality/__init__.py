@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mech_arith.batching import Batching
 from mech_arith.engine import Baseline, SiteEdits, run_edits
+from mech_arith.errors import UserError
 from mech_arith.expressions import Expression, parse
 from mech_arith.locality.compare import Probe, Sweep, compare
 from mech_arith.problems import ProblemSet
@@ -109,10 +110,15 @@ def _slope(
 ) -> Float64[Tensor, " n"] | None:
     """The answer's change per unit of the value, by problem; None unless affine and not flat."""
     current = problems.values[value]
-    answers = {
-        by: torch.from_numpy(expression.replace(value, current + by, problems.operands)).double()
-        for by in (-300, -1, 0, 1, 300)
-    }
+    try:
+        answers = {
+            by: torch.from_numpy(
+                expression.replace(value, current + by, problems.operands)
+            ).double()
+            for by in (-300, -1, 0, 1, 300)
+        }
+    except UserError:  # a divisor of 0 on the way: not affine
+        return None
     slope = answers[1] - answers[0]
     straight = all(torch.equal(y - answers[0], by * slope) for by, y in answers.items())
     return slope if straight and bool((slope != 0).all()) else None
@@ -126,6 +132,8 @@ def _step(expression: Expression, value: str, operand: str, problems: ProblemSet
     inside = len(parse(value).render({o: o for o in expression.operands}).spans[operand])
     everywhere = len(expression.render({o: o for o in expression.operands}).spans[operand])
     raised = {**problems.operands, operand: problems.operands[operand] + 1}
+    if not expression.defined(raised).all():
+        return 0
     steps = set((expression.evaluate(raised)[value] - problems.values[value]).tolist())
     return steps.pop() if inside == everywhere and steps in ({1}, {-1}) else 0
 

@@ -1,5 +1,6 @@
 """f_p against f_a, once both have been run: on the places that both cover, and beside chance."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,7 +79,7 @@ def compare(
         "r2": match.r2,
         "r_floor": chance.r,
         "r2_floor": chance.r2,
-        "p": chance.share_above(match.r),
+        "p_trend": chance.share_above(match.r),
         "covered": float(covered[probe.valid].double().mean()) if probe.valid.any() else 0.0,
         "n_problems": len(problems),
     }
@@ -112,23 +113,33 @@ def _match(
 
 @dataclass(frozen=True)
 class _Chance:
-    """The matches with the places of f_a in random orders: as if the value said nothing of it."""
+    """The matches with the places of f_a in random orders: as if the value said nothing of it.
+
+    A small p says that f_p and f_a go the same way along the value, and no more: smooth functions
+    that have nothing else in common do so too. Whether they agree is said by r2.
+    """
 
     matches: tuple[_Match, ...]
 
     @property
     def r(self) -> float:
-        return float(np.mean([match.r for match in self.matches]))
+        return _mean([match.r for match in self.matches])
 
     @property
     def r2(self) -> float:
-        return float(np.mean([match.r2 for match in self.matches]))
+        return _mean([match.r2 for match in self.matches])
 
     def share_above(self, r: float) -> float:
-        """One-sided p of a match with this R; NaN if it is undefined."""
-        if r != r:
-            return r
-        return (1 + sum(match.r >= r for match in self.matches)) / (1 + len(self.matches))
+        """One-sided p of a match with this R; NaN where most orders have none to compare with."""
+        known = [match.r for match in self.matches if match.r == match.r]
+        if r != r or len(known) < len(self.matches) / 2:
+            return float("nan")
+        return (1 + sum(other >= r for other in known)) / (1 + len(known))
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    known = [number for number in numbers if number == number]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def _by_chance(

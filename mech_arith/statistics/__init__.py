@@ -2,7 +2,7 @@
 
 from mech_arith.statistics.basic import binomial_above, majority_floor, pearson, r_squared
 from mech_arith.statistics.bootstrap import correlation_interval
-from mech_arith.statistics.contrast import Excess, drawn_interval, excess
+from mech_arith.statistics.contrast import Excess, drawn_interval, excess, largest_of_all
 from mech_arith.statistics.inference import Inference, infer
 from mech_arith.statistics.intervals import (
     DIFFERENCES,
@@ -41,6 +41,7 @@ __all__ = [
     "excess",
     "holm",
     "infer",
+    "largest_of_all",
     "majority_floor",
     "max_correlation_p",
     "mean_interval",

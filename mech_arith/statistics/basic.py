@@ -9,10 +9,24 @@ from torch import Tensor
 
 def pearson(x: Float[Tensor, "n k"], y: Float[Tensor, "n v"]) -> Float64[Tensor, "k v"]:
     """Pearson's R of every column of `x` with every column of `y`; NaN where one is constant."""
-    x, y = (columns.double() - columns.double().mean(0) for columns in (x, y))
-    product = x.mT @ y
-    norms = torch.outer(x.norm(dim=0), y.norm(dim=0))
-    return torch.where(norms > 0, product / norms, torch.nan).clamp(-1, 1)
+    (x, of_x), (y, of_y) = centred_columns(x), centred_columns(y)
+    norms = torch.outer(of_x, of_y)
+    return torch.where(norms > 0, x.mT @ y / norms, torch.nan).clamp(-1, 1)
+
+
+ROUNDING = 1e-14
+"""Of numbers in float64: columns that vary by less than this share of their size are constant."""
+
+
+def centred_columns(
+    x: Float[Tensor, "n k"],
+) -> tuple[Float64[Tensor, "n k"], Float64[Tensor, " k"]]:
+    """Columns less their means, and their lengths; 0 of one that is constant but for rounding."""
+    x = x.double()
+    size = x.abs().amax(0) if len(x) else x.new_zeros(x.shape[1])
+    x = x - x.mean(0)
+    lengths = x.norm(dim=0)
+    return x, lengths.where(lengths > ROUNDING * size * len(x) ** 0.5, 0.0)
 
 
 def r_squared(predicted: Float[Tensor, " n"], actual: Float[Tensor, " n"]) -> float:

@@ -16,6 +16,10 @@ ROUNDING = 1e-12
 """An R this near to 1 is perfect."""
 
 
+LEAST = 4
+"""Problems: on Fisher's scale the error of fewer is infinite."""
+
+
 def correlation_interval(
     x: Float[Tensor, "n k"], y: Float[Tensor, "n v"], how: Resampling
 ) -> Interval:
@@ -23,8 +27,9 @@ def correlation_interval(
 
     tanh(atanh(R) -+ t * s), where s is the standard deviation of atanh(R) over bootstrap samples
     and t of Student's distribution with n - 2 degrees of freedom. Fisher's (1921) scale makes R
-    nearly normal; the bootstrap's spread holds for values that are not. A perfect R has an interval
-    of no width.
+    nearly normal; the bootstrap's spread holds for values that are not, but for heavy tails (.91 in
+    place of .95 for cubed normals). A perfect R has an interval of no width, R of fewer than four
+    problems none.
     """
     r = pearson(x, y)
     counts = _counts(len(x), how)
@@ -32,6 +37,8 @@ def correlation_interval(
     spread = torch.cat([_spread(some, y, counts) for some in x.split(at_once, dim=1)])
     reach = how.quantile(torch.tensor(len(x) - 2.0, dtype=torch.float64)) * spread
     low, high = ((r.atanh() + side * reach).tanh() for side in (-1, 1))
+    if len(x) < LEAST:
+        return Interval(torch.full_like(r, torch.nan), torch.full_like(r, torch.nan))
     perfect = r.abs() > 1 - ROUNDING
     return Interval(torch.where(perfect, r, low), torch.where(perfect, r, high))
 

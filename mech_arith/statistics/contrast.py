@@ -45,8 +45,6 @@ class Excess(NamedTuple):
     low: Float64[Tensor, "*rows"]
     high: Float64[Tensor, "*rows"]
     p: Float64[Tensor, "*rows"]
-    """Two-sided, of the target being one more draw; Student's t, so that far tails are resolved."""
-    p_rank: Float64[Tensor, "*rows"]
     """One-sided: the share of draws, the target among them, whose mean is at least the target's."""
 
 
@@ -61,10 +59,11 @@ def excess(
 
     Both draws and problems are random (see `two_way`). The interval is of how far the target lies
     above the mean of all directions that might be drawn. That alone says little: directions differ,
-    and nearly every one lies above or below their mean (of random directions of random networks,
-    half are found to with p below .05). So p asks whether the target would be an unusual draw; see
-    `another_draw`. Without a control all is NaN; with one draw the difference, and p, are from that
-    draw alone. What is NaN in the target or in a control is left out.
+    and nearly every one lies above or below their mean (of random directions in random networks,
+    half do so beyond their interval). So p asks whether the target could be one more draw: exact
+    whatever the draws' distribution, and never below 1 / (m + 1). Without a control all is NaN;
+    with one draw the interval is of the difference from that draw alone. What is NaN in the target
+    or in a control is left out.
 
     Args:
         target: an outcome per problem.
@@ -75,7 +74,7 @@ def excess(
     """
     rows, m = target.shape[:-1], controls.shape[-2]
     if m == 0:
-        return Excess(*torch.full((5, *rows), torch.nan, dtype=torch.float64))
+        return Excess(*torch.full((4, *rows), torch.nan, dtype=torch.float64))
     found = [
         _excess(one.double(), drawn, how, of)
         for one, drawn in zip(
@@ -100,8 +99,8 @@ def _excess(
     means, own = controls.nanmean(2), target.nanmean(1)
     at_least = (means >= own[:, None]).sum(1)
     share = (1 + at_least).double() / (means.shape[1] + 1)
-    p_rank = torch.where(own.isfinite(), share, torch.nan)
-    return Excess(estimate, low, high, another_draw(with_imagined(differences, of)).p(), p_rank)
+    p = torch.where(own.isfinite(), share, torch.nan)
+    return Excess(estimate, low, high, p)
 
 
 def _at_once(x: Shaped[Tensor, "*rows m n"]) -> int:
@@ -134,22 +133,25 @@ def two_way(x: Float64[Tensor, "*rows m n"]) -> Estimate:
     return Estimate(mean, squared.sqrt(), freedom)
 
 
-def another_draw(differences: Float64[Tensor, "*rows m n"]) -> Estimate:
-    """Of the mean difference between one thing and m draws, if the one were a draw like them.
+def largest_of_all(
+    targets: Float64[Tensor, " t"], controls: Float64[Tensor, "t m"]
+) -> Float64[Tensor, " t"]:
+    """P-values of targets against draws, each corrected for the search among all t of them.
 
-    Draws on the same problems can be exchanged then, and the mean of m of them and another one
-    differ with variance s^2 (1 + 1/m), where s^2 is the variance of the draws' means, with m - 1
-    degrees of freedom; but at least as in `two_way`, for problems are a sample too.
+    Every mean is measured from the mean of its m draws and its target, in their standard deviation;
+    p is the share of draws, the targets among them, of which the largest over all t lies as high.
+    Under the null that every target is one more draw, the chance of any p up to alpha is at most
+    alpha, whatever the draws' distribution and however they depend. NaN without draws.
+
+    Source: Westfall & Young (1993), the single-step maximum.
     """
-    two = two_way(differences)
-    m = differences.shape[-2]
-    if m == 1:
-        return two
-    by_draw = one_way(differences.nanmean(-1))
-    error = by_draw.error * (m + 1) ** 0.5
-    wider = error > two.error
-    return Estimate(
-        two.mean,
-        torch.where(wider, error, two.error),
-        torch.where(wider, by_draw.freedom, two.freedom),
-    )
+    if not controls.numel():
+        return torch.full_like(targets, torch.nan)
+    every = torch.cat([targets[:, None], controls], dim=1)
+    spread = every.std(1, correction=0, keepdim=True)
+    centred = every - every.mean(1, keepdim=True)
+    z = torch.where(spread > 1e-12, centred / spread, 0.0)
+    largest = z[:, 1:].amax(0)
+    # A hair's breadth of rounding must not part what is equal.
+    as_high = (largest >= z[:, :1] - 1e-9).sum(1)
+    return (1 + as_high).double() / (1 + controls.shape[1])

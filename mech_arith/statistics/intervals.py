@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float64, Shaped
-from scipy.special import stdtr, stdtrit
+from scipy.special import stdtrit
 from torch import Tensor
 
 SMALLEST = torch.finfo(torch.float64).tiny
@@ -78,13 +78,6 @@ class Estimate(NamedTuple):
         low = torch.minimum((self.mean - reach).clamp(of.least, of.most), observed)
         high = torch.maximum((self.mean + reach).clamp(of.least, of.most), observed)
         return Interval(low, high)
-
-    def p(self) -> Float64[Tensor, "*rows"]:
-        """Two-sided, of the mean being 0: below 1 - level where the interval leaves 0 out."""
-        t = (self.mean / self.error).abs()
-        p = torch.as_tensor(2 * stdtr(self.freedom.numpy(), -t.numpy())).clamp(min=SMALLEST)
-        # Nothing differs, and nothing varies: no difference.
-        return torch.where((self.mean == 0) & (self.error == 0), 1.0, p)
 
 
 def share_interval(hits: Shaped[Tensor, "*rows n"], how: Resampling) -> Interval:

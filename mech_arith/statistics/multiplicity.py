@@ -24,6 +24,8 @@ def holm(p: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 def benjamini_hochberg(p: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The share of false ones among those called significant is at most the level, on average.
 
+    For tests that are independent, or depend positively on each other.
+
     Source: Benjamini & Hochberg (1995).
     """
     known = p.isfinite()

@@ -8,6 +8,7 @@ from jaxtyping import Float, Float64, Int64
 from scipy.stats import beta, norm, pearson3, t
 from torch import Tensor
 
+from mech_arith.statistics.basic import centred_columns
 from mech_arith.statistics.intervals import SMALLEST, Resampling
 
 FEW = 10
@@ -58,9 +59,8 @@ def _unit_rows(coordinates: Sequence[Float[Tensor, "n _"]], n: int) -> Float64[T
 
 def _unit(x: Float[Tensor, "n k"]) -> Float64[Tensor, "n k"]:
     """Centred columns of length 1, so that R is their product; 0 where a column is constant."""
-    centred = x.double() - x.double().mean(0)
-    norms = centred.norm(dim=0)
-    return torch.where(norms > 0, centred / norms, 0.0)
+    x, lengths = centred_columns(x)
+    return torch.where(lengths > 0, x / lengths, 0.0)
 
 
 def _permutations(n: int, how: Resampling) -> Int64[Tensor, "b n"]:

@@ -74,10 +74,10 @@ def _partial(
 def _ratio(
     product: Float64[Tensor, "..."], left_x: Float64[Tensor, "..."], left_y: Float64[Tensor, "..."]
 ) -> Float64[Tensor, "..."]:
-    """A partial R; NaN where no variance is left."""
-    defined = (left_x > NOTHING) & (left_y > NOTHING)
+    """A partial R; NaN where nothing of the value is left, 0 where nothing of the coordinate is."""
     norms = (left_x.clamp(min=NOTHING) * left_y.clamp(min=NOTHING)).sqrt()
-    return torch.where(defined, product / norms, torch.nan).clamp(-1, 1)
+    of_rest = torch.where(left_x <= NOTHING, 0.0, product / norms)
+    return torch.where(left_y > NOTHING, of_rest, torch.nan).clamp(-1, 1)
 
 
 def relation(
