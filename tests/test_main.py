@@ -94,7 +94,16 @@ def finished(tmp_path_factory):
 
 def test_a_run_leaves_what_it_should(finished):
     result = load_run(finished)
-    assert set(result.tables) == {"correlations", "effects", "locality", "locality_curves"}
+    assert set(result.tables) == {
+        "correlations",
+        "effects",
+        "contrasts",
+        "control_draws",
+        "manifold",
+        "evidence",
+        "locality",
+        "locality_curves",
+    }
     assert set(result.tables["effects"]["layer"]) == {2, 3}
     assert (result.tables["effects"]["status"] == "ok").all()
     positions = set(result.tables["correlations"]["position"])
@@ -176,7 +185,7 @@ BAD = {
     "tracing.positions=b+c": "unknown position 'b.c'; expected one of: each, all, first, last",
     "tracing.method=umap": "unknown tracing method 'umap'; expected one of: pca",
     "tracing.n_components=0": "tracing.n_components >= 1, got 0",
-    "intervention.edit=twist": "unknown edit 'twist'; expected one of: scale, shift, ablate, none",
+    "intervention.edit=twist": "unknown edit 'twist'; expected one of: scale, shift, ablate, set",
     "intervention.values=[d]": "unknown value 'd'; expected one of: a, b, c, b-c",
     "intervention.strengths=[]": "at least one strength, got none",
     "intervention.strengths=[nan]": "finite intervention.strengths, got .nan.",

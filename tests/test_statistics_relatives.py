@@ -90,6 +90,13 @@ def test_a_coordinate_that_values_make_up_has_no_partial_r():
     assert partial_correlation(x, values, given=[0, 1])[0, 2].isnan()
 
 
+def test_a_coordinate_that_is_one_value_has_nothing_of_another_beside_it():
+    _, values = numbers()
+    found = partial_given_each(values[:, [0]], values)[0]
+    assert found[1, 0] == 0  # given the value that it is
+    assert float(found[0, 1]) == pytest.approx(1)
+
+
 def test_a_constant_has_no_partial_r_and_holds_nothing_fixed():
     x, values = numbers()
     with_constant = torch.cat([values, torch.full((80, 1), 7.0)], dim=1)

@@ -96,10 +96,11 @@ def _excess(
     estimate = differences.flatten(1).nanmean(1)
     two = two_way(with_imagined(differences, of))
     low, high = two.interval(how, of, estimate)
-    means, own = controls.nanmean(2), target.nanmean(1)
-    at_least = (means >= own[:, None]).sum(1)
-    share = (1 + at_least).double() / (means.shape[1] + 1)
-    p = torch.where(own.isfinite(), share, torch.nan)
+    by_draw = differences.nanmean(2)
+    at_least = (by_draw <= 0).sum(1)
+    known = by_draw.isfinite()
+    share = (1 + at_least).double() / (1 + known.sum(1))
+    p = torch.where(known.any(1), share, torch.nan)
     return Excess(estimate, low, high, p)
 
 

@@ -45,11 +45,14 @@ def partial_given_each(
 ) -> Float64[Tensor, "k v v"]:
     """R of every coordinate with every value when one other value is held fixed, for each other.
 
-    NaN for the value itself, and for a pair that is perfectly correlated.
+    NaN for the value itself, and for a pair that is perfectly correlated. 0 where the other value
+    leaves nothing of the coordinate, which is then that value's alone.
     """
     between, with_x = _correlations(x, values)
     own, other = with_x[:, :, None], with_x[:, None, :]
-    found = _ratio(own - other * between, 1 - other.square(), 1 - between.square())
+    left_x, left_y = 1 - other.square(), (1 - between.square()).expand_as(own * other)
+    found = _ratio(own - other * between, left_x, left_y)
+    found = torch.where((left_x <= NOTHING) & (left_y > NOTHING), 0.0, found)
     return found.masked_fill(torch.eye(len(between), dtype=torch.bool), torch.nan)
 
 
@@ -74,10 +77,10 @@ def _partial(
 def _ratio(
     product: Float64[Tensor, "..."], left_x: Float64[Tensor, "..."], left_y: Float64[Tensor, "..."]
 ) -> Float64[Tensor, "..."]:
-    """A partial R; NaN where nothing of the value is left, 0 where nothing of the coordinate is."""
+    """A partial R; NaN where no variance is left."""
+    defined = (left_x > NOTHING) & (left_y > NOTHING)
     norms = (left_x.clamp(min=NOTHING) * left_y.clamp(min=NOTHING)).sqrt()
-    of_rest = torch.where(left_x <= NOTHING, 0.0, product / norms)
-    return torch.where(left_y > NOTHING, of_rest, torch.nan).clamp(-1, 1)
+    return torch.where(defined, product / norms, torch.nan).clamp(-1, 1)
 
 
 def relation(
