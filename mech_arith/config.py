@@ -147,7 +147,7 @@ class InterventionConfig:
     n_problems: int | None = None
     centre: bool = True
     controls: ControlsConfig = field(default_factory=ControlsConfig)
-    sources: int = 5
+    sources: int = 3
     via: str = "activations"
     save_model: str | None = None
 

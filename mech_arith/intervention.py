@@ -55,7 +55,7 @@ class InterventionPlan:
     """Edit the coordinate measured from the mean; `False` measures from the origin, as the original
     code of the paper does."""
     controls: Controls = field(default_factory=Controls)
-    n_sources: int = 5
+    n_sources: int = 3
     """Wanted values for each problem, of an edit that goes towards one."""
     constraints: tuple[Constraint, ...] = ()
     """Kept by problems with a wanted value too."""
