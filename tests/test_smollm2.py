@@ -90,7 +90,8 @@ def test_the_sum_is_used_where_it_is_found(run):
     late = drops.loc[(-1.0, 27)].to_dict()
     assert late["target"] > 0.25
     assert abs(late["control"]) < 0.1
-    assert not drops.loc[1.0].to_numpy().any()
+    # Where one component is best for all values, there is no other.
+    assert not drops.loc[1.0].fillna(0).to_numpy().any()
 
 
 # --- the engine, on a few problems
