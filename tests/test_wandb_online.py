@@ -62,7 +62,7 @@ def check_complete(run: StoredRun) -> None:
         "tags": ["x"],
     }
     names = {Path(name).name.split("_")[0]: name for name in run.files if "media/" in name}
-    assert set(names) == {"correlations", "effects", "heatmap"}
+    assert set(names) == {"correlations", "effects", "evidence", "heatmap"}
     assert len(json.loads(run.files[names["correlations"]])["data"]) == 12
     assert run.exit_code == 0
 
