@@ -11,7 +11,6 @@ Source: interchange interventions, Geiger et al. (2021), "Causal abstractions of
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor
 from mech_arith.expressions import Constraint
 from mech_arith.metrics import exact
 from mech_arith.problems import ProblemSet
-from mech_arith.statistics import SHARES, Resampling, drawn_interval, mean_interval
+from mech_arith.statistics import SHARES, Resampling, averaged
 
 TRIES = 50
 """Partners drawn for a problem before all others are looked through."""
@@ -211,23 +210,18 @@ def agreement(
     own = torch.stack([_own_slopes(x, y) for x, y in zip(asked, given, strict=True)])
     own = own[torch.isfinite(own)]
     lines = [line(x, y) for x, y in zip(asked, given, strict=True)]
-    slope = _averaged(torch.stack([one.by_problem for one in lines]), how, drawn=drawn)
-    by_problem = hits.double().mean(1)
-    ends = (
-        drawn_interval(by_problem, how, of=SHARES)
-        if drawn
-        else mean_interval(by_problem.mean(0), how, of=SHARES)
-    )
+    slope = averaged(torch.stack([one.by_problem for one in lines]), how, drawn=drawn)
+    agreed = averaged(hits.double().mean(1), how, drawn=drawn, of=SHARES)
     low, middle, high = _quartiles(own)
     return Agreement(
         agreement=float(hits.double().mean()),
-        agreement_low=float(ends.low),
-        agreement_high=float(ends.high),
+        agreement_low=float(agreed.low),
+        agreement_high=float(agreed.high),
         floor=float(by_chance.double().mean() / hits.numel()),
         p=float((1 + (by_chance >= hits.sum()).sum()) / (1 + len(by_chance))),
-        slope=slope.mean,
-        slope_low=slope.low,
-        slope_high=slope.high,
+        slope=float(slope.mean),
+        slope_low=float(slope.low),
+        slope_high=float(slope.high),
         r2_change=float(np.mean([one.r2 for one in lines])),
         monotonicity=_monotonicity(sources.expected, edited),
         wrong_way=float((own < 0).double().mean()),
@@ -242,22 +236,6 @@ def _quartiles(numbers: Float64[Tensor, " n"]) -> tuple[float, float, float]:
         return float("nan"), float("nan"), float("nan")
     low, middle, high = np.quantile(numbers.numpy(), (0.25, 0.5, 0.75)).tolist()
     return low, middle, high
-
-
-class Averaged(NamedTuple):
-    """A mean over directions and problems, and its interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def _averaged(x: Float64[Tensor, "k n"], how: Resampling, *, drawn: bool) -> Averaged:
-    """Over problems, and over directions too where others might have been drawn."""
-    if drawn:
-        return Averaged(float(x.nanmean()), *map(float, drawn_interval(x, how)))
-    of_problems = x.nanmean(0)
-    return Averaged(float(of_problems.nanmean()), *map(float, mean_interval(of_problems, how)))
 
 
 @dataclass(frozen=True)
@@ -291,11 +269,6 @@ def line(x: Float64[Tensor, "m n"], y: Float64[Tensor, "m n"]) -> Line:
     total = y.square().nansum()
     r2 = 1 - rest.square().nansum() / total if total > 0 else torch.tensor(torch.nan)
     return Line((slope + influence).where(known.any(0), torch.nan), float(r2))
-
-
-def slope_of(x: Float64[Tensor, "m n"], y: Float64[Tensor, "m n"], how: Resampling) -> Averaged:
-    """The slope with its interval over problems."""
-    return _averaged(line(x, y).by_problem[None], how, drawn=False)
 
 
 def _own_slopes(x: Float64[Tensor, "m n"], y: Float64[Tensor, "m n"]) -> Float64[Tensor, " n"]:

@@ -19,13 +19,10 @@ from mech_arith.statistics import (
     DIFFERENCES,
     NUMBERS,
     SHARES,
-    Interval,
-    Outcomes,
     Resampling,
-    drawn_interval,
+    averaged,
     excess,
     largest_of_all,
-    mean_interval,
 )
 
 DRAWN = (CONTROL, SPAN)
@@ -150,29 +147,15 @@ def _numbers(arm: Arm, answers: Answers, judge: Judge) -> dict[str, Float64[Tens
         ("mean_shift", shift, NUMBERS),
         ("mean_abs_shift", shift.abs(), NUMBERS),
     ):
-        by_problem = _by_strength(each)
-        ends = _interval(arm.name, by_problem, judge.how, of)
+        found = averaged(_by_strength(each), judge.how, drawn=arm.name in DRAWN, of=of)
         # Where answers are no number, a mean of means is not the mean that has the interval.
-        numbers[name] = _mean(arm.name, by_problem)
-        numbers |= {f"{name}_low": ends.low, f"{name}_high": ends.high}
+        numbers |= {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
     return numbers
 
 
 def _by_strength(x: Float64[Tensor, "k m s n"]) -> Float64[Tensor, "s k n"]:
     """Problems with the mean over their sources, which are theirs alone."""
     return x.nanmean(1).transpose(0, 1)
-
-
-def _interval(arm: str, x: Float64[Tensor, "s k n"], how: Resampling, of: Outcomes) -> Interval:
-    """Over problems, and over directions too where others might have been drawn."""
-    if arm in DRAWN:
-        return drawn_interval(x, how, of=of)
-    return mean_interval(x.nanmean(-2), how, of=of)
-
-
-def _mean(arm: str, x: Float64[Tensor, "s k n"]) -> Float64[Tensor, " s"]:
-    """What `_interval` is of."""
-    return x.flatten(1).nanmean(1) if arm in DRAWN else x.nanmean(-2).nanmean(-1)
 
 
 def _against(
@@ -279,3 +262,20 @@ def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
             for contrast, p in zip(contrasts, p_max.tolist(), strict=True)
         ]
     )
+
+
+def effect_tables(
+    treated: Sequence[Treated], edit: Edit, strengths: tuple[float, ...], judge: Judge
+) -> dict[str, pd.DataFrame]:
+    """`effects`, `contrasts` and `control_draws` of all targets."""
+    return {
+        "effects": pd.DataFrame(
+            [row for one in treated for row in effect_rows(one, edit, strengths, judge)]
+        ),
+        "contrasts": contrast_table(
+            [found for one in treated for found in contrasts_of(one, edit, judge)]
+        ),
+        "control_draws": pd.DataFrame(
+            [row for one in treated for row in draw_rows(one, edit, strengths, judge)]
+        ),
+    }

@@ -18,7 +18,7 @@ from mech_arith.activations import capture
 from mech_arith.answers import Answers
 from mech_arith.batching import Batching
 from mech_arith.controls import TARGET, Target
-from mech_arith.counterfactual import Sources, agreement, line, slope_of
+from mech_arith.counterfactual import Sources, agreement, line
 from mech_arith.edits import Edit
 from mech_arith.effects import DRAWN, Judge, Treated
 from mech_arith.engine import Baseline, Moves, SiteGrid, SiteVectors, run_edits
@@ -28,7 +28,7 @@ from mech_arith.progress import progress
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
-from mech_arith.statistics import holm, share_interval
+from mech_arith.statistics import averaged, holm, share_interval
 from mech_arith.tracing import Trace, coordinates
 from mech_arith.unfinished import Unfinished
 
@@ -269,8 +269,8 @@ def _specificity(
     judge = judge.of(sources.rows)
     edited = edited[:, sources.rows]
     right = torch.from_numpy(sources.base.answers).double()
-    asked, given = sources.expected - right, edited - judge.clean.numbers
-    slope = slope_of(asked, given, judge.how)
+    fitted = line(sources.expected - right, edited - judge.clean.numbers)
+    slope = averaged(fitted.by_problem[None], judge.how, drawn=False)
     hits = exact(edited, sources.expected, tolerance=judge.tolerance).double().mean(0)
     ends = share_interval(hits, judge.how)
     return {
@@ -280,10 +280,10 @@ def _specificity(
         "component": one.target.component,
         "direction_of": " | ".join(one.target.chosen_for),
         "changed": sources.value,
-        "slope": slope.mean,
-        "slope_low": slope.low,
-        "slope_high": slope.high,
-        "r2_change": line(asked, given).r2,
+        "slope": float(slope.mean),
+        "slope_low": float(slope.low),
+        "slope_high": float(slope.high),
+        "r2_change": fitted.r2,
         "agreement": float(hits.mean()),
         "agreement_low": float(ends.low),
         "agreement_high": float(ends.high),

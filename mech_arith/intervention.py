@@ -1,8 +1,7 @@
 """Causal intervention: edit coordinates, run the layers above, see what becomes of the answers."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import pandas as pd
 import torch
@@ -13,14 +12,7 @@ from mech_arith.batching import Batching
 from mech_arith.controls import Arm, Controls, Target, arms, choose_targets
 from mech_arith.counterfactual import Sources, draw_sources
 from mech_arith.edits import Edit, Towards
-from mech_arith.effects import (
-    Judge,
-    Treated,
-    contrast_table,
-    contrasts_of,
-    draw_rows,
-    effect_rows,
-)
+from mech_arith.effects import Judge, Treated, effect_tables
 from mech_arith.engine import Baseline, SiteGrid
 from mech_arith.expressions import Constraint
 from mech_arith.interchange import (
@@ -128,15 +120,7 @@ def intervene(
     places = _places(bench, plan.edit, wanted)
     aims = list(_aims(bench, plan, wanted, places))
     treated = _treat(bench, plan, aims)
-    tables = {
-        "effects": _table(treated, lambda one: effect_rows(one, plan.edit, plan.strengths, judge)),
-        "contrasts": contrast_table(
-            [found for one in treated for found in contrasts_of(one, plan.edit, judge)]
-        ),
-        "control_draws": _table(
-            treated, lambda one: draw_rows(one, plan.edit, plan.strengths, judge)
-        ),
-    }
+    tables = effect_tables(treated, plan.edit, plan.strengths, judge)
     if wanted:
         tables["counterfactual"] = _agreements(bench, plan, aims, treated, judge)
     if wanted and plan.edit.towards is Towards.SOURCE:
@@ -147,12 +131,6 @@ def intervene(
 
 Places = dict[str, dict[Site, Float64[Tensor, "m n k"]]]
 """By value and site, the coordinates to go to, on every component."""
-
-
-def _table(
-    treated: Sequence[Treated], rows: Callable[[Treated], list[dict[str, Any]]]
-) -> pd.DataFrame:
-    return pd.DataFrame([row for one in treated for row in rows(one)])
 
 
 def _wanted(problems: ProblemSet, plan: InterventionPlan) -> dict[str, Sources]:

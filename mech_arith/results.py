@@ -201,6 +201,12 @@ def per_value(effects: pd.DataFrame) -> pd.DataFrame:
     return effects.assign(value=names).explode("value", ignore_index=True)
 
 
+def best_places(evidence: pd.DataFrame) -> pd.DataFrame:
+    """Per value and layer the row with the largest |R| on the fit split, of all positions."""
+    ordered = evidence.sort_values("r_fit", key=abs, kind="stable")
+    return ordered.drop_duplicates(["value", "layer"], keep="last").sort_index()
+
+
 def plain(value: Any) -> Any:
     """`value` as what JSON knows: plain numbers, lists, NaN and infinity as None, enums by name.
 

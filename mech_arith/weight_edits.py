@@ -21,14 +21,7 @@ from mech_arith.answers import Answers
 from mech_arith.batching import Batching
 from mech_arith.controls import Arm, Target, arms, choose_targets
 from mech_arith.edits import EDITS
-from mech_arith.effects import (
-    Judge,
-    Treated,
-    contrast_table,
-    contrasts_of,
-    draw_rows,
-    effect_rows,
-)
+from mech_arith.effects import Judge, Treated, effect_tables
 from mech_arith.engine import Baseline, run_baseline
 from mech_arith.errors import UserError
 from mech_arith.intervention import Intervened, InterventionPlan, target_changes
@@ -298,17 +291,11 @@ def _tables(
     judge: Judge,
 ) -> dict[str, pd.DataFrame]:
     """As edits of activations leave them, but for how far the weights move activations."""
-    effects = []
-    for one, rms in zip(treated, changes, strict=True):
-        by_strength = dict(zip(plan.strengths, rms.tolist(), strict=True))
-        effects += [
-            row | {"change_rms": by_strength[row["strength"]]}
-            for row in effect_rows(one, plan.edit, plan.strengths, judge)
-        ]
-    contrasts = [found for one in treated for found in contrasts_of(one, plan.edit, judge)]
-    draws = [row for one in treated for row in draw_rows(one, plan.edit, plan.strengths, judge)]
-    return {
-        "effects": pd.DataFrame(effects),
-        "contrasts": contrast_table(contrasts),
-        "control_draws": pd.DataFrame(draws),
-    }
+    tables = effect_tables(treated, plan.edit, plan.strengths, judge)
+    moved = [
+        float(rms[plan.strengths.index(strength)])
+        for one, rms in zip(treated, changes, strict=True)
+        for _ in one.arms
+        for strength in plan.strengths
+    ]
+    return tables | {"effects": tables["effects"].assign(change_rms=moved)}

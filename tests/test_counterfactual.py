@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, linregress
 
-from mech_arith.counterfactual import Sources, agreement, draw_sources, line, slope_of
+from mech_arith.counterfactual import Sources, agreement, draw_sources, line
 from mech_arith.expressions import parse_constraint
 from mech_arith.problems import ProblemSet, draw
-from mech_arith.statistics import Resampling
+from mech_arith.statistics import Resampling, averaged
 from mech_arith.templates import build_template
 
 HOW = Resampling(n_resamples=200, n_permutations=200)
@@ -169,7 +169,8 @@ numbers = st.lists(
 def test_the_line_is_that_of_scipy(pairs):
     x, y = rows(*[[float(number) for number in column] for column in zip(*pairs, strict=True)])
     theirs = linregress(x.numpy(), y.numpy())
-    ours, ends = line(x[None], y[None]), slope_of(x[None], y[None], HOW)
+    ours = line(x[None], y[None])
+    ends = averaged(ours.by_problem[None], HOW, drawn=False)
     assert ours.slope == pytest.approx(theirs.slope, abs=1e-9)
     assert ours.r2 == pytest.approx(theirs.rvalue**2, abs=1e-9)
     assert ends.mean == ours.slope
@@ -187,8 +188,8 @@ def test_the_slopes_interval_is_that_of_clustered_errors():
     theirs = statsmodels.OLS(y.flatten().numpy(), design).fit(
         cov_type="cluster", cov_kwds={"groups": groups, "use_correction": False}
     )
-    ours = slope_of(x, y, HOW)
-    half = (ours.high - ours.low) / 2
+    ours = averaged(line(x, y).by_problem[None], HOW, drawn=False)
+    half = float(ours.high - ours.low) / 2
     assert half == pytest.approx(1.97 * theirs.bse[1], rel=0.02)
 
 

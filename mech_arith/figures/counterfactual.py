@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from mech_arith.evidence import WHOLE_WAY
 from mech_arith.figures.effects import ACROSS, in_order
-from mech_arith.figures.evidence import FEW, best_places
+from mech_arith.figures.evidence import FEW
 from mech_arith.figures.style import (
     CONTROL,
     WIDEST,
@@ -22,6 +22,7 @@ from mech_arith.figures.style import (
     literal,
     two_digits,
 )
+from mech_arith.results import best_places
 
 PLACE = ["layer", "position", "component"]
 

@@ -22,6 +22,7 @@ from mech_arith.figures.style import (
     ink,
     two_digits,
 )
+from mech_arith.results import best_places
 
 FEW = 6
 """Layers up to which numbers and their intervals are written into the cells."""
@@ -30,12 +31,6 @@ NARROWEST_MAP = 1.3
 """Inches that a map's title takes."""
 
 Row = Mapping[Any, Any]
-
-
-def best_places(evidence: pd.DataFrame) -> pd.DataFrame:
-    """Per value and layer the row with the largest |R| on the fit split, of all positions."""
-    ordered = evidence.sort_values("r_fit", key=abs, kind="stable")
-    return ordered.drop_duplicates(["value", "layer"], keep="last").sort_index()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.report.compact import Plain, numbers
+from mech_arith.results import best_places
 
 PLACE = ["layer", "position", "component"]
 
@@ -47,8 +48,7 @@ def specificity_maps(specificity: pd.DataFrame, evidence: pd.DataFrame) -> list[
     """
     if specificity.empty or evidence.empty:
         return []
-    ordered = evidence.sort_values("r_fit", key=abs, kind="stable")
-    best = ordered.drop_duplicates(["value", "layer"], keep="last")[["value", *PLACE]]
+    best = best_places(evidence)[["value", *PLACE]]
     named = specificity.assign(value=specificity["direction_of"].str.split(" | ", regex=False))
     rows = named.explode("value", ignore_index=True).merge(best, on=["value", *PLACE])
     return [

@@ -76,11 +76,6 @@ def _parameter(values: Tensor, like: Tensor) -> nn.Parameter:
     return nn.Parameter(values.to(like).contiguous(), requires_grad=False)
 
 
-def is_linear(module: Any) -> bool:
-    """Whether a module is a plain matrix with or without a bias."""
-    return type(module) is nn.Linear or is_transposed(module)
-
-
 def is_transposed(module: Any) -> bool:
     """Whether a linear module keeps its matrix with the input first, as GPT-2's Conv1D."""
     return type(module).__name__ == "Conv1D"

@@ -2,7 +2,14 @@
 
 from mech_arith.statistics.basic import binomial_above, majority_floor, pearson, r_squared
 from mech_arith.statistics.bootstrap import correlation_interval
-from mech_arith.statistics.contrast import Excess, drawn_interval, excess, largest_of_all
+from mech_arith.statistics.contrast import (
+    Averaged,
+    Excess,
+    averaged,
+    drawn_interval,
+    excess,
+    largest_of_all,
+)
 from mech_arith.statistics.inference import Inference, infer
 from mech_arith.statistics.intervals import (
     DIFFERENCES,
@@ -29,11 +36,13 @@ __all__ = [
     "DIFFERENCES",
     "NUMBERS",
     "SHARES",
+    "Averaged",
     "Excess",
     "Inference",
     "Interval",
     "Outcomes",
     "Resampling",
+    "averaged",
     "benjamini_hochberg",
     "binomial_above",
     "correlation_interval",

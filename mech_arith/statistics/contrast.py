@@ -14,6 +14,7 @@ from mech_arith.statistics.intervals import (
     Interval,
     Outcomes,
     Resampling,
+    mean_interval,
     one_way,
     with_imagined,
 )
@@ -36,6 +37,31 @@ def drawn_interval(
         for part in _parts(x)
     ]
     return Interval(*(torch.cat(end).reshape(rows) for end in zip(*ends, strict=True)))
+
+
+class Averaged(NamedTuple):
+    """Means over directions and problems, and their intervals; each `[*rows]`."""
+
+    mean: Float64[Tensor, "*rows"]
+    low: Float64[Tensor, "*rows"]
+    high: Float64[Tensor, "*rows"]
+
+
+def averaged(
+    x: Shaped[Tensor, "*rows k n"], how: Resampling, *, drawn: bool, of: Outcomes = NUMBERS
+) -> Averaged:
+    """Over k directions and n problems; what is NaN is left out.
+
+    Args:
+        x: an outcome per direction and problem.
+        how: the level of the interval.
+        drawn: the directions are a sample: others might have been drawn, and the interval knows it.
+        of: what outcomes are.
+    """
+    if drawn:
+        return Averaged(x.flatten(-2).nanmean(-1), *drawn_interval(x, how, of=of))
+    of_problems = x.nanmean(-2)
+    return Averaged(of_problems.nanmean(-1), *mean_interval(of_problems, how, of=of))
 
 
 class Excess(NamedTuple):

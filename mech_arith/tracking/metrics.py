@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from mech_arith.results import per_value, plain
+from mech_arith.results import best_places, per_value, plain
 
 STRENGTH = "strength"
 LAYER = "layer"
@@ -172,13 +172,12 @@ def _of_evidence(evidence: pd.DataFrame) -> list[tuple[float | int, str, float]]
     """Points of the curves out of the evidence, at the best place of every layer."""
     if evidence.empty:
         return []
-    known = evidence.dropna(subset=["r_fit"])
-    best = known["r_fit"].abs().groupby([known[LAYER], known["value"]], sort=False).idxmax()
+    best = best_places(evidence.dropna(subset=["r_fit"]))
     return [
         (row[LAYER], f"{curve}/{row['value']}", row[curve])
-        for row in known.loc[best].to_dict(orient="records")
+        for row in best.to_dict(orient="records")
         for curve in OF_EVIDENCE
-        if not pd.isna(row.get(curve))
+        if plain(row.get(curve)) is not None
     ]
 
 
