@@ -101,7 +101,7 @@ seeds: $(STAMP)  ## train small solvers of five seeds and say what holds in all 
 # The ninth encoder, pretrained at 3e-4, is the shipped one.
 define train-origin
 $(PY) -m mech_arith.solvers.training +train=arith_encoder solver=$(1)_$(2) learning_rate=$(2) \
-	  directory=checkpoints/origin/$(1)_$(2) $(3)
+	  directory=checkpoints/origin/$(1)_$(2) evaluate_every=800 held_out_problems=2000 $(3)
 
 endef
 

@@ -33,10 +33,18 @@ class Controls:
 
 @dataclass(frozen=True)
 class Target:
-    """A component to edit at one site, and the values it was chosen for."""
+    """A component to edit at one site."""
 
     component: int
     chosen_for: tuple[str, ...]
+    """Values for which it is the best one; a listed component may be so for none."""
+    towards: str = ""
+    """The value that its coordinate is to take; none for edits that go nowhere in particular."""
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """What the edit is about."""
+        return (self.towards,) if self.towards else self.chosen_for
 
 
 @dataclass(frozen=True)
@@ -119,18 +127,18 @@ def _unit(vectors: Float[Tensor, "k width"]) -> Float[Tensor, "k width"]:
 
 
 def _others(found: Trace, target: Target) -> dict[int, str]:
-    """Components that are best for values that the target was not chosen for -> those values."""
+    """Components that are best for values that the edit is not about -> those values."""
     carried: dict[int, list[str]] = {}
     for value in found.values:
         best = found.best_component(value)
-        if best is not None and best != target.component:
+        if best is not None and best != target.component and value not in target.values:
             carried.setdefault(best, []).append(value)
     return {component: " | ".join(values) for component, values in sorted(carried.items())}
 
 
 def _shuffled(found: Trace, target: Target) -> dict[str, Tensor]:
-    """Of each value that the target was chosen for, the direction fitted on it shuffled."""
-    rows = {value: found.shuffled[found.values.index(value)] for value in target.chosen_for}
+    """Of each value that the edit is about, the direction fitted on it shuffled."""
+    rows = {value: found.shuffled[found.values.index(value)] for value in target.values}
     return {value: row for value, row in rows.items() if torch.isfinite(row).all()}
 
 

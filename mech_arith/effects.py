@@ -80,6 +80,7 @@ class Treated:
             "position": self.site.position,
             "component": self.target.component,
             "chosen_for": " | ".join(self.target.chosen_for),
+            "towards": self.target.towards,
         }
 
     def by_arm(self) -> Iterator[tuple[Arm, Answers]]:

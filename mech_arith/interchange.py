@@ -209,7 +209,7 @@ def _ceiling_fields(
 
 @dataclass(frozen=True)
 class Direction:
-    """A component at a site, and the value that it was chosen for."""
+    """A component at a site, and the values that it is the best one for."""
 
     site: Site
     target: Target

@@ -1,7 +1,7 @@
 """Causal intervention: edit coordinates, run the layers above, see what becomes of the answers."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 import torch
@@ -179,7 +179,7 @@ def _aims(
                 if not torch.isfinite(to).all():
                     continue  # the value is constant where the fit was made: it has no place
                 changes = _towards(found, chosen.component, plan, sources, to)
-                target = Target(chosen.component, (value,))
+                target = replace(chosen, towards=value)
                 yield _Aim(site, target, changes, sources.rows, sources)
 
 
@@ -251,14 +251,18 @@ def _agreements(
 
 
 def _directions(bench: Bench, aims: Sequence[_Aim]) -> list[Direction]:
-    """Each target's, of the value that it was moved for."""
+    """Of each component that is edited, and all values that it is the best one for."""
+    chosen_for: dict[tuple[Site, int], tuple[str, ...]] = {}
+    for aim in aims:
+        key = (aim.site, aim.target.component)
+        chosen_for[key] = chosen_for.get(key, ()) + aim.target.chosen_for
     return [
         Direction(
-            aim.site,
-            aim.target,
-            bench.traces[aim.site].components.directions[aim.target.component],
+            site,
+            Target(component, values),
+            bench.traces[site].components.directions[component],
         )
-        for aim in aims
+        for (site, component), values in chosen_for.items()
     ]
 
 

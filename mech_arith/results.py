@@ -192,13 +192,17 @@ def per_value(effects: pd.DataFrame) -> pd.DataFrame:
     """The effects, one row per value that a direction was chosen for, named in the column `value`.
 
     A direction that was not chosen for any value (it was listed by its number) goes under the name
-    of its component. Controls go with the value of the direction that they are the control of.
+    of its component, and of the value that it was moved towards. Controls go with the value of the
+    direction that they are the control of. A run of an earlier version has no column `towards`.
     """
+    towards = effects["towards"] if "towards" in effects else [""] * len(effects)
     names = [
-        chosen.split(" | ") if chosen else [f"component {component}"]
-        for chosen, component in zip(effects["chosen_for"], effects["component"], strict=True)
+        chosen.split(" | ") if chosen else [f"component {component}{value and f' to {value}'}"]
+        for chosen, component, value in zip(
+            effects["chosen_for"], effects["component"], towards, strict=True
+        )
     ]
-    return effects.assign(value=names).explode("value", ignore_index=True)
+    return effects.assign(value=names, towards=towards).explode("value", ignore_index=True)
 
 
 def best_places(evidence: pd.DataFrame) -> pd.DataFrame:

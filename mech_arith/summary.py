@@ -227,7 +227,7 @@ def largest_drops(effects: pd.DataFrame, values: Sequence[str]) -> dict[str, dic
     controls at the same layer, component and strength.
     """
     drops: dict[str, dict[str, object]] = {}
-    same = ("layer", "position", "component", "chosen_for", "strength")
+    same = ("layer", "position", "component", "towards", "chosen_for", "strength")
     controls = {
         tuple(row[name] for name in same): row["accuracy_drop"]
         for row in effects.loc[effects["arm"] == CONTROL].to_dict(orient="records")

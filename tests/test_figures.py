@@ -105,6 +105,7 @@ def effects(
                 "component": k,
                 "arm": arm,
                 "chosen_for": value,
+                "towards": "",
                 "edit": "shift",
                 "strength": strength,
                 "strength_unit": "sd",

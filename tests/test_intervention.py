@@ -11,12 +11,14 @@ from mech_arith.engine import Asked, run_baseline
 from mech_arith.errors import UserError
 from mech_arith.intervention import InterventionPlan, coordinate_changes, intervene
 from mech_arith.problems import draw, split
+from mech_arith.results import per_value
 from mech_arith.sites import Site
 from mech_arith.statistics import Resampling
 from tests.test_tracing import TEMPLATE, planted, traced
 from tests.tiny import PlantedSolver
 
 SCALE = InterventionPlan(EDITS["scale"], (0.0, 1.0, 2.0))
+INTERCHANGE = InterventionPlan(EDITS["interchange"], (0.0, 1.0), values=("a", "b-c"))
 HOW = Resampling(n_resamples=200, n_permutations=200)
 
 
@@ -224,6 +226,26 @@ def test_a_coordinate_that_is_read_answers_as_its_value_and_one_that_is_not_does
         assert abs(table.loc[("b-c", "a"), "slope"]) < 0.2
     else:
         assert "specificity" not in tables
+
+
+def test_a_listed_component_is_moved_towards_every_value_and_chosen_for_its_own():
+    plan = replace(INTERCHANGE, components=(0, 1))
+    _, found, tables = planted_effects(plan, tolerance=100.0)
+    effects = tables["effects"].query("arm == 'target' and strength == 1.0")
+    assert not effects.duplicated(["component", "towards"]).any()
+    for component, chosen_for, value in zip(
+        effects["component"], effects["chosen_for"], effects["towards"], strict=True
+    ):
+        assert chosen_for == (value if found.best_component(value) == component else "")
+    named = set(per_value(effects)["value"])
+    assert "b-c" in named
+    assert any(name.startswith("component 1 to ") for name in named)
+    specificity = tables["specificity"]
+    assert not specificity.duplicated(["component", "changed"]).any()
+    (of_best,) = specificity.query(f"component == {found.best_component('b-c')}")[
+        "direction_of"
+    ].unique()
+    assert "b-c" in of_best.split(" | ")
 
 
 def test_a_value_that_never_varies_is_chosen_for_nothing():

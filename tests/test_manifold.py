@@ -287,7 +287,7 @@ def test_a_cell_has_a_row_for_every_target_and_strength(edit, strengths):
     )
     tables = run_cell(PlantedSolver(), fit, report, plan, Store(None), Unfinished.nothing()).tables
     effects, found = tables["effects"], tables["manifold"]
-    key = ["layer", "point", "position", "component", "chosen_for", "edit", "strength"]
+    key = ["layer", "point", "position", "component", "chosen_for", "towards", "edit", "strength"]
     key += ["strength_unit", "n"]
     targets = effects.loc[effects["arm"] == "target", key].reset_index(drop=True)
     pd.testing.assert_frame_equal(found[key], targets)

@@ -19,7 +19,7 @@ DIGITS = 4
 Plain = dict[str, Any]
 
 PLACE = ["layer", "position", "component"]
-DIRECTION = [*PLACE, "chosen_for"]
+DIRECTION = ["value", *PLACE]
 """What tells an edited direction from the others of its cell."""
 
 EACH = "each"
@@ -209,13 +209,13 @@ def _taken(array: np.ndarray, places: np.ndarray) -> np.ndarray:
 def _lines(effects: pd.DataFrame) -> list[Plain]:
     """A line per value and layer: the direction with the largest drop, and its control."""
     doses: dict[tuple, dict[str, dict[float, dict[str, Any]]]] = {}
-    for row in effects.reindex(columns=[*DIRECTION, *OF_EDITS]).to_dict(orient="records"):
+    rows = per_value(effects).reindex(columns=[*DIRECTION, *OF_EDITS])
+    for row in rows.to_dict(orient="records"):
         direction = tuple(row[name] for name in DIRECTION)
         doses.setdefault(direction, {}).setdefault(row["arm"], {})[row["strength"]] = row
-    directions = per_value(effects.drop_duplicates(DIRECTION).loc[:, DIRECTION])
     chosen: dict[tuple, Plain] = {}
-    for row in directions.to_dict(orient="records"):
-        line = _line(row, doses[tuple(row[name] for name in DIRECTION)])
+    for direction, arms in doses.items():
+        line = _line(dict(zip(DIRECTION, direction, strict=True)), arms)
         kept = chosen.get((line["value"], line["layer"]))
         if line["strengths"] and (kept is None or _largest(line)[0] > _largest(kept)[0]):
             chosen[line["value"], line["layer"]] = line

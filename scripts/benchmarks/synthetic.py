@@ -180,6 +180,7 @@ def _effects(
                         "component": component,
                         "arm": arm,
                         "chosen_for": values,
+                        "towards": "",
                         "edit": cell.edit,
                         "strength": strength,
                         "strength_unit": unit,
