@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +35,13 @@ from mech_arith.summary import (
 )
 from mech_arith.tracing import Trace, correlation_table, trace
 from mech_arith.unfinished import Unfinished
-from mech_arith.weight_edits import EditedModel, check_by_weights, intervene_by_weights, one_edit
+from mech_arith.weight_edits import (
+    EditedModel,
+    WeightsEdited,
+    check_by_weights,
+    intervene_by_weights,
+    one_edit,
+)
 from mech_arith.weights import WEIGHTS
 
 log = logging.getLogger(__name__)
@@ -78,17 +84,45 @@ class CellResult:
     """The solver with the cell's one edit in its weights, where that is wanted."""
 
 
-@dataclass
-class _Clock:
-    """Seconds by stage."""
+@dataclass(frozen=True)
+class _Work:
+    """What a cell works on, and what it has to say meanwhile."""
 
+    solver: Solver
+    fit: ProblemSet
+    report: ProblemSet
+    prompts_fit: Prompts
+    prompts: Prompts
+    """Of the report split."""
+    plan: CellPlan
+    batching: Batching
+    store: Store
+    unfinished: Unfinished
+    warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Take down the seconds of a stage."""
         started = time.monotonic()
         yield
         self.seconds[name] = round(time.monotonic() - started, 2)
+
+    def warn(self, warnings: Iterable[str]) -> None:
+        """Say it now, and in the summary."""
+        for warning in warnings:
+            log.warning(warning)
+            self.warnings.append(warning)
+
+
+@dataclass(frozen=True)
+class _Edited:
+    """What the edits of a cell leave."""
+
+    tables: dict[str, pd.DataFrame] = field(default_factory=lambda: {"effects": pd.DataFrame()})
+    difference: float | None = None
+    """Of folded edits from the activations' edits."""
+    model: EditedModel | None = None
 
 
 def run_cell(
@@ -109,136 +143,165 @@ def run_cell(
             answers none of the problems while an intervention is asked for, or not clearly more
             than a constant answer would while that is required.
     """
-    clock, batching = _Clock(), Batching(plan.batch_size)
-    warnings = outside_training(solver, report) + design_warnings(fit, report)
-    for warning in warnings:
-        log.warning(warning)
     prompts_fit = solver.encode(fit, digits=plan.digits)
     prompts = solver.encode(report, digits=plan.digits)
-    asked_sites, map_sites = _sites(plan, prompts_fit, prompts)
-    with clock.stage("check"):
-        parity = check_fast_path(solver, prompts, asked_sites)
-        if plan.intervention is not None and plan.intervention.via == WEIGHTS:
-            check_by_weights(solver, asked_sites, prompts, plan.intervention)
-    with clock.stage("baseline"):
-        reported = _answer(solver, prompts, report, plan, batching, store, unfinished)
-    warnings += _floor_warnings(solver, reported, plan)
-    if plan.position_map and not map_sites:
-        warnings.append(
-            "no map of single positions: not all prompts have their parts at the same positions"
+    batching = Batching(plan.batch_size)
+    work = _Work(solver, fit, report, prompts_fit, prompts, plan, batching, store, unfinished)
+    work.warn(outside_training(solver, report) + design_warnings(fit, report))
+    sites, mapped = _sites(plan, prompts_fit, prompts)
+    parity = _check(work, sites)
+    reported = _answer(work)
+    work.warn(_floor_warnings(solver, reported, plan))
+    if plan.position_map and not mapped:
+        work.warn(
+            ["no map of single positions: not all prompts have their parts at the same positions"]
         )
-    with clock.stage("tracing"):
-        traces = trace(
-            solver,
-            prompts_fit,
-            prompts,
-            fit,
-            report,
-            list(dict.fromkeys(asked_sites + map_sites)),
-            passed=reported.passed,
-            n_components=plan.n_components,
-            batching=batching,
-            store=store,
-            how=plan.how,
-            unfinished=unfinished,
-        )
-    asked = {site: traces[site] for site in asked_sites if not traces[site].is_constant}
-    if not asked:
-        raise UserError(
-            f"expected activations that vary at positions {plan.positions!r}, got constant ones "
-            f"at {plan.point} of layers {list(plan.layers)}; choose other positions or layers"
-        )
-    apart, model = None, None
-    tables = {
-        "correlations": correlation_table(traces, prompts=prompts, n_fit=len(fit)),
-        "effects": pd.DataFrame(),
-    }
-    if plan.intervention is not None:
-        with clock.stage("intervention"):
-            intervened, apart = _intervene(
-                solver,
-                prompts_fit,
-                report,
-                reported,
-                asked,
-                plan.intervention,
-                plan.how,
-                batching,
-                unfinished,
-            )
-            tables |= {
-                name: table.assign(via=plan.intervention.via)
-                for name, table in intervened.tables.items()
-            }
-        warnings += unable(tables.get("counterfactual", pd.DataFrame()))
-        with clock.stage("manifold"):
-            tables["manifold"] = manifold_table(
-                solver,
-                prompts.take(reported.n_edited),
-                asked,
-                intervened.treated,
-                plan.intervention,
-                batching=batching,
-                unfinished=unfinished,
-            )
-    if plan.locality is not None:
-        with clock.stage("locality"):
-            tables |= locality(
-                solver,
-                reported.baseline,
-                asked,
-                report,
-                plan.locality,
-                batching=batching,
-                unfinished=unfinished,
-            )
-    places = [(site.layer, site.position) for site in asked]
-    tables["evidence"] = evidence_table(tables, places)
+    traces = _trace(work, [*sites, *mapped], reported)
+    asked = _varying(work, traces, sites)
+    edited = _edit(work, asked, reported)
+    near = _locality(work, asked, reported)
+    correlations = correlation_table(traces, prompts=prompts, n_fit=len(fit))
+    tables = {"correlations": correlations, **edited.tables, **near}
+    tables["evidence"] = evidence_table(tables, [(site.layer, site.position) for site in asked])
+    work.warn(unable(tables.get("counterfactual", pd.DataFrame())) + _constant_values(fit))
     summary = {
         **baseline_summary(solver, reported, plan.how),
-        **tracing_summary(asked, tables["correlations"], report, plan.how),
+        **tracing_summary(asked, correlations, report, plan.how),
         **intervention_summary(tables, report.template.expression.values),
         "design": design_summary(fit, report),
         "n_fit": len(fit),
         "n_edited": reported.n_edited if plan.intervention else 0,
         "engine": "resumed" if solver.replays else "full passes",
         "engine_difference": parity,
-        "weights_difference": apart,
+        "weights_difference": edited.difference,
         "store": {"hits": store.hits, "misses": store.misses},
         "units_found": unfinished.found,
-        "warnings": warnings + _constant_values(fit),
-        "seconds": clock.seconds,
+        "warnings": work.warnings,
+        "seconds": work.seconds,
     }
-    if plan.intervention is not None and plan.intervention.saves_model:
-        model = one_edit(solver, asked, plan.intervention)
-    return CellResult(tables, summary, model)
+    return CellResult(tables, summary, edited.model)
 
 
-def _intervene(
-    solver: Solver,
-    prompts_fit: Prompts,
-    report: ProblemSet,
-    reported: Reported,
-    traces: dict[Site, Trace],
-    plan: InterventionPlan,
-    how: Resampling,
-    batching: Batching,
-    unfinished: Unfinished,
-) -> tuple[Intervened, float | None]:
-    """Edit activations, or weights: those with how far they are from the activations' edits."""
-    n = reported.n_edited
-    baseline = reported.baseline.take(n)
-    options: dict[str, Any] = {
-        "tolerance": reported.tolerance,
-        "how": how,
-        "batching": batching,
-        "unfinished": unfinished,
+def _check(work: _Work, sites: list[Site]) -> float | None:
+    """Whether what is asked for can be done, before any of it is; the fast path's difference."""
+    asked = work.plan.intervention
+    with work.stage("check"):
+        parity = check_fast_path(work.solver, work.prompts, sites)
+        if asked is not None and asked.via == WEIGHTS:
+            check_by_weights(work.solver, sites, work.prompts, asked)
+    return parity
+
+
+def _trace(work: _Work, sites: list[Site], reported: Reported) -> dict[Site, Trace]:
+    with work.stage("tracing"):
+        return trace(
+            work.solver,
+            work.prompts_fit,
+            work.prompts,
+            work.fit,
+            work.report,
+            list(dict.fromkeys(sites)),
+            passed=reported.passed,
+            n_components=work.plan.n_components,
+            batching=work.batching,
+            store=work.store,
+            how=work.plan.how,
+            unfinished=work.unfinished,
+        )
+
+
+def _varying(work: _Work, traces: dict[Site, Trace], sites: list[Site]) -> dict[Site, Trace]:
+    """The traces that are asked for, but for sites that are the same for all problems.
+
+    Raises:
+        UserError: there are no others.
+    """
+    found = {site: traces[site] for site in sites if not traces[site].is_constant}
+    if found:
+        return found
+    plan = work.plan
+    raise UserError(
+        f"expected activations that vary at positions {plan.positions!r}, got constant ones at "
+        f"{plan.point} of layers {list(plan.layers)}; choose other positions or layers"
+    )
+
+
+def _edit(work: _Work, traces: dict[Site, Trace], reported: Reported) -> _Edited:
+    """Edit activations, or the weights that write them, and see where that leads."""
+    asked = work.plan.intervention
+    if asked is None:
+        return _Edited()
+    model = one_edit(work.solver, traces, asked) if asked.saves_model else None
+    with work.stage("intervention"):
+        if asked.via == WEIGHTS:
+            by_weights = _edit_weights(work, traces, reported, asked)
+            intervened, difference = by_weights.intervened, by_weights.difference
+        else:
+            intervened, difference = _edit_activations(work, traces, reported, asked), None
+    with work.stage("manifold"):
+        manifold = manifold_table(
+            work.solver,
+            work.prompts.take(reported.n_edited),
+            traces,
+            intervened.treated,
+            asked,
+            batching=work.batching,
+            unfinished=work.unfinished,
+        )
+    tables = {
+        name: table.assign(via=asked.via)
+        for name, table in {**intervened.tables, "manifold": manifold}.items()
     }
-    if plan.via == WEIGHTS:
-        by_weights = intervene_by_weights(solver, baseline, prompts_fit, traces, plan, **options)
-        return by_weights.intervened, by_weights.difference
-    problems = report.take(np.arange(n))
-    return intervene(solver, baseline, problems, traces, plan, **options), None
+    return _Edited(tables, difference, model)
+
+
+def _edit_activations(
+    work: _Work, traces: dict[Site, Trace], reported: Reported, plan: InterventionPlan
+) -> Intervened:
+    return intervene(
+        work.solver,
+        reported.baseline.take(reported.n_edited),
+        work.report.take(np.arange(reported.n_edited)),
+        traces,
+        plan,
+        tolerance=reported.tolerance,
+        how=work.plan.how,
+        batching=work.batching,
+        unfinished=work.unfinished,
+    )
+
+
+def _edit_weights(
+    work: _Work, traces: dict[Site, Trace], reported: Reported, plan: InterventionPlan
+) -> WeightsEdited:
+    return intervene_by_weights(
+        work.solver,
+        reported.baseline.take(reported.n_edited),
+        work.prompts_fit,
+        traces,
+        plan,
+        tolerance=reported.tolerance,
+        how=work.plan.how,
+        batching=work.batching,
+        unfinished=work.unfinished,
+    )
+
+
+def _locality(
+    work: _Work, traces: dict[Site, Trace], reported: Reported
+) -> dict[str, pd.DataFrame]:
+    if work.plan.locality is None:
+        return {}
+    with work.stage("locality"):
+        return locality(
+            work.solver,
+            reported.baseline,
+            traces,
+            work.report,
+            work.plan.locality,
+            batching=work.batching,
+            unfinished=work.unfinished,
+        )
 
 
 def _sites(plan: CellPlan, prompts_fit: Prompts, prompts: Prompts) -> tuple[list[Site], list[Site]]:
@@ -290,20 +353,22 @@ def _constant_values(problems: ProblemSet) -> list[str]:
     ]
 
 
-def _answer(
-    solver: Solver,
-    prompts: Prompts,
-    report: ProblemSet,
-    plan: CellPlan,
-    batching: Batching,
-    store: Store,
-    unfinished: Unfinished,
-) -> Reported:
-    """The baseline, logged before anything is traced."""
-    asked = Asked.of_problems(report, seed=plan.seed)
-    baseline = stored_baseline(
-        solver, prompts, asked, batching=batching, store=store, unfinished=unfinished
-    )
+def _answer(work: _Work) -> Reported:
+    """The baseline, logged before anything is traced.
+
+    Raises:
+        UserError: no problem that is to be edited is answered right.
+    """
+    solver, report, plan = work.solver, work.report, work.plan
+    with work.stage("baseline"):
+        baseline = stored_baseline(
+            solver,
+            work.prompts,
+            Asked.of_problems(report, seed=plan.seed),
+            batching=work.batching,
+            store=work.store,
+            unfinished=work.unfinished,
+        )
     reported = Reported(
         baseline=baseline,
         tolerance=solver.tolerance if plan.tolerance is None else plan.tolerance,
@@ -345,6 +410,4 @@ def _floor_warnings(solver: Solver, reported: Reported, plan: CellPlan) -> list[
             f"expected a solver that answers the problems, but {seen}; choose easier problems or "
             "another prompt, or require_baseline=false"
         )
-    warning = f"{seen}: what is traced here need not be arithmetic"
-    log.warning(warning)
-    return [warning]
+    return [f"{seen}: what is traced here need not be arithmetic"]

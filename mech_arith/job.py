@@ -47,6 +47,10 @@ def run(
     identity = identify(settings)
     if (directory / SUMMARY).is_file() and damage(directory) is None:
         _check_same(directory, identity)
+        finished = not _lacks_model(settings, identity)
+    else:
+        finished = False
+    if finished:
         log.info("%s: finished before, kept", directory)
     else:
         resolved = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
@@ -63,9 +67,7 @@ def _compute(
 ) -> None:
     """From a checked config to the tables and headline numbers on disk."""
     prepared = prepare(settings)
-    model_directory = _model_directory(settings)
-    if model_directory is not None:
-        is_saved(model_directory, identity=identity.digest)
+    _lacks_model(settings, identity)
     record = begin(directory, identity.digest, identity.determines, overrides)
     solver = load_solver(settings, prepared)
     result = _numbers(settings, prepared, solver, directory, identity)
@@ -85,12 +87,24 @@ def _compute(
         "identity": identity.digest,
     }
     tables = {name: table.assign(**made_by) for name, table in result.tables.items()}
-    if model_directory is not None and result.model is not None:
+    if result.model is not None:
+        model_directory = _model_directory(settings)
+        assert model_directory is not None
         # Before the tables: a cell whose tables are there is finished.
         done = result.model.edited | {"identity": identity.digest}
         save_edited(result.model.solver, model_directory, done)
         log.info("the edited model is in %s", model_directory)
     save_run(directory, tables=tables, summary=summary, config_yaml=config_yaml)
+
+
+def _lacks_model(settings: RunConfig, identity: Identity) -> bool:
+    """Whether an edited model is asked for that is not there.
+
+    Raises:
+        UserError: there is something else in its place.
+    """
+    directory = _model_directory(settings)
+    return directory is not None and not is_saved(directory, identity=identity.digest)
 
 
 def _model_directory(settings: RunConfig) -> Path | None:

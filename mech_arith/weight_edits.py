@@ -133,7 +133,6 @@ def check_by_weights(
     """Raise a UserError where edits of these sites cannot be folded, before any work is done."""
     editable = check_editable(solver)
     check_single(list(dict.fromkeys(site.position for site in sites)), prompts)
-    needs_bias = plan.centre or plan.edit is not EDITS["scale"]
     for site in sites:
         editable.projection(site.layer, site.point)
     if not plan.saves_model:
@@ -143,7 +142,7 @@ def check_by_weights(
             f"expected one layer and one position with intervention.save_model, got {len(sites)} "
             "sites; set layers.start, layers.stop and tracing.positions"
         )
-    if needs_bias:
+    if plan.centre or plan.edit is not EDITS["scale"]:
         editable.check_bias(sites[0].layer, sites[0].point)
 
 

@@ -91,6 +91,18 @@ def start_of(run: RunResult) -> str:
     return f"{start}, {norm}-LN, {training['learning_rate']:g}"
 
 
+def _is_of_origin(run: RunResult) -> bool:
+    """Whether a run can be asked the three questions."""
+    found = run.tables["correlations"]
+    asked = {place for places in PLACES.values() if places for place in places}
+    return (
+        "pretrained" in (run.summary["provenance"]["training"] or {})
+        and "baseline_r2" in run.summary
+        and {*OPERANDS, MIDDLE, ANSWER} <= set(found["value"])
+        and asked <= set(found["position"])
+    )
+
+
 def table(runs: Sequence[RunResult]) -> str:
     """Markdown: a row per encoder, a part per kind of position."""
     lines = [
@@ -159,6 +171,12 @@ def main() -> None:
         sys.exit(f"error: {error}")
     if not runs:
         sys.exit(f"error: expected finished runs in {sys.argv[1]}, found none; run `make origin`")
+    for run in runs:
+        if not _is_of_origin(run):
+            sys.exit(
+                f"error: expected encoders that were trained here and traced on {ANSWER} with the "
+                f"map of single positions, got {run.directory}; see conf/experiment/origin.yaml"
+            )
     TABLES.mkdir(exist_ok=True)
     text = table(runs)
     (TABLES / "origin.md").write_text(text, encoding="utf-8")

@@ -30,6 +30,10 @@ LONG = (
     "tracing.position_map=false",
     "intervention.n_problems=120",
     "intervention.strengths=[-4,-3,-2,-1,0,1,2,3,4]",
+    "intervention.controls.random=1",
+    "intervention.controls.span=0",
+    "intervention.controls.other=false",
+    "intervention.controls.shuffled=false",
     "wandb=disabled",
 )
 """A cell that spends ten seconds or more on edits, so that it can be hit in its work."""

@@ -1,5 +1,8 @@
 """Cells by weights from the command line: what they leave, and what they refuse."""
 
+import shutil
+
+import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
@@ -50,8 +53,18 @@ def test_the_saved_model_answers_as_the_edited_one_did(monkeypatch, tmp_path):
     assert main(monkeypatch, second, *plain, *loaded) == 0
     again = load_run(second / "run").summary
     assert again["baseline_accuracy"] == effects.loc["target", "edited_accuracy"]
-    # Taken up again, and asked of another cell.
+    # Taken up again with the model in its place, and with it gone; and asked of another cell.
     assert main(monkeypatch, first, *BY_WEIGHTS, model) == 0
+    assert load_run(first / "run").summary["attempts"] == 1
+    weights = [file.read_bytes() for file in sorted((tmp_path / "edited").glob("*.safetensors"))]
+    shutil.rmtree(tmp_path / "edited")
+    assert main(monkeypatch, first, *BY_WEIGHTS, model) == 0
+    assert weights == [
+        file.read_bytes() for file in sorted((tmp_path / "edited").glob("*.safetensors"))
+    ]
+    pd.testing.assert_frame_equal(
+        load_run(first / "run").tables["effects"], edited.tables["effects"], check_exact=True
+    )
     assert main(monkeypatch, tmp_path / "third", *BY_WEIGHTS, model, "problems.seed=1") == 1
     said = (tmp_path / "third" / "run" / ERROR_FILE).read_text()
     assert said.startswith("expected a new or an empty directory for the edited model, got ")
@@ -87,6 +100,8 @@ def settings(**changes):
         ({"via": "weight"}, r"unknown intervention\.via 'weight'"),
         ({"via": "activations"}, r"expected intervention\.via=weights with .*, got activations:"),
         ({"strengths": [1.0, 2.0]}, r"expected one strength with .*, got \[1\.0, 2\.0\]; set int"),
+        ({"components": [0, 1]}, r"expected one component with .*, got \[0, 1\]; set int"),
+        ({"components": "all"}, r"expected one component with .*, got all; set intervention"),
         (
             {"edit": "none"},
             r"expected an edit with intervention\.save_model, got intervention=none",

@@ -14,27 +14,27 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from arguments import count, new_file, seed
 from bars import Row, print_rows, save_rows
 from covering import coverage_rows
 from nulls import null_rows
 from recovery import planted_rows
 
-from mech_arith.errors import unknown
+PARTS = ("planted", "null", "coverage")
 
 
 def main() -> int:
     """Run the parts that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--plants", type=int, default=100)
-    parser.add_argument("--nulls", type=int, default=200)
-    parser.add_argument("--cases", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="of torch")
-    parser.add_argument("--only", default="planted,null,coverage")
-    parser.add_argument("--json", type=Path, help="write the table here too")
+    parser.add_argument("--plants", type=count, default=100)
+    parser.add_argument("--nulls", type=count, default=200)
+    parser.add_argument("--cases", type=count, default=2000)
+    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument("--threads", type=count, help="of torch")
+    parser.add_argument("--only", type=_parts, default=PARTS, help="of planted, null and coverage")
+    parser.add_argument("--json", type=new_file, help="write the table here too")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -47,12 +47,8 @@ def main() -> int:
         "null": lambda: null_rows(seeds(arguments.nulls)),
         "coverage": lambda: coverage_rows(arguments.cases, seed=arguments.seed),
     }
-    asked = arguments.only.split(",")
-    for name in asked:
-        if name not in parts:
-            raise unknown("part of the calibration", name, parts)
     rows: list[Row] = []
-    for name in asked:
+    for name in arguments.only:
         started = time.monotonic()
         rows += parts[name]()
         print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
@@ -60,6 +56,15 @@ def main() -> int:
     if arguments.json:
         save_rows(rows, arguments.json)
     return 0 if all(row.met for row in rows) else 1
+
+
+def _parts(text: str) -> list[str]:
+    """Names of parts, separated by commas."""
+    names = text.split(",")
+    for name in names:
+        if name not in PARTS:
+            raise argparse.ArgumentTypeError(f"expected some of {','.join(PARTS)}, got {name!r}")
+    return names
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from arguments import count
 
 from mech_arith.statistics import (
     Resampling,
@@ -66,11 +67,11 @@ def seconds(
 def main() -> None:
     """Print the seconds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--layers", type=int, default=30)
-    parser.add_argument("--components", type=int, default=10)
-    parser.add_argument("--problems", type=int, default=1000)
-    parser.add_argument("--permutations", type=int, default=1000)
+    parser.add_argument("--threads", type=count, default=2)
+    parser.add_argument("--layers", type=count, default=30)
+    parser.add_argument("--components", type=count, default=10)
+    parser.add_argument("--problems", type=count, default=1000)
+    parser.add_argument("--permutations", type=count, default=1000)
     asked = vars(parser.parse_args())
     torch.set_num_threads(asked.pop("threads"))
     print(", ".join(f"{n} {name}" for name, n in {**asked, "values": len(NAMES)}.items()))
