@@ -300,6 +300,7 @@ def _locality(
             work.report,
             work.plan.locality,
             batching=work.batching,
+            store=work.store,
             unfinished=work.unfinished,
         )
 

@@ -1,9 +1,12 @@
 import math
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from mech_arith.artifacts import Store
 from mech_arith.batching import Batching
 from mech_arith.engine import Asked, run_baseline
 from mech_arith.expressions import parse
@@ -134,3 +137,27 @@ def test_a_match_by_chance_has_the_places_of_the_value_in_any_order():
     few[:, 1:] = False
     few[:, 0] = torch.tensor([True, True, True])
     assert math.isnan(_by_chance(lines, lines, few).share_above(0.5))
+
+
+def test_what_another_cell_has_run_is_read_back_and_nothing_else(tmp_path):
+    solver, _, report, sites, traces = planted()
+    baseline = run_baseline(
+        solver, solver.encode(report), Asked.of_problems(report), batching=Batching(50)
+    )
+    traces = {sites[0]: traces[sites[0]]}
+
+    def run(plan=PLAN):
+        store = Store(tmp_path)
+        tables = locality(
+            solver, baseline, traces, report, plan, batching=Batching(100), store=store
+        )
+        return tables, store.hits, store.misses
+
+    first, _, misses = run()
+    assert misses > 1
+    again, hits, missed = run()
+    assert (hits, missed) == (misses, 0)
+    for name, table in first.items():
+        pd.testing.assert_frame_equal(table, again[name], check_exact=True)
+    for plan in (replace(PLAN, coordinate_points=21), replace(PLAN, n_problems=29)):
+        assert run(plan)[1] == 0

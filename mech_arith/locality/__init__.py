@@ -8,8 +8,11 @@ reads the coordinate. Where the model uses the coordinate as b, the two agree.
 Source: Matsumoto et al. (2022), section 5.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +20,11 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from mech_arith import engine, tracing
+from mech_arith import problems as problem_sets
+from mech_arith.artifacts import Store
 from mech_arith.batching import Batching
+from mech_arith.digests import tensor_digest
 from mech_arith.engine import Baseline, SiteEdits, run_edits
 from mech_arith.errors import UserError
 from mech_arith.expressions import Expression, parse
@@ -46,6 +53,45 @@ class LocalityPlan:
     """Of the largest operand, so that prompts stay alike."""
 
 
+CODE = (*engine.CODE, *tracing.CODE, problem_sets, sys.modules[__name__])
+"""What an entry of the store depends on."""
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """A solver, its problems and what was traced, ready to be run."""
+
+    solver: Solver
+    baseline: Baseline
+    problems: ProblemSet
+    traces: Mapping[Site, Trace]
+    plan: LocalityPlan
+    batching: Batching
+    store: Store
+    unfinished: Unfinished
+
+    @cached_property
+    def key(self) -> dict[str, Any]:
+        """All that determines what is read and answered here, apart from code."""
+        prompts, asked, plan = self.baseline.prompts, self.baseline.asked, self.plan
+        sites = [
+            [site.layer, site.point, prompts.positions_key(site.position)] for site in self.traces
+        ]
+        fitted = [
+            tensor_digest(found.components.directions, found.components.mean, found.coordinates)
+            for found in self.traces.values()
+        ]
+        return {
+            **self.solver.fingerprint,
+            "prompts": prompts.digest(),
+            "asked": [tensor_digest(asked.right, asked.counterfactual), asked.bound],
+            "sites": [[*site, of_site] for site, of_site in zip(sites, fitted, strict=True)],
+            "points": [plan.coordinate_points, plan.coordinate_span, plan.value_points],
+            "ranges": {name: list(ends) for name, ends in sorted(plan.ranges.items())},
+            "digits": plan.digits,
+        }
+
+
 def locality(
     solver: Solver,
     baseline: Baseline,
@@ -54,6 +100,7 @@ def locality(
     plan: LocalityPlan,
     *,
     batching: Batching,
+    store: Store | None = None,
     unfinished: Unfinished | None = None,
 ) -> dict[str, pd.DataFrame]:
     """f_p against f_a for every value, at every site, in the value's best component.
@@ -61,15 +108,19 @@ def locality(
     f_a moves a sub-expression by each of its operands in turn: a coordinate that means b - c
     follows it whichever of the two moves. Left out are values of which the answer is no affine
     function with a slope that is not zero, and operands that move the value by other than one each,
-    or stand outside it as well. What `unfinished` holds of it is not computed again.
+    or stand outside it as well. What the store has of other cells, or `unfinished` of an earlier
+    attempt at this one, is not computed again.
 
     Returns:
         `locality`: a row per site, value and operand. `locality_curves`: the functions for the
         first problem, and the distance |f_p - f_a| over all.
     """
-    kept = unfinished or Unfinished.nothing()
     n = min(plan.n_problems or len(report), len(report))
-    problems, baseline = report.take(np.arange(n)), baseline.take(n)
+    problems = report.take(np.arange(n))
+    kept = unfinished or Unfinished.nothing()
+    bench = _Bench(
+        solver, baseline.take(n), problems, traces, plan, batching, store or Store(None), kept
+    )
     expression = report.template.expression
     slopes = {value: _slope(expression, value, problems) for value in expression.values}
     moves = [
@@ -80,7 +131,7 @@ def locality(
         if (step := _step(expression, value, operand, problems))
     ]
     probes = [
-        _probe(solver, problems, value, operand, step, traces, plan, batching, kept)
+        _probe(bench, value, operand, step)
         for value, operand, step in progress(moves, description="replacing", unit="values")
     ]
     rows, curves = [], []
@@ -91,7 +142,7 @@ def locality(
         if (component := found.best_component(probe.value)) is not None
     ]
     wanted = list(dict.fromkeys((found.site, component) for found, component, _ in work))
-    swept = _sweep(solver, baseline, traces, wanted, plan, batching, kept)
+    swept = _sweep(bench, wanted)
     for found, component, probe in progress(work, description="locality", unit="functions"):
         slope = slopes[probe.value]
         assert slope is not None
@@ -138,73 +189,79 @@ def _step(expression: Expression, value: str, operand: str, problems: ProblemSet
     return steps.pop() if inside == everywhere and steps in ({1}, {-1}) else 0
 
 
-def _sweep(
-    solver: Solver,
-    baseline: Baseline,
-    traces: Mapping[Site, Trace],
-    wanted: Sequence[tuple[Site, int]],
-    plan: LocalityPlan,
-    batching: Batching,
-    unfinished: Unfinished,
-) -> dict[tuple[Site, int], Sweep]:
+def _sweep(bench: _Bench, wanted: Sequence[tuple[Site, int]]) -> dict[tuple[Site, int], Sweep]:
     """Edit components over their observed range, and somewhat beyond."""
     places, edits = [], []
     for site, component in wanted:
-        observed = traces[site].coordinates[:, component]
-        middle = (observed.max() + observed.min()) / 2
-        half = plan.coordinate_span * (observed.max() - observed.min()) / 2
-        at = torch.linspace(
-            float(middle - half), float(middle + half), plan.coordinate_points, dtype=torch.float64
-        )
-        direction = traces[site].components.directions[component].expand(len(at), -1)
+        found = bench.traces[site]
+        at = _evenly(found.coordinates[:, component], bench.plan)
+        direction = found.components.directions[component].expand(len(at), -1)
+        own = found.coordinates[None, : len(bench.baseline), component]
         places.append(at)
-        edits.append(SiteEdits(site, direction, at[:, None] - observed[None, : len(baseline)]))
-    n_rows = sum(asked.changes.numel() for asked in edits)
-    with progress(n_rows, description="locality", unit="edits") as bar:
-        answers = run_edits(
-            solver, baseline, edits, batching=batching, bar=bar, unfinished=unfinished
-        )
-    swept = zip(wanted, places, answers, strict=True)
-    return {key: Sweep(at, found.numbers) for key, at, found in swept}
+        edits.append(SiteEdits(site, direction, at[:, None] - own))
+
+    def answer() -> dict[str, Tensor]:
+        n_rows = sum(asked.changes.numel() for asked in edits)
+        with progress(n_rows, description="locality", unit="edits") as bar:
+            answers = run_edits(
+                bench.solver,
+                bench.baseline,
+                edits,
+                batching=bench.batching,
+                bar=bar,
+                unfinished=bench.unfinished,
+            )
+        return {f"edits {i}": found.numbers for i, found in enumerate(answers)}
+
+    sites = list(bench.traces)
+    asked = [[sites.index(site), component] for site, component in wanted]
+    answers = bench.store.fetch("sweeps", {**bench.key, "components": asked}, answer, code=CODE)
+    return {
+        key: Sweep(at, answers[f"edits {i}"])
+        for i, (key, at) in enumerate(zip(wanted, places, strict=True))
+    }
 
 
-def _probe(
-    solver: Solver,
-    problems: ProblemSet,
-    value: str,
-    operand: str,
-    step: int,
-    traces: Mapping[Site, Trace],
-    plan: LocalityPlan,
-    batching: Batching,
-    unfinished: Unfinished,
-) -> Probe:
+def _evenly(observed: Float64[Tensor, " n"], plan: LocalityPlan) -> Float64[Tensor, " g"]:
+    """Places over the observed range, and somewhat beyond."""
+    middle = (observed.max() + observed.min()) / 2
+    half = plan.coordinate_span * (observed.max() - observed.min()) / 2
+    ends = float(middle - half), float(middle + half)
+    return torch.linspace(*ends, plan.coordinate_points, dtype=torch.float64)
+
+
+def _probe(bench: _Bench, value: str, operand: str, step: int) -> Probe:
     """Move a value through one operand in the input and read the coordinates at every site."""
+    problems, plan = bench.problems, bench.plan
     low, high = plan.ranges[operand]
     observed = problems.values[value]
     ends = (low, high) if value == operand else (observed.min(), observed.max())
     places = np.linspace(*ends, plan.value_points).round().astype(np.int64)
     moved = problems.operands[operand][:, None] + (places - observed[:, None]) * step
-    component_of = {site: trace.components for site, trace in traces.items()}
-    key = {**solver.fingerprint, "value": value, "operand": operand, "n": len(problems)}
-    piece = unfinished.piece("probe", key)
-    found = []
-    for place, column in enumerate(moved.T):
+    key = {**bench.key, "operand": operand, "moved": tensor_digest(torch.from_numpy(moved))}
+    piece = bench.unfinished.piece("probe", key)
 
-        def read(column: np.ndarray = column) -> dict[str, Tensor]:
-            replaced = problems.replaced(operand, np.clip(column, low, high))
-            prompts = solver.encode(replaced, digits=plan.digits)
-            at = coordinates(solver, prompts, component_of, batching=batching)
-            return {f"site {i}": at[site]["coordinates"] for i, site in enumerate(traces)}
+    def read() -> dict[str, Tensor]:
+        found = [
+            piece.fetch(f"place {place}", lambda column=column: _read(bench, operand, column))
+            for place, column in enumerate(np.clip(moved, low, high).T)
+        ]
+        return {name: torch.stack([at[name] for at in found], dim=1) for name in found[0]}
 
-        found.append(piece.fetch(f"place {place}", read))
+    at = bench.store.fetch("probes", key, read, code=CODE)
     return Probe(
         value,
         operand,
         torch.from_numpy(places).double(),
-        {
-            site: torch.stack([at[f"site {i}"] for at in found], dim=1)
-            for i, site in enumerate(traces)
-        },
+        {site: at[f"site {i}"] for i, site in enumerate(bench.traces)},
         torch.from_numpy((moved >= low) & (moved <= high)),
     )
+
+
+def _read(bench: _Bench, operand: str, numbers: np.ndarray) -> dict[str, Tensor]:
+    """The coordinates of the problems with other numbers for one operand."""
+    replaced = bench.problems.replaced(operand, numbers)
+    prompts = bench.solver.encode(replaced, digits=bench.plan.digits)
+    component_of = {site: found.components for site, found in bench.traces.items()}
+    at = coordinates(bench.solver, prompts, component_of, batching=bench.batching)
+    return {f"site {i}": at[site]["coordinates"] for i, site in enumerate(bench.traces)}
