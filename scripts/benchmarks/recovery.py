@@ -28,7 +28,7 @@ N_COMPONENTS = 8
 INTERCHANGE = InterventionPlan(
     EDITS["interchange"],
     (1.0,),
-    controls=Controls(random=10, span=0, other=False, shuffled=False),
+    controls=Controls(random=20, span=0, other=False, shuffled=False),
     n_sources=2,
 )
 
