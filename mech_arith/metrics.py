@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mech_arith.answers import Answers
 from mech_arith.problems import LARGEST_EXACT
+from mech_arith.statistics import r_squared
 
 _PLACES = len(str(LARGEST_EXACT))
 
@@ -147,7 +148,7 @@ def edit_outcome(
         mean_shift=shift.nanmean(-1),
         mean_abs_shift=shift.abs().nanmean(-1),
         not_a_number=1 - torch.isfinite(edited.numbers).double().mean(-1),
-        r2=_r_squared(edited.numbers, right),
+        r2=r_squared(edited.numbers, right),
         median_abs_error=_finite(edited.numbers - right).abs().nanmedian(-1).values,
         baseline_digit_accuracy=of_all(_mean_digit_accuracy(clean, right, written)),
         edited_digit_accuracy=_mean_digit_accuracy(edited, right, written),
@@ -168,17 +169,6 @@ def shifts(edited: Answers, clean: Answers) -> Float64[Tensor, "*edits n"]:
 
 def _finite(numbers: Float64[Tensor, "*rows n"]) -> Float64[Tensor, "*rows n"]:
     return numbers.where(torch.isfinite(numbers), torch.nan)
-
-
-def _r_squared(
-    predicted: Float64[Tensor, "*edits n"], right: Float[Tensor, " n"]
-) -> Float64[Tensor, "*edits"]:
-    """1 - residual / total sum of squares of each row, over its numbers; NaN below two of them."""
-    keep = torch.isfinite(predicted)
-    wanted = right.double().expand_as(predicted).where(keep, torch.nan)
-    total = (wanted - wanted.nanmean(-1, keepdim=True)).square().nansum(-1)
-    residual = (predicted - wanted).square().where(keep, 0.0).sum(-1)
-    return torch.where((keep.sum(-1) > 1) & (total > 0), 1 - residual / total, torch.nan)
 
 
 def _mean_digit_accuracy(

@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mech_arith.results import load_summary
-from mech_arith.summary import ALPHA, CLEARLY
+from mech_arith.statistics import ALPHA
+from mech_arith.summary import CLEARLY
 from mech_arith.sweeps import DONE, STATUSES, CellState, own_overrides
 
 USUAL = {

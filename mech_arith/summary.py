@@ -17,6 +17,7 @@ from mech_arith.problems import ProblemSet
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.statistics import (
+    ALPHA,
     Resampling,
     binomial_above,
     majority_floor,
@@ -28,9 +29,6 @@ from mech_arith.tracing import Trace, best_rows, value_table
 
 CLEARLY = 0.01
 """p below which the baseline accuracy is clearly above the majority-answer floor."""
-
-ALPHA = 0.05
-"""Corrected p up to which a finding is counted as one."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def baseline_summary(solver: Solver, reported: Reported, how: Resampling) -> dic
         "tolerance": reported.tolerance,
     }
     if solver.regresses:
-        summary["baseline_r2"] = r_squared(answers.numbers, right)
+        summary["baseline_r2"] = float(r_squared(answers.numbers, right))
         summary["baseline_median_abs_error"] = float((answers.numbers - right).abs().median())
     else:
         summary["baseline_digit_accuracy"] = float(digit_accuracy(answers.numbers, right).mean())

@@ -13,7 +13,6 @@ from matplotlib.patches import Patch
 from mech_arith.figures.effects import ACROSS, CONTROL_LABEL, DIRECTION, drawn, in_order
 from mech_arith.figures.style import (
     CONTROL,
-    SIGNIFICANT,
     WIDEST,
     Colour,
     Grid,
@@ -22,6 +21,7 @@ from mech_arith.figures.style import (
     light_axes,
     literal,
 )
+from mech_arith.statistics import ALPHA
 
 MOST_DRAWS = 12
 """With more layers in one panel, a dot per random direction would be a smear."""
@@ -118,7 +118,7 @@ def _keys(colour: Colour, *, dots: bool, excess: bool) -> list[Patch | Line2D]:
                 markersize=5,
                 color=colour,
                 markerfacecolor="white",
-                label=f"hollow: p above {SIGNIFICANT:g}, of all targets",
+                label=f"hollow: p above {ALPHA:g}, of all targets",
             )
         )
     return keys
@@ -179,7 +179,7 @@ def _excess(axes: Axes, worst: Worst, contrasts: pd.DataFrame, colours: list[Col
                 marker="o",
                 markersize=5,
                 color=colour,
-                markerfacecolor=colour if row["p_max"] <= SIGNIFICANT else "white",
+                markerfacecolor=colour if row["p_max"] <= ALPHA else "white",
             )
 
 

@@ -13,7 +13,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from mech_arith.figures.style import (
-    SIGNIFICANT,
     WIDEST,
     Grid,
     details,
@@ -23,6 +22,7 @@ from mech_arith.figures.style import (
     two_digits,
 )
 from mech_arith.results import best_places
+from mech_arith.statistics import ALPHA
 
 FEW = 6
 """Layers up to which numbers and their intervals are written into the cells."""
@@ -50,7 +50,7 @@ class _Map:
         if self.p is None:
             return False
         p = _number(row, self.p)
-        return not isnan(p) and p > SIGNIFICANT
+        return not isnan(p) and p > ALPHA
 
 
 def evidence_maps(evidence: pd.DataFrame, *, title: str = "", level: float = 0.95) -> Figure:
@@ -132,7 +132,7 @@ def _subtitle(best: pd.DataFrame) -> str:
 
 def _notes(maps: Sequence[_Map], level: float, written: bool) -> list[str]:
     """What the marks in the cells mean."""
-    notes = [f"{'in brackets' if written else 'hatched'}: p above {SIGNIFICANT:g}"]
+    notes = [f"{'in brackets' if written else 'hatched'}: p above {ALPHA:g}"]
     if written:
         notes.append(f"small: {level:.0%} interval")
         if any(one is AGREEMENT for one in maps):

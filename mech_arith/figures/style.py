@@ -24,9 +24,6 @@ MISSING = "\N{EN DASH}"
 
 MINUS = "\N{MINUS SIGN}"
 
-SIGNIFICANT = 0.05
-"""Corrected p up to which a finding is drawn as one."""
-
 SMALL = 7.5
 """Font size of numbers inside cells and of tick labels, in points."""
 

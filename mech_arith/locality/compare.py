@@ -108,7 +108,7 @@ def _match(
         return _Match(float("nan"), float("nan"))
     both = predicted[covered], actual[covered]
     r = pearson(both[0][:, None], both[1][:, None])
-    return _Match(float(r[0, 0]), r_squared(*both))
+    return _Match(float(r[0, 0]), float(r_squared(*both)))
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,7 @@ import pandas as pd
 from mech_arith.errors import UserError
 from mech_arith.results import load_run, per_value
 from mech_arith.spread.groups import SeedCell
-
-ALPHA = 0.05
-"""A corrected p up to this is a finding."""
+from mech_arith.statistics import ALPHA
 
 SITE = ["value", "layer", "point", "position"]
 EDIT = [*SITE, "edit", "strength", "strength_unit"]

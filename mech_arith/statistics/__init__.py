@@ -22,7 +22,7 @@ from mech_arith.statistics.intervals import (
     paired_interval,
     share_interval,
 )
-from mech_arith.statistics.multiplicity import benjamini_hochberg, holm
+from mech_arith.statistics.multiplicity import ALPHA, benjamini_hochberg, holm
 from mech_arith.statistics.permutation import max_correlation_p
 from mech_arith.statistics.relatives import (
     partial_correlation,
@@ -33,6 +33,7 @@ from mech_arith.statistics.relatives import (
 )
 
 __all__ = [
+    "ALPHA",
     "DIFFERENCES",
     "NUMBERS",
     "SHARES",

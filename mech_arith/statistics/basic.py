@@ -29,14 +29,18 @@ def centred_columns(
     return x, lengths.where(lengths > ROUNDING * size * len(x) ** 0.5, 0.0)
 
 
-def r_squared(predicted: Float[Tensor, " n"], actual: Float[Tensor, " n"]) -> float:
-    """1 - residual / total sum of squares, over rows where both are numbers; NaN below two rows."""
-    keep = torch.isfinite(predicted) & torch.isfinite(actual)
-    predicted, actual = predicted[keep].double(), actual[keep].double()
-    total = (actual - actual.mean()).square().sum() if len(actual) > 1 else torch.tensor(0.0)
-    if total == 0:
-        return float("nan")
-    return 1 - float((predicted - actual).square().sum() / total)
+def r_squared(
+    predicted: Float[Tensor, "*rows n"], actual: Float[Tensor, " n"]
+) -> Float64[Tensor, "*rows"]:
+    """1 - residual / total sum of squares of each row, over what is a number in both; NaN below two
+    of them, or where they are all the same.
+    """
+    predicted, wanted = predicted.double(), actual.double().expand_as(predicted)
+    keep = torch.isfinite(predicted) & torch.isfinite(wanted)
+    wanted = wanted.where(keep, torch.nan)
+    total = (wanted - wanted.nanmean(-1, keepdim=True)).square().nansum(-1)
+    residual = (predicted - wanted).square().where(keep, 0.0).sum(-1)
+    return torch.where((keep.sum(-1) > 1) & (total > 0), 1 - residual / total, torch.nan)
 
 
 def majority_floor(answers: Int64[np.ndarray, " n"]) -> float:

@@ -8,6 +8,9 @@ from jaxtyping import Float
 from scipy.stats import false_discovery_control
 from torch import Tensor
 
+ALPHA = 0.05
+"""Adjusted p up to which a finding counts as one."""
+
 
 def holm(p: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The family-wise error is at most the level at which adjusted p-values are called significant.

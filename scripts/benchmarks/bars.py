@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binom
 
-ALPHA = 0.05
-"""The level of tests, and of the binomial interval around it."""
+from mech_arith.statistics import ALPHA
+
 COVERED = (0.93, 0.97)
 """The share of 95% intervals that are to hold the truth."""
 
