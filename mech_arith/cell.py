@@ -16,7 +16,7 @@ from mech_arith.engine import Asked, stored_baseline
 from mech_arith.engine.guard import check_fast_path
 from mech_arith.errors import UserError
 from mech_arith.evidence import evidence_table
-from mech_arith.interchange import unable
+from mech_arith.interchange import unable, unresolved
 from mech_arith.intervention import Intervened, InterventionPlan, intervene
 from mech_arith.locality import LocalityPlan, locality
 from mech_arith.manifold import manifold_table
@@ -163,7 +163,9 @@ def run_cell(
     correlations = correlation_table(traces, prompts=prompts, n_fit=len(fit))
     tables = {"correlations": correlations, **edited.tables, **near}
     tables["evidence"] = evidence_table(tables, [(site.layer, site.position) for site in asked])
-    work.warn(unable(tables.get("counterfactual", pd.DataFrame())) + _constant_values(fit))
+    followed = tables.get("counterfactual", pd.DataFrame())
+    work.warn(unable(followed) + unresolved(followed, plan.how.n_permutations))
+    work.warn(_constant_values(fit))
     summary = {
         **baseline_summary(solver, reported, plan.how),
         **tracing_summary(asked, correlations, report, plan.how),

@@ -25,9 +25,6 @@ from mech_arith.statistics import SHARES, Resampling, averaged
 TRIES = 50
 """Partners drawn for a problem before all others are looked through."""
 
-SHUFFLES = 200
-"""Times that the wanted values are drawn anew, for the chance floor."""
-
 
 @dataclass(frozen=True, eq=False)
 class Sources:
@@ -69,6 +66,7 @@ def draw_sources(
     value: str,
     *,
     m: int,
+    n_shuffles: int,
     seed: int,
     constraints: Sequence[Constraint] = (),
 ) -> Sources | None:
@@ -76,6 +74,15 @@ def draw_sources(
 
     A partner has another value, and with its operands the problem is defined and within the
     constraints. Problems for which no partner will do are left out.
+
+    Args:
+        problems: the base problems.
+        value: what sources differ in.
+        m: sources of each problem.
+        n_shuffles: times that they are drawn anew for the chance floor, whose p is never below
+            1 / (n_shuffles + 1).
+        seed: of all draws.
+        constraints: kept by the sources too.
     """
     random = np.random.default_rng([seed, *value.encode()])
     inside = problems.template.expression.operands_of(value)
@@ -88,9 +95,9 @@ def draw_sources(
     drawn = tuple(_replaced(base, problems, inside, column[rows]) for column in partners)
     others = [
         problems.values[value][_partners(problems, value, inside, constraints, random)[rows]]
-        for _ in range(SHUFFLES * m)
+        for _ in range(n_shuffles * m)
     ]
-    other = _expected(base, value, others).unflatten(0, (SHUFFLES, m))
+    other = _expected(base, value, others).unflatten(0, (n_shuffles, m))
     return Sources(value, base, torch.from_numpy(rows), drawn, other)
 
 

@@ -5,8 +5,10 @@ Three things stand beside the edit itself: the coordinates that the sources have
 taken from the source; and for specificity the coordinate taken from sources of the *other* values.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import ceil
 from typing import Any
 
 import pandas as pd
@@ -28,7 +30,7 @@ from mech_arith.progress import progress
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
-from mech_arith.statistics import averaged, holm, share_interval
+from mech_arith.statistics import ALPHA, averaged, holm, share_interval
 from mech_arith.tracing import Trace, coordinates
 from mech_arith.unfinished import Unfinished
 
@@ -304,6 +306,19 @@ def agreement_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
         p_holm[places] = holm(torch.tensor([rows[i]["p"] for i in places], dtype=torch.float64))
     corrected = zip(rows, p_holm.tolist(), strict=True)
     return pd.DataFrame([{**row, "p_holm": p} for row, p in corrected])
+
+
+def unresolved(counterfactual: pd.DataFrame, n_shuffles: int) -> list[str]:
+    """Where there are too many tests for any of them to come out, however often answers agree."""
+    rows = [row for row in counterfactual.to_dict(orient="records") if row["arm"] == TARGET]
+    n_tests = max(Counter(row["strength"] for row in rows).values(), default=0)
+    least = n_tests / (n_shuffles + 1)
+    if least <= ALPHA:
+        return []
+    return [
+        f"p of agreement, corrected for {n_tests} tests, is {min(least, 1.0):.2g} at least with "
+        f"{n_shuffles} draws of chance: raise inference.permutations to {ceil(n_tests / ALPHA)}"
+    ]
 
 
 def unable(counterfactual: pd.DataFrame) -> list[str]:

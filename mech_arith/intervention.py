@@ -116,7 +116,7 @@ def intervene(
     kept = unfinished or Unfinished.nothing()
     bench = Bench(solver, baseline, traces, plan.digits, batching, kept)
     judge = Judge(baseline.answers, baseline.asked.right, tolerance, not solver.regresses, how)
-    wanted = _wanted(problems, plan) if plan.edit.towards is not None else {}
+    wanted = _wanted(problems, plan, how) if plan.edit.towards is not None else {}
     places = _places(bench, plan.edit, wanted)
     aims = list(_aims(bench, plan, wanted, places))
     treated = _treat(bench, plan, aims)
@@ -133,12 +133,17 @@ Places = dict[str, dict[Site, Float64[Tensor, "m n k"]]]
 """By value and site, the coordinates to go to, on every component."""
 
 
-def _wanted(problems: ProblemSet, plan: InterventionPlan) -> dict[str, Sources]:
+def _wanted(problems: ProblemSet, plan: InterventionPlan, how: Resampling) -> dict[str, Sources]:
     """Sources of every value that is edited; values that are the same everywhere have none."""
     values = problems.template.expression.values if plan.values is None else plan.values
     found = {
         value: draw_sources(
-            problems, value, m=plan.n_sources, seed=plan.seed, constraints=plan.constraints
+            problems,
+            value,
+            m=plan.n_sources,
+            n_shuffles=how.n_permutations,
+            seed=plan.seed,
+            constraints=plan.constraints,
         )
         for value in values
     }

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from mech_arith.problems import ProblemSet, draw
 from mech_arith.statistics import Resampling, averaged
 from mech_arith.templates import build_template
 
+sources_of = partial(draw_sources, n_shuffles=200)
 HOW = Resampling(n_resamples=200, n_permutations=200)
 TEMPLATE = build_template("nested", "a-(b-c)")
 PROBLEMS = draw(TEMPLATE, n=40, ranges=dict.fromkeys("abc", (100, 999)), seed=3)
@@ -28,7 +30,7 @@ def problems(expression: str, **operands: list[int]) -> ProblemSet:
 
 
 def drawn(value: str, **options) -> Sources:
-    found = draw_sources(PROBLEMS, value, **{"m": 3, "seed": 1, **options})
+    found = sources_of(PROBLEMS, value, **{"m": 3, "seed": 1, **options})
     assert found is not None
     return found
 
@@ -64,26 +66,26 @@ def test_sources_keep_the_constraints():
         constraints=[parse_constraint("b > c")],
         seed=0,
     )
-    sources = draw_sources(kept, "c", m=4, seed=0, constraints=[parse_constraint("b > c")])
+    sources = sources_of(kept, "c", m=4, seed=0, constraints=[parse_constraint("b > c")])
     assert sources is not None
     for source in sources.problems:
         assert (source.operands["b"] > source.operands["c"]).all()
 
 
 def test_problems_without_a_partner_are_left_out():
-    found = draw_sources(problems("a-b", a=[5, 5, 7], b=[1, 2, 3]), "a", m=2, seed=0)
+    found = sources_of(problems("a-b", a=[5, 5, 7], b=[1, 2, 3]), "a", m=2, seed=0)
     assert found is not None
     assert found.rows.tolist() == [0, 1, 2]
     # 5 > b holds for no other a of the third problem, whose b is 6.
     few = problems("a-b", a=[5, 4, 7], b=[1, 2, 6])
-    found = draw_sources(few, "a", m=2, seed=0, constraints=[parse_constraint("a > b")])
+    found = sources_of(few, "a", m=2, seed=0, constraints=[parse_constraint("a > b")])
     assert found is not None
     assert found.rows.tolist() == [0, 1]
-    assert draw_sources(problems("a-b", a=[5, 5], b=[1, 2]), "a", m=2, seed=0) is None
+    assert sources_of(problems("a-b", a=[5, 5], b=[1, 2]), "a", m=2, seed=0) is None
 
 
 def test_an_operand_that_stands_outside_the_value_too_is_noticed():
-    found = draw_sources(problems("(a+b)*a", a=[2, 3, 4], b=[5, 7, 9]), "a+b", m=1, seed=0)
+    found = sources_of(problems("(a+b)*a", a=[2, 3, 4], b=[5, 7, 9]), "a+b", m=1, seed=0)
     assert found is not None
     assert not found.replaces_the_value_alone
     # (a+b) alone is another number: a, which multiplies it, is as it was.
@@ -121,7 +123,7 @@ def test_agreement_of_answers_that_follow_and_of_answers_that_do_not():
 def test_agreement_by_hand():
     """Two problems a-b, 9-1 and 7-2, each with the other's a."""
     base = problems("a-b", a=[9, 7], b=[1, 2])
-    sources = draw_sources(base, "a", m=1, seed=0)
+    sources = sources_of(base, "a", m=1, seed=0)
     assert sources is not None
     assert sources.expected.tolist() == [[6, 7]]  # 7-1 and 9-2
     clean = torch.tensor([8.0, 5.0], dtype=torch.float64)
@@ -195,7 +197,7 @@ def test_the_slopes_interval_is_that_of_clustered_errors():
 
 def test_monotonicity_is_kendalls_tau_of_a_problem():
     base = problems("a-b", a=[9, 7, 5, 3, 1], b=[1, 1, 1, 1, 1])
-    sources = draw_sources(base, "a", m=6, seed=0)
+    sources = sources_of(base, "a", m=6, seed=0)
     assert sources is not None
     edited = torch.randn(6, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     clean = torch.from_numpy(base.answers).double()
@@ -228,7 +230,7 @@ def test_slopes_of_drawn_directions_are_as_unsure_as_their_draws():
 def test_answers_that_have_nothing_to_do_with_the_value_agree_as_chance_has_it():
     """Small operands, where a random answer is often the expected one."""
     small = draw(build_template("sum", "a+b"), n=60, ranges=dict.fromkeys("ab", (0, 9)), seed=0)
-    sources = draw_sources(small, "a", m=2, seed=0)
+    sources = sources_of(small, "a", m=2, seed=0)
     assert sources is not None
     clean = torch.from_numpy(small.answers).double()
     generator = torch.Generator().manual_seed(0)

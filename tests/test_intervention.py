@@ -1,6 +1,7 @@
 from dataclasses import replace
 from itertools import combinations
 
+import pandas as pd
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from mech_arith.controls import Controls, Target, arms, choose_targets
 from mech_arith.edits import EDITS
 from mech_arith.engine import Asked, run_baseline
 from mech_arith.errors import UserError
+from mech_arith.interchange import unresolved
 from mech_arith.intervention import InterventionPlan, coordinate_changes, intervene
 from mech_arith.problems import draw, split
 from mech_arith.results import per_value
@@ -256,3 +258,12 @@ def test_a_value_that_never_varies_is_chosen_for_nothing():
     found = traced(solver, fit, report, [site], n_components=2, batch_size=60)[site]
     assert found.best_component("a") is None
     assert all("a" not in target.chosen_for for target in choose_targets(found))
+
+
+def test_too_few_draws_of_chance_for_so_many_tests_are_said():
+    table = pd.DataFrame({"arm": ["target"] * 40 + ["control"], "strength": [1.0] * 41})
+    assert unresolved(table, 1000) == []
+    (said,) = unresolved(table, 199)
+    assert "40 tests, is 0.2 at least" in said
+    assert "inference.permutations to 800" in said
+    assert unresolved(pd.DataFrame(), 1) == []
