@@ -86,19 +86,21 @@ def draw_sources(
     """
     random = np.random.default_rng([seed, *value.encode()])
     inside = problems.template.expression.operands_of(value)
-    partners = [_partners(problems, value, inside, constraints, random) for _ in range(m)]
-    has = partners[0] >= 0
-    if not has.any():
+
+    def drawn(rows: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " some"]:
+        return _partners(problems, rows, value, inside, constraints, random)
+
+    everyone = np.arange(len(problems))
+    first = drawn(everyone)
+    rows = everyone[first >= 0]
+    if not len(rows):
         return None
-    rows = np.flatnonzero(has)
+    partners = [first[rows], *(drawn(rows) for _ in range(m - 1))]
     base = problems.take(rows)
-    drawn = tuple(_replaced(base, problems, inside, column[rows]) for column in partners)
-    others = [
-        problems.values[value][_partners(problems, value, inside, constraints, random)[rows]]
-        for _ in range(n_shuffles * m)
-    ]
+    others = [problems.values[value][drawn(rows)] for _ in range(n_shuffles * m)]
     other = _expected(base, value, others).unflatten(0, (n_shuffles, m))
-    return Sources(value, base, torch.from_numpy(rows), drawn, other)
+    sources = tuple(_replaced(base, problems, inside, column) for column in partners)
+    return Sources(value, base, torch.from_numpy(rows), sources, other)
 
 
 def _expected(
@@ -125,37 +127,37 @@ def _replaced(
 
 def _partners(
     problems: ProblemSet,
+    rows: Int64[np.ndarray, " some"],
     value: str,
     inside: Sequence[str],
     constraints: Sequence[Constraint],
     random: np.random.Generator,
-) -> Int64[np.ndarray, " n"]:
-    """For each problem another one whose operands may be taken; -1 where there is none."""
-    n = len(problems)
-    found = np.full(n, -1)
+) -> Int64[np.ndarray, " some"]:
+    """For some problems another one each whose operands may be taken; -1 where there is none."""
+    found = np.full(len(rows), -1)
 
-    def allowed(rows: np.ndarray, partner: np.ndarray) -> np.ndarray:
+    def allowed(base: np.ndarray, partner: np.ndarray) -> np.ndarray:
         operands = {
-            name: numbers[partner if name in inside else rows]
+            name: numbers[partner if name in inside else base]
             for name, numbers in problems.operands.items()
         }
-        mask = problems.values[value][rows] != problems.values[value][partner]
+        mask = problems.values[value][base] != problems.values[value][partner]
         mask &= problems.template.expression.defined(operands)
         for constraint in constraints:
             mask &= constraint.holds(operands)
         return mask
 
     for _ in range(TRIES):
-        rows = np.flatnonzero(found < 0)
-        if not len(rows):
+        left = np.flatnonzero(found < 0)
+        if not len(left):
             return found
-        partner = random.integers(n, size=len(rows))
-        mask = allowed(rows, partner)
-        found[rows[mask]] = partner[mask]
-    for row in np.flatnonzero(found < 0):
-        everyone = random.permutation(n)
-        will_do = everyone[allowed(np.full(n, row), everyone)]
-        found[row] = will_do[0] if len(will_do) else -1
+        partner = random.integers(len(problems), size=len(left))
+        mask = allowed(rows[left], partner)
+        found[left[mask]] = partner[mask]
+    for place in np.flatnonzero(found < 0):
+        everyone = random.permutation(len(problems))
+        will_do = everyone[allowed(np.full(len(everyone), rows[place]), everyone)]
+        found[place] = will_do[0] if len(will_do) else -1
     return found
 
 

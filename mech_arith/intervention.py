@@ -257,17 +257,11 @@ def _agreements(
 
 def _directions(bench: Bench, aims: Sequence[_Aim]) -> list[Direction]:
     """Of each component that is edited, and all values that it is the best one for."""
-    chosen_for: dict[tuple[Site, int], tuple[str, ...]] = {}
-    for aim in aims:
-        key = (aim.site, aim.target.component)
-        chosen_for[key] = chosen_for.get(key, ()) + aim.target.chosen_for
+    edited = dict.fromkeys((aim.site, aim.target.component) for aim in aims)
     return [
-        Direction(
-            site,
-            Target(component, values),
-            bench.traces[site].components.directions[component],
-        )
-        for (site, component), values in chosen_for.items()
+        Direction(site, target, bench.traces[site].components.directions[component])
+        for site, component in edited
+        for target in choose_targets(bench.traces[site], [component])
     ]
 
 

@@ -47,7 +47,7 @@ def run(
     identity = identify(settings)
     if (directory / SUMMARY).is_file() and damage(directory) is None:
         _check_same(directory, identity)
-        finished = not _lacks_model(settings, identity)
+        finished = not _model_is_gone(settings)
     else:
         finished = False
     if finished:
@@ -67,7 +67,9 @@ def _compute(
 ) -> None:
     """From a checked config to the tables and headline numbers on disk."""
     prepared = prepare(settings)
-    _lacks_model(settings, identity)
+    model_directory = _model_directory(settings)
+    if model_directory is not None:  # something else in its place is said before any work is done
+        is_saved(model_directory, identity=identity.digest)
     record = begin(directory, identity.digest, identity.determines, overrides)
     solver = load_solver(settings, prepared)
     result = _numbers(settings, prepared, solver, directory, identity)
@@ -87,9 +89,7 @@ def _compute(
         "identity": identity.digest,
     }
     tables = {name: table.assign(**made_by) for name, table in result.tables.items()}
-    if result.model is not None:
-        model_directory = _model_directory(settings)
-        assert model_directory is not None
+    if model_directory is not None and result.model is not None:
         # Before the tables: a cell whose tables are there is finished.
         done = result.model.edited | {"identity": identity.digest}
         save_edited(result.model.solver, model_directory, done)
@@ -97,14 +97,10 @@ def _compute(
     save_run(directory, tables=tables, summary=summary, config_yaml=config_yaml)
 
 
-def _lacks_model(settings: RunConfig, identity: Identity) -> bool:
-    """Whether an edited model is asked for that is not there.
-
-    Raises:
-        UserError: there is something else in its place.
-    """
+def _model_is_gone(settings: RunConfig) -> bool:
+    """Whether an edited model is asked for, and there is nothing in its place."""
     directory = _model_directory(settings)
-    return directory is not None and not is_saved(directory, identity=identity.digest)
+    return directory is not None and not (directory.is_dir() and any(directory.iterdir()))
 
 
 def _model_directory(settings: RunConfig) -> Path | None:

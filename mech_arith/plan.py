@@ -187,11 +187,12 @@ def _check_via(config: RunConfig, edit: Edit) -> None:
             "expected one strength with intervention.save_model, got "
             f"{list(asked.strengths)}; set intervention.strengths=[...] to the one that is saved"
         )
-    components = _components(asked.components, config.tracing.n_components)
-    if components == "all" or (not isinstance(components, str) and len(components) != 1):
+    n_components = config.tracing.n_components
+    components = _components(asked.components, n_components)
+    if components != "best" and len(range(n_components) if components == "all" else components) > 1:
         raise UserError(
             f"expected one component with intervention.save_model, got {asked.components}; set "
-            "intervention.components=[K], or intervention.values=[V] to take the best one for V"
+            "intervention.components=[K], or best and intervention.values=[V]"
         )
 
 

@@ -192,16 +192,14 @@ def per_value(effects: pd.DataFrame) -> pd.DataFrame:
     """The effects, one row per value that a direction was chosen for, named in the column `value`.
 
     A direction that was not chosen for any value (it was listed by its number) goes under the name
-    of its component, and of the value that it was moved towards. Controls go with the value of the
-    direction that they are the control of. A run of an earlier version has no column `towards`.
+    of its component. Controls go with the value of the direction that they are the control of. A
+    run of an earlier version has no column `towards`.
     """
-    towards = effects["towards"] if "towards" in effects else [""] * len(effects)
     names = [
-        chosen.split(" | ") if chosen else [f"component {component}{value and f' to {value}'}"]
-        for chosen, component, value in zip(
-            effects["chosen_for"], effects["component"], towards, strict=True
-        )
+        chosen.split(" | ") if chosen else [f"component {component}"]
+        for chosen, component in zip(effects["chosen_for"], effects["component"], strict=True)
     ]
+    towards = effects.get("towards", "")
     return effects.assign(value=names, towards=towards).explode("value", ignore_index=True)
 
 
@@ -209,6 +207,13 @@ def best_places(evidence: pd.DataFrame) -> pd.DataFrame:
     """Per value and layer the row with the largest |R| on the fit split, of all positions."""
     ordered = evidence.sort_values("r_fit", key=abs, kind="stable")
     return ordered.drop_duplicates(["value", "layer"], keep="last").sort_index()
+
+
+def slopes_at_best(specificity: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
+    """A row per value that a direction is of and value changed, for the evidence's components."""
+    place = ["value", "layer", "position", "component"]
+    named = specificity.assign(value=specificity["direction_of"].str.split(" | ", regex=False))
+    return named.explode("value", ignore_index=True).merge(best_places(evidence)[place], on=place)
 
 
 def plain(value: Any) -> Any:

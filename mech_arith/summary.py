@@ -221,8 +221,8 @@ def _largest_control(effects: pd.DataFrame) -> dict[str, Any]:
 
 
 def largest_drops(effects: pd.DataFrame, values: Sequence[str]) -> dict[str, dict[str, object]]:
-    """For each value, the edit of a component chosen for it that costs most accuracy, beside its
-    controls at the same layer, component and strength.
+    """For each value, the edit of a component chosen for it, or towards it, that costs most
+    accuracy, beside its controls at the same layer, component and strength.
     """
     drops: dict[str, dict[str, object]] = {}
     same = ("layer", "position", "component", "towards", "chosen_for", "strength")
@@ -230,8 +230,9 @@ def largest_drops(effects: pd.DataFrame, values: Sequence[str]) -> dict[str, dic
         tuple(row[name] for name in same): row["accuracy_drop"]
         for row in effects.loc[effects["arm"] == CONTROL].to_dict(orient="records")
     }
+    about = effects["towards"].where(effects["towards"] != "", effects["chosen_for"])
     for value in values:
-        chosen = effects["chosen_for"].map(lambda names, v=value: v in names.split(" | "))
+        chosen = about.map(lambda names, v=value: v in names.split(" | "))
         targets = effects.loc[chosen & (effects["arm"] == TARGET)]
         if targets.empty:
             continue

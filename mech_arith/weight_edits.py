@@ -292,9 +292,9 @@ def _tables(
     """As edits of activations leave them, but for how far the weights move activations."""
     tables = effect_tables(treated, plan.edit, plan.strengths, judge)
     moved = [
-        float(rms[plan.strengths.index(strength)])
+        change
         for one, rms in zip(treated, changes, strict=True)
         for _ in one.arms
-        for strength in plan.strengths
+        for change in rms.tolist()
     ]
     return tables | {"effects": tables["effects"].assign(change_rms=moved)}

@@ -810,6 +810,15 @@ def test_a_cell_has_a_figure_for_every_table() -> None:
         pd.testing.assert_frame_equal(table, before[name])
 
 
+def test_a_cell_that_edits_other_components_alone_has_no_figures_of_the_best_ones() -> None:
+    tables = whole()
+    tables["counterfactual"]["component"] = 9
+    tables["specificity"]["direction_of"] = ""
+    figures = cell_figures(tables, title=TITLE)
+    assert "dose_response" in figures
+    assert not {"counterfactual", "specificity"} & set(figures)
+
+
 @pytest.mark.parametrize(
     ("table", "names"),
     [

@@ -144,20 +144,22 @@ def test_what_another_cell_has_run_is_read_back_and_nothing_else(tmp_path):
     baseline = run_baseline(
         solver, solver.encode(report), Asked.of_problems(report), batching=Batching(50)
     )
-    traces = {sites[0]: traces[sites[0]]}
 
-    def run(plan=PLAN):
+    def run(site, plan, store):
+        traced = {site: traces[sites[0]]}
+        return locality(solver, baseline, traced, report, plan, batching=Batching(100), store=store)
+
+    named = replace(sites[0], position="last")
+    for site, plan, missing in (
+        (sites[0], PLAN, True),
+        (sites[0], PLAN, False),
+        (named, PLAN, None),
+        (sites[0], replace(PLAN, coordinate_points=21), True),
+        (sites[0], replace(PLAN, n_problems=29), True),
+        (sites[0], replace(PLAN, ranges=dict.fromkeys("abc", (200, 900))), True),
+    ):
         store = Store(tmp_path)
-        tables = locality(
-            solver, baseline, traces, report, plan, batching=Batching(100), store=store
-        )
-        return tables, store.hits, store.misses
-
-    first, _, misses = run()
-    assert misses > 1
-    again, hits, missed = run()
-    assert (hits, missed) == (misses, 0)
-    for name, table in first.items():
-        pd.testing.assert_frame_equal(table, again[name], check_exact=True)
-    for plan in (replace(PLAN, coordinate_points=21), replace(PLAN, n_problems=29)):
-        assert run(plan)[1] == 0
+        stored, fresh = run(site, plan, store), run(site, plan, Store(None))
+        for name, table in fresh.items():
+            pd.testing.assert_frame_equal(table, stored[name], check_exact=True)
+        assert missing is None or (store.misses > 0) == missing

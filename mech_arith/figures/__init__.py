@@ -16,15 +16,16 @@ from mech_arith.figures.correlations import (
     single_positions,
 )
 from mech_arith.figures.counterfactual import (
+    agreements_drawn,
     counterfactual_agreement,
     specificity_maps,
-    whole_way,
 )
 from mech_arith.figures.drops import accuracy_by_layer
 from mech_arith.figures.effects import dose_response
 from mech_arith.figures.evidence import evidence_maps
 from mech_arith.figures.locality import locality_distance, locality_example
 from mech_arith.figures.style import DPI
+from mech_arith.results import slopes_at_best
 
 __all__ = [
     "accuracy_by_layer",
@@ -91,10 +92,10 @@ def _of_edits(
         figures["dose_response"] = dose_response(effects, manifold, **heading)
         figures["accuracy_by_layer"] = accuracy_by_layer(effects, contrasts, draws, **heading)
     counterfactual = tables.get("counterfactual", pd.DataFrame())
-    if len(counterfactual) and len(whole_way(counterfactual)):
+    if len(counterfactual) and len(agreements_drawn(counterfactual, evidence)):
         figures["counterfactual"] = counterfactual_agreement(counterfactual, evidence, **heading)
     specificity = tables.get("specificity", pd.DataFrame())
-    if len(specificity):
+    if len(specificity) and len(slopes_at_best(specificity, evidence)):
         figures["specificity"] = specificity_maps(specificity, evidence, title=heading["title"])
     return figures
 

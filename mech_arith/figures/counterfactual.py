@@ -22,7 +22,7 @@ from mech_arith.figures.style import (
     literal,
     two_digits,
 )
-from mech_arith.results import best_places
+from mech_arith.results import best_places, slopes_at_best
 
 PLACE = ["layer", "position", "component"]
 
@@ -42,8 +42,7 @@ def counterfactual_agreement(
     Raises:
         ValueError: no row of the table belongs to such a component.
     """
-    best = best_places(evidence)[["value", *PLACE]]
-    rows = whole_way(counterfactual).merge(best, on=["value", *PLACE])
+    rows = agreements_drawn(counterfactual, evidence)
     if rows.empty:
         raise ValueError("expected agreements of the components in the evidence, got none")
     values, layers = in_order(rows), sorted(distinct(rows, "layer"))
@@ -90,9 +89,11 @@ def counterfactual_agreement(
     return figure
 
 
-def whole_way(counterfactual: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the edits that arrive at the wanted value."""
-    return counterfactual.loc[counterfactual["strength"] == WHOLE_WAY]
+def agreements_drawn(counterfactual: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
+    """Of edits that arrive at the wanted value, those of the components in the evidence."""
+    best = best_places(evidence)[["value", *PLACE]]
+    whole_way = counterfactual.loc[counterfactual["strength"] == WHOLE_WAY]
+    return whole_way.merge(best, on=["value", *PLACE])
 
 
 def _keys(colour: tuple[float, float, float, float]) -> list[Line2D]:
@@ -117,9 +118,7 @@ def specificity_maps(
     Raises:
         ValueError: no row of the table belongs to a component in the evidence.
     """
-    named = specificity.assign(value=specificity["direction_of"].str.split(" | ", regex=False))
-    best = best_places(evidence)[["value", *PLACE]]
-    rows = named.explode("value", ignore_index=True).merge(best, on=["value", *PLACE])
+    rows = slopes_at_best(specificity, evidence)
     if rows.empty:
         raise ValueError("expected directions of the components in the evidence, got none")
     layers = sorted(distinct(rows, "layer"))

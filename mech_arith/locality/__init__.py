@@ -11,7 +11,6 @@ Source: Matsumoto et al. (2022), section 5.
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from mech_arith import engine, tracing
-from mech_arith import problems as problem_sets
 from mech_arith.artifacts import Store
 from mech_arith.batching import Batching
 from mech_arith.digests import tensor_digest
@@ -33,6 +31,7 @@ from mech_arith.problems import ProblemSet
 from mech_arith.progress import progress
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
+from mech_arith.solvers.prompts import Prompts
 from mech_arith.tracing import Trace, coordinates
 from mech_arith.unfinished import Unfinished
 
@@ -53,7 +52,7 @@ class LocalityPlan:
     """Of the largest operand, so that prompts stay alike."""
 
 
-CODE = (*engine.CODE, *tracing.CODE, problem_sets, sys.modules[__name__])
+CODE = (*engine.CODE, *tracing.CODE, sys.modules[__name__])
 """What an entry of the store depends on."""
 
 
@@ -70,25 +69,41 @@ class _Bench:
     store: Store
     unfinished: Unfinished
 
-    @cached_property
-    def key(self) -> dict[str, Any]:
-        """All that determines what is read and answered here, apart from code."""
-        prompts, asked, plan = self.baseline.prompts, self.baseline.asked, self.plan
-        sites = [
-            [site.layer, site.point, prompts.positions_key(site.position)] for site in self.traces
-        ]
-        fitted = [
-            tensor_digest(found.components.directions, found.components.mean, found.coordinates)
-            for found in self.traces.values()
-        ]
+    def reading(self, prompts: Sequence[Prompts]) -> dict[str, Any]:
+        """All that determines the coordinates of some prompts, apart from code."""
+        return {
+            **self.solver.fingerprint,
+            "sites": [
+                [
+                    site.layer,
+                    site.point,
+                    *(of_one.positions_key(site.position) for of_one in prompts),
+                ]
+                for site in self.traces
+            ],
+            "components": [
+                tensor_digest(found.components.directions, found.components.mean)
+                for found in self.traces.values()
+            ],
+            "prompts": [of_one.digest() for of_one in prompts],
+        }
+
+    def answering(self, edits: Sequence[SiteEdits]) -> dict[str, Any]:
+        """All that determines the answers under some edits, apart from code."""
+        prompts, asked = self.baseline.prompts, self.baseline.asked
         return {
             **self.solver.fingerprint,
             "prompts": prompts.digest(),
             "asked": [tensor_digest(asked.right, asked.counterfactual), asked.bound],
-            "sites": [[*site, of_site] for site, of_site in zip(sites, fitted, strict=True)],
-            "points": [plan.coordinate_points, plan.coordinate_span, plan.value_points],
-            "ranges": {name: list(ends) for name, ends in sorted(plan.ranges.items())},
-            "digits": plan.digits,
+            "edits": [
+                [
+                    edit.site.layer,
+                    edit.site.point,
+                    prompts.positions_key(edit.site.position),
+                    tensor_digest(edit.directions, edit.changes),
+                ]
+                for edit in edits
+            ],
         }
 
 
@@ -213,9 +228,7 @@ def _sweep(bench: _Bench, wanted: Sequence[tuple[Site, int]]) -> dict[tuple[Site
             )
         return {f"edits {i}": found.numbers for i, found in enumerate(answers)}
 
-    sites = list(bench.traces)
-    asked = [[sites.index(site), component] for site, component in wanted]
-    answers = bench.store.fetch("sweeps", {**bench.key, "components": asked}, answer, code=CODE)
+    answers = bench.store.fetch("sweeps", bench.answering(edits), answer, code=CODE)
     return {
         key: Sweep(at, answers[f"edits {i}"])
         for i, (key, at) in enumerate(zip(wanted, places, strict=True))
@@ -238,13 +251,17 @@ def _probe(bench: _Bench, value: str, operand: str, step: int) -> Probe:
     ends = (low, high) if value == operand else (observed.min(), observed.max())
     places = np.linspace(*ends, plan.value_points).round().astype(np.int64)
     moved = problems.operands[operand][:, None] + (places - observed[:, None]) * step
-    key = {**bench.key, "operand": operand, "moved": tensor_digest(torch.from_numpy(moved))}
+    prompts = [
+        bench.solver.encode(problems.replaced(operand, numbers), digits=plan.digits)
+        for numbers in np.clip(moved, low, high).T
+    ]
+    key = bench.reading(prompts)
     piece = bench.unfinished.piece("probe", key)
 
     def read() -> dict[str, Tensor]:
         found = [
-            piece.fetch(f"place {place}", lambda column=column: _read(bench, operand, column))
-            for place, column in enumerate(np.clip(moved, low, high).T)
+            piece.fetch(f"place {place}", lambda asked=asked: _read(bench, asked))
+            for place, asked in enumerate(prompts)
         ]
         return {name: torch.stack([at[name] for at in found], dim=1) for name in found[0]}
 
@@ -258,10 +275,8 @@ def _probe(bench: _Bench, value: str, operand: str, step: int) -> Probe:
     )
 
 
-def _read(bench: _Bench, operand: str, numbers: np.ndarray) -> dict[str, Tensor]:
-    """The coordinates of the problems with other numbers for one operand."""
-    replaced = bench.problems.replaced(operand, numbers)
-    prompts = bench.solver.encode(replaced, digits=bench.plan.digits)
+def _read(bench: _Bench, prompts: Prompts) -> dict[str, Tensor]:
+    """The coordinates of problems on the components of every site."""
     component_of = {site: found.components for site, found in bench.traces.items()}
     at = coordinates(bench.solver, prompts, component_of, batching=bench.batching)
     return {f"site {i}": at[site]["coordinates"] for i, site in enumerate(bench.traces)}

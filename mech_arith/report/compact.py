@@ -19,7 +19,7 @@ DIGITS = 4
 Plain = dict[str, Any]
 
 PLACE = ["layer", "position", "component"]
-DIRECTION = ["value", *PLACE]
+DIRECTION = ["value", *PLACE, "towards"]
 """What tells an edited direction from the others of its cell."""
 
 EACH = "each"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.report.compact import Plain, numbers
-from mech_arith.results import best_places
+from mech_arith.results import slopes_at_best
 
 PLACE = ["layer", "position", "component"]
 
@@ -48,9 +48,7 @@ def specificity_maps(specificity: pd.DataFrame, evidence: pd.DataFrame) -> list[
     """
     if specificity.empty or evidence.empty:
         return []
-    best = best_places(evidence)[["value", *PLACE]]
-    named = specificity.assign(value=specificity["direction_of"].str.split(" | ", regex=False))
-    rows = named.explode("value", ignore_index=True).merge(best, on=["value", *PLACE])
+    rows = slopes_at_best(specificity, evidence)
     return [
         _map(layer, rows.loc[rows["layer"] == layer].to_dict(orient="records"))
         for layer in sorted(set(rows["layer"].tolist()))

@@ -22,6 +22,6 @@ def seed(text: str) -> int:
 def new_file(text: str) -> Path:
     """A file that can be written."""
     path = Path(text)
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"expected a file that can be written, got {text!r}")
     return path
