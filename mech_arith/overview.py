@@ -84,7 +84,7 @@ def overview(directories: Sequence[Path]) -> Table:
         "split; numbers of the report split, in brackets their intervals, p corrected for all that "
         "were tried. Excess: the drop beyond that of random directions moved as far, mean over "
         "strengths; the largest drop is one of many. Floors: always the most frequent answer; "
-        "shuffled values. Ceiling: the whole activation.",
+        "chance, with other values. Ceiling: the whole activation.",
         show_lines=True,
     )
     table.add_column("cell", overflow="fold", max_width=NAME_WIDTH)

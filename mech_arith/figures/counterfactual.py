@@ -101,7 +101,7 @@ def _keys(colour: tuple[float, float, float, float]) -> list[Line2D]:
         Line2D([], [], color=colour, marker="o", label="component, a colour per layer"),
         Line2D([], [], color=CONTROL, marker="o", label="random directions, moved as far"),
         Line2D([], [], color="black", linestyle="--", label="ceiling: the whole activation"),
-        Line2D([], [], color="black", linestyle=":", label="floor: shuffled values"),
+        Line2D([], [], color="black", linestyle=":", label="floor: by chance, with other values"),
     ]
 
 

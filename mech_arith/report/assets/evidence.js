@@ -106,7 +106,7 @@ async function evidenceTable(rows) {
       "Component with the largest |R| on the fit split; numbers of the report split, in brackets " +
         "their intervals. Grey italics: p above .05, corrected for all that was tested in this cell (R: Holm; drops: " +
         "the largest of all targets under their controls; answers that follow: against the floor, " +
-        "not corrected). Drops are means over all strengths; floor: shuffled values; ceiling: the whole activation.",
+        "not corrected). Drops are means over all strengths; floor: by chance, with other values; ceiling: the whole activation.",
     ),
     box,
   ];
