@@ -122,6 +122,30 @@ def test_a_real_run_without_edits_and_one_with(
     assert "intervention=none" in commands["1"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (
+            *(f"intervention.controls.{name}=0" for name in ("random", "span")),
+            *(f"intervention.controls.{name}=false" for name in ("other", "shuffled")),
+        ),
+        ("intervention=interchange", "intervention.strengths=[1]", "intervention.values=[b-c]"),
+        (
+            *("intervention=set", "intervention.strengths=[1]"),
+            *("intervention.components=[1]", "intervention.values=[a]"),
+        ),
+    ],
+    ids=["no controls", "one value", "another component"],
+)
+def test_a_real_run_of_fewer_edits_is_whole_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...]
+) -> None:
+    assert main(monkeypatch, tmp_path, *SMALL, "layers=late", *overrides) == 0
+    assert (tmp_path / "run" / "figures" / "evidence.png").is_file()
+    assert write_report(tmp_path / "run").is_file()
+
+
 def test_a_kill_leaves_the_earlier_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_cell(tmp_path / "0")
     write_report(tmp_path)
