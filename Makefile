@@ -41,7 +41,7 @@ sweep-lm: smollm2  ## run a small sweep on SmolLM2 (ARGS=... adds overrides)
 
 # Two processes of one thread each fill two cores better than one of two.
 test: smollm2  ## run the tests (ARGS=... goes to pytest; JOBS=n processes)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 # Debian's packages. Only root may install them; nothing is asked for where none is missing.
 define install

@@ -161,7 +161,23 @@ def test_the_program_exits_with_1_where_a_bar_is_missed(
     assert {row["met"] for row in rows} == {code == 0}
 
 
-def test_an_unknown_part_is_refused(load: Load, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "argv", ["calibration.py", "--only", "nulls"])
-    with pytest.raises(ValueError, match="unknown part of the calibration 'nulls'; expected one"):
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--only", "nulls"], "expected some of planted,null,coverage, got 'nulls'"),
+        (["--plants", "0"], "expected a whole number of 1 or more, got '0'"),
+        (["--seed", "-1"], "expected a whole number of 0 or more, got '-1'"),
+        (["--json", "/nowhere/table.json"], "expected a file that can be written, got '/nowhere/"),
+    ],
+)
+def test_bad_arguments_end_in_one_line(
+    load: Load,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+):
+    monkeypatch.setattr(sys, "argv", ["calibration.py", *arguments])
+    with pytest.raises(SystemExit, match="2"):
         load("calibration").main()
+    assert said in capsys.readouterr().err.splitlines()[-1]

@@ -77,6 +77,7 @@ def test_a_killed_process_takes_no_other_with_it(tmp_path: Path):
     sweep = tmp_path / "sweep"
     arguments = ["hydra/launcher=local", f"hydra.sweep.dir={sweep}", f"store.path={tmp_path}/store"]
     size = ["problems.n=60,61,62", "intervention.components=all", "intervention.n_problems=null"]
+    size += ["intervention.controls.other=false", "intervention.controls.shuffled=false"]
     begun = subprocess.Popen(
         [sys.executable, "-m", "mech_arith", "-m", *arguments, *SMALL, *size],
         stdout=subprocess.PIPE,

@@ -114,6 +114,7 @@ def test_a_small_run(elsewhere: Path, model: str) -> None:
     _run(
         *(_python(elsewhere), "-m", "mech_arith", f"model={model}", "problems.n=40"),
         *("tracing.n_components=2", "wandb=disabled", f"hydra.run.dir={out}"),
+        *("layers=late", "intervention.controls.random=2", "intervention.controls.span=0"),
         cwd=elsewhere,
     )
     assert {"summary.json", "correlations.parquet", "effects.parquet"} <= _files(out)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(
     {
-        line.split("#")[0].strip()
+        re.sub(r" hydra\.(run|sweep)\.dir=\S+", "", line.split("#")[0]).strip()
         for line in re.findall(r"(?:^    |`)(python -m mech_arith(?= |$|`)[^`\n]*)", README, re.M)
     }
 )
@@ -42,16 +42,19 @@ def test_there_are_commands_to_run():
 def test_commands_run_on_fewer_problems(monkeypatch, tmp_path, command):
     overrides = shlex.split(command)[3:]
     sweep = "-m" in overrides
-    places = ("hydra.run.dir", "hydra.sweep.dir")
-    own = [o for o in overrides if o != "-m" and not o.startswith(places)]
+    own = [o for o in overrides if o != "-m"]
     small = [o for o in SMALL if o != "wandb=disabled"]
     extra = ["wandb=disabled", "locality.n_problems=4", *small]
     if any("smollm2" in o for o in own):
         extra += ["layers.step=15", "tracing.position_map=false"]
+    if "+experiment=paper" in own:
+        extra += ["layers.step=3", "tracing.position_map=false", "intervention.sources=1"]
+        extra += ["model=arith_decoder"] if sweep else []
     if any(o.startswith("+experiment") for o in own):
         extra[0] = "wandb.mode=disabled"
     assert main(monkeypatch, tmp_path, *own, *extra, sweep=sweep) == 0
     expected = 8 if "+experiment=quickstart" in own else 1
+    expected = 3 if sweep and "+experiment=paper" in own else expected
     for override in own if sweep else []:
         expected *= override.count(",") + 1
     assert len(find_runs(tmp_path / "run")) == expected

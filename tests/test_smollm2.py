@@ -24,7 +24,8 @@ from tests.tiny import random_edits
 
 __all__ = ["smollm2"]  # a fixture
 
-pytestmark = pytest.mark.slow
+# In one process: the run is made once.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smollm2")]
 
 POINTS = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
 
@@ -40,6 +41,8 @@ def run(smollm2, tmp_path_factory):
         *("layers.start=7", "layers.step=5", "tracing.position_map=false"),
         *("intervention.values=[a+b]", "intervention=scale"),
         *("intervention.strengths=[-1,1]", "intervention.n_problems=null", "wandb=disabled"),
+        *("intervention.controls.random=3", "intervention.controls.span=0"),
+        *("intervention.controls.other=false", "intervention.controls.shuffled=false"),
     )
     with pytest.MonkeyPatch.context() as monkeypatch:
         tmp_path = tmp_path_factory.mktemp("smollm2")
