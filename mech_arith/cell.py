@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,6 @@ from mech_arith.tracing import Trace, correlation_table, trace
 from mech_arith.unfinished import Unfinished
 from mech_arith.weight_edits import (
     EditedModel,
-    WeightsEdited,
     check_by_weights,
     intervene_by_weights,
     one_edit,
@@ -235,11 +235,7 @@ def _edit(work: _Work, traces: dict[Site, Trace], reported: Reported) -> _Edited
         return _Edited()
     model = one_edit(work.solver, traces, asked) if asked.saves_model else None
     with work.stage("intervention"):
-        if asked.via == WEIGHTS:
-            by_weights = _edit_weights(work, traces, reported, asked)
-            intervened, difference = by_weights.intervened, by_weights.difference
-        else:
-            intervened, difference = _edit_activations(work, traces, reported, asked), None
+        intervened = _intervene(work, traces, reported, asked)
     with work.stage("manifold"):
         manifold = manifold_table(
             work.solver,
@@ -254,34 +250,21 @@ def _edit(work: _Work, traces: dict[Site, Trace], reported: Reported) -> _Edited
         name: table.assign(via=asked.via)
         for name, table in {**intervened.tables, "manifold": manifold}.items()
     }
-    return _Edited(tables, difference, model)
+    return _Edited(tables, intervened.difference, model)
 
 
-def _edit_activations(
-    work: _Work, traces: dict[Site, Trace], reported: Reported, plan: InterventionPlan
+def _intervene(
+    work: _Work, traces: dict[Site, Trace], reported: Reported, asked: InterventionPlan
 ) -> Intervened:
-    return intervene(
-        work.solver,
-        reported.baseline.take(reported.n_edited),
-        work.report.take(np.arange(reported.n_edited)),
+    n = reported.n_edited
+    baseline = reported.baseline.take(n)
+    if asked.via == WEIGHTS:
+        edit = partial(intervene_by_weights, work.solver, baseline, work.prompts_fit)
+    else:
+        edit = partial(intervene, work.solver, baseline, work.report.take(np.arange(n)))
+    return edit(
         traces,
-        plan,
-        tolerance=reported.tolerance,
-        how=work.plan.how,
-        batching=work.batching,
-        unfinished=work.unfinished,
-    )
-
-
-def _edit_weights(
-    work: _Work, traces: dict[Site, Trace], reported: Reported, plan: InterventionPlan
-) -> WeightsEdited:
-    return intervene_by_weights(
-        work.solver,
-        reported.baseline.take(reported.n_edited),
-        work.prompts_fit,
-        traces,
-        plan,
+        asked,
         tolerance=reported.tolerance,
         how=work.plan.how,
         batching=work.batching,

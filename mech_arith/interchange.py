@@ -31,7 +31,7 @@ from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
 from mech_arith.statistics import ALPHA, averaged, holm, share_interval
-from mech_arith.tracing import Trace, coordinates
+from mech_arith.tracing import Trace, read_coordinates
 from mech_arith.unfinished import Unfinished
 
 LEAST_CEILING = 0.2
@@ -72,7 +72,6 @@ class Bench:
 
 def source_coordinates(bench: Bench, sources: Sources) -> dict[Site, Float64[Tensor, "m n k"]]:
     """Of every source on the components of every site: a clean pass over each set of sources."""
-    component_of = {site: found.components for site, found in bench.traces.items()}
     places = [[site.layer, site.point, site.position] for site in bench.traces]
     found = []
     for problems in sources.problems:
@@ -81,8 +80,7 @@ def source_coordinates(bench: Bench, sources: Sources) -> dict[Site, Float64[Ten
         piece = bench.unfinished.piece("sources", key)
 
         def read(prompts: Prompts = prompts) -> dict[str, Tensor]:
-            at = coordinates(bench.solver, prompts, component_of, batching=bench.batching)
-            return {f"site {i}": at[site]["coordinates"] for i, site in enumerate(component_of)}
+            return read_coordinates(bench.solver, prompts, bench.traces, batching=bench.batching)
 
         found.append(piece.fetch("coordinates", read))
     return {

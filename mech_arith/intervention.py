@@ -71,6 +71,9 @@ class Intervened:
     edit towards values also `counterfactual`: a row per site, value, arm and strength; and of
     `interchange` `specificity`: a row per site, direction and changed value."""
     treated: list[Treated]
+    difference: float | None = None
+    """Of edits folded into weights: the largest, relative, between what a folded target leads to
+    and what the same edit made on activations does."""
 
 
 @dataclass(frozen=True)

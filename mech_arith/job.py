@@ -45,12 +45,9 @@ def run(
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     settings = checked(config, overrides)
     identity = identify(settings)
-    if (directory / SUMMARY).is_file() and damage(directory) is None:
+    if finished := (directory / SUMMARY).is_file() and damage(directory) is None:
         _check_same(directory, identity)
-        finished = not _model_is_gone(settings)
-    else:
-        finished = False
-    if finished:
+    if finished and not _model_is_gone(settings):
         log.info("%s: finished before, kept", directory)
     else:
         resolved = OmegaConf.to_container(config, resolve=True, enum_to_str=True)

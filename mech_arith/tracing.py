@@ -243,6 +243,15 @@ def _shuffled(values: Float64[Tensor, "n v"]) -> Float64[Tensor, "n v"]:
     return torch.stack(columns, dim=1) if columns else values
 
 
+def read_coordinates(
+    solver: Solver, prompts: Prompts, traces: Mapping[Site, Trace], *, batching: Batching
+) -> dict[str, Tensor]:
+    """Of other prompts on the components of every trace: 'site 0' and so on, each `[n, k]`."""
+    component_of = {site: found.components for site, found in traces.items()}
+    at = coordinates(solver, prompts, component_of, batching=batching)
+    return {f"site {i}": at[site]["coordinates"] for i, site in enumerate(traces)}
+
+
 def coordinates(
     solver: Solver,
     prompts: Prompts,

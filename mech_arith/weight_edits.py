@@ -44,18 +44,6 @@ from mech_arith.weights import (
 
 
 @dataclass(frozen=True)
-class WeightsEdited:
-    """What an intervention by weights leaves."""
-
-    intervened: Intervened
-    """As edits of activations leave it, but for the column `change_rms` of `effects`: here it is
-    over all positions and problems of the fit split."""
-    difference: float
-    """The largest, relative, between what a folded target leads to and what the same edit made on
-    activations does."""
-
-
-@dataclass(frozen=True)
 class _Aim:
     """One target at one site, with what it is compared with."""
 
@@ -90,8 +78,10 @@ def intervene_by_weights(
     how: Resampling,
     batching: Batching,
     unfinished: Unfinished | None = None,
-) -> WeightsEdited:
+) -> Intervened:
     """Fold every edit of every target and its controls, and run the edited models.
+
+    The column `change_rms` of `effects` is over all positions and problems of the fit split.
 
     Args:
         solver: the model under study.
@@ -124,7 +114,7 @@ def intervene_by_weights(
             treated.append(_treated(aim, plan, answers))
             changes.append(rms)
     judge = Judge(baseline.answers, baseline.asked.right, tolerance, not solver.regresses, how)
-    return WeightsEdited(Intervened(_tables(treated, changes, plan, judge), treated), apart)
+    return Intervened(_tables(treated, changes, plan, judge), treated, apart)
 
 
 def check_by_weights(

@@ -73,14 +73,14 @@ def test_where_one_position_is_read_out_weights_do_what_activations_do(cell):
     found, expected = by_weights(cell, SHIFT), by_activations(cell, SHIFT)
     assert found.difference < 1e-4
     for name, table in expected.tables.items():
-        ours = found.intervened.tables[name]
+        ours = found.tables[name]
         pd.testing.assert_frame_equal(
             ours.drop(columns="change_rms", errors="ignore"),
             table.drop(columns="change_rms", errors="ignore"),
             rtol=1e-3,
             atol=1e-3,
         )
-    effects = found.intervened.tables["effects"]
+    effects = found.tables["effects"]
     shift = effects.loc[effects["arm"] == TARGET, "mean_abs_shift"]
     assert shift.max() > 5
 
@@ -89,7 +89,7 @@ def test_a_scaled_target_does_what_the_edit_of_its_activations_does(cell):
     ours, theirs = (
         table.loc[table["arm"] == TARGET].drop(columns="change_rms")
         for table in (
-            by_weights(cell, SCALE).intervened.tables["effects"],
+            by_weights(cell, SCALE).tables["effects"],
             by_activations(cell, SCALE).tables["effects"],
         )
     )
@@ -120,7 +120,7 @@ def test_controls_move_as_far_as_their_target_over_all_positions(cell, centre):
 
 
 def test_no_change_changes_no_number(cell):
-    effects = by_weights(cell, SCALE).intervened.tables["effects"]
+    effects = by_weights(cell, SCALE).tables["effects"]
     same = effects.loc[effects["strength"] == 1.0]
     assert set(same["arm"]) >= {TARGET, CONTROL}
     for column in ("accuracy_drop", "mean_abs_shift", "change_rms"):
@@ -138,7 +138,7 @@ def test_one_edit_alone_makes_a_model(cell):
     answers = run_baseline(
         model.solver, baseline.prompts, baseline.asked, batching=Batching(None)
     ).answers
-    effects = by_weights(cell, plan).intervened.tables["effects"]
+    effects = by_weights(cell, plan).tables["effects"]
     (shift,) = effects.loc[effects["arm"] == TARGET, "mean_shift"]
     moved = (answers.numbers - baseline.answers.numbers).mean()
     assert float(moved) == pytest.approx(shift, rel=1e-6)

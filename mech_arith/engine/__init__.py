@@ -269,6 +269,14 @@ def run_edits(
     return answers
 
 
+def edits_key(solver: Solver, baseline: Baseline, edits: Sequence[Moves]) -> dict[str, Any]:
+    """All that determines the answers under edits, apart from code."""
+    return {
+        **_asked_key(solver, baseline.prompts, baseline.asked),
+        "edits": [_moves_digest(baseline.prompts, moves) for moves in edits],
+    }
+
+
 def _moves_digest(prompts: Prompts, moves: Moves) -> str:
     """Of all that is done at one site."""
     site = moves.site

@@ -23,7 +23,7 @@ from mech_arith import engine, tracing
 from mech_arith.artifacts import Store
 from mech_arith.batching import Batching
 from mech_arith.digests import tensor_digest
-from mech_arith.engine import Baseline, SiteEdits, run_edits
+from mech_arith.engine import Baseline, SiteEdits, edits_key, run_edits
 from mech_arith.errors import UserError
 from mech_arith.expressions import Expression, parse
 from mech_arith.locality.compare import Probe, Sweep, compare
@@ -32,7 +32,7 @@ from mech_arith.progress import progress
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
-from mech_arith.tracing import Trace, coordinates
+from mech_arith.tracing import Trace, read_coordinates
 from mech_arith.unfinished import Unfinished
 
 
@@ -86,24 +86,6 @@ class _Bench:
                 for found in self.traces.values()
             ],
             "prompts": [of_one.digest() for of_one in prompts],
-        }
-
-    def answering(self, edits: Sequence[SiteEdits]) -> dict[str, Any]:
-        """All that determines the answers under some edits, apart from code."""
-        prompts, asked = self.baseline.prompts, self.baseline.asked
-        return {
-            **self.solver.fingerprint,
-            "prompts": prompts.digest(),
-            "asked": [tensor_digest(asked.right, asked.counterfactual), asked.bound],
-            "edits": [
-                [
-                    edit.site.layer,
-                    edit.site.point,
-                    prompts.positions_key(edit.site.position),
-                    tensor_digest(edit.directions, edit.changes),
-                ]
-                for edit in edits
-            ],
         }
 
 
@@ -228,10 +210,11 @@ def _sweep(bench: _Bench, wanted: Sequence[tuple[Site, int]]) -> dict[tuple[Site
             )
         return {f"edits {i}": found.numbers for i, found in enumerate(answers)}
 
-    answers = bench.store.fetch("sweeps", bench.answering(edits), answer, code=CODE)
+    key = edits_key(bench.solver, bench.baseline, edits)
+    answers = bench.store.fetch("sweeps", key, answer, code=CODE)
     return {
-        key: Sweep(at, answers[f"edits {i}"])
-        for i, (key, at) in enumerate(zip(wanted, places, strict=True))
+        target: Sweep(at, answers[f"edits {i}"])
+        for i, (target, at) in enumerate(zip(wanted, places, strict=True))
     }
 
 
@@ -260,7 +243,12 @@ def _probe(bench: _Bench, value: str, operand: str, step: int) -> Probe:
 
     def read() -> dict[str, Tensor]:
         found = [
-            piece.fetch(f"place {place}", lambda asked=asked: _read(bench, asked))
+            piece.fetch(
+                f"place {place}",
+                lambda asked=asked: read_coordinates(
+                    bench.solver, asked, bench.traces, batching=bench.batching
+                ),
+            )
             for place, asked in enumerate(prompts)
         ]
         return {name: torch.stack([at[name] for at in found], dim=1) for name in found[0]}
@@ -273,10 +261,3 @@ def _probe(bench: _Bench, value: str, operand: str, step: int) -> Probe:
         {site: at[f"site {i}"] for i, site in enumerate(bench.traces)},
         torch.from_numpy((moved >= low) & (moved <= high)),
     )
-
-
-def _read(bench: _Bench, prompts: Prompts) -> dict[str, Tensor]:
-    """The coordinates of problems on the components of every site."""
-    component_of = {site: found.components for site, found in bench.traces.items()}
-    at = coordinates(bench.solver, prompts, component_of, batching=bench.batching)
-    return {f"site {i}": at[site]["coordinates"] for i, site in enumerate(bench.traces)}
