@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from mech_arith.answers import Answers
-from mech_arith.controls import CONTROL, SPAN, TARGET, Arm, Target
+from mech_arith.controls import CONTROL, DRAWN, TARGET, Arm, Target
 from mech_arith.edits import Edit
 from mech_arith.metrics import edit_outcome, exact, shifts
 from mech_arith.sites import Site
 from mech_arith.statistics import (
+    ALPHA,
     DIFFERENCES,
     NUMBERS,
     SHARES,
@@ -24,9 +26,6 @@ from mech_arith.statistics import (
     excess,
     largest_of_all,
 )
-
-DRAWN = (CONTROL, SPAN)
-"""Arms whose directions are a sample: others might have been drawn."""
 
 
 @dataclass(frozen=True)
@@ -263,6 +262,33 @@ def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
             for contrast, p in zip(contrasts, p_max.tolist(), strict=True)
         ]
     )
+
+
+def unresolved_drops(contrasts: pd.DataFrame) -> list[str]:
+    """Kinds of directions of which too few were drawn for any excess drop to count."""
+    if contrasts.empty:
+        return []
+    drawn = contrasts.loc[contrasts["arm"].isin(DRAWN)]
+    found = []
+    for arm, n in drawn.groupby("arm", sort=False)["n_directions"].min().items():
+        least = least_p(int(n))
+        if least > ALPHA:
+            name = "random" if arm == CONTROL else arm
+            found.append(
+                f"p of a drop beyond {n} {name} directions is {least:.2g} at least, so that none "
+                f"can count: set intervention.controls.{name} to {draws_for(ALPHA)} or more"
+            )
+    return found
+
+
+def least_p(draws: int) -> float:
+    """The smallest p that a rank among so many draws can have."""
+    return 1 / (1 + draws)
+
+
+def draws_for(level: float) -> int:
+    """How many draws a rank needs to come down to a level."""
+    return ceil(1 / level) - 1
 
 
 def effect_tables(

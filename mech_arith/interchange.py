@@ -19,10 +19,10 @@ from torch import Tensor
 from mech_arith.activations import capture
 from mech_arith.answers import Answers
 from mech_arith.batching import Batching
-from mech_arith.controls import TARGET, Target
+from mech_arith.controls import DRAWN, TARGET, Target
 from mech_arith.counterfactual import Sources, agreement, line
 from mech_arith.edits import Edit
-from mech_arith.effects import DRAWN, Judge, Treated
+from mech_arith.effects import Judge, Treated
 from mech_arith.engine import Baseline, Moves, SiteGrid, SiteVectors, run_edits
 from mech_arith.metrics import exact
 from mech_arith.problems import ProblemSet
@@ -33,9 +33,7 @@ from mech_arith.solvers.prompts import Prompts
 from mech_arith.statistics import ALPHA, averaged, holm, share_interval
 from mech_arith.tracing import Trace, read_coordinates
 from mech_arith.unfinished import Unfinished
-
-LEAST_CEILING = 0.2
-"""Agreement of the whole activation below which a site cannot carry a value to the answer."""
+from mech_arith.verdicts import layers_text, unable
 
 AT_ONCE = 2**27
 """Numbers of whole activations that are held at a time: half a gibibyte."""
@@ -319,16 +317,15 @@ def unresolved(counterfactual: pd.DataFrame, n_shuffles: int) -> list[str]:
     ]
 
 
-def unable(counterfactual: pd.DataFrame) -> list[str]:
+def unable_sites(counterfactual: pd.DataFrame) -> list[str]:
     """Where no coordinate could make the answer follow, since the whole activation does not."""
     rows = [row for row in counterfactual.to_dict(orient="records") if row["arm"] == TARGET]
-    without = [row for row in rows if not row["ceiling_high"] > max(row["floor"], LEAST_CEILING)]
-    known = [row for row in without if row["ceiling"] == row["ceiling"]]
+    known = [row for row in rows if unable(row)]
     if not known:
         return []
-    layers = sorted({row["layer"] for row in known})
+    layers = layers_text(row["layer"] for row in known)
     return [
         f"answers do not follow a value even where the whole activation is taken from its source, "
-        f"in {len(known)} of {len(rows)} cases (layers {layers}): agreement says nothing there, "
+        f"in {len(known)} of {len(rows)} cases ({layers}): agreement says nothing there, "
         "for what is written later reads the value elsewhere"
     ]

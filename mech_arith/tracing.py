@@ -73,6 +73,14 @@ class Trace:
         slope = self.r_fit[component, index] * self.components.sd[component] / self.value_sd[index]
         return slope * (wanted - self.value_mean[index])
 
+    def r_of_best(self) -> Float64[Tensor, " v"]:
+        """R on the report split of each value's best component; NaN where there is none."""
+        if self.is_constant:
+            return torch.full((len(self.values),), torch.nan, dtype=torch.float64)
+        chosen = chosen_components(self.r_fit)
+        r = self.r.gather(0, chosen.clamp(min=0)[None])[0]
+        return r.where(chosen >= 0, torch.nan)
+
     def best_component(self, value: str) -> int | None:
         """The component with the largest |R| on the fit split; None if the value never varies."""
         component = int(chosen_components(self.r_fit)[self.values.index(value)])

@@ -35,6 +35,7 @@ ROOMS = (
     "directions",
     "sums",
     "statistics",
+    "verdicts",
     "answers",
     "metrics",
     "tracing",

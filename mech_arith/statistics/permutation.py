@@ -100,7 +100,7 @@ def _permutations(n: int, how: Resampling) -> Int64[Tensor, "b n"]:
 
 
 def tail(
-    r_squared: Float64[Tensor, "sites #k v"],
+    r_squared: Float64[Tensor, "sites _ v"],
     x: Float64[Tensor, "sites k n"],
     y: Float64[Tensor, "n v"],
 ) -> Float64[Tensor, "sites k v"]:
@@ -120,7 +120,7 @@ def tail(
 
 
 def _skewed_tail(
-    r_squared: Float64[Tensor, "sites #k v"],
+    r_squared: Float64[Tensor, "sites _ v"],
     x: Float64[Tensor, "sites k n"],
     y: Float64[Tensor, "n v"],
 ) -> Float64[np.ndarray, "sites k v"]:
@@ -134,7 +134,7 @@ def _skewed_tail(
 
 
 def _heavy_tail(
-    r_squared: Float64[Tensor, "sites #k v"],
+    r_squared: Float64[Tensor, "sites _ v"],
     x: Float64[Tensor, "sites k n"],
     y: Float64[Tensor, "n v"],
 ) -> Float64[np.ndarray, "sites k v"]:
