@@ -20,7 +20,7 @@ from torch import Tensor
 from mech_arith.expressions import Constraint
 from mech_arith.metrics import exact
 from mech_arith.problems import ProblemSet
-from mech_arith.statistics import SHARES, Resampling, averaged
+from mech_arith.statistics import SHARES, Resampling, averaged, rank_p
 
 TRIES = 50
 """Partners drawn for a problem before all others are looked through."""
@@ -227,7 +227,7 @@ def agreement(
         agreement_low=float(agreed.low),
         agreement_high=float(agreed.high),
         floor=float(by_chance.double().mean() / hits.numel()),
-        p=float((1 + (by_chance >= hits.sum()).sum()) / (1 + len(by_chance))),
+        p=float(rank_p(hits.sum().double(), by_chance.double())),
         slope=float(slope.mean),
         slope_low=float(slope.low),
         slope_high=float(slope.high),
@@ -276,7 +276,11 @@ def line(x: Float64[Tensor, "m n"], y: Float64[Tensor, "m n"]) -> Line:
     n_known = known.any(0).sum()
     influence = (x * rest).nansum(0) * (n_known / spread)
     total = y.square().nansum()
-    r2 = 1 - rest.square().nansum() / total if total > 0 else torch.tensor(torch.nan)
+    r2 = (
+        1 - rest.square().nansum() / total
+        if total > 0
+        else torch.tensor(torch.nan, dtype=torch.float64)
+    )
     return Line((slope + influence).where(known.any(0), torch.nan), float(r2))
 
 

@@ -254,9 +254,10 @@ def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
     for arm in DRAWN:
         places = [i for i, contrast in enumerate(contrasts) if contrast.fields["arm"] == arm]
         if places:
-            targets = torch.tensor([contrasts[i].fields["target_drop"] for i in places])
+            drops = [contrasts[i].fields["target_drop"] for i in places]
+            targets = torch.tensor(drops, dtype=torch.float64)
             draws = torch.stack([contrasts[i].draws for i in places])
-            p_max[places] = largest_of_all(targets.double(), draws)
+            p_max[places] = largest_of_all(targets, draws)
     return pd.DataFrame(
         [
             {**contrast.fields, "p_max": p}

@@ -8,7 +8,6 @@ taken from the source; and for specificity the coordinate taken from sources of 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import ceil
 from typing import Any
 
 import pandas as pd
@@ -30,7 +29,7 @@ from mech_arith.progress import progress
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
-from mech_arith.statistics import ALPHA, averaged, holm, share_interval
+from mech_arith.statistics import ALPHA, averaged, draws_needed, holm, least_p, share_interval
 from mech_arith.tracing import Trace, read_coordinates
 from mech_arith.unfinished import Unfinished
 
@@ -310,12 +309,13 @@ def unresolved(counterfactual: pd.DataFrame, n_shuffles: int) -> list[str]:
     """Where there are too many tests for any of them to come out, however often answers agree."""
     rows = [row for row in counterfactual.to_dict(orient="records") if row["arm"] == TARGET]
     n_tests = max(Counter(row["strength"] for row in rows).values(), default=0)
-    least = n_tests / (n_shuffles + 1)
+    least = least_p(n_shuffles, n_tests=n_tests)
     if least <= ALPHA:
         return []
     return [
-        f"p of agreement, corrected for {n_tests} tests, is {min(least, 1.0):.2g} at least with "
-        f"{n_shuffles} draws of chance: raise inference.permutations to {ceil(n_tests / ALPHA)}"
+        f"p of agreement, corrected for {n_tests} tests, is {least:.2g} at least with "
+        f"{n_shuffles} draws of chance: raise inference.permutations to "
+        f"{draws_needed(ALPHA, n_tests=n_tests)}"
     ]
 
 

@@ -24,6 +24,7 @@ from mech_arith.statistics.intervals import (
 )
 from mech_arith.statistics.multiplicity import ALPHA, benjamini_hochberg, holm
 from mech_arith.statistics.permutation import max_correlation_p
+from mech_arith.statistics.ranks import draws_needed, least_p, rank_p
 from mech_arith.statistics.relatives import (
     partial_correlation,
     partial_given_each,
@@ -48,10 +49,12 @@ __all__ = [
     "binomial_above",
     "correlation_interval",
     "drawn_interval",
+    "draws_needed",
     "excess",
     "holm",
     "infer",
     "largest_of_all",
+    "least_p",
     "majority_floor",
     "max_correlation_p",
     "mean_interval",
@@ -60,6 +63,7 @@ __all__ = [
     "partial_given_each",
     "pearson",
     "r_squared",
+    "rank_p",
     "relation",
     "relations",
     "shapley_shares",
