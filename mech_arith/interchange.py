@@ -19,7 +19,7 @@ from mech_arith.activations import capture
 from mech_arith.answers import Answers
 from mech_arith.batching import Batching
 from mech_arith.controls import TARGET, Target
-from mech_arith.counterfactual import Sources, agreement, line
+from mech_arith.counterfactual import Sources, agreement, following
 from mech_arith.edits import Edit
 from mech_arith.effects import DRAWN, Judge, Treated
 from mech_arith.engine import Baseline, Moves, SiteGrid, SiteVectors, run_edits
@@ -267,8 +267,7 @@ def _specificity(
 ) -> dict[str, Any]:
     judge = judge.of(sources.rows)
     edited = edited[:, sources.rows]
-    right = torch.from_numpy(sources.base.answers).double()
-    fitted = line(sources.expected - right, edited - judge.clean.numbers)
+    fitted = following(edited, judge.clean.numbers, sources)
     slope = averaged(fitted.by_problem[None], judge.how, drawn=False)
     hits = exact(edited, sources.expected, tolerance=judge.tolerance).double().mean(0)
     ends = share_interval(hits, judge.how)
