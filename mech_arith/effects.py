@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,10 @@ from mech_arith.statistics import (
     SHARES,
     Resampling,
     averaged,
+    draws_needed,
     excess,
     largest_of_all,
+    least_p,
 )
 
 
@@ -253,9 +254,10 @@ def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
     for arm in DRAWN:
         places = [i for i, contrast in enumerate(contrasts) if contrast.fields["arm"] == arm]
         if places:
-            targets = torch.tensor([contrasts[i].fields["target_drop"] for i in places])
+            drops = [contrasts[i].fields["target_drop"] for i in places]
+            targets = torch.tensor(drops, dtype=torch.float64)
             draws = torch.stack([contrasts[i].draws for i in places])
-            p_max[places] = largest_of_all(targets.double(), draws)
+            p_max[places] = largest_of_all(targets, draws)
     return pd.DataFrame(
         [
             {**contrast.fields, "p_max": p}
@@ -276,19 +278,9 @@ def unresolved_drops(contrasts: pd.DataFrame) -> list[str]:
             name = "random" if arm == CONTROL else arm
             found.append(
                 f"p of a drop beyond {n} {name} directions is {least:.2g} at least, so that none "
-                f"can count: set intervention.controls.{name} to {draws_for(ALPHA)} or more"
+                f"can count: set intervention.controls.{name} to {draws_needed(ALPHA)} or more"
             )
     return found
-
-
-def least_p(draws: int) -> float:
-    """The smallest p that a rank among so many draws can have."""
-    return 1 / (1 + draws)
-
-
-def draws_for(level: float) -> int:
-    """How many draws a rank needs to come down to a level."""
-    return ceil(1 / level) - 1
 
 
 def effect_tables(

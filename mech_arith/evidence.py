@@ -7,7 +7,7 @@ import pandas as pd
 
 from mech_arith.controls import CONTROL, DRAWN, SPAN, TARGET, VALUELESS
 from mech_arith.edits import Edit
-from mech_arith.effects import least_p
+from mech_arith.statistics import least_p
 from mech_arith.verdicts import judged
 
 TRACED = (

@@ -6,6 +6,7 @@ from math import inf
 from typing import Any
 
 import pandas as pd
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from mech_arith.statistics import (
     binomial_above,
     majority_floor,
     r_squared,
+    rank_p,
     relations,
     share_interval,
 )
@@ -236,8 +238,8 @@ def largest_drop_p(effects: pd.DataFrame, draws: pd.DataFrame) -> float:
     if not largest:
         return float("nan")
     targets = effects.loc[effects["arm"] == TARGET]
-    found = max(targets["accuracy_drop"])
-    return (1 + sum(drop >= found for drop in largest.values())) / (1 + len(largest))
+    found = torch.tensor(max(targets["accuracy_drop"]), dtype=torch.float64)
+    return float(rank_p(found, torch.tensor(list(largest.values()), dtype=torch.float64)))
 
 
 def _largest_control(effects: pd.DataFrame) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from mech_arith.statistics.intervals import (
 )
 from mech_arith.statistics.multiplicity import ALPHA, benjamini_hochberg, holm
 from mech_arith.statistics.permutation import CorrelationP, correlation_p
+from mech_arith.statistics.ranks import draws_needed, least_p, rank_p
 from mech_arith.statistics.relatives import (
     partial_correlation,
     partial_given_each,
@@ -50,10 +51,12 @@ __all__ = [
     "correlation_interval",
     "correlation_p",
     "drawn_interval",
+    "draws_needed",
     "excess",
     "holm",
     "infer",
     "largest_of_all",
+    "least_p",
     "majority_floor",
     "mean_interval",
     "paired_interval",
@@ -61,6 +64,7 @@ __all__ = [
     "partial_given_each",
     "pearson",
     "r_squared",
+    "rank_p",
     "relation",
     "relations",
     "shapley_shares",
