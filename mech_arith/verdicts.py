@@ -50,6 +50,11 @@ def r_counts(row: Row) -> bool:
     return _least(row.get("p_holm"), 1.0) <= ALPHA and _abs_low(row) > 0
 
 
+def drop_counts(row: Row) -> bool:
+    """The drop at one strength exceeds that of random directions: p and interval agree."""
+    return _least(row.get("excess_p"), 1.0) <= ALPHA and _least(row.get("excess_low"), 0.0) > 0
+
+
 def excess_counts(row: Row) -> bool:
     """The drop exceeds that of drawn directions of every kind: p and intervals agree."""
     lows = [row.get(f"excess_{arm}_low") for arm in ("random", "span", "valueless")]

@@ -24,13 +24,18 @@ from tests.test_training import SMALL as SOLVER
 SITE = {"layer": 0, "point": "resid_post", "position": "all"}
 
 
-def r_row(component: int, *, r_fit: float, r: float, p: float, **site: Any) -> dict[str, Any]:
+def r_row(
+    component: int, *, r_fit: float, r: float, p: float, chosen: bool = True, **site: Any
+) -> dict[str, Any]:
     return {
         "value": "b-c",
         **SITE,
         "component": component,
         "r_fit": r_fit,
+        "chosen": chosen,
         "abs_r": abs(r),
+        "r_low": r - 0.05,
+        "r_high": r + 0.05,
         "p_holm": p,
         **site,
     }
@@ -48,6 +53,7 @@ def drop_row(*, drop: float, excess: float, low: float, **more: Any) -> dict[str
         "accuracy_drop": drop,
         "excess_drop": excess,
         "excess_low": low,
+        "excess_p": 0.048,
         **more,
     }
 
@@ -88,7 +94,7 @@ def save_cell(
 def three_seeds(directory: Path) -> None:
     """b-c is best at another component in each seed, and significant in two of three."""
     for seed, (component, r, p) in enumerate(((0, 0.9, 0.001), (3, -0.8, 0.01), (1, 0.1, 0.2))):
-        worse = r_row(7, r_fit=0.05, r=0.99, p=p)
+        worse = r_row(7, r_fit=0.05, r=0.99, p=p, chosen=False)
         rows = [worse, r_row(component, r_fit=-r, r=r, p=p)]
         layer_1 = [r_row(0, r_fit=0.5, r=0.5, p=0.01, layer=1)]
         low = (0.1, -0.1, 0.2)[seed]
@@ -98,6 +104,22 @@ def three_seeds(directory: Path) -> None:
             drop_row(drop=0.7, excess=0.7, low=0.6, chosen_for="", component=5),
         ]
         save_cell(directory / str(seed), seed, rows + layer_1, effects)
+
+
+def test_an_r_that_may_be_chance_holds_in_no_seed(tmp_path: Path) -> None:
+    """A small p beside an interval that holds 0, as a strong component nearby would give it."""
+    for seed, r in enumerate((0.009, -0.02)):
+        save_cell(tmp_path / str(seed), seed, [r_row(2, r_fit=0.1, r=r, p=2.9e-4)])
+    (cells,) = seed_groups(tmp_path).groups
+    assert correlation_spread(cells)["share_holds"].tolist() == [0.0]
+
+
+def test_a_drop_of_which_p_and_interval_disagree_holds_in_no_seed(tmp_path: Path) -> None:
+    for seed, (low, p) in enumerate(((0.1, 0.2), (-0.1, 0.048))):
+        effects = [drop_row(drop=0.3, excess=0.2, low=low, excess_p=p)]
+        save_cell(tmp_path / str(seed), seed, [r_row(2, r_fit=0.9, r=0.9, p=1e-3)], effects)
+    (cells,) = seed_groups(tmp_path).groups
+    assert effect_spread(cells)["share_holds"].tolist() == [0.0]
 
 
 def test_each_seed_is_seen_at_its_own_best_component(tmp_path: Path) -> None:
@@ -149,7 +171,7 @@ def test_a_value_that_never_varies_has_no_row(tmp_path: Path) -> None:
     for seed in range(2):
         rows = [
             r_row(0, r_fit=0.5, r=0.5, p=0.01),
-            r_row(0, r_fit=nothing, r=nothing, p=nothing, value="c"),
+            r_row(0, r_fit=nothing, r=nothing, p=nothing, value="c", chosen=False),
         ]
         save_cell(tmp_path / str(seed), seed, rows)
     (cells,) = seed_groups(tmp_path).groups

@@ -4,32 +4,34 @@ Which component carries a value is an accident of the seed. So values are compar
 component that is best for it on the fit split, and components' numbers never.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from mech_arith.errors import UserError
 from mech_arith.results import load_run, per_value
 from mech_arith.spread.groups import SeedCell
-from mech_arith.statistics import ALPHA
+from mech_arith.verdicts import drop_counts, r_counts
 
 SITE = ["value", "layer", "point", "position"]
 EDIT = [*SITE, "edit", "strength", "strength_unit"]
 
-CORRELATIONS = ("r_fit", "abs_r", "p_holm")
-EFFECTS = ("accuracy_drop", "excess_drop", "excess_low")
+CORRELATIONS = ("r_fit", "chosen", "abs_r", "r_low", "r_high", "p_holm")
+EFFECTS = ("accuracy_drop", "excess_drop", "excess_low", "excess_p")
 """Columns without which a table says nothing of what holds."""
 
 
 def correlation_spread(cells: Sequence[SeedCell]) -> pd.DataFrame:
-    """Per value and site |R| over the seeds, and in which share of them it is significant.
+    """Per value and site |R| over the seeds, and in which share of them it counts: p of its own R,
+    corrected, and its interval agree that it is not chance.
 
     `share_peak` is the share of seeds in which the layer is the best of all for the value at that
     position, on the fit split.
     """
     best = pd.concat([_best(_table(cell, "correlations", CORRELATIONS)) for cell in cells])
-    shares = {"share_holds": best["p_holm"] <= ALPHA, "share_peak": best["is_peak"]}
+    shares = {"share_holds": _each(r_counts, best), "share_peak": best["is_peak"]}
     rows = best.assign(**{name: share.astype(float) for name, share in shares.items()})
     return _spread(rows, by=SITE, numbers=("abs_r",), shares=tuple(shares))
 
@@ -37,15 +39,15 @@ def correlation_spread(cells: Sequence[SeedCell]) -> pd.DataFrame:
 def effect_spread(cells: Sequence[SeedCell]) -> pd.DataFrame:
     """Per value, site and strength the drops over the seeds.
 
-    The finding is a drop beyond that of the controls: the whole interval lies above 0. No rows
-    where nothing was edited, or where directions were chosen by number.
+    The finding is a drop beyond that of random directions at the same strength: p and the interval
+    agree. No rows where nothing was edited, or where directions were chosen by number.
     """
     tables = [_table(cell, "effects", EFFECTS) for cell in cells]
     targets = pd.concat([_targets(table) for table in tables])
     if targets.empty:
         return pd.DataFrame(columns=EDIT)
-    low = targets["excess_low"]
-    rows = targets.assign(share_holds=(low > 0).astype(float).where(low.notna()))
+    counts = _each(drop_counts, targets).astype(float)
+    rows = targets.assign(share_holds=counts.where(targets["excess_low"].notna()))
     numbers = ("accuracy_drop", "excess_drop")
     return _spread(rows, by=EDIT, numbers=numbers, shares=("share_holds",))
 
@@ -68,11 +70,15 @@ def _table(cell: SeedCell, name: str, needed: Sequence[str]) -> pd.DataFrame:
 
 def _best(correlations: pd.DataFrame) -> pd.DataFrame:
     """The row of each value's best component at each site, and whether the layer is the best."""
-    known = correlations.dropna(subset=["r_fit"])
-    on_fit = known["r_fit"].abs()
-    best = known.loc[on_fit.groupby([known[name] for name in SITE], sort=False).idxmax()]
+    best = correlations.loc[correlations["chosen"].astype(bool)]
     peaks = best["r_fit"].abs().groupby([best["value"], best["position"]]).idxmax()
     return best.assign(is_peak=best.index.isin(peaks))
+
+
+def _each(rule: Callable[[Mapping[str, Any]], bool], table: pd.DataFrame) -> pd.Series:
+    """Whether each row of a table counts."""
+    rows: list[Any] = table.to_dict(orient="records")
+    return pd.Series([rule(row) for row in rows], index=table.index, dtype=bool)
 
 
 def _targets(effects: pd.DataFrame) -> pd.DataFrame:
