@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from mech_arith import __main__ as entry
 from mech_arith.config import RunConfig
+from mech_arith.evidence import WHOLE_WAY
 from mech_arith.paths import conf_dir
 from mech_arith.plan import prepare
 from mech_arith.results import load_run
@@ -44,6 +45,14 @@ def test_every_experiment_composes_and_validates(path):
     config = composed(f"+experiment={path.stem}")
     assert prepare(OmegaConf.to_object(config)).cell(6).layers
     assert path.read_text(encoding="utf-8").count("\n#") >= 1  # the question on top
+
+
+@pytest.mark.parametrize("edit", ["set", "interchange"])
+@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_experiment_leaves_edits_towards_values_the_whole_way(path, edit):
+    """Strengths that suit one edit must not be those of all: the headline would vanish."""
+    strengths = composed(f"+experiment={path.stem}", f"intervention={edit}").intervention.strengths
+    assert WHOLE_WAY in strengths
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda p: p.stem)

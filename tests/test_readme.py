@@ -53,7 +53,7 @@ def test_commands_run_on_fewer_problems(monkeypatch, tmp_path, command):
     if any(o.startswith("+experiment") for o in own):
         extra[0] = "wandb.mode=disabled"
     assert main(monkeypatch, tmp_path, *own, *extra, sweep=sweep) == 0
-    expected = 8 if "+experiment=quickstart" in own else 1
+    expected = 4 if "+experiment=quickstart" in own else 1
     expected = 3 if sweep and "+experiment=paper" in own else expected
     for override in own if sweep else []:
         expected *= override.count(",") + 1
@@ -81,4 +81,4 @@ def test_the_sweep_of_the_quickstart_is_the_one_that_readme_counts():
     cells = 1
     for options in lists:
         cells *= len(options.split(","))
-    assert cells == 8
+    assert cells == 4
