@@ -77,8 +77,8 @@ of any use: two more are imagined that move as far as the farthest, to either si
 than ten move there is no interval. So at most .06 of cases have a false one, in simulation of 40 to
 1000 problems of which 1% to all move, by equal amounts or such as powers of ten."""
 DISTANCES = Outcomes(imagined=(0.0, 0.0, 1.0, 1.0), in_largest=True, fewest=10, least=0.0)
-"""The same to whichever side. At most .08 are false, .12 for 40 problems and lognormal amounts whose
-logarithm has a standard deviation of 1.5."""
+"""The same to whichever side. At most .08 are false, .12 for 40 problems and lognormal amounts
+whose logarithm has a standard deviation of 1.5."""
 
 
 class Estimate(NamedTuple):
