@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from mech_arith.answers import Answers
@@ -18,8 +18,9 @@ from mech_arith.sites import Site
 from mech_arith.statistics import (
     ALPHA,
     DIFFERENCES,
-    NUMBERS,
+    DISTANCES,
     SHARES,
+    SHIFTS,
     Resampling,
     averaged,
     draws_needed,
@@ -99,10 +100,11 @@ def effect_rows(
     judge = judge.of(treated.rows)
     compared = {arm.name: _by_strength(judge.drops(answers)) for arm, answers in treated.by_arm()}
     against = _against(compared, judge.how)
+    moving = _moving(treated)
     rows = []
     for arm, answers in treated.by_arm():
         is_target = arm.name == TARGET
-        numbers = _numbers(arm, answers, judge)
+        numbers = _numbers(arm, answers, judge, moving)
         for index, strength in enumerate(strengths):
             change = treated.changes[:, index]
             # Controls move along other directions: the target's coordinate says nothing of them.
@@ -134,7 +136,14 @@ def effect_rows(
     return rows
 
 
-def _numbers(arm: Arm, answers: Answers, judge: Judge) -> dict[str, Float64[Tensor, " s"]]:
+def _moving(treated: Treated) -> Bool[Tensor, " s"]:
+    """The strengths that move any problem; the others are no edit."""
+    return (treated.changes != 0).any(2).any(0)
+
+
+def _numbers(
+    arm: Arm, answers: Answers, judge: Judge, moving: Bool[Tensor, " s"]
+) -> dict[str, Float64[Tensor, " s"]]:
     """Outcomes by strength, and the intervals of some."""
     outcome = edit_outcome(
         answers, judge.clean, judge.right, tolerance=judge.tolerance, written=judge.written
@@ -145,12 +154,15 @@ def _numbers(arm: Arm, answers: Answers, judge: Judge) -> dict[str, Float64[Tens
     for name, each, of in (
         ("edited_accuracy", hits, SHARES),
         ("accuracy_drop", drops, DIFFERENCES),
-        ("mean_shift", shift, NUMBERS),
-        ("mean_abs_shift", shift.abs(), NUMBERS),
+        ("mean_shift", shift, SHIFTS),
+        ("mean_abs_shift", shift.abs(), DISTANCES),
     ):
         found = averaged(_by_strength(each), judge.how, drawn=arm.name in DRAWN, of=of)
         # Where answers are no number, a mean of means is not the mean that has the interval.
-        numbers |= {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
+        low, high = found.low, found.high
+        if of in (SHIFTS, DISTANCES):  # where nothing is edited, no shift is sure
+            low, high = (end.where(moving, found.mean) for end in (low, high))
+        numbers |= {name: found.mean, f"{name}_low": low, f"{name}_high": high}
     return numbers
 
 
@@ -217,7 +229,7 @@ def contrasts_of(treated: Treated, edit: Edit, judge: Judge) -> list[Contrast]:
     No strength is chosen, so that nothing is picked on the problems that are reported.
     """
     judge = judge.of(treated.rows)
-    moving = (treated.changes != 0).any(2).any(0)
+    moving = _moving(treated)
     if not moving.any():
         return []
     drops = {

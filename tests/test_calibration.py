@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -129,7 +129,28 @@ def test_intervals_that_are_too_narrow_or_too_wide_are_noticed(load: Load):
         return case
 
     covering.CASES = {"narrow": scaled(0.8), "wide": scaled(1.3)}
-    assert [row.verdict for row in covering.coverage_rows(500, seed=0)] == ["MISSED", "MISSED"]
+    covering.SAFE_CASES = covering.CASES
+    found = [row.verdict for row in covering.coverage_rows(500, seed=0)]
+    assert found == ["MISSED", "MISSED", "MISSED", "ok"]
+
+
+def test_ties_and_destroyed_answers_are_no_findings(load: Load):
+    simulated = load("simulated")
+    simulated.N_SETS = 2
+    rows = [*simulated.tie_rows(300, seed=0), *simulated.slope_rows(300, seed=0)]
+    assert [row.what for row in rows if not row.met] == []
+
+
+def test_ties_that_are_broken_are_noticed(load: Load, monkeypatch: pytest.MonkeyPatch):
+    simulated = load("simulated")
+
+    def broken(*arguments: torch.Tensor) -> object:
+        target, controls, _ = arguments
+        below = (controls.mean(2) > target.mean(1)[:, None] + 1e-9).sum(1)
+        return SimpleNamespace(p=(1 + below) / (1 + controls.shape[1]))
+
+    monkeypatch.setattr(simulated, "excess", broken)
+    assert not all(row.met for row in simulated.tie_rows(100, seed=0))
 
 
 def test_bars_by_hand(load: Load):
@@ -164,7 +185,7 @@ def test_the_program_exits_with_1_where_a_bar_is_missed(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--only", "nulls"], "expected some of planted,null,coverage, got 'nulls'"),
+        (["--only", "nulls"], "expected some of planted,null,coverage,ties,slopes, got 'nulls'"),
         (["--plants", "0"], "expected a whole number of 1 or more, got '0'"),
         (["--seed", "-1"], "expected a whole number of 0 or more, got '-1'"),
         (["--json", "/nowhere/table.json"], "expected a file that can be written, got '/nowhere/"),

@@ -6,6 +6,7 @@ import torch
 from scipy.stats import ttest_1samp
 
 from mech_arith.statistics import (
+    DIFFERENCES,
     NUMBERS,
     Resampling,
     drawn_interval,
@@ -81,6 +82,29 @@ def test_intervals_over_draws_and_problems_cover(draws: float, problems: float):
     found = drawn_interval(drawn(1500, 20, 60, draws=draws, problems=problems), HOW)
     covered = float(((found.low <= 0) & (found.high >= 0)).double().mean())
     assert 0.93 <= covered <= 0.97
+
+
+def costly(rows: int, m: int, n: int, *, size: float, seed: int = 0):
+    """Answers lost along m directions; they differ more, the smaller the size. And the mean."""
+    random = np.random.default_rng(seed)
+    mean = random.uniform(0.05, 0.35, size=(rows, 1))
+    chance = random.beta(size * mean, size * (1 - mean), size=(rows, m))
+    lost = random.uniform(size=(rows, m, n)) < chance[..., None]
+    return torch.from_numpy(lost).double(), torch.from_numpy(mean[:, 0])
+
+
+@pytest.mark.parametrize("m", [2, 3, 5, 20])
+@pytest.mark.parametrize("size", [0.3, 1.0, 8.0, 1000.0])
+def test_intervals_of_few_draws_hold(m: int, size: float):
+    """Whether directions cost alike, or most cost nothing and some nearly all."""
+    lost, mean = costly(1000, m, 100, size=size)
+    generator = torch.Generator().manual_seed(m)
+    target = (torch.rand(1000, 100, generator=generator) < 0.6).double()
+    found = excess(target, lost, HOW)
+    held = (found.low <= 0.6 - mean) & (0.6 - mean <= found.high)
+    assert float(held.double().mean()) >= 0.93
+    own = drawn_interval(lost, HOW, of=DIFFERENCES)
+    assert float(((own.low <= mean) & (mean <= own.high)).double().mean()) >= 0.92
 
 
 def test_the_excess_by_hand():

@@ -12,6 +12,9 @@ from scipy.stats import ttest_1samp
 from statsmodels.stats.proportion import proportion_confint
 
 from mech_arith.statistics import (
+    DISTANCES,
+    SHIFTS,
+    Interval,
     Resampling,
     mean_interval,
     paired_interval,
@@ -110,3 +113,42 @@ def test_intervals_of_drops_cover(n: int, up: float, down: float):
     covered = coverage(paired_interval(drops, HOW), up - down)
     assert covered >= 0.935
     assert covered <= 0.98 or up < 0.1
+
+
+def test_a_shift_by_hand():
+    x = torch.zeros(40, dtype=torch.float64)
+    x[:10] = torch.tensor([3.0, -1.0, 1, 1, 1, 1, 1, 1, 1, -5])
+    low, high = mean_interval(x, HOW, of=SHIFTS)
+    more = torch.cat([x, torch.tensor([5.0, 5.0, -5.0, -5.0])])
+    half = student.ppf(0.975, 43) * float(more.std()) / math.sqrt(44)
+    assert (float(low), float(high)) == pytest.approx((4 / 44 - half, 4 / 44 + half))
+    low, high = mean_interval(x.abs(), HOW, of=DISTANCES)
+    more = torch.cat([x.abs(), torch.tensor([5.0, 5.0, 0.0, 0.0])])
+    middle = float(more.mean())
+    half = student.ppf(0.975, 43) * float(more.std()) / math.sqrt(44)
+    assert (float(low), float(high)) == pytest.approx((max(0, middle - half), middle + half))
+    x[9] = 0  # nine answers that move say too little of what the others would have done
+    assert mean_interval(x, HOW, of=SHIFTS).low.isnan()
+    x[9] = torch.nan
+    assert mean_interval(x.abs(), HOW, of=DISTANCES).high.isnan()
+
+
+@pytest.mark.parametrize("n", [40, 100])
+@pytest.mark.parametrize("moving", [0.01, 0.02, 0.05, 0.2, 0.5])
+def test_intervals_of_shifts_hold_or_there_is_none(n: int, moving: float):
+    """Digits are changed: most answers stay, some move by 1, 10 or 100 times 1 to 9."""
+    generator = torch.Generator().manual_seed(n)
+    digit = torch.randint(1, 10, (2000, n), generator=generator)
+    amounts = 10.0 ** torch.randint(0, 3, (2000, n), generator=generator) * digit
+    moved = (torch.rand(2000, n, generator=generator) < moving) * amounts
+    back = torch.rand(2000, n, generator=generator) < 0.2
+    truth = moving * 37 * 5
+    for x, of, mean in (
+        (moved, DISTANCES, truth),
+        (moved.where(~back, -moved), SHIFTS, 0.6 * truth),
+    ):
+        found = mean_interval(x, HOW, of=of)
+        held = coverage(Interval(found.low.nan_to_num(-1e9), found.high.nan_to_num(1e9)), mean)
+        assert held >= 0.93
+        if n * moving >= 20:
+            assert bool(found.low.isfinite().double().mean() > 0.99)

@@ -13,8 +13,10 @@ from mech_arith.statistics.contrast import (
 from mech_arith.statistics.inference import Inference, infer
 from mech_arith.statistics.intervals import (
     DIFFERENCES,
+    DISTANCES,
     NUMBERS,
     SHARES,
+    SHIFTS,
     Interval,
     Outcomes,
     Resampling,
@@ -36,8 +38,10 @@ from mech_arith.statistics.relatives import (
 __all__ = [
     "ALPHA",
     "DIFFERENCES",
+    "DISTANCES",
     "NUMBERS",
     "SHARES",
+    "SHIFTS",
     "Averaged",
     "CorrelationP",
     "Excess",

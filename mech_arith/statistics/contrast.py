@@ -16,6 +16,7 @@ from mech_arith.statistics.intervals import (
     Resampling,
     mean_interval,
     one_way,
+    where_known,
     with_imagined,
 )
 from mech_arith.statistics.ranks import rank_p
@@ -33,11 +34,25 @@ def drawn_interval(
     what that counts more than once; see `two_way`. Of one draw, the interval is of its own mean.
     """
     rows = x.shape[:-2]
-    ends = [
-        two_way(with_imagined(part, of)).interval(how, of, part.flatten(1).nanmean(1))
-        for part in _parts(x)
-    ]
+    ends = [_drawn_interval(part, how, of) for part in _parts(x)]
     return Interval(*(torch.cat(end).reshape(rows) for end in zip(*ends, strict=True)))
+
+
+def _drawn_interval(x: Float64[Tensor, "rows m n"], how: Resampling, of: Outcomes) -> Interval:
+    draws = torch.tensor(of.imagined_draws, dtype=torch.float64)
+    more = (
+        draws[:, None].expand(len(x), -1, x.shape[2]).where(x.isfinite().any(1)[:, None], torch.nan)
+    )
+    found = two_way(with_imagined(_with_draws(x, more), of))
+    ends = found.interval(how, of, x.flatten(1).nanmean(1))
+    return where_known(ends, x.abs().nan_to_num(0.0).amax(1), of)
+
+
+def _with_draws(
+    x: Float64[Tensor, "rows m n"], more: Float64[Tensor, "rows d n"]
+) -> Float64[Tensor, "rows m2 n"]:
+    """With draws that are imagined; of a single draw nothing but itself is asked."""
+    return torch.cat([x, more], dim=1) if x.shape[1] > 1 else x
 
 
 class Averaged(NamedTuple):
@@ -84,7 +99,8 @@ def excess(
 ) -> Excess:
     """Mean of the target minus the mean over draws of controls, on the same problems.
 
-    Both draws and problems are random (see `two_way`). The interval is of how far the target lies
+    Both draws and problems are random (see `two_way`), and two draws more are imagined, so that the
+    interval holds of few draws too, and is wide. The interval is of how far the target lies
     above the mean of all directions that might be drawn. That alone says little: directions differ,
     and nearly every one lies above or below their mean (of random directions in random networks,
     half do so beyond their interval). So p asks whether the target could be one more draw: exact
@@ -121,7 +137,8 @@ def _excess(
 ) -> Excess:
     differences = target[:, None] - controls
     estimate = differences.flatten(1).nanmean(1)
-    two = two_way(with_imagined(differences, of))
+    more = target[:, None] - torch.tensor(of.imagined_draws, dtype=torch.float64)[:, None]
+    two = two_way(with_imagined(_with_draws(differences, more), of))
     low, high = two.interval(how, of, estimate)
     size = torch.maximum(_largest(target), _largest(controls.flatten(1)))
     p = rank_p(torch.zeros_like(estimate), -differences.nanmean(2), size=size)

@@ -50,17 +50,35 @@ class Outcomes:
     imagined: tuple[float, ...] = ()
     """Outcomes of problems that are added before the interval is computed. Without them, problems
     with all the same outcome would give an interval of no width."""
+    imagined_draws: tuple[float, ...] = ()
+    """Outcomes of directions that are added where directions were drawn: a few of them say too
+    little of how much directions differ."""
+    in_largest: bool = False
+    """Imagined outcomes are in units of the largest that was seen."""
+    fewest: int = 0
+    """Problems whose outcome is not 0 below which there is no interval."""
     least: float = -inf
     most: float = inf
 
 
 SHARES = Outcomes(imagined=(0.0, 0.0, 1.0, 1.0), least=0.0, most=1.0)
 """0 or 1. Source: Agresti & Coull (1998), two successes and two failures more."""
-DIFFERENCES = Outcomes(imagined=(-1.0, 1.0), least=-1.0, most=1.0)
+DIFFERENCES = Outcomes(imagined=(-1.0, 1.0), imagined_draws=(0.0, 0.5), least=-1.0, most=1.0)
 """Of two outcomes of 0 or 1 of the same problem. Source: Bonett & Price (2012), one difference of
-each sign more."""
+each sign more. Beside drawn directions, one more that costs nothing and one that costs half of the
+answers. With them intervals of an excess over 2, 3, 5 and 20 draws cover .94 or more in simulation,
+also where few directions cost anything; without them .6 to .97."""
 NUMBERS = Outcomes()
-"""Any."""
+"""Any, of a distribution that is not far from normal."""
+SHIFTS = Outcomes(imagined=(1.0, 1.0, -1.0, -1.0), in_largest=True, fewest=10)
+"""How far answers move: most not at all, and a few by any amount. No interval of a mean holds
+whatever the amounts may be (Bahadur & Savage, 1956), and of one or two problems that move none is
+of any use: two more are imagined that move as far as the farthest, to either side, and where fewer
+than ten move there is no interval. So at most .06 of cases have a false one, in simulation of 40 to
+1000 problems of which 1% to all move, by equal amounts or such as powers of ten."""
+DISTANCES = Outcomes(imagined=(0.0, 0.0, 1.0, 1.0), in_largest=True, fewest=10, least=0.0)
+"""The same to whichever side. At most .08 are false, .12 for 40 problems and lognormal amounts
+whose logarithm has a standard deviation of 1.5."""
 
 
 class Estimate(NamedTuple):
@@ -95,12 +113,21 @@ def mean_interval(
 ) -> Interval:
     """Of means over problems; entries that are NaN are left out."""
     x = x.double()
-    return one_way(with_imagined(x, of)).interval(how, of, x.nanmean(-1))
+    found = one_way(with_imagined(x, of)).interval(how, of, x.nanmean(-1))
+    return where_known(found, x, of)
+
+
+def where_known(found: Interval, x: Float64[Tensor, "*rows n"], of: Outcomes) -> Interval:
+    """NaN where fewer problems than needed have an outcome that is not 0."""
+    enough = (x.nan_to_num(0.0) != 0).sum(-1) >= of.fewest
+    return Interval(*(torch.where(enough, end, torch.nan) for end in found))
 
 
 def with_imagined(x: Float64[Tensor, "*rows n"], of: Outcomes) -> Float64[Tensor, "*rows n2"]:
     """With the problems that are imagined; without any where there is no other."""
     imagined = torch.tensor(of.imagined, dtype=torch.float64).expand(*x.shape[:-1], -1)
+    if of.in_largest and x.shape[-1]:
+        imagined = imagined * x.abs().nan_to_num(0.0).amax(-1, keepdim=True)
     known = x.isfinite().any(-1, keepdim=True)
     return torch.cat([x, torch.where(known, imagined, torch.nan)], dim=-1)
 

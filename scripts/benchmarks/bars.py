@@ -55,6 +55,12 @@ def covering(what: str, hits: int, n: int) -> Row:
     return Row(what, n, f"{share:.3f}", f"{low:.2f} .. {high:.2f}", low <= share <= high)
 
 
+def holding(what: str, hits: int, n: int, *, note: str = "") -> Row:
+    """A count of intervals that hold the truth, or are not given; more than asked is no fault."""
+    share, least = hits / n, COVERED[0]
+    return Row(what, n, f"{share:.3f}{note}", f">= {least:.2f}", share >= least)
+
+
 def shown(what: str, n: int, found: str) -> Row:
     """A number without a bar."""
     return Row(what, n, found, "", True)

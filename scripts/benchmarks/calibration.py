@@ -1,13 +1,14 @@
 """Is the tool right when it says how sure it is? Cases of which the truth is known.
 
     python scripts/benchmarks/calibration.py [--plants 100 --nulls 200 --cases 2000 --seed 0]
-                                             [--only planted,null,coverage] [--json FILE]
+                                [--only planted,null,coverage,ties,slopes] [--json FILE]
 
 planted: Transformers whose weights are set by hand (`mech_arith.solvers.planted`). Tracing must
 find what they write, first where it is written, and an interchange tell what is read from what is
 not. null: random networks, in which there is nothing to find. coverage: intervals of drawn numbers
-whose true mean or R is known. Prints one table, and exits with 1 if a bar is missed. Six minutes on
-one core, for --threads 1.
+whose true mean or R is known. ties: p-values where drops are rare, so that many directions cost the
+same. slopes: answers that are destroyed, which follow nothing. Prints one table, and exits with 1
+if a bar is missed. Eight minutes on one core, for --threads 1.
 """
 
 import argparse
@@ -21,8 +22,9 @@ from bars import Row, print_rows, save_rows
 from covering import coverage_rows
 from nulls import null_rows
 from recovery import planted_rows
+from simulated import slope_rows, tie_rows
 
-PARTS = ("planted", "null", "coverage")
+PARTS = ("planted", "null", "coverage", "ties", "slopes")
 
 
 def main() -> int:
@@ -33,7 +35,7 @@ def main() -> int:
     parser.add_argument("--cases", type=count, default=2000)
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--threads", type=count, help="of torch")
-    parser.add_argument("--only", type=_parts, default=PARTS, help="of planted, null and coverage")
+    parser.add_argument("--only", type=_parts, default=PARTS, help=f"of {','.join(PARTS)}")
     parser.add_argument("--json", type=new_file, help="write the table here too")
     arguments = parser.parse_args()
     if arguments.threads:
@@ -46,6 +48,8 @@ def main() -> int:
         "planted": lambda: planted_rows(seeds(arguments.plants)),
         "null": lambda: null_rows(seeds(arguments.nulls)),
         "coverage": lambda: coverage_rows(arguments.cases, seed=arguments.seed),
+        "ties": lambda: tie_rows(arguments.cases, seed=arguments.seed),
+        "slopes": lambda: slope_rows(arguments.cases, seed=arguments.seed),
     }
     rows: list[Row] = []
     for name in arguments.only:

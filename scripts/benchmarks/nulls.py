@@ -176,8 +176,12 @@ def contrast_null(seed: int) -> Contrasted:
     judge = Judge(baseline.answers, baseline.asked.right, 0.0, False, HOW)
     contrasts = [
         found
-        for layer in range(solver.n_layers)
-        for found in contrasts_of(_treated(solver, baseline, layer, random), SCALE, judge)
+        for site in (Site(layer, "resid_post", "last") for layer in range(solver.n_layers))
+        for found in contrasts_of(
+            _treated(solver, baseline, site, _random_directions(solver.d_model, random)),
+            SCALE,
+            judge,
+        )
     ]
     rows = contrast_table(contrasts).to_dict(orient="records")
     chosen = int(torch.randint(len(rows), (), generator=random))
@@ -185,15 +189,55 @@ def contrast_null(seed: int) -> Contrasted:
     return Contrasted(drop, rows[chosen]["p"], min(row["p_max"] for row in rows))
 
 
+def _random_directions(width: int, random: torch.Generator) -> list[Tensor]:
+    return [random_direction(width, generator=random) for _ in range(1 + N_CONTROLS)]
+
+
+@dataclass(frozen=True)
+class Components:
+    """A principal component that carries no value in particular, in one layer that is drawn."""
+
+    p_isotropic: float
+    """Against random directions of the whole space that are moved as far."""
+    p_span: float
+    """Against random directions of the span of the components."""
+    p_other: float
+    """Against other components, moved as far."""
+
+
+def component_null(seed: int) -> Components:
+    """Scale a principal component, whichever it is, and compare it with three kinds of controls.
+
+    In a random network no component has been made to carry a value. One that seems to cost more
+    than its controls does so for its variance alone.
+    """
+    solver = random_decoder(seed)
+    solver.reader = FirstToken()
+    baseline = own_answers(solver, draw(TEMPLATE, n=N_EDITED, ranges=RANGES, seed=seed))
+    random = torch.Generator().manual_seed(seed)
+    judge = Judge(baseline.answers, baseline.asked.right, 0.0, False, HOW)
+    site = Site(int(torch.randint(solver.n_layers, (), generator=random)), "resid_post", "last")
+    centred = _centred(solver, baseline, site)
+    fitted = torch.linalg.svd(centred, full_matrices=False).Vh[: 1 + N_CONTROLS]
+    target, *others = (fitted[i] for i in torch.randperm(len(fitted), generator=random))
+    weights = torch.randn(N_CONTROLS, len(fitted), generator=random, dtype=torch.float64)
+    isotropic = [random_direction(solver.d_model, generator=random) for _ in others]
+    span = list(torch.nn.functional.normalize(weights @ fitted, dim=1))
+
+    def p_against(controls: Sequence[Tensor]) -> float:
+        treated = _treated(solver, baseline, site, [target, *controls])
+        (found,) = contrasts_of(treated, SCALE, judge)
+        return found.fields["p"]
+
+    return Components(p_against(isotropic), p_against(span), p_against(others))
+
+
 def _treated(
-    solver: ArithmeticDecoder, baseline: Baseline, layer: int, random: torch.Generator
+    solver: ArithmeticDecoder, baseline: Baseline, site: Site, along: Sequence[Tensor]
 ) -> Treated:
-    """One random direction, and others that are moved as far."""
-    site = Site(layer, "resid_post", "last")
-    target, *controls = (
-        random_direction(solver.d_model, generator=random) for _ in range(1 + N_CONTROLS)
-    )
-    coordinate = _coordinate(solver, baseline, site, target)
+    """The first of some directions, and others that are moved as far."""
+    target, *controls = along
+    coordinate = _centred(solver, baseline, site) @ target
     changes = torch.stack([(factor - 1) * coordinate for factor in FACTORS])
     arms = (
         Arm(TARGET, target[None].float(), ("random",)),
@@ -222,20 +266,21 @@ def own_answers(solver: ArithmeticDecoder, problems: ProblemSet) -> Baseline:
     return replace(found, asked=replace(asked, right=found.answers.numbers))
 
 
-def _coordinate(
-    solver: ArithmeticDecoder, baseline: Baseline, site: Site, direction: Tensor
-) -> Float64[Tensor, " n"]:
-    """Of every problem, zero at the mean."""
-    found = torch.zeros(len(baseline), dtype=torch.float64)
+def _centred(
+    solver: ArithmeticDecoder, baseline: Baseline, site: Site
+) -> Float64[Tensor, "n width"]:
+    """Activations of every problem, zero at the mean."""
+    found = torch.zeros(len(baseline), solver.d_model, dtype=torch.float64)
     for layout, captured in capture(solver, baseline.prompts, [site], Batching()):
-        found[layout.rows] = captured[site].double() @ direction
-    return found - found.mean()
+        found[layout.rows] = captured[site].double()
+    return found - found.mean(0)
 
 
 def null_rows(seeds: Sequence[int]) -> list[Row]:
     """Trace and edit as many random networks."""
     traced = [trace_null(seed) for seed in seeds]
     edited = [contrast_null(seed) for seed in seeds]
+    components = [component_null(seed) for seed in seeds]
     n = len(traced)
     n_tests = max(one.n_tests for one in traced)
     any_p = sum(one.uncorrected <= ALPHA for one in traced)
@@ -259,4 +304,16 @@ def null_rows(seeds: Sequence[int]) -> list[Row]:
             n,
         ),
         shown("share of answers that they change", n, f"{float(drops.mean()):.2f}"),
+        *(
+            shown(
+                f"components without a value that cost more than {controls}, by p",
+                n,
+                f"{sum(getattr(one, name) <= ALPHA for one in components)}",
+            )
+            for name, controls in (
+                ("p_isotropic", "random directions"),
+                ("p_span", "random directions of their span"),
+                ("p_other", "other components"),
+            )
+        ),
     ]
