@@ -16,7 +16,7 @@ from torch import Tensor
 from mech_arith.activations import capture
 from mech_arith.artifacts import Store
 from mech_arith.batching import Batching
-from mech_arith.controls import CONTROL, TARGET, Arm, Target
+from mech_arith.controls import CONTROL, SPAN, TARGET, VALUELESS, Arm, Controls, Target, arms
 from mech_arith.digests import tensor_digest
 from mech_arith.directions import random_direction
 from mech_arith.edits import EDITS
@@ -46,6 +46,8 @@ FACTORS = (-5.0, 7.0)
 """By which a coordinate is scaled. It holds a 32nd of the variance, more or less: so the change is
 about as large as the site's whole spread, and costs a quarter of the answers."""
 HOW = Resampling()
+NOTHING = Target(0, ("nothing",))
+DRAWN_ALONE = Controls(N_CONTROLS, N_CONTROLS, N_CONTROLS, other=False, shuffled=False)
 
 
 class FirstToken:
@@ -112,9 +114,11 @@ class Traced:
     """What tracing finds in one random network."""
 
     corrected: float
-    """Smallest p over all sites and values after Holm's correction."""
+    """Smallest p of a chosen component's R over all sites and values, after Holm's correction."""
+    corrected_site: float
+    """Smallest p of a site's largest |R|, after the same."""
     uncorrected: float
-    """Smallest p of one site and value."""
+    """Smallest p of one chosen component."""
     largest_r: float
     n_tests: int
 
@@ -141,10 +145,11 @@ def trace_null(seed: int) -> Traced:
         how=replace(HOW, seed=seed, n_resamples=100),
     )
     table = correlation_table(traces, prompts=prompts, n_fit=len(fit))
-    tests = table.drop_duplicates(["layer", "position", "value"]).dropna(subset="p_max")
+    tests = table.loc[table["chosen"]].dropna(subset="p")
     return Traced(
         float(table["p_holm"].min()),
-        float(table["p_max"].min()),
+        float(table["p_site_holm"].min()),
+        float(tests["p"].min()),
         float(table["abs_r"].max()),
         len(tests),
     )
@@ -178,7 +183,7 @@ def contrast_null(seed: int) -> Contrasted:
         found
         for site in (Site(layer, "resid_post", "last") for layer in range(solver.n_layers))
         for found in contrasts_of(
-            _treated(solver, baseline, site, _random_directions(solver.d_model, random)),
+            _treated(solver, baseline, site, NOTHING, _random_arms(solver.d_model, random)),
             SCALE,
             judge,
         )
@@ -189,68 +194,80 @@ def contrast_null(seed: int) -> Contrasted:
     return Contrasted(drop, rows[chosen]["p"], min(row["p_max"] for row in rows))
 
 
-def _random_directions(width: int, random: torch.Generator) -> list[Tensor]:
-    return [random_direction(width, generator=random) for _ in range(1 + N_CONTROLS)]
+def _random_arms(width: int, random: torch.Generator) -> list[Arm]:
+    """One random direction, and others."""
+    target, *controls = (random_direction(width, generator=random) for _ in range(1 + N_CONTROLS))
+    return [
+        Arm(TARGET, target[None].float(), ("random",)),
+        Arm(CONTROL, torch.stack(controls).float(), tuple(map(str, range(N_CONTROLS)))),
+    ]
 
 
 @dataclass(frozen=True)
 class Components:
-    """A principal component that carries no value in particular, in one layer that is drawn."""
+    """A component that carries no value, against each kind of drawn directions moved as far."""
 
-    p_isotropic: float
-    """Against random directions of the whole space that are moved as far."""
-    p_span: float
-    """Against random directions of the span of the components."""
-    p_other: float
-    """Against other components, moved as far."""
+    p: dict[str, float]
+    """By arm."""
+    beyond: bool
+    """It counts as costing more than all kinds, by p and interval."""
 
 
 def component_null(seed: int) -> Components:
-    """Scale a principal component, whichever it is, and compare it with three kinds of controls.
+    """Scale a component that carries no value, in a layer that is drawn, beside its controls.
 
-    In a random network no component has been made to carry a value. One that seems to cost more
-    than its controls does so for its variance alone.
+    A component that seems to cost more than its controls does so for its variance alone.
     """
     solver = random_decoder(seed)
     solver.reader = FirstToken()
-    baseline = own_answers(solver, draw(TEMPLATE, n=N_EDITED, ranges=RANGES, seed=seed))
     random = torch.Generator().manual_seed(seed)
-    judge = Judge(baseline.answers, baseline.asked.right, 0.0, False, HOW)
+    drawn = draw(TEMPLATE, n=2 * N_EDITED, ranges=RANGES, seed=seed)
+    splits = split(drawn, fit_share=0.5, seed=seed)
+    fit, report = (with_check_digits(problems, seed=seed) for problems in splits)
     site = Site(int(torch.randint(solver.n_layers, (), generator=random)), "resid_post", "last")
-    centred = _centred(solver, baseline, site)
-    fitted = torch.linalg.svd(centred, full_matrices=False).Vh[: 1 + N_CONTROLS]
-    target, *others = (fitted[i] for i in torch.randperm(len(fitted), generator=random))
-    weights = torch.randn(N_CONTROLS, len(fitted), generator=random, dtype=torch.float64)
-    isotropic = [random_direction(solver.d_model, generator=random) for _ in others]
-    span = list(torch.nn.functional.normalize(weights @ fitted, dim=1))
-
-    def p_against(controls: Sequence[Tensor]) -> float:
-        treated = _treated(solver, baseline, site, [target, *controls])
-        (found,) = contrasts_of(treated, SCALE, judge)
-        return found.fields["p"]
-
-    return Components(p_against(isotropic), p_against(span), p_against(others))
+    baseline = own_answers(solver, report)
+    found = trace(
+        solver,
+        solver.encode(fit),
+        baseline.prompts,
+        fit,
+        report,
+        [site],
+        passed=torch.ones(len(report), dtype=torch.bool),
+        n_components=N_COMPONENTS,
+        batching=Batching(),
+        store=Store(None),
+        how=replace(HOW, seed=seed, n_resamples=100, n_permutations=100),
+    )[site]
+    target = Target(int(torch.randint(len(found.r_fit), (), generator=random)), ("nothing",))
+    tried = arms(found, target, DRAWN_ALONE, seed=seed)
+    treated = _treated(solver, baseline, site, target, tried)
+    judge = Judge(baseline.answers, baseline.asked.right, 0.0, False, HOW)
+    rows = [one.fields for one in contrasts_of(treated, SCALE, judge)]
+    return Components(
+        {row["arm"]: row["p"] for row in rows},
+        all(row["p"] <= ALPHA and row["low"] > 0 for row in rows),
+    )
 
 
 def _treated(
-    solver: ArithmeticDecoder, baseline: Baseline, site: Site, along: Sequence[Tensor]
+    solver: ArithmeticDecoder,
+    baseline: Baseline,
+    site: Site,
+    target: Target,
+    tried: Sequence[Arm],
 ) -> Treated:
-    """The first of some directions, and others that are moved as far."""
-    target, *controls = along
-    coordinate = _centred(solver, baseline, site) @ target
+    """All arms moved as far as the target's one direction, which comes first."""
+    coordinate = _centred(solver, baseline, site) @ tried[0].directions[0].double()
     changes = torch.stack([(factor - 1) * coordinate for factor in FACTORS])
-    arms = (
-        Arm(TARGET, target[None].float(), ("random",)),
-        Arm(CONTROL, torch.stack(controls).float(), tuple(map(str, range(N_CONTROLS)))),
-    )
-    directions = torch.cat([arm.directions for arm in arms])
+    directions = torch.cat([arm.directions for arm in tried])
     (answers,) = run_edits(
         solver, baseline, [SiteGrid(site, directions, changes)], batching=Batching()
     )
     return Treated(
         site,
-        Target(0, ("nothing",)),
-        arms,
+        target,
+        tuple(tried),
         changes[None],
         coordinate,
         torch.arange(len(baseline)),
@@ -285,10 +302,19 @@ def null_rows(seeds: Sequence[int]) -> list[Row]:
     n_tests = max(one.n_tests for one in traced)
     any_p = sum(one.uncorrected <= ALPHA for one in traced)
     drops = torch.tensor([one.drop for one in edited], dtype=torch.float64)
+
+    def by_p(arm: str) -> int:
+        return sum(one.p[arm] <= ALPHA for one in components)
+
     return [
         at_most(
             f"random networks in which tracing finds anything in {n_tests} tests (Holm)",
             sum(one.corrected <= ALPHA for one in traced),
+            n,
+        ),
+        at_most(
+            "the same of the largest |R| of each site",
+            sum(one.corrected_site <= ALPHA for one in traced),
             n,
         ),
         shown("the same without correction", n, f"{any_p}"),
@@ -304,16 +330,13 @@ def null_rows(seeds: Sequence[int]) -> list[Row]:
             n,
         ),
         shown("share of answers that they change", n, f"{float(drops.mean()):.2f}"),
+        at_most(
+            "components without a value that count as costing more than every kind of directions",
+            sum(one.beyond for one in components),
+            n,
+        ),
         *(
-            shown(
-                f"components without a value that cost more than {controls}, by p",
-                n,
-                f"{sum(getattr(one, name) <= ALPHA for one in components)}",
-            )
-            for name, controls in (
-                ("p_isotropic", "random directions"),
-                ("p_span", "random directions of their span"),
-                ("p_other", "other components"),
-            )
+            shown(f"the same by p, than {arm} directions alone", n, f"{by_p(arm)}")
+            for arm in (CONTROL, SPAN, VALUELESS)
         ),
     ]
