@@ -49,6 +49,7 @@ ROOMS = (
     "manifold",
     "evidence",
     "summary",
+    "baseline",
     "cell",
     "edited",
     "results",

@@ -7,7 +7,7 @@ kept from one batch to the next but the answers: memory does not grow with the p
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +25,7 @@ from mech_arith.artifacts import Store
 from mech_arith.batching import Batching, batches, parts
 from mech_arith.digests import json_digest, tensor_digest
 from mech_arith.engine.moves import Moves, SiteEdits, SiteGrid, SiteVectors
-from mech_arith.engine.passes import Change, Hooked, Resumed, Rows, run_clean
+from mech_arith.engine.passes import Change, Hooked, Resumed, Rows, Written, run_clean
 from mech_arith.engine.reading import (
     NO_TOKEN,
     Asked,
@@ -52,6 +52,7 @@ __all__ = [
     "run_baseline",
     "run_edits",
     "stored_baseline",
+    "write_on",
 ]
 
 
@@ -156,6 +157,25 @@ def run_baseline(
             _store(answers, layout.rows, Answers(**part))
             bar.advance(len(layout))
     return Baseline(prompts, asked, answers, written)
+
+
+@torch.inference_mode()
+def write_on(
+    solver: Solver, prompts: Prompts, written: Mapping[int, Written], *, length: int
+) -> dict[int, Written]:
+    """Let some of the problems' answers go on behind what was written, up to so many tokens."""
+    opened = _opener(solver, prompts)
+    longer = dict(written)
+    for layout in prompts.layouts:
+        for index, row in enumerate(layout.rows.tolist()):
+            if row not in longer:
+                continue
+            nothing = torch.empty(1, 0, dtype=torch.int64)
+            alone = opened(layout.part(slice(index, index + 1)), nothing)(None, 1)
+            while len(longer[row]) < length:
+                read = alone.next_read_out(torch.tensor([0]), [longer[row]])
+                longer[row] += (int(read.argmax(-1)),)
+    return longer
 
 
 def stored_baseline(
