@@ -13,6 +13,13 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.artifacts import Store
+from mech_arith.baseline import (
+    WrittenAnswers,
+    chance_warnings,
+    is_low,
+    most_edits,
+    written_answers,
+)
 from mech_arith.batching import Batching
 from mech_arith.effects import unresolved_drops
 from mech_arith.engine import Asked, stored_baseline
@@ -29,10 +36,8 @@ from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
 from mech_arith.statistics import Resampling
 from mech_arith.summary import (
-    CLEARLY,
     Reported,
     baseline_summary,
-    floor_test,
     intervention_summary,
     tracing_summary,
     verdict_summary,
@@ -156,7 +161,7 @@ def run_cell(
     sites, mapped = _sites(plan, prompts_fit, prompts)
     parity = _check(work, sites)
     reported = _answer(work)
-    work.warn(_floor_warnings(solver, reported, plan))
+    written = _say_baseline(work, reported, len(sites))
     if plan.position_map and not mapped:
         work.warn(
             ["no map of single positions: not all prompts have their parts at the same positions"]
@@ -176,6 +181,7 @@ def run_cell(
     work.warn(_constant_values(fit))
     summary = {
         **baseline_summary(solver, reported, plan.how),
+        **({} if written is None else written.summary()),
         **tracing_summary(asked, correlations, report, plan.how),
         **intervention_summary(tables, report.template.expression.values),
         "verdicts": verdict_summary(tables["evidence"]),
@@ -385,11 +391,7 @@ def _constant_values(problems: ProblemSet) -> list[str]:
 
 
 def _answer(work: _Work) -> Reported:
-    """The baseline, logged before anything is traced.
-
-    Raises:
-        UserError: no problem that is to be edited is answered right.
-    """
+    """The baseline, logged before anything is traced."""
     solver, report, plan = work.solver, work.report, work.plan
     with work.stage("baseline"):
         baseline = stored_baseline(
@@ -413,32 +415,37 @@ def _answer(work: _Work) -> Reported:
         report.template.expression,
         f" within {reported.tolerance:g}" if solver.regresses else "",
     )
-    n = reported.n_edited
-    if plan.intervention is not None and not reported.passed[:n].any():
-        raise UserError(
-            f"expected a solver that answers some problems, got baseline accuracy 0 on {n} "
-            f"problems {report.template.expression}: no drop can be reported; choose problems that "
-            f"{solver.name} can answer, or intervention=none to trace all the same"
-        )
     return reported
 
 
-def _floor_warnings(solver: Solver, reported: Reported, plan: CellPlan) -> list[str]:
-    """Whether the baseline says that the solver does arithmetic at all.
+def _say_baseline(work: _Work, reported: Reported, n_sites: int) -> WrittenAnswers | None:
+    """Say whether the model is at chance level, and how its answers were read.
 
     Raises:
-        UserError: it does not, and that is required.
+        UserError: no problem that is to be edited is answered right, or the baseline is not clearly
+            above the floor while that is required.
     """
-    floor, p = floor_test(reported)
-    if p < CLEARLY:
-        return []
-    seen = (
-        f"baseline accuracy {reported.accuracy:.3f} of {solver.name} is not clearly above "
-        f"{floor:.3f}, that of always giving the most frequent answer (one-sided p = {p:.2g})"
-    )
-    if plan.require_baseline:
+    solver, plan, expression = work.solver, work.plan, work.report.template.expression
+    written = written_answers(solver, reported, work.report)
+    if written is not None and is_low(reported):
+        work.warn([str(written)])
+    n, asked = reported.n_edited, plan.intervention
+    if asked is not None and not reported.passed[:n].any():
         raise UserError(
-            f"expected a solver that answers the problems, but {seen}; choose easier problems or "
-            "another prompt, or require_baseline=false"
+            f"expected a solver that answers some problems, got baseline accuracy 0 on {n} "
+            f"problems {expression}: no drop can be reported; choose problems that {solver.name} "
+            "can answer, or intervention=none to trace all the same"
+            + (f" ({written})" if written is not None else "")
         )
-    return [f"{seen}: what is traced here need not be arithmetic"]
+    n_edits = 0
+    if asked is not None:
+        n_edits = most_edits(
+            asked,
+            n_sites=n_sites,
+            n_values=len(expression.values),
+            n_components=plan.n_components,
+        )
+    work.warn(
+        chance_warnings(solver, reported, require_baseline=plan.require_baseline, n_edits=n_edits)
+    )
+    return written

@@ -50,6 +50,7 @@ ROOMS = (
     "manifold",
     "evidence",
     "summary",
+    "baseline",
     "cell",
     "edited",
     "results",
