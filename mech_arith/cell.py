@@ -30,6 +30,7 @@ from mech_arith.interchange import unable_sites, unresolved
 from mech_arith.intervention import Intervened, InterventionPlan, intervene
 from mech_arith.locality import LocalityPlan, locality
 from mech_arith.manifold import manifold_table
+from mech_arith.problem_table import problem_table, whole_prompt
 from mech_arith.problems import ProblemSet, design_summary, design_warnings
 from mech_arith.sites import Site, name_positions
 from mech_arith.solvers.base import Solver
@@ -39,10 +40,11 @@ from mech_arith.summary import (
     Reported,
     baseline_summary,
     intervention_summary,
+    missing_summary,
     tracing_summary,
     verdict_summary,
 )
-from mech_arith.tracing import Trace, correlation_table, trace
+from mech_arith.tracing import Trace, correlation_table, massive_components, trace
 from mech_arith.unfinished import Unfinished
 from mech_arith.weight_edits import (
     EditedModel,
@@ -157,6 +159,7 @@ def run_cell(
     prompts = solver.encode(report, digits=plan.digits)
     batching = Batching(plan.batch_size)
     work = _Work(solver, fit, report, prompts_fit, prompts, plan, batching, store, unfinished)
+    log.info("the first prompt, whole: %r", whole_prompt(solver, report, prompts))
     work.warn(outside_training(solver, report) + design_warnings(fit, report))
     sites, mapped = _sites(plan, prompts_fit, prompts)
     parity = _check(work, sites)
@@ -169,11 +172,16 @@ def run_cell(
     with work.stage("tracing"):
         traces = _trace(work, [*sites, *mapped], reported)
     asked = _varying(work, traces, sites)
+    work.warn(massive_components(asked))
     edited = _edit(work, asked, reported)
     near = _locality(work, asked, reported)
     untrained = _untrained(work, list(asked), reported)
     correlations = correlation_table(traces, prompts=prompts, n_fit=len(fit))
-    tables = {"correlations": correlations, **edited.tables, **near}
+    n_edited = reported.n_edited if plan.intervention else 0
+    problems = problem_table(
+        solver, (fit, prompts_fit), (report, prompts), reported, n_edited=n_edited
+    )
+    tables = {"problems": problems, "correlations": correlations, **edited.tables, **near}
     tables["evidence"] = evidence_table(
         tables, [(site.layer, site.position) for site in asked], untrained=untrained
     )
@@ -185,9 +193,10 @@ def run_cell(
         **tracing_summary(asked, correlations, report, plan.how),
         **intervention_summary(tables, report.template.expression.values),
         "verdicts": verdict_summary(tables["evidence"]),
+        "missing": missing_summary(tables["evidence"]),
         "design": design_summary(fit, report),
         "n_fit": len(fit),
-        "n_edited": reported.n_edited if plan.intervention else 0,
+        "n_edited": n_edited,
         "engine": "resumed" if solver.replays else "full passes",
         "engine_difference": parity,
         "weights_difference": edited.difference,
