@@ -91,7 +91,7 @@ class Trace:
 def chosen_components(r_fit: Float64[Tensor, "k v"]) -> Int64[Tensor, " v"]:
     """For each value the component with the largest |R| on the fit split; -1 where none has any."""
     if not len(r_fit):
-        return torch.full(r_fit.shape[1:], -1)
+        return torch.full(r_fit.shape[1:], -1, dtype=torch.int64)
     found = r_fit.abs().nan_to_num(-1).max(0)
     return torch.where(found.values < 0, -1, found.indices)
 
