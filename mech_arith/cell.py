@@ -13,6 +13,13 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.artifacts import Store
+from mech_arith.baseline import (
+    WrittenAnswers,
+    chance_warnings,
+    is_low,
+    most_edits,
+    written_answers,
+)
 from mech_arith.batching import Batching
 from mech_arith.effects import unresolved_drops
 from mech_arith.engine import Asked, stored_baseline
@@ -23,21 +30,21 @@ from mech_arith.interchange import unable_sites, unresolved
 from mech_arith.intervention import Intervened, InterventionPlan, intervene
 from mech_arith.locality import LocalityPlan, locality
 from mech_arith.manifold import manifold_table
+from mech_arith.problem_table import problem_table, whole_prompt
 from mech_arith.problems import ProblemSet, design_summary, design_warnings
 from mech_arith.sites import Site, name_positions
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
 from mech_arith.statistics import Resampling
 from mech_arith.summary import (
-    CLEARLY,
     Reported,
     baseline_summary,
-    floor_test,
     intervention_summary,
+    missing_summary,
     tracing_summary,
     verdict_summary,
 )
-from mech_arith.tracing import Trace, correlation_table, trace
+from mech_arith.tracing import Trace, correlation_table, massive_components, trace
 from mech_arith.unfinished import Unfinished
 from mech_arith.weight_edits import (
     EditedModel,
@@ -152,11 +159,12 @@ def run_cell(
     prompts = solver.encode(report, digits=plan.digits)
     batching = Batching(plan.batch_size)
     work = _Work(solver, fit, report, prompts_fit, prompts, plan, batching, store, unfinished)
+    log.info("the first prompt, whole: %r", whole_prompt(solver, report, prompts))
     work.warn(outside_training(solver, report) + design_warnings(fit, report))
     sites, mapped = _sites(plan, prompts_fit, prompts)
     parity = _check(work, sites)
     reported = _answer(work)
-    work.warn(_floor_warnings(solver, reported, plan))
+    written = _say_baseline(work, reported, len(sites))
     if plan.position_map and not mapped:
         work.warn(
             ["no map of single positions: not all prompts have their parts at the same positions"]
@@ -164,11 +172,16 @@ def run_cell(
     with work.stage("tracing"):
         traces = _trace(work, [*sites, *mapped], reported)
     asked = _varying(work, traces, sites)
+    work.warn(massive_components(asked))
     edited = _edit(work, asked, reported)
     near = _locality(work, asked, reported)
     untrained = _untrained(work, list(asked), reported)
     correlations = correlation_table(traces, prompts=prompts, n_fit=len(fit))
-    tables = {"correlations": correlations, **edited.tables, **near}
+    n_edited = reported.n_edited if plan.intervention else 0
+    problems = problem_table(
+        solver, (fit, prompts_fit), (report, prompts), reported, n_edited=n_edited
+    )
+    tables = {"problems": problems, "correlations": correlations, **edited.tables, **near}
     tables["evidence"] = evidence_table(
         tables, [(site.layer, site.position) for site in asked], untrained=untrained
     )
@@ -176,12 +189,14 @@ def run_cell(
     work.warn(_constant_values(fit))
     summary = {
         **baseline_summary(solver, reported, plan.how),
+        **({} if written is None else written.summary()),
         **tracing_summary(asked, correlations, report, plan.how),
         **intervention_summary(tables, report.template.expression.values),
         "verdicts": verdict_summary(tables["evidence"]),
+        "missing": missing_summary(tables["evidence"]),
         "design": design_summary(fit, report),
         "n_fit": len(fit),
-        "n_edited": reported.n_edited if plan.intervention else 0,
+        "n_edited": n_edited,
         "engine": "resumed" if solver.replays else "full passes",
         "engine_difference": parity,
         "weights_difference": edited.difference,
@@ -385,11 +400,7 @@ def _constant_values(problems: ProblemSet) -> list[str]:
 
 
 def _answer(work: _Work) -> Reported:
-    """The baseline, logged before anything is traced.
-
-    Raises:
-        UserError: no problem that is to be edited is answered right.
-    """
+    """The baseline, logged before anything is traced."""
     solver, report, plan = work.solver, work.report, work.plan
     with work.stage("baseline"):
         baseline = stored_baseline(
@@ -413,32 +424,37 @@ def _answer(work: _Work) -> Reported:
         report.template.expression,
         f" within {reported.tolerance:g}" if solver.regresses else "",
     )
-    n = reported.n_edited
-    if plan.intervention is not None and not reported.passed[:n].any():
-        raise UserError(
-            f"expected a solver that answers some problems, got baseline accuracy 0 on {n} "
-            f"problems {report.template.expression}: no drop can be reported; choose problems that "
-            f"{solver.name} can answer, or intervention=none to trace all the same"
-        )
     return reported
 
 
-def _floor_warnings(solver: Solver, reported: Reported, plan: CellPlan) -> list[str]:
-    """Whether the baseline says that the solver does arithmetic at all.
+def _say_baseline(work: _Work, reported: Reported, n_sites: int) -> WrittenAnswers | None:
+    """Say whether the model is at chance level, and how its answers were read.
 
     Raises:
-        UserError: it does not, and that is required.
+        UserError: no problem that is to be edited is answered right, or the baseline is not clearly
+            above the floor while that is required.
     """
-    floor, p = floor_test(reported)
-    if p < CLEARLY:
-        return []
-    seen = (
-        f"baseline accuracy {reported.accuracy:.3f} of {solver.name} is not clearly above "
-        f"{floor:.3f}, that of always giving the most frequent answer (one-sided p = {p:.2g})"
-    )
-    if plan.require_baseline:
+    solver, plan, expression = work.solver, work.plan, work.report.template.expression
+    written = written_answers(solver, reported, work.report)
+    if written is not None and is_low(reported):
+        work.warn([str(written)])
+    n, asked = reported.n_edited, plan.intervention
+    if asked is not None and not reported.passed[:n].any():
         raise UserError(
-            f"expected a solver that answers the problems, but {seen}; choose easier problems or "
-            "another prompt, or require_baseline=false"
+            f"expected a solver that answers some problems, got baseline accuracy 0 on {n} "
+            f"problems {expression}: no drop can be reported; choose problems that {solver.name} "
+            "can answer, or intervention=none to trace all the same"
+            + (f" ({written})" if written is not None else "")
         )
-    return [f"{seen}: what is traced here need not be arithmetic"]
+    n_edits = 0
+    if asked is not None:
+        n_edits = most_edits(
+            asked,
+            n_sites=n_sites,
+            n_values=len(expression.values),
+            n_components=plan.n_components,
+        )
+    work.warn(
+        chance_warnings(solver, reported, require_baseline=plan.require_baseline, n_edits=n_edits)
+    )
+    return written

@@ -171,7 +171,7 @@ def _others(found: Trace, target: Target) -> dict[int, str]:
         best = found.best_component(value)
         if best is not None and best != target.component and value not in target.values:
             carried.setdefault(best, []).append(value)
-    return {component: " | ".join(values) for component, values in sorted(carried.items())}
+    return {component: ", ".join(values) for component, values in sorted(carried.items())}
 
 
 def _shuffled(found: Trace, target: Target) -> dict[str, Tensor]:

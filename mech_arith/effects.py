@@ -80,7 +80,7 @@ class Treated:
             "point": self.site.point,
             "position": self.site.position,
             "component": self.target.component,
-            "chosen_for": " | ".join(self.target.chosen_for),
+            "chosen_for": self.target.chosen_for,
             "towards": self.target.towards,
         }
 

@@ -98,6 +98,8 @@ def evidence_table(
             "untrained_abs_r": (untrained or {}).get((*place[:2], row["value"])),
             **_contrast_fields(contrasts.get(place, {})),
             **_answer_fields(answered.get(place, {})),
+            "excess_reason": "" if place in contrasts else _why_no_excess(tables, place),
+            "agreement_reason": "" if place in answered else _why_no_agreement(tables, place),
         }
         rows.append({**found, **judged(found)})
     return pd.DataFrame(rows)
@@ -111,7 +113,7 @@ def _contrasts(table: pd.DataFrame | None) -> dict[tuple[Any, ...], dict[str, Ro
     """The contrasts with drawn directions, by layer, position, component and value, and by arm."""
     found: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in _records(table):
-        for value in row["chosen_for"].split(" | ") if row["arm"] in DRAWN else ():
+        for value in row["chosen_for"] if row["arm"] in DRAWN else ():
             place = (row["layer"], row["position"], row["component"], value)
             found.setdefault(place, {})[row["arm"]] = row
     return found
@@ -165,6 +167,39 @@ def _answer_fields(by_arm: Mapping[str, Row]) -> dict[str, Any]:
             for arm, name in RANDOM.items()
         },
     }
+
+
+def _why_no_excess(tables: Mapping[str, pd.DataFrame], place: tuple[Any, ...]) -> str:
+    """Why a component has no drop beyond those of drawn directions."""
+    effects = [row for row in _records(tables.get("effects")) if row["arm"] in DRAWN]
+    if not _records(tables.get("effects")):
+        return NOTHING_EDITED
+    if not effects:
+        return "no control directions were drawn"
+    layer, position, component, value = place
+    where = (layer, position, component)
+    here = [row for row in effects if (row["layer"], row["position"], row["component"]) == where]
+    if any(value in row["chosen_for"] for row in here):
+        return "no strength moves the coordinate"
+    return "this component was not edited, or no direction could be drawn to compare it with"
+
+
+def _why_no_agreement(tables: Mapping[str, pd.DataFrame], place: tuple[Any, ...]) -> str:
+    """Why nothing is known of whether answers follow the value."""
+    effects = _records(tables.get("effects"))
+    if not effects:
+        return NOTHING_EDITED
+    answers = _records(tables.get("counterfactual"))
+    if not answers:
+        return f"the edit {effects[0]['edit']} takes no value from another problem"
+    if all(row["strength"] != WHOLE_WAY for row in answers):
+        return f"no strength of {WHOLE_WAY:g}, the whole way to the other value, was asked for"
+    if all(row["value"] != place[-1] for row in answers):
+        return "the edit goes towards other values, or no problem could have another value here"
+    return "this component was not edited towards the value"
+
+
+NOTHING_EDITED = "nothing was edited"
 
 
 def no_whole_way(edit: Edit, strengths: Sequence[float]) -> list[str]:

@@ -191,16 +191,18 @@ def agreement_rows(
 
 def _ceiling_fields(
     ceiling: Float64[Tensor, " n"], sources: Sources, judge: Judge
-) -> dict[str, float]:
+) -> dict[str, float | str]:
     """NaN where a source differs from its base in more than the value."""
     if not sources.replaces_the_value_alone:
-        return dict.fromkeys(("ceiling", "ceiling_low", "ceiling_high"), float("nan"))
+        nothing = dict.fromkeys(("ceiling", "ceiling_low", "ceiling_high"), float("nan"))
+        return {**nothing, "ceiling_reason": "a source differs in more than the value"}
     hits = exact(ceiling, sources.expected[0], tolerance=judge.tolerance).double()
     ends = share_interval(hits, judge.how)
     return {
         "ceiling": float(hits.mean()),
         "ceiling_low": float(ends.low),
         "ceiling_high": float(ends.high),
+        "ceiling_reason": "",
     }
 
 
@@ -274,7 +276,7 @@ def _specificity(
         "point": one.site.point,
         "position": one.site.position,
         "component": one.target.component,
-        "direction_of": " | ".join(one.target.chosen_for),
+        "direction_of": one.target.chosen_for,
         "changed": sources.value,
         "slope": float(slope.mean),
         "slope_low": float(slope.low),

@@ -27,6 +27,7 @@ from mech_arith.plan import LANGUAGE_MODEL, Prepared, prepare
 from mech_arith.records import PARTS, begin, mark_tracked, read_record
 from mech_arith.results import RunResult, damage, load_run, save_run
 from mech_arith.solvers.base import Solver
+from mech_arith.sweeps import TOLD, swept_of
 from mech_arith.tracking import Run, TrackingSettings
 from mech_arith.unfinished import Unfinished
 from mech_arith.weights import ACTIVATIONS
@@ -246,6 +247,8 @@ def _log_to_wandb(settings: RunConfig, saved: RunResult, sweep: str | None) -> b
         return False
     cell, tables = saved.summary["cell"], saved.tables
     group = settings.wandb.group or sweep
+    # Of the sweep's other cells the fields are not known yet: what a field may tell is left to it.
+    swept = {key: text for key, text in swept_of(saved.directory).items() if key not in TOLD}
     # One W&B run per cell of a sweep, however often its job starts; a lone one goes by its folder.
     names = [saved.summary["identity"], group or str(saved.directory.resolve())]
     tracking = TrackingSettings(
@@ -254,7 +257,7 @@ def _log_to_wandb(settings: RunConfig, saved: RunResult, sweep: str | None) -> b
         entity=settings.wandb.entity,
         group=group,
         run_id=json_digest(names)[:16],
-        name=cell_name(cell),
+        name=cell_name(cell | {"swept": swept}),
         tags=(cell["model"], cell["template"], cell["edit"], *settings.wandb.tags),
         directory=saved.directory,
     )

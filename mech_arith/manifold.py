@@ -61,9 +61,11 @@ def manifold_table(
     """Where the edits of every target led: a row per target and strength, see `manifold`."""
     doses = [Dose(one.site, one.target.component, one.changes, one.rows) for one in treated]
     found = manifold(solver, prompts, traces, doses, batching=batching, unfinished=unfinished)
-    edit = {"edit": plan.edit.name, "strength": plan.strengths, "strength_unit": plan.edit.unit}
+    edit = {"edit": plan.edit.name, "strength_unit": plan.edit.unit}
     tables = [
-        pd.DataFrame({**one.key, **edit, "n": len(one.rows)}).join(of_dose)
+        pd.DataFrame(
+            [{**one.key, **edit, "strength": by, "n": len(one.rows)} for by in plan.strengths]
+        ).join(of_dose)
         for one, of_dose in zip(treated, found, strict=True)
     ]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mech_arith.records import read_record
 from mech_arith.results import load_summary
 from mech_arith.summary import CLEARLY
-from mech_arith.sweeps import DONE, STATUSES, CellState, own_overrides
+from mech_arith.sweeps import DONE, STATUSES, CellState, own_overrides, swept_overrides, untold
 
 USUAL = {
     "point": "resid_post",
@@ -47,11 +48,26 @@ COSTED = (
 
 
 def cell_name(cell: Mapping[str, Any]) -> str:
-    """Model, expression, layers and edit, and whatever else differs from the usual."""
+    """Model, expression, layers and edit, whatever else differs from the usual, and (`swept`) the
+    overrides that tell it from the other cells of its sweep.
+    """
     parts = [cell["model"], cell["expression"], f"layers {cell['layers']}", cell["edit"]]
     asked = {name: cell.get(name, usual) for name, usual in USUAL.items()}
     parts += [f"{name} {asked[name]}" for name, usual in USUAL.items() if asked[name] != usual]
+    parts += [f"{key}={value}" for key, value in cell.get("swept", {}).items()]
     return ", ".join(str(part) for part in parts)
+
+
+def _labelled(directories: Sequence[Path]) -> list[dict[str, Any]]:
+    """The runs' summaries, each cell with the overrides that tell it from the others."""
+    summaries = [load_summary(directory) for directory in directories]
+    records = [read_record(directory) for directory in directories]
+    swept = swept_overrides([() if of is None else of.overrides for of in records])
+    labels = untold(swept, [summary["cell"] for summary in summaries])
+    return [
+        summary | {"cell": summary["cell"] | {"swept": label}}
+        for summary, label in zip(summaries, labels, strict=True)
+    ]
 
 
 def print_overview(directories: Sequence[Path], *, console: Console | None = None) -> None:
@@ -59,7 +75,7 @@ def print_overview(directories: Sequence[Path], *, console: Console | None = Non
     console = console or Console()
     if not console.is_terminal:
         console = Console(width=140, file=console.file)
-    summaries = [load_summary(directory) for directory in directories]
+    summaries = _labelled(directories)
     if len(directories) > FEW:
         console.print(overview(summaries))
     else:

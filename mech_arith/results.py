@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pyarrow.parquet import read_metadata
+import pyarrow as pa
+from pyarrow.parquet import read_metadata, write_table
 
+from mech_arith.columns import TABLES, conformed, in_memory
 from mech_arith.errors import UserError
 from mech_arith.paths import SUMMARY
 
@@ -29,7 +31,7 @@ class RunResult:
     directory: Path
 
     tables: dict[str, pd.DataFrame]
-    """The run's tables by name ('correlations', 'effects', ...)."""
+    """The run's tables by name ('correlations', 'effects', ...), as `columns` says."""
 
     summary: dict[str, Any]
     """Headline numbers; a number that could not be had is None."""
@@ -54,14 +56,10 @@ def save_run(
 
     Raises:
         UserError: the directory cannot be written.
-        ValueError: a table's name is no plain file name, or the summary holds something that is
-            neither text, number, list nor mapping.
+        ValueError: a table or a column that `columns` does not name, or the summary holds something
+            that is neither text, number, list nor mapping.
     """
-    for name in tables:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-            raise ValueError(
-                f"expected a table name of letters, digits, '-' and '_', got {name!r}; rename it"
-            )
+    whole = {name: conformed(name, table) for name, table in tables.items()}
     if "tables" in summary:
         raise ValueError(
             "expected a summary without the key 'tables', which save_run writes; rename the key"
@@ -70,7 +68,7 @@ def save_run(
     text = json.dumps(plain(counted), sort_keys=True, indent=2, allow_nan=False) + "\n"
 
     writers: dict[str, Callable[[Path], object]] = {}
-    for name, table in tables.items():
+    for name, table in whole.items():
         writers[f"{name}.parquet"] = _parquet_writer(table)
     writers[CONFIG] = _text_writer(config_yaml)
     writers[SUMMARY] = _text_writer(text)
@@ -116,7 +114,10 @@ def load_run(directory: Path) -> RunResult:
     summary, rows = _summary_and_rows(directory)
     with _readable(directory):
         config_yaml = (directory / CONFIG).read_text(encoding="utf-8")
-        tables = {name: pd.read_parquet(directory / f"{name}.parquet") for name in rows}
+        tables = {
+            name: in_memory(pd.read_parquet(directory / f"{name}.parquet"), TABLES.get(name, ()))
+            for name in rows
+        }
     for name, table in tables.items():
         if len(table) != rows[name]:
             raise UserError(
@@ -196,7 +197,7 @@ def per_value(effects: pd.DataFrame) -> pd.DataFrame:
     run of an earlier version has no column `towards`.
     """
     names = [
-        chosen.split(" | ") if chosen else [f"component {component}"]
+        list(chosen) or [f"component {component}"]
         for chosen, component in zip(effects["chosen_for"], effects["component"], strict=True)
     ]
     towards = effects.get("towards", "")
@@ -212,7 +213,7 @@ def best_places(evidence: pd.DataFrame) -> pd.DataFrame:
 def slopes_at_best(specificity: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
     """A row per value that a direction is of and value changed, for the evidence's components."""
     place = ["value", "layer", "position", "component"]
-    named = specificity.assign(value=specificity["direction_of"].str.split(" | ", regex=False))
+    named = specificity.assign(value=specificity["direction_of"])
     return named.explode("value", ignore_index=True).merge(best_places(evidence)[place], on=place)
 
 
@@ -224,7 +225,9 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, Enum):
         return value.name
-    if value is None or isinstance(value, bool | str):
+    if value is None or value is pd.NA:
+        return None
+    if isinstance(value, bool | str):
         return value
     if isinstance(value, np.generic):
         return plain(value.item())
@@ -244,8 +247,8 @@ def plain(value: Any) -> Any:
     )
 
 
-def _parquet_writer(table: pd.DataFrame) -> Callable[[Path], object]:
-    return lambda path: table.to_parquet(path, index=False)
+def _parquet_writer(table: pa.Table) -> Callable[[Path], object]:
+    return lambda path: write_table(table, path)
 
 
 def _text_writer(text: str) -> Callable[[Path], object]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool
@@ -187,6 +188,23 @@ def verdict_summary(evidence: pd.DataFrame) -> dict[str, dict[str, Any]]:
     }
 
 
+MISSING = {
+    "partial_r": "partial_r_undefined",
+    "excess_drop": "excess_reason",
+    "agreement": "agreement_reason",
+}
+"""Headline numbers -> the column that says why there is none."""
+
+
+def missing_summary(evidence: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Per headline number the values that have none at their headline place, and why."""
+    best = headline(evidence)
+    return {
+        number: {value: row[why] for value, row in best.items() if pd.isna(row[number])}
+        for number, why in MISSING.items()
+    }
+
+
 def intervention_summary(
     tables: Mapping[str, pd.DataFrame], values: tuple[str, ...]
 ) -> dict[str, Any]:
@@ -261,14 +279,17 @@ def largest_drops(effects: pd.DataFrame, values: Sequence[str]) -> dict[str, dic
     accuracy, beside its controls at the same layer, component and strength.
     """
     drops: dict[str, dict[str, object]] = {}
-    same = ("layer", "position", "component", "towards", "chosen_for", "strength")
+    same = ("layer", "position", "component", "towards", "strength")
     controls = {
         tuple(row[name] for name in same): row["accuracy_drop"]
         for row in effects.loc[effects["arm"] == CONTROL].to_dict(orient="records")
     }
-    about = effects["towards"].where(effects["towards"] != "", effects["chosen_for"])
+    about = [
+        (towards,) if towards else chosen_for
+        for towards, chosen_for in zip(effects["towards"], effects["chosen_for"], strict=True)
+    ]
     for value in values:
-        chosen = about.map(lambda names, v=value: v in names.split(" | "))
+        chosen = np.array([value in names for names in about])
         targets = effects.loc[chosen & (effects["arm"] == TARGET)]
         if targets.empty:
             continue

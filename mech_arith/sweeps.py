@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -229,6 +229,76 @@ def own_overrides(overrides: Sequence[tuple[str, ...]]) -> list[str]:
     """Of each cell the overrides that not all cells share: what tells it from the others."""
     shared = set(overrides[0]).intersection(*overrides) if len(overrides) > 1 else set()
     return [" ".join(entry for entry in own if entry not in shared) for own in overrides]
+
+
+TOLD = {
+    **{f"model{of}": "model" for of in ("", ".name", ".path")},
+    **{f"template{of}": "template" for of in ("", ".name")},
+    "template.expression": "expression",
+    **{f"layers{of}": "layers" for of in ("", ".part", ".start", ".stop", ".step")},
+    **{f"intervention{of}": "edit" for of in ("", ".edit", ".via")},
+    **{f"tracing{of}": "tracing" for of in ("", ".method")},
+    "tracing.point": "point",
+    "tracing.positions": "positions",
+    **{f"prompt{of}": "prompt" for of in ("", ".style", ".shots")},
+    **{f"problems.{of}": "design" for of in ("design", "decorrelate")},
+    "problems.seed": "seed",
+}
+"""Overrides that a cell's fields tell already -> the field."""
+
+
+def swept_overrides(overrides: Sequence[tuple[str, ...]]) -> list[dict[str, str]]:
+    """Of each cell the overrides in which the cells differ, as typed, by their keys.
+
+    A cell that leaves one of them out has no entry for it.
+    """
+    known = [dict(map(_key_and_value, own)) for own in overrides]
+    keys = dict.fromkeys(key for own in known for key in own)
+    varying = [key for key in keys if len({own.get(key) for own in known}) > 1]
+    return [{key: own[key] for key in varying if key in own} for own in known]
+
+
+def _key_and_value(override: str) -> tuple[str, str]:
+    key, _, value = override.partition("=")
+    return key.lstrip("+~"), "removed" if key.startswith("~") else value
+
+
+def untold(
+    swept: Sequence[Mapping[str, str]], fields: Sequence[Mapping[str, Any]]
+) -> list[dict[str, str]]:
+    """Of each cell the swept overrides that its fields do not tell: a label must name them.
+
+    Args:
+        swept: as `swept_overrides`.
+        fields: of the same cells, by name.
+    """
+    keys = dict.fromkeys(key for own in swept for key in own)
+    hidden = [key for key in keys if not _is_told(key, swept, fields)]
+    return [{key: own[key] for key in hidden if key in own} for own in swept]
+
+
+def _is_told(
+    key: str, swept: Sequence[Mapping[str, str]], fields: Sequence[Mapping[str, Any]]
+) -> bool:
+    """Whether cells that differ in an override differ in a field as well."""
+    if key not in TOLD:
+        return False
+    said: dict[str, set[str | None]] = {}
+    for own, of_cell in zip(swept, fields, strict=True):
+        said.setdefault(str(of_cell.get(TOLD[key])), set()).add(own.get(key))
+    return all(len(values) == 1 for values in said.values())
+
+
+def swept_of(directory: Path) -> dict[str, str]:
+    """The overrides of a cell in which the cells of its sweep differ; none for a single run."""
+    for parent in directory.parents:
+        if (parent / PLAN).is_file():
+            cells = read_plan(parent).cells
+            own = swept_overrides([cell.overrides for cell in cells])
+            places = [(parent / cell.directory).resolve() for cell in cells]
+            found = zip(places, own, strict=True)
+            return next((swept for place, swept in found if place == directory.resolve()), {})
+    return {}
 
 
 def write_states(directory: Path, states: Sequence[CellState]) -> None:

@@ -25,6 +25,7 @@ from mech_arith.solvers.prompts import Prompts
 from mech_arith.statistics import Inference, Resampling, infer, pearson
 from mech_arith.sums import Cross, Projection, Sums
 from mech_arith.unfinished import Piece, Unfinished
+from mech_arith.verdicts import layers_text
 
 CODE = (activations, directions, sites, solvers, statistics, sums, sys.modules[__name__])
 """What an entry of the store depends on."""
@@ -90,7 +91,7 @@ class Trace:
 def chosen_components(r_fit: Float64[Tensor, "k v"]) -> Int64[Tensor, " v"]:
     """For each value the component with the largest |R| on the fit split; -1 where none has any."""
     if not len(r_fit):
-        return torch.full(r_fit.shape[1:], -1)
+        return torch.full(r_fit.shape[1:], -1, dtype=torch.int64)
     found = r_fit.abs().nan_to_num(-1).max(0)
     return torch.where(found.values < 0, -1, found.indices)
 
@@ -316,12 +317,21 @@ def correlation_table(
 def _place(site: Site, prompts: Prompts) -> dict[str, Any]:
     """Where a site is."""
     single, token = prompts.single(site.position)
+    reason = ""
+    if single < 0:
+        several = len(set(prompts.positions(site.position))) > 1
+        reason = (
+            "it is another position in some prompts: they have several layouts"
+            if several
+            else "it is several positions"
+        )
     return {
         "layer": site.layer,
         "point": site.point,
         "position": site.position,
-        "position_index": single,
+        "position_index": single if single >= 0 else None,
         "token": token,
+        "position_reason": reason,
     }
 
 
@@ -369,6 +379,29 @@ def _undefined(found: Trace) -> np.ndarray:
     missing = found.inference.partial_r.isnan().flatten().numpy()
     said[missing & (said == "")] = "the other values make up the coordinate"
     return said
+
+
+MASSIVE = 0.95
+"""Share of a site's variance from which one component is all that there is of it."""
+
+
+def massive_components(traces: Mapping[Site, Trace]) -> list[str]:
+    """Where one component holds nearly all variance, as that of a massive activation does.
+
+    Of all layers at the same positions one line. Source: Sun et al. (2024), "Massive activations in
+    large language models".
+    """
+    found: dict[str, dict[int, float]] = {}
+    for site, trace_of in traces.items():
+        share = float(trace_of.explained_variance_fit.max())
+        if share >= MASSIVE:
+            found.setdefault(site.position, {})[site.layer] = share
+    return [
+        f"one component holds {min(shares.values()):.1%} to {max(shares.values()):.1%} of the "
+        f"variance at position {position} in {layers_text(shares)}: it may be a massive "
+        "activation, beside which other components' edits are small"
+        for position, shares in found.items()
+    ]
 
 
 def best_rows(correlations: pd.DataFrame) -> pd.DataFrame:

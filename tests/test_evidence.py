@@ -35,7 +35,7 @@ TABLES = {
             {
                 **PLACE,
                 "component": 3,
-                "chosen_for": "a | b",
+                "chosen_for": ("a", "b"),
                 "edit": "scale",
                 "arm": arm,
                 "n": 50,

@@ -104,7 +104,7 @@ def effects(
                 "position": position,
                 "component": k,
                 "arm": arm,
-                "chosen_for": value,
+                "chosen_for": (value,),
                 "towards": "",
                 "edit": "shift",
                 "strength": strength,
@@ -210,7 +210,7 @@ def specificity(table: pd.DataFrame) -> pd.DataFrame:
             place = {name: row[name] for name in ("layer", "point", "position", "component")}
             ends = {"slope_low": slope - 0.1, "slope_high": slope + 0.1}
             rows.append(
-                place | {"direction_of": row["value"], "changed": changed, "slope": slope} | ends
+                place | {"direction_of": (row["value"],), "changed": changed, "slope": slope} | ends
             )
     return pd.DataFrame(rows)
 
@@ -495,7 +495,7 @@ def shaded(axes: Axes) -> list[tuple[float, float]]:
 def test_strengths_that_lead_out_of_the_observed_range_are_shaded() -> None:
     table = effects(1, values=["b", "c"], strengths=[-2.0, -1.0, 0.0, 2.0])
     where = manifold(table, 1.5)  # half of the edits are outside at 1.5
-    where.loc[where["chosen_for"] == "c", "outside_range"] = 0.5
+    where.loc[where["chosen_for"].isin([("c",)]), "outside_range"] = 0.5
     figure = dose_response(table, where)
     axes = panel(figure, "b")
     low, high = axes.get_xlim()
@@ -583,12 +583,15 @@ def test_bars_are_the_largest_drop_and_its_own_control() -> None:
 def test_only_targets_are_taken_for_targets() -> None:
     """The other arms stand in the tables; two values of one component are rows of their own."""
     table = effects(2, values=["b", "c"], strengths=[1.0]).assign(component=0)
-    table.loc[table["chosen_for"] == "c", ["edited_accuracy", "accuracy_drop"]] = [0.5, 0.47]
+    table.loc[table["chosen_for"].isin([("c",)]), ["edited_accuracy", "accuracy_drop"]] = [
+        0.5,
+        0.47,
+    ]
     others = table.assign(arm="span", accuracy_drop=0.99, edited_accuracy=0.0)
     whole = pd.concat([table, others, others.assign(arm="shuffled")], ignore_index=True)
     of_b = panel(accuracy_by_layer(whole), "b")
     heights = [bar.get_height() for bar in of_b.patches if isinstance(bar, Rectangle)]
-    b = table[table["chosen_for"] == "b"]
+    b = table[table["chosen_for"].isin([("b",)])]
     wanted = [b.loc[b["arm"] == arm, "accuracy_drop"].tolist() for arm in ("target", "control")]
     assert heights == pytest.approx([*wanted[0], *wanted[1]])
     of_c = panel(accuracy_by_layer(whole), "c")
@@ -695,7 +698,9 @@ def test_agreement_stands_between_its_floor_and_ceiling() -> None:
 def test_specificity_is_a_matrix_of_directions_and_values() -> None:
     table = evidence(2, ["b", "c"])
     rows = specificity(table)
-    rows.loc[rows["direction_of"] == "b", "direction_of"] = "b | a"  # a has no place of its own
+    of_b = rows["direction_of"].isin([("b",)])
+    rows.loc[of_b, "direction_of"] = pd.Series([("b", "a")] * of_b.sum(), rows.index[of_b])
+    # a has no place of its own
     _, axes = heatmaps_of(specificity_maps(rows, table, title=TITLE))
     assert cells(axes).tolist() == [[0.95, -0.2], [0.0, 0.95]]
     assert texts_of(axes)[4:8] == [
@@ -720,7 +725,8 @@ def test_no_evidence_is_an_error() -> None:
 
 
 def test_a_directions_number_names_its_panel_where_no_value_chose_it() -> None:
-    figure = accuracy_by_layer(effects(1, values=["a"]).assign(chosen_for=""))
+    table = effects(1, values=["a"])
+    figure = accuracy_by_layer(table.assign(chosen_for=[()] * len(table)))
     assert [axes.get_title() for axes in figure.axes] == ["component 0"]
 
 
@@ -813,7 +819,7 @@ def test_a_cell_has_a_figure_for_every_table() -> None:
 def test_a_cell_that_edits_other_components_alone_has_no_figures_of_the_best_ones() -> None:
     tables = whole()
     tables["counterfactual"]["component"] = 9
-    tables["specificity"]["direction_of"] = ""
+    tables["specificity"]["direction_of"] = [()] * len(tables["specificity"])
     figures = cell_figures(tables, title=TITLE)
     assert "dose_response" in figures
     assert not {"counterfactual", "specificity"} & set(figures)

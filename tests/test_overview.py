@@ -98,6 +98,7 @@ def test_a_run_without_edits_says_so(tmp_path: Path) -> None:
         ({}, "m, a-b, layers all, scale"),
         ({"design": "uniform"}, "m, a-b, layers all, scale"),
         ({"design": "decorrelated b-c"}, "m, a-b, layers all, scale, design decorrelated b-c"),
+        ({"swept": {"problems.n": "60"}}, "m, a-b, layers all, scale, problems.n=60"),
     ],
 )
 def test_a_cells_name_says_what_is_not_usual(changes: dict[str, Any], name: str) -> None:

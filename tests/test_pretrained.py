@@ -152,8 +152,17 @@ class FourTokens:
     def tokens(self, number):
         return tuple(5 + (int(number) * factor) % 7 for factor in (1, 2, 3, 5))
 
+    behind = ()
+
     def read(self, tokens):
-        return int("1" + "".join(f"{token:03d}" for token in tokens)), len(tokens) == 4
+        whole = len(tokens) == 4
+        return int("1" + "".join(f"{token:03d}" for token in tokens)) if whole else None, whole
+
+    def is_cut(self, tokens):
+        return False
+
+    def text(self, tokens):
+        return " ".join(map(str, tokens))
 
     def longest(self, bound):
         return 4

@@ -49,7 +49,8 @@ def answered(styles: ModuleType, numbers: Sequence[float]) -> tuple[Baseline, Pr
     half = torch.full((4,), 0.5).double().log()
     said = Answers(torch.tensor(numbers).double(), half, torch.zeros(4).double())
     prompts = Prompts(torch.empty(0, dtype=torch.int64), ())
-    return Baseline(prompts, Asked.of_problems(problems), said), problems
+    written = torch.empty(4, 0, dtype=torch.int64)
+    return Baseline(prompts, Asked.of_problems(problems), said, written), problems
 
 
 def test_a_case_is_read(styles: ModuleType) -> None:

@@ -1,5 +1,7 @@
 """The report's tables, its listing of cells and its command line; the page in test_report_page."""
 
+import base64
+import gzip
 import json
 import re
 import subprocess
@@ -14,6 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mech_arith.columns import CELL, MADE_BY, in_memory
+from mech_arith.columns import TABLES as COLUMNS
 from mech_arith.report import __main__ as command
 from mech_arith.report import write_report
 from mech_arith.report.compact import edited, numbers, traced
@@ -48,6 +52,13 @@ def report(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str | int:
     return 0
 
 
+def unpacked(page: str, name: str) -> Any:
+    """What the page holds under a name."""
+    found = re.search(rf'id="packed-{name}"[^>]*>([^<]*)<', page)
+    assert found
+    return json.loads(gzip.decompress(base64.b64decode(found[1])))
+
+
 def test_the_rows_of_all_cells_stand_in_one_table(tmp_path: Path) -> None:
     for index, edit in enumerate(["scale", "shift"]):
         save_cell(tmp_path / str(index), edit=edit, seed=index)
@@ -57,9 +68,10 @@ def test_the_rows_of_all_cells_stand_in_one_table(tmp_path: Path) -> None:
     for index in range(2):
         run = load_run(tmp_path / str(index))
         of_cell = rows[rows["cell"] == str(index)].reset_index(drop=True)
-        effects = run.tables["effects"]
         assert of_cell["prompt"].isna().all()
-        effects = effects.drop(columns="prompt")
+        of_cell = in_memory(of_cell, COLUMNS["effects"])
+        assert set(run.summary["cell"]) <= {column.name for column in CELL}
+        effects = run.tables["effects"].drop(columns=[column.name for column in MADE_BY])
         pd.testing.assert_frame_equal(of_cell[list(effects)], effects)
         assert set(of_cell["identity"]) == {run.summary["identity"]}
         assert set(of_cell["command"]) == {run.summary["command"]}
@@ -73,15 +85,42 @@ def test_the_rows_of_all_cells_stand_in_one_table(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+def test_every_swept_override_is_a_column_and_part_of_the_label(tmp_path: Path) -> None:
+    """Cells that differ in the strengths alone have the same model, template and edit."""
+    for index in range(2):
+        save_cell(tmp_path / str(index))
+    save_plan(tmp_path, "0", "1")
+    plan = json.loads((tmp_path / "sweep.json").read_text())
+    for cell, strengths in zip(plan["cells"], ("[0,1]", "[2]"), strict=True):
+        cell["overrides"] = ["problems.n=60", f"intervention.strengths={strengths}"]
+    (tmp_path / "sweep.json").write_text(json.dumps(plan))
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    for name in TABLES:
+        rows = pd.read_parquet(tmp_path / name)
+        found = rows.groupby("cell")["swept.intervention.strengths"].unique()
+        assert [list(of_cell) for of_cell in found] == [["[0,1]"], ["[2]"]]
+        assert "swept.problems.n" not in rows
+    overview = unpacked(page, "overview")
+    assert [cell["fields"]["intervention.strengths"] for cell in overview["cells"]] == [
+        "[0,1]",
+        "[2]",
+    ]
+
+
 def test_columns_that_a_run_lacks_are_missing_in_its_rows_alone(tmp_path: Path) -> None:
     save_cell(tmp_path / "new")
     old = load_run(save_cell(tmp_path / "old"))
     tables = {
         "correlations": old.tables["correlations"].drop(columns="r_passed"),
-        "effects": old.tables["effects"].drop(columns="mean_shift").assign(extra=7, n=200.0),
+        "effects": old.tables["effects"].drop(columns=["mean_shift", "identity"]),
     }
+    tables["effects"] = tables["effects"].assign(extra=7, n=200.0)
     summary = {name: old.summary[name] for name in ("cell", "best", "largest_drop")}
-    save_run(tmp_path / "old", tables=tables, summary=summary, config_yaml="")
+    save_run(tmp_path / "old", tables={}, summary=summary, config_yaml="")
+    rows = {name: len(table) for name, table in tables.items()}
+    (tmp_path / "old" / "summary.json").write_text(json.dumps({**summary, "tables": rows}))
+    for name, table in tables.items():
+        table.to_parquet(tmp_path / "old" / f"{name}.parquet")
     write_report(tmp_path)
     rows = pd.read_parquet(tmp_path / "sweep.parquet").set_index("cell")
     assert rows.loc["old", "mean_shift"].isna().all()
@@ -99,9 +138,8 @@ def test_a_run_whose_columns_do_not_fit_is_damaged_and_the_others_reported(
 ) -> None:
     for index in range(3):
         save_cell(tmp_path / str(index), seed=index)
-    run = load_run(tmp_path / "0")
-    tables = run.tables | {"effects": run.tables["effects"].assign(reason=7)}
-    save_run(tmp_path / "0", tables=tables, summary=run.summary, config_yaml="")
+    path = tmp_path / "0" / "effects.parquet"
+    pd.read_parquet(path).assign(reason=7).to_parquet(path)
     assert report(monkeypatch, tmp_path) == 1
     (said,) = capsys.readouterr().err.splitlines()
     assert re.search(r"columns of the same kinds .*reason.* in .*0/effects\.parquet; leave", said)
@@ -366,7 +404,7 @@ def test_the_line_of_a_value_is_the_direction_that_costs_most() -> None:
             "position": "all",
             "component": component,
             "arm": arm,
-            "chosen_for": "a | b-c" if component == 0 else "b-c",
+            "chosen_for": ("a", "b-c") if component == 0 else ("b-c",),
             "edit": "scale",
             "strength": strength,
             "strength_unit": "factor r",
@@ -403,7 +441,7 @@ def test_the_line_of_a_target_alone_with_its_interval() -> None:
             "position": "all",
             "component": 0,
             "arm": arm,
-            "chosen_for": value,
+            "chosen_for": (value,),
             "edit": "set",
             "strength": 1.0,
             "strength_unit": "share of the way",
@@ -465,7 +503,7 @@ def test_specificity_is_of_the_place_that_is_best_on_the_fit_split() -> None:
     )
     rows = pd.DataFrame(
         {
-            "direction_of": ["b", "b | c", "b | c"],
+            "direction_of": [("b",), ("b", "c"), ("b", "c")],
             "layer": 3,
             "position": ["0", "1", "1"],
             "component": [4, 5, 5],

@@ -293,7 +293,9 @@ def test_specificity_has_a_map_per_layer(page: Page, asked: Path) -> None:
     page.until("return arguments[0].dataset.drawn", plots[0])
     rows = load_run(asked.parent / "0").tables["specificity"].query("layer == 0")
     order = ["a", "b", "c", "b-c", "a-(b-c)"]
-    wanted = rows.pivot(index="direction_of", columns="changed", values="slope")
+    wanted = rows.explode("direction_of").pivot(
+        index="direction_of", columns="changed", values="slope"
+    )
     z = page.run("return arguments[0].data[0].z", plots[0])
     for row, value in zip(z, order, strict=True):
         assert row == pytest.approx(wanted.loc[value, order].tolist(), abs=1e-4)
@@ -519,7 +521,7 @@ def test_the_figures_of_a_cell_show_its_tables(page: Page, sweep: Path) -> None:
         for shown, number in zip(line, numbers, strict=True)
     )
     edits = run.tables["effects"].query("arm == 'control' and layer == 0")
-    of_a = edits[[("a" in names.split(" | ")) for names in edits["chosen_for"]]]
+    of_a = edits[[("a" in names) for names in edits["chosen_for"]]]
     grey = page.run("return document.querySelectorAll('#cell .plot')[10].data[0].y")
     assert grey[: len(of_a)] == pytest.approx(of_a["accuracy_drop"].tolist(), abs=1e-4)
 

@@ -46,7 +46,7 @@ def drop_row(*, drop: float, excess: float, low: float, **more: Any) -> dict[str
         **SITE,
         "arm": "target",
         "component": 0,
-        "chosen_for": "b-c",
+        "chosen_for": ("b-c",),
         "edit": "scale",
         "strength": 2.0,
         "strength_unit": "factor",
@@ -101,7 +101,7 @@ def three_seeds(directory: Path) -> None:
         effects = [
             drop_row(drop=0.1 * (seed + 1), excess=0.1 * seed, low=low),
             drop_row(drop=0.5, excess=0.5, low=0.4, arm="control"),
-            drop_row(drop=0.7, excess=0.7, low=0.6, chosen_for="", component=5),
+            drop_row(drop=0.7, excess=0.7, low=0.6, chosen_for=(), component=5),
         ]
         save_cell(directory / str(seed), seed, rows + layer_1, effects)
 
@@ -149,7 +149,7 @@ def test_effects_are_those_of_directions_chosen_for_a_value(tmp_path: Path) -> N
 
 def test_a_direction_chosen_for_two_values_speaks_for_both(tmp_path: Path) -> None:
     for seed in range(2):
-        effects = [drop_row(drop=0.1, excess=0.1, low=0.05, chosen_for="b | b-c")]
+        effects = [drop_row(drop=0.1, excess=0.1, low=0.05, chosen_for=("b", "b-c"))]
         save_cell(tmp_path / str(seed), seed, [r_row(0, r_fit=0.5, r=0.5, p=0.01)], effects)
     (cells,) = seed_groups(tmp_path).groups
     assert list(effect_spread(cells)["value"]) == ["b", "b-c"]
@@ -237,9 +237,9 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
 
 def test_tables_of_older_versions_are_refused(tmp_path: Path) -> None:
     for seed in range(2):
-        row = r_row(0, r_fit=0.5, r=0.5, p=0.1)
-        del row["p_holm"]
-        save_cell(tmp_path / str(seed), seed, [row])
+        save_cell(tmp_path / str(seed), seed, [r_row(0, r_fit=0.5, r=0.5, p=0.1)])
+        path = tmp_path / str(seed) / "correlations.parquet"
+        pd.read_parquet(path).drop(columns="p_holm").to_parquet(path)
     with pytest.raises(UserError, match=r"found no p_holm: an older version .* run the cell again"):
         write_spread(tmp_path)
 

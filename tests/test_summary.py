@@ -7,7 +7,7 @@ def test_largest_drops_by_hand():
     head = {
         "position": "all",
         "component": 1,
-        "chosen_for": "a | b",
+        "chosen_for": ("a", "b"),
         "towards": "",
         "baseline_accuracy": 0.9,
         "accuracy_drop_passed": 0.5,

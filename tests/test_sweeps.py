@@ -19,6 +19,8 @@ from mech_arith.sweeps import (
     cell_states,
     own_overrides,
     read_plan,
+    swept_overrides,
+    untold,
     write_plan,
     write_states,
 )
@@ -205,3 +207,30 @@ def test_a_cell_goes_by_what_tells_it_from_the_others():
     ]
     assert own_overrides([("n=60", "layers=early")]) == ["n=60 layers=early"]
     assert own_overrides([]) == []
+
+
+def test_swept_overrides_are_those_in_which_cells_differ():
+    cells = [
+        ("problems.n=60", "intervention.strengths=[0,1]", "+experiment=paper"),
+        ("problems.n=60", "intervention.strengths=[2]", "~wandb"),
+    ]
+    assert swept_overrides(cells) == [
+        {"intervention.strengths": "[0,1]", "experiment": "paper"},
+        {"intervention.strengths": "[2]", "wandb": "removed"},
+    ]
+    assert swept_overrides(cells[:1]) == [{}]
+
+
+def test_a_label_names_the_swept_overrides_that_no_field_tells():
+    swept = [
+        {"intervention": edit, "intervention.strengths": by, "model.path": path}
+        for edit, by, path in (
+            ("scale", "[0,1]", "one/seed_0"),
+            ("scale", "[2]", "two/seed_0"),
+            ("shift", "[2]", "two/seed_0"),
+        )
+    ]
+    fields = [{"edit": own["intervention"], "model": "trained:seed_0"} for own in swept]
+    assert untold(swept, fields)[1] == {"intervention.strengths": "[2]", "model.path": "two/seed_0"}
+    fields = [{"edit": own["intervention"], "model": own["model.path"]} for own in swept]
+    assert untold(swept, fields)[0] == {"intervention.strengths": "[0,1]"}

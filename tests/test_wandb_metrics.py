@@ -78,7 +78,7 @@ def test_values_without_a_correlation_have_no_point() -> None:
 
 
 def test_positions_are_named_where_there_are_several() -> None:
-    table = pd.concat([effects(chosen_for=""), effects(chosen_for="", position="last")])
+    table = pd.concat([effects(chosen_for=()), effects(chosen_for=(), position="last")])
     (row, *_) = by_strength(table)
     assert "accuracy_drop/component 2/layer 1 last control" in row
     assert len(row) == 1 + 2 * 4 + 2 * 2

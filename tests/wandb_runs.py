@@ -126,7 +126,7 @@ def effects(**changes: Any) -> pd.DataFrame:
             "position": "all",
             "component": layer + 1,
             "arm": arm,
-            "chosen_for": "b | a//b",
+            "chosen_for": ("b", "a//b"),
             "strength": strength,
             "accuracy_drop": abs(strength) * (layer + 1) / (10 if arm == "target" else 100),
             "status": "ok",
@@ -135,7 +135,7 @@ def effects(**changes: Any) -> pd.DataFrame:
         for arm in ("target", "control", "span")
         for strength in (2.0, -1.0, 0.0)
     ]
-    return pd.DataFrame(rows).assign(**changes)
+    return pd.DataFrame([row | changes for row in rows])
 
 
 def evidence() -> pd.DataFrame:

@@ -7,7 +7,7 @@ kept from one batch to the next but the answers: memory does not grow with the p
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -25,8 +25,15 @@ from mech_arith.artifacts import Store
 from mech_arith.batching import Batching, batches, parts
 from mech_arith.digests import json_digest, tensor_digest
 from mech_arith.engine.moves import Moves, SiteEdits, SiteGrid, SiteVectors
-from mech_arith.engine.passes import Change, Hooked, Resumed, Rows, run_clean
-from mech_arith.engine.reading import Asked, Forced, force, read_answers
+from mech_arith.engine.passes import Change, Hooked, Resumed, Rows, Written, run_clean
+from mech_arith.engine.reading import (
+    NO_TOKEN,
+    Asked,
+    Forced,
+    force,
+    read_answers,
+    read_written,
+)
 from mech_arith.progress import Progress, progress
 from mech_arith.solvers.base import Solver, read_prefix
 from mech_arith.solvers.prompts import Layout, Prompts
@@ -45,6 +52,7 @@ __all__ = [
     "run_baseline",
     "run_edits",
     "stored_baseline",
+    "write_on",
 ]
 
 
@@ -60,11 +68,18 @@ class Baseline:
     asked: Asked
     answers: Answers
     """The solver's own, on the CPU."""
+    written: Int64[Tensor, "n written"]
+    """Their tokens, as far as it took to see what they are; `NO_TOKEN` behind the last. No columns
+    for a solver that regresses."""
 
     def take(self, n: int) -> "Baseline":
         """The first `n` problems."""
-        rows = torch.arange(n)
-        return Baseline(self.prompts.take(n), self.asked.of(rows), self.answers.take(n))
+        asked, answers = self.asked.of(torch.arange(n)), self.answers.take(n)
+        return Baseline(self.prompts.take(n), asked, answers, self.written[:n])
+
+    def tokens(self, row: int) -> tuple[int, ...]:
+        """What was written in answer to one of the problems."""
+        return tuple(token for token in self.written[row].tolist() if token != NO_TOKEN)
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -118,25 +133,49 @@ def run_baseline(
     What an earlier attempt at the same cell has left in `unfinished` is not computed again.
     """
     answers = Answers.empty(len(prompts))
+    longest = 0 if solver.reader is None else solver.reader.longest(asked.bound)
+    written = torch.full((len(prompts), longest), NO_TOKEN)
     opened = _opener(solver, prompts)
     kept = unfinished or Unfinished.nothing()
     key = _asked_key(solver, prompts, asked)
 
-    def work(layout: Layout) -> Answers:
+    def work(layout: Layout) -> dict[str, Tensor]:
         def answer() -> dict[str, Tensor]:
             here = asked.of(layout.rows)
             forced = force(solver, here)
             rows = opened(layout, forced.fed)(None, 1)
-            return vars(read_answers(solver, rows, forced, here, n_edits=1).at(0))
+            found, tokens = read_written(solver, rows, forced, here, n_edits=1)
+            return {**vars(found.at(0)), "written": tokens}
 
         piece = kept.piece("baseline", {**key, "rows": tensor_digest(layout.rows)})
-        return Answers(**piece.fetch("answers", answer))
+        return dict(piece.fetch("answers", answer))
 
     with progress(len(prompts), description="baseline", unit="problems") as bar:
         for layout, part in batches(solver, prompts, batching, work):
-            _store(answers, layout.rows, part)
+            tokens = part.pop("written")
+            written[layout.rows, : tokens.shape[1]] = tokens
+            _store(answers, layout.rows, Answers(**part))
             bar.advance(len(layout))
-    return Baseline(prompts, asked, answers)
+    return Baseline(prompts, asked, answers, written)
+
+
+@torch.inference_mode()
+def write_on(
+    solver: Solver, prompts: Prompts, written: Mapping[int, Written], *, length: int
+) -> dict[int, Written]:
+    """Let some of the problems' answers go on behind what was written, up to so many tokens."""
+    opened = _opener(solver, prompts)
+    longer = dict(written)
+    for layout in prompts.layouts:
+        for index, row in enumerate(layout.rows.tolist()):
+            if row not in longer:
+                continue
+            nothing = torch.empty(1, 0, dtype=torch.int64)
+            alone = opened(layout.part(slice(index, index + 1)), nothing)(None, 1)
+            while len(longer[row]) < length:
+                read = alone.next_read_out(torch.tensor([0]), [longer[row]])
+                longer[row] += (int(read.argmax(-1)),)
+    return longer
 
 
 def stored_baseline(
@@ -152,10 +191,11 @@ def stored_baseline(
 
     def make() -> dict[str, Tensor]:
         found = run_baseline(solver, prompts, asked, batching=batching, unfinished=unfinished)
-        return vars(found.answers)
+        return {**vars(found.answers), "written": found.written}
 
-    found = store.fetch("baseline", _asked_key(solver, prompts, asked), make, code=CODE)
-    return Baseline(prompts, asked, Answers(**found))
+    found = dict(store.fetch("baseline", _asked_key(solver, prompts, asked), make, code=CODE))
+    written = found.pop("written")
+    return Baseline(prompts, asked, Answers(**found), written)
 
 
 def _asked_key(solver: Solver, prompts: Prompts, asked: Asked) -> dict[str, Any]:

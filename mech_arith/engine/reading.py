@@ -19,6 +19,7 @@ from mech_arith.digests import tensor_digest
 from mech_arith.engine.passes import READ_OUT_ELEMENTS, Rows, Written
 from mech_arith.problems import ProblemSet, counterfactual_answers
 from mech_arith.solvers.base import AnswerReader, Solver
+from mech_arith.solvers.numerals import most_digits
 
 NO_TOKEN = -1
 
@@ -57,6 +58,8 @@ class Forced:
 
     right: Int64[Tensor, "n length"]
     """`NO_TOKEN` behind the last."""
+    expected: Int64[Tensor, "n expected"]
+    """Those, and what usually follows them; `NO_TOKEN` behind the last."""
     differs_at: Int64[Tensor, " n"]
     """The first token in which the counterfactual answer is another; `NO_TOKEN` for none."""
     counterfactual: Int64[Tensor, " n"]
@@ -66,7 +69,7 @@ class Forced:
 
     def digest(self) -> str:
         """SHA-256 of all of it."""
-        return tensor_digest(self.right, self.differs_at, self.counterfactual, self.fed)
+        return tensor_digest(*vars(self).values())
 
 
 def force(solver: Solver, asked: Asked) -> Forced:
@@ -75,14 +78,16 @@ def force(solver: Solver, asked: Asked) -> Forced:
     if reader is None:
         nothing = torch.empty(len(asked), 0, dtype=torch.int64)
         none = torch.full((len(asked),), NO_TOKEN)
-        return Forced(nothing, none, none, nothing)
+        return Forced(nothing, nothing, none, none, nothing)
     right = [_tokens(reader, number) for number in asked.right.tolist()]
     other = [_tokens(reader, number) for number in asked.counterfactual.tolist()]
     differs = [_first_difference(*pair) for pair in zip(right, other, strict=True)]
+    expected = [(*tokens, *reader.behind) if tokens else () for tokens in right]
     # The last token of an answer of fixed length need not be fed: nothing is read behind it.
-    fed = [tokens[:-1] if tokens and reader.read(tokens)[1] else tokens for tokens in right]
+    fed = [tokens[:-1] if tokens and reader.read(tokens)[1] else tokens for tokens in expected]
     return Forced(
         right=_padded(right, fill=NO_TOKEN),
+        expected=_padded(expected, fill=NO_TOKEN),
         differs_at=torch.tensor(differs),
         counterfactual=torch.tensor(
             [tokens[at] if at >= 0 else NO_TOKEN for tokens, at in zip(other, differs, strict=True)]
@@ -103,8 +108,8 @@ def _first_difference(right: Written, other: Written) -> int:
 
 def _padded(rows: Sequence[Written], *, fill: int) -> Int64[Tensor, "n length"]:
     length = max((len(row) for row in rows), default=0)
-    padded = [[*row, *[fill] * (length - len(row))] for row in rows]
-    return torch.tensor(padded, dtype=torch.int64).view(len(rows), length)
+    filled = [[*row, *[fill] * (length - len(row))] for row in rows]
+    return torch.tensor(filled, dtype=torch.int64).view(len(rows), length)
 
 
 @torch.inference_mode()
@@ -112,12 +117,20 @@ def read_answers(
     solver: Solver, rows: Rows, forced: Forced, asked: Asked, *, n_edits: int
 ) -> Answers:
     """The answers of a grid of problems x edits, as [edits, problems]."""
+    return read_written(solver, rows, forced, asked, n_edits=n_edits)[0]
+
+
+@torch.inference_mode()
+def read_written(
+    solver: Solver, rows: Rows, forced: Forced, asked: Asked, *, n_edits: int
+) -> tuple[Answers, Int64[Tensor, "rows written"]]:
+    """The same, and what was written, as far as it was needed: `NO_TOKEN` behind the last token."""
     n = len(asked)
     if solver.reader is None:
         numbers = torch.cat([read[:, 0, 0].double().cpu() for _, read in rows.read_outs()])
         answers = Answers.empty(n_edits, n)
         answers.numbers[:] = numbers.view(n, n_edits).mT
-        return answers
+        return answers, torch.empty(n * n_edits, 0, dtype=torch.int64)
     log_prob, difference, greedy = [], [], []
     for part, read in rows.read_outs():
         problems = torch.arange(n * n_edits)[part] // n_edits
@@ -125,11 +138,11 @@ def read_answers(
         for kept, new in zip((log_prob, difference, greedy), found, strict=True):
             kept.append(new)
     at_a_time = max(1, READ_OUT_ELEMENTS // solver.width_out)
-    numbers = _Writing(solver.reader, rows, forced, n_edits, asked.bound, at_a_time).finish(
-        torch.cat(greedy)
-    )
+    writing = _Writing(solver.reader, rows, forced, n_edits, asked.bound, at_a_time)
+    numbers, written = writing.finish(torch.cat(greedy))
     parts = (numbers, torch.cat(log_prob), torch.cat(difference))
-    return Answers(*(part.view(n, n_edits).mT for part in parts))
+    answers = Answers(*(part.view(n, n_edits).mT for part in parts))
+    return answers, _padded(written, fill=NO_TOKEN)
 
 
 def _measure(
@@ -185,10 +198,13 @@ class _Writing:
         self._forced = forced
         self._n_edits = n_edits
         self._longest = reader.longest(bound)
+        self._too_large = 10 ** most_digits(bound)
         self._at_a_time = at_a_time
 
-    def finish(self, greedy: Int64[Tensor, "rows fed"]) -> Float64[Tensor, " rows"]:
-        """The numbers, NaN where what was written is none or does not end."""
+    def finish(
+        self, greedy: Int64[Tensor, "rows fed"]
+    ) -> tuple[Float64[Tensor, " rows"], list[Written]]:
+        """The numbers, NaN where what was written is none or does not end, and what was written."""
         written = self._agreed(greedy)
         numbers = torch.full((len(written),), torch.nan, dtype=torch.float64)
         open_rows = self._settle(range(len(written)), written, numbers)
@@ -203,13 +219,13 @@ class _Writing:
                     written[row] += (token,)
             ended = set(now) - set(self._settle(now, written, numbers))
             open_rows = [row for row in open_rows if row not in ended]
-        return numbers
+        return numbers, written
 
     def _agreed(self, greedy: Int64[Tensor, "rows fed"]) -> list[Written]:
-        """The right tokens as far as the likeliest ones are those, and the likeliest behind."""
+        """The expected tokens as far as the likeliest ones are those, and the likeliest behind."""
         problems = torch.arange(len(greedy)) // self._n_edits
-        right = self._forced.right[problems][:, : greedy.shape[1]]
-        agrees = (greedy[:, : right.shape[1]] == right).long().cumprod(1).sum(1)
+        expected = self._forced.expected[problems][:, : greedy.shape[1]]
+        agrees = (greedy[:, : expected.shape[1]] == expected).long().cumprod(1).sum(1)
         # Where the answer's last token is not fed, there is nothing to read behind it.
         stop = torch.minimum(agrees, torch.tensor(greedy.shape[1] - 1)) + 1
         return [
@@ -219,10 +235,15 @@ class _Writing:
     def _settle(
         self, rows: Sequence[int], written: list[Written], numbers: Float64[Tensor, " rows"]
     ) -> list[int]:
-        """Put down the numbers that have ended; the rows that have not."""
+        """Put down the numbers that have ended; the rows that have not.
+
+        A number that is too long already is given up: a row that repeats a digit has no end.
+        """
         still = []
         for row in rows:
             number, ended = self._read(written[row])
+            if not ended and number is not None and abs(number) >= self._too_large:
+                continue
             if not ended:
                 still.append(row)
             elif number is not None:

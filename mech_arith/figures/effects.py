@@ -27,7 +27,7 @@ ACROSS = 5
 ARMS = ("control", "target")
 """In the order in which they lie over each other."""
 
-DIRECTION = ["point", "position", "component", "chosen_for", "towards"]
+DIRECTION = ["point", "position", "component", "towards"]
 """What tells directions at one layer apart."""
 
 CONTROL_LABEL = "control: random directions, moved as far"

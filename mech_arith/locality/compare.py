@@ -21,6 +21,9 @@ SHUFFLES = 200
 """Orders of the places, for the chance floor."""
 
 
+NOT_COMPARED = "the functions have at most two places in common, or one of them is constant"
+
+
 @dataclass(frozen=True)
 class Probe:
     """A value really replaced, by moving one of its operands, at several places."""
@@ -82,6 +85,7 @@ def compare(
         "p_trend": chance.share_above(match.r),
         "covered": float(covered[probe.valid].double().mean()) if probe.valid.any() else 0.0,
         "n_problems": len(problems),
+        "reason": "" if match.r == match.r else NOT_COMPARED,
     }
     observed = found.coordinates[:, component]
     curves = _curves(probe, original, predicted, actual, covered).assign(

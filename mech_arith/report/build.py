@@ -1,10 +1,11 @@
 """From run directories to the files of a report: what is read and what is written stands here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mech_arith.columns import SWEPT
 from mech_arith.errors import UserError
 from mech_arith.progress import progress
 from mech_arith.report.cells import cell_overview, cell_page
@@ -14,6 +15,7 @@ from mech_arith.report.page import Entry, as_json, render
 from mech_arith.report.tables import misfits, put_together
 from mech_arith.report.unfinished import unfinished
 from mech_arith.results import load_run
+from mech_arith.sweeps import swept_overrides, untold
 
 Read = tuple[Entry, set[str]]
 """A cell as the page shows it, and the names of its tables."""
@@ -46,15 +48,27 @@ def build(directory: Path, places: Sequence[Path]) -> Built:
     with outputs(directory) as temporary:
         read = [_entry(cell) for cell in progress(listed, description="report", unit="cells")]
         read = _fitting(read)
+        swept = swept_overrides([cell.overrides or () for cell in listed])
         for table, name in TABLES.items():
             sources = [
-                (_table(entry, table), _fields(entry)) for entry, tables in read if table in tables
+                (_table(entry, table), _fields(entry, own))
+                for (entry, tables), own in zip(read, swept, strict=True)
+                if table in tables
             ]
-            put_together(temporary[name], sources)
-        entries = [entry for entry, _ in read]
+            put_together(temporary[name], table, sources)
+        entries = _labelled([entry for entry, _ in read], swept)
         title = ", ".join(dict.fromkeys(_title(place) for place in places))
         temporary[PAGE].write_text(render(title, entries), encoding="utf-8")
     return Built(directory / PAGE, [entry.cell for entry in entries])
+
+
+def _labelled(entries: Sequence[Entry], swept: Sequence[Mapping[str, str]]) -> list[Entry]:
+    """The cells with the swept overrides that no other field tells, for the page's labels."""
+    labels = untold(swept, [entry.fields for entry in entries])
+    return [
+        replace(entry, fields=entry.fields | label)
+        for entry, label in zip(entries, labels, strict=True)
+    ]
 
 
 def _entry(cell: Listed) -> Read:
@@ -89,7 +103,8 @@ def _fitting(read: Sequence[Read]) -> list[Read]:
     """The cells, those damaged whose tables cannot stand in one file with those of the others."""
     reasons: dict[Path, str] = {}
     for table in TABLES:
-        reasons |= misfits([_table(entry, table) for entry, tables in read if table in tables])
+        paths = [_table(entry, table) for entry, tables in read if table in tables]
+        reasons |= misfits(table, paths)
     return [
         next(
             (
@@ -122,13 +137,14 @@ def _table(entry: Entry, name: str) -> Path:
     return entry.cell.directory / f"{name}.parquet"
 
 
-def _fields(entry: Entry) -> dict[str, Any]:
+def _fields(entry: Entry, swept: Mapping[str, str]) -> dict[str, Any]:
     """What every row of the joined tables says of its cell."""
     return {
         "cell": entry.cell.name,
         "identity": entry.page["summary"].get("identity"),
         "command": entry.command,
         **entry.fields,
+        **{f"{SWEPT}{key}": text for key, text in swept.items()},
     }
 
 

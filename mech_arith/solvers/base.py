@@ -55,8 +55,21 @@ class AnswerReader(Protocol):
         """The number written so far, if it is one, and whether it has ended."""
         ...
 
+    def is_cut(self, tokens: Sequence[int]) -> bool:
+        """Whether digits stand behind the number's end that may be part of it."""
+        ...
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """What has been written, as text."""
+        ...
+
     def longest(self, bound: int) -> int:
         """How many tokens may be written where right answers are at most `bound`."""
+        ...
+
+    @property
+    def behind(self) -> tuple[int, ...]:
+        """Tokens that usually follow an answer, without which it is not seen to have ended."""
         ...
 
     @property

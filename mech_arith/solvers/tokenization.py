@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mech_arith.errors import UserError
 from mech_arith.problems import ProblemSet
+from mech_arith.solvers.numerals import longest_text, read_numeral
 from mech_arith.solvers.prompting import (
     PROBES,
     Frame,
@@ -23,6 +24,7 @@ from mech_arith.solvers.prompting import (
     questions,
 )
 from mech_arith.solvers.prompts import Layout, Prompts
+from mech_arith.solvers.styles import STYLES
 from mech_arith.templates import Prompt, Span, Template, build_template, spans_to_tokens
 
 BLANK = "␣"
@@ -33,9 +35,6 @@ _Places = tuple[tuple[int, ...], ...]
 
 _CHUNK = 1024
 _EQUATION = build_template("equation", "a-b")
-_NUMBER = re.compile(r"[ \t]*([-\u2212]?)([0-9]+)")
-_BEGINNING = re.compile(r"[ \t]*(?:[-\u2212]|\ufffd{1,2})?")
-"""What may become a number. The bytes of a minus sign (U+2212) may come one by one."""
 
 
 def tokenize(
@@ -69,12 +68,7 @@ def tokenize(
 
 
 class AnswerReader:
-    """How a model writes numbers behind its prompts, and how they are read.
-
-    Read are spaces, a minus sign (- or U+2212) and the digits 0 to 9, with nothing between sign
-    and digits. Whatever is no digit ends the number, so that `1,234` and `1.5` are read as 1:
-    there are no thousands separators and no fractions. A line break before it is an empty answer.
-    """
+    """How a model writes numbers behind its prompts, and how they are read: see `numerals`."""
 
     def __init__(
         self,
@@ -108,6 +102,12 @@ class AnswerReader:
                     f"expected a tokenizer that decodes the tokens of {number} to itself, got "
                     f"{self._codec.decode(tokens)!r}; choose another model or repair its tokenizer"
                 )
+        self._fed_behind = self._expected_behind(STYLES[prompting.style].end)
+
+    @property
+    def behind(self) -> Tokens:
+        """What the examples write behind an answer, as far as it takes to see that it has ended."""
+        return self._fed_behind
 
     def tokens(self, number: int) -> Tokens:
         """The tokens behind the prompt when the answer is `number`, without what ends it.
@@ -125,12 +125,29 @@ class AnswerReader:
 
         None is no number: not yet, or, if that has ended, never.
         """
-        text = self._codec.decode(tuple(tokens))
-        match = _NUMBER.match(text)
-        if match is None:
-            return None, _BEGINNING.fullmatch(text) is None
-        sign, digits = match.groups()
-        return (-int(digits) if sign else int(digits)), match.end() < len(text)
+        numeral = read_numeral(self.text(tokens))
+        return numeral.number, numeral.ended
+
+    def is_cut(self, tokens: Sequence[int]) -> bool:
+        """Whether a separator ended the number with digits behind it that make no group of three.
+
+        A person might read another number there.
+        """
+        return read_numeral(self.text(tokens)).is_cut
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """What has been written, as text."""
+        return self._codec.decode(tuple(tokens))
+
+    def _expected_behind(self, end: str) -> Tokens:
+        answer = self.tokens(PROBES[0])
+        ids = self._codec.ids(f"{self._prompt}{self._pad}{PROBES[0]}{end}")[len(self._start) :]
+        if ids[: len(answer)] != answer:
+            return ()
+        behind = ids[len(answer) :]
+        needed = (n for n in range(len(behind)) if self.read(answer + behind[: n + 1])[1])
+        # The last of them need not be fed: it is read behind the others.
+        return behind[: next(needed, len(behind))]
 
     @property
     def longer(self) -> Int64[Tensor, " some"]:
@@ -138,12 +155,8 @@ class AnswerReader:
         return self._codec.digits
 
     def longest(self, bound: int) -> int:
-        """Tokens within which every answer has ended that has up to twice the digits of `bound`.
-
-        An edit may make answers longer than any right one. A space, a sign, each digit, and what
-        ends the number: no tokenizer needs more.
-        """
-        return 2 * len(str(abs(bound))) + 3
+        """Tokens within which every answer has ended that is read: no more than characters."""
+        return longest_text(bound)
 
 
 class _Codec:

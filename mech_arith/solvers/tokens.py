@@ -230,9 +230,22 @@ class AnswerFormat:
             return magnitude, True
         return (magnitude - 10**self.width if self._complement else -magnitude), True
 
+    def is_cut(self, tokens: Sequence[int]) -> bool:
+        """Never: all answers have as many digits."""
+        return False
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The tokens as characters."""
+        return "".join(ARITHMETIC.tokens[token] for token in tokens)
+
     def longest(self, bound: int) -> int:
         """Tokens in any answer."""
         return self.length
+
+    @property
+    def behind(self) -> tuple[int, ...]:
+        """Nothing: an answer ends with its last token."""
+        return ()
 
     @property
     def longer(self) -> None:

@@ -85,7 +85,7 @@ def _targets(effects: pd.DataFrame) -> pd.DataFrame:
     """The edits of directions that were chosen for a value, a row per value."""
     if effects.empty:
         return effects
-    is_target = (effects["arm"] == "target") & (effects["chosen_for"] != "")
+    is_target = (effects["arm"] == "target") & effects["chosen_for"].map(len).gt(0)
     return per_value(effects.loc[is_target])
 
 

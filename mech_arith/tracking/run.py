@@ -108,7 +108,8 @@ class Run:
             return
         wandb = load_wandb()
         rows: list[Any] = [
-            [plain(entry) for entry in row] for row in table.itertuples(index=False, name=None)
+            [_entry(plain(entry)) for entry in row]
+            for row in table.itertuples(index=False, name=None)
         ]
         columns: list[Any] = [str(column) for column in table.columns]
         with _room_for(len(rows)):
@@ -250,6 +251,13 @@ def _room_for(rows: int) -> Iterator[None]:
     finally:
         for name, limit in limits.items():
             setattr(wandb.Table, name, limit)
+
+
+def _entry(entry: Any) -> Any:
+    """A table's entry as W&B's page can filter by it: lists and named numbers as text."""
+    if isinstance(entry, Mapping):
+        return ", ".join(f"{name}={number}" for name, number in entry.items())
+    return ", ".join(map(str, entry)) if isinstance(entry, list) else entry
 
 
 def _short(text: str | None, longest: int) -> str | None:

@@ -54,6 +54,7 @@ class FirstToken:
     """Takes the first token that is written for the answer, whatever it is."""
 
     longer = None
+    behind = ()
 
     def tokens(self, number: int) -> tuple[int, ...]:
         """A token is its own number."""
@@ -62,6 +63,14 @@ class FirstToken:
     def read(self, tokens: Sequence[int]) -> tuple[int | None, bool]:
         """One is enough."""
         return tokens[0], True
+
+    def is_cut(self, tokens: Sequence[int]) -> bool:
+        """Never."""
+        return False
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The tokens' own numbers."""
+        return " ".join(map(str, tokens))
 
     def longest(self, bound: int) -> int:
         """One."""

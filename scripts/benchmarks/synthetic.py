@@ -164,7 +164,7 @@ def _effects(
     unit, unchanged, strengths = STRENGTHS[cell.edit]
     asked = _asked(cell, correlations)
     best = asked.loc[asked["r_fit"].abs().groupby([asked["layer"], asked["value"]]).idxmax()]
-    chosen = best.groupby(["layer", "position", "component"])["value"].agg(" | ".join)
+    chosen = best.groupby(["layer", "position", "component"])["value"].agg(tuple)
     rows = []
     for (layer, position, component), values in chosen.items():  # pyright: ignore[reportGeneralTypeIssues]
         for arm, scale in (("target", 0.3), ("control", 0.05)):
@@ -251,6 +251,7 @@ def _specificity(
     rows = places.merge(pd.DataFrame({"changed": cell.values}), how="cross")
     rows = rows.rename(columns={"value": "direction_of"})
     own = rows["direction_of"] == rows["changed"]
+    rows["direction_of"] = rows["direction_of"].map(lambda value: (value,))
     slope = own * 0.8 + random.normal(0, 0.1, len(rows))
     ends = {"slope_low": slope - 0.1, "slope_high": slope + 0.1}
     return rows.assign(slope=slope, **ends, agreement=own * 0.6, n=200)
@@ -283,7 +284,7 @@ def _headlines(
     controls = effects.loc[effects["arm"] == "control"].set_index(places)["accuracy_drop"]
     drops = {}
     for value in best.index:
-        of_value = targets.loc[[value in names.split(" | ") for names in targets["chosen_for"]]]
+        of_value = targets.loc[[value in names for names in targets["chosen_for"]]]
         worst = of_value.iloc[-1]
         drops[value] = {
             **worst[["accuracy_drop", "accuracy_drop_passed", "baseline_accuracy", "n"]].to_dict(),
