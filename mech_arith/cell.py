@@ -153,6 +153,7 @@ def run_cell(
     batching = Batching(plan.batch_size)
     work = _Work(solver, fit, report, prompts_fit, prompts, plan, batching, store, unfinished)
     work.warn(outside_training(solver, report) + design_warnings(fit, report))
+    work.warn(solver.prompt_warnings(report))
     sites, mapped = _sites(plan, prompts_fit, prompts)
     parity = _check(work, sites)
     reported = _answer(work)

@@ -159,6 +159,10 @@ class Solver(ABC):
             UserError: the solver cannot read such prompts.
         """
 
+    def prompt_warnings(self, problems: ProblemSet) -> list[str]:
+        """What the prompts lack of what was asked for, in words; nothing for most solvers."""
+        return []
+
     @abstractmethod
     def embed(self, tokens: Int64[Tensor, "rows new"], *, start: int = 0) -> Tensor:
         """The residual stream [rows, new, d] before layer 0; `start` is the first position."""

@@ -33,7 +33,7 @@ from mech_arith.solvers.editable import EditableSolver, no_matrix, sharing_tenso
 from mech_arith.solvers.loading import LoadedModel
 from mech_arith.solvers.norms import StreamNorms, find_norms, next_before
 from mech_arith.solvers.places import find_places
-from mech_arith.solvers.prompting import Prompting
+from mech_arith.solvers.prompting import Prompting, prompt_warnings
 from mech_arith.solvers.prompts import Prompts
 from mech_arith.solvers.saving import check_place_for_bias, save_language_model
 from mech_arith.solvers.tokenization import AnswerReader, tokenize
@@ -187,6 +187,9 @@ class PretrainedSolver(EditableSolver):
         prompts = tokenize(problems, self.prompting, self.tokenizer)
         self._check_length(prompts, bound=int(np.abs(problems.answers).max()))
         return prompts
+
+    def prompt_warnings(self, problems: ProblemSet) -> list[str]:
+        return prompt_warnings(problems.template, self.prompting, self.tokenizer)
 
     def _check_length(self, prompts: Prompts, *, bound: int) -> None:
         """Raise a UserError where prompts and answers are longer than the model can read."""
