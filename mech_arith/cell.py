@@ -195,7 +195,8 @@ def _check(work: _Work, sites: list[Site]) -> float | None:
     """Whether what is asked for can be done, before any of it is; the fast path's difference."""
     asked = work.plan.intervention
     with work.stage("check"):
-        parity = check_fast_path(work.solver, work.prompts, sites)
+        bound = int(np.abs(work.report.answers).max())
+        parity = check_fast_path(work.solver, work.prompts, sites, bound=bound)
         if asked is not None and asked.via == WEIGHTS:
             check_by_weights(work.solver, sites, work.prompts, asked)
     return parity

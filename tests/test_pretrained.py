@@ -108,6 +108,7 @@ def test_answers_under_edits_are_those_of_full_passes(tiny):
         ("granite", True, False),
         ("gpt_neo", False, True),
         ("gpt_oss", False, True),
+        ("phi3", False, True),
     ],
 )
 def test_odd_architectures_are_replayed_or_fall_back(
@@ -127,6 +128,26 @@ def test_odd_architectures_are_replayed_or_fall_back(
         solver, baseline, edits(solver, Site(1, "resid_post", "last")), batching=Batching(1)
     )
     assert (one.log_prob - baseline.answers.log_prob).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        (42, None),  # the prefix is longer: all factors are the long ones
+        (43, "change beyond 43 tokens, and its passes read 43 to 57"),
+        (56, "change beyond 56 tokens, and its passes read 43 to 57"),
+        (57, None),
+    ],
+)
+def test_rotary_factors_that_change_between_prefix_and_answer(tmp_path, limit, said):
+    solver = solver_in(tiny_lm("phi3", tmp_path))
+    solver.model.config.rope_parameters["original_max_position_embeddings"] = limit
+    prompts = solver.encode(PROBLEMS)
+    assert len(prompts.prefix) == 43
+    assert max(layout.tokens.shape[1] for layout in prompts.layouts) == 10
+    reason = solver.why_not_replayed(prompts, longest=4)
+    assert (reason is None) == (said is None)
+    assert said is None or said in str(reason)
 
 
 def test_probability_of_the_right_answer_by_hand(tiny):

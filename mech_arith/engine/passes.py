@@ -5,7 +5,7 @@ above the edit, only from the first edited position on, behind keys and values t
 `Hooked` does the same by whole passes with hooks, for models whose blocks cannot be run alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -13,9 +13,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from mech_arith.errors import UserError
 from mech_arith.sites import Site
 from mech_arith.solvers.attention import KeysValues, Past, Shared
-from mech_arith.solvers.base import EVERY, Solver, Tap, run_blocks, untouched
+from mech_arith.solvers.base import EVERY, Place, Solver, Tap, run_blocks, untouched
+from mech_arith.solvers.finite import is_finite, not_finite
 from mech_arith.solvers.prompts import Layout, Prompts
 
 READ_OUT_ELEMENTS = 2**24
@@ -76,6 +78,8 @@ class Clean:
     layout: Layout
     prefix: list[Past]
     """What the shared prefix offers, by layer."""
+    tokens: Int64[Tensor, "n whole"]
+    """Of the prompts, prefix included."""
     n_prefix: int
     fed: Int64[Tensor, "n fed"]
     """Tokens of the right answers, so that their probability is read in the same pass."""
@@ -102,8 +106,11 @@ def run_clean(
     start = len(prompts.prefix)
     tokens = torch.cat([layout.tokens, fed], dim=1).to(solver.device)
     resid, seen = run_blocks(solver, solver.embed(tokens, start=start), start=start, pasts=prefix)
+    whole = prompts.whole(layout)
+    if not is_finite(resid[-1]):
+        raise not_finite(solver, torch.cat([whole, fed.cpu()], dim=1))
     shared = [new.shared() for new in seen] if solver.causal else []
-    return Clean(solver, layout, prefix, start, fed.to(solver.device), resid, shared)
+    return Clean(solver, layout, prefix, whole, start, fed.to(solver.device), resid, shared)
 
 
 class Resumed:
@@ -116,6 +123,7 @@ class Resumed:
         self._clean = clean
         self._solver = clean.solver
         self._n_edits = n_edits
+        self._change = change
         self._start = self._first_layer(change)
         self._first = min(change.indices) if change and self._solver.causal else 0
         self._own: list[KeysValues] = []
@@ -143,7 +151,21 @@ class Resumed:
             start, past = clean.n_prefix + first, self._past(layer)
             resid, new = solver.run_block(layer, resid, start=start, past=past, tap=inside, at=at)
             self._own.append(new)
-        return resid[:, wanted] if resid.shape[1] > (1 + fed) else resid
+        last = resid[:, wanted] if resid.shape[1] > (1 + fed) else resid
+        if not is_finite(last):
+            behind = clean.fed.repeat_interleave(self._n_edits, dim=0)
+            raise self._not_finite(last, torch.arange(len(last)), behind.cpu())
+        return last
+
+    def _not_finite(
+        self, last: Tensor, rows: Int64[Tensor, " some"], behind: Int64[Tensor, "some fed"]
+    ) -> UserError:
+        """The error for rows that end so; the first of them is run again, as a whole pass."""
+        bad = (~torch.isfinite(last).flatten(1).all(1)).nonzero()[:1, 0].cpu()
+        row, clean, change = rows[bad], self._clean, self._change
+        tokens = torch.cat([clean.tokens[row // self._n_edits], behind[bad]], dim=1)
+        taps = {} if change is None else _as_taps(change.of(row), clean.n_prefix)
+        return not_finite(self._solver, tokens, taps)
 
     def _past(self, layer: int) -> Past:
         """The prefix, and the clean positions before the first edited one."""
@@ -186,6 +208,8 @@ class Resumed:
                 past=Past(clean.prefix[layer].shared, past),
             )
             self._own[layer - self._start] = _put(own, rows, position - self._first, new)
+        if not is_finite(resid):
+            raise self._not_finite(resid, rows, torch.tensor(written))
         return solver.read_out(resid)[:, 0]
 
     def _below(
@@ -205,6 +229,12 @@ class Resumed:
             past = Past(clean.prefix[layer].shared, prompt)
             resid, _ = solver.run_block(layer, resid, start=start, past=past)
         return resid[which, -1:]
+
+
+def _as_taps(change: Change, n_prefix: int) -> dict[Place, Callable[[Tensor], Tensor]]:
+    """The change as a hook on whole passes."""
+    site = change.site
+    return {(site.layer, site.point): lambda activation: change.add(activation, first=-n_prefix)}
 
 
 def _tap(change: Change | None, layer: int, first: int) -> Tap:
@@ -260,11 +290,10 @@ class Hooked:
         return self._pass(rows, torch.tensor(written), last=1)[:, 0]
 
     def _pass(self, rows: Tensor, behind: Tensor, *, last: int) -> Tensor:
-        taps = {}
-        if self._change is not None:
-            site, change = self._change.site, self._change.of(rows)
-            taps[site.layer, site.point] = lambda activation: change.add(
-                activation, first=-self._n_prefix
-            )
+        change = self._change
+        taps = {} if change is None else _as_taps(change.of(rows), self._n_prefix)
         tokens = torch.cat([self._tokens[rows], behind], dim=1)
-        return self._solver.full_pass(tokens.to(self._solver.device), taps, last=last)
+        read = self._solver.full_pass(tokens.to(self._solver.device), taps, last=last)
+        if not is_finite(read.amax(-1)):  # some of a vocabulary may be ruled out by -inf
+            raise not_finite(self._solver, tokens, taps)
+        return read
