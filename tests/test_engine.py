@@ -8,7 +8,7 @@ from mech_arith.answers import Answers
 from mech_arith.batching import AUTO_ELEMENTS, Batching, batches
 from mech_arith.engine import Asked, SiteEdits, edited_answers, run_baseline, run_edits
 from mech_arith.engine.guard import check_fast_path
-from mech_arith.engine.passes import Change, Hooked, Resumed, run_clean
+from mech_arith.engine.passes import Change, Hooked, Resumed, ResumedTails, run_clean
 from mech_arith.errors import UserError
 from mech_arith.problems import draw
 from mech_arith.sites import Site
@@ -369,7 +369,7 @@ def test_hooks_are_gone_after_an_error():
     assert np.array_equal(baseline_of(solver).answers.numbers, baseline.answers.numbers)
 
 
-_run, _next = Resumed._run, Resumed.next_read_out
+_run, _next = Resumed._run, ResumedTails.next_read_outs
 
 
 def resumed_with(vectors_of):
@@ -386,7 +386,7 @@ BREAKS = {
     "an edit that is not made": resumed_with(lambda vectors: 0 * vectors),
     "rows in another order": resumed_with(lambda vectors: vectors.roll(1, 0)),
     "what is written next": {
-        "next_read_out": lambda self, rows, written: 1.05 * _next(self, rows, written)
+        "next_read_outs": lambda self, rows, written: (1.05 * r for r in _next(self, rows, written))
     },
 }
 
@@ -398,7 +398,7 @@ def test_the_check_sees(monkeypatch, what):
     sites = [Site(0, "resid_post", "last")]
     assert check_fast_path(solver, prompts, sites) < 1e-4
     for name, broken in BREAKS[what].items():
-        monkeypatch.setattr(Resumed, name, broken)
+        monkeypatch.setattr(ResumedTails if name == "next_read_outs" else Resumed, name, broken)
     with pytest.raises(UserError, match=r"relative difference of .* behind an edit at layer 0"):
         check_fast_path(solver, prompts, sites)
 

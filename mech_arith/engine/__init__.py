@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from math import ceil
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ from mech_arith.batching import Batching, batches, parts
 from mech_arith.digests import json_digest, tensor_digest
 from mech_arith.engine.moves import Moves, SiteEdits, SiteGrid, SiteVectors
 from mech_arith.engine.passes import Change, Hooked, Resumed, Rows, run_clean
-from mech_arith.engine.reading import Asked, Forced, force, read_answers
+from mech_arith.engine.reading import Asked, Forced, force, of_one_length, read_answers
+from mech_arith.engine.writing import Writing
 from mech_arith.progress import Progress, progress
 from mech_arith.solvers.base import Solver, read_prefix
 from mech_arith.solvers.prompts import Layout, Prompts
@@ -127,13 +129,17 @@ def run_baseline(
             here = asked.of(layout.rows)
             forced = force(solver, here)
             rows = opened(layout, forced.fed)(None, 1)
-            return vars(read_answers(solver, rows, forced, here, n_edits=1).at(0))
+            writing = Writing(solver.reader, bound=asked.bound, at_once=len(layout))
+            found = read_answers(solver, rows, forced, writing, n_edits=1)
+            writing.finish()
+            return vars(found.at(0))
 
         piece = kept.piece("baseline", {**key, "rows": tensor_digest(layout.rows)})
         return Answers(**piece.fetch("answers", answer))
 
+    parted = of_one_length(solver, prompts, asked)
     with progress(len(prompts), description="baseline", unit="problems") as bar:
-        for layout, part in batches(solver, prompts, batching, work):
+        for layout, part in batches(solver, parted, batching, work):
             _store(answers, layout.rows, part)
             bar.advance(len(layout))
     return Baseline(prompts, asked, answers)
@@ -179,30 +185,43 @@ class _Batch:
     batching: Batching
     rows_of: RowsOf
 
+    def rows_at_once(self, moves: Moves) -> int:
+        """How many rows, each an edit of a problem, are run at a time."""
+        solver, layout = self.solver, self.layout
+        positions = layout.tokens.shape[1] + self.fed.shape[1]
+        # Full passes run the prefix and all positions of every row.
+        if not solver.replays:
+            positions += self.n_prefix
+        elif solver.causal:
+            positions -= min(layout.positions(moves.site.position))
+        return self.batching.rows(solver, positions)
+
     def stacked(self, moves: Moves) -> Iterator[tuple[Int64[Tensor, " some"], Rows]]:
         """Some of a site's edits after others, and their rows; without those that move nothing."""
         solver, layout = self.solver, self.layout
         indices = layout.positions(moves.site.position)
         moved = moves.moved(layout.rows).any(1).nonzero()[:, 0]
-        positions = layout.tokens.shape[1] + self.fed.shape[1]
-        # Full passes run the prefix and all positions of every row.
-        positions += self.n_prefix if not solver.replays else -min(indices) * solver.causal
-        size = max(1, self.batching.rows(solver, positions) // len(layout))
-        for part in moved.split(size) if len(moved) else ():
+        size = max(1, self.rows_at_once(moves) // len(layout))
+        for part in moved.tensor_split(ceil(len(moved) / size)) if len(moved) else ():
             vectors = moves.vectors(part, layout.rows, device=solver.device).to(solver.dtype)
             by_row = vectors.flatten(0, 1).unflatten(1, (len(indices), -1))
             yield part, self.rows_of(Change(moves.site, indices, by_row), len(part))
 
     def answers(
-        self, moves: Moves, forced: Forced, asked: Asked, count: Callable[[int], None]
+        self, moves: Moves, forced: Forced, bound: int, count: Callable[[int], None]
     ) -> Answers:
         """Of all edits at one site, as many at a time as fit; `count` is told the rows done."""
-        answers, done = Answers.empty(len(moves), len(self.layout)), 0
+        writing = Writing(self.solver.reader, bound=bound, at_once=self.rows_at_once(moves))
+        found, done = [], 0
         for part, rows in self.stacked(moves):
-            found = read_answers(self.solver, rows, forced, asked, n_edits=len(part))
-            _store(answers, part, found)
+            of_part = read_answers(self.solver, rows, forced, writing, n_edits=len(part))
+            found.append((part, of_part))
             done += len(part)
             count(len(part) * len(self.layout))
+        writing.finish()
+        answers = Answers.empty(len(moves), len(self.layout))
+        for part, of_part in found:
+            _store(answers, part, of_part)
         count((len(moves) - done) * len(self.layout))
         return answers
 
@@ -258,12 +277,13 @@ def run_edits(
                     count(len(moves) * len(layout))
 
                 def answer(moves: Moves = moves) -> dict[str, Tensor]:
-                    return vars(batch.answers(moves, forced, here, count))
+                    return vars(batch.answers(moves, forced, here.bound, count))
 
                 found.append(Answers(**piece.fetch(unit, answer)))
         return found
 
-    for layout, found in batches(solver, baseline.prompts, batching, work):
+    parted = of_one_length(solver, baseline.prompts, baseline.asked)
+    for layout, found in batches(solver, parted, batching, work):
         for moves, known, part in zip(plan, answers, found, strict=True):
             _store_moved(known, layout.rows, part, moves.moved(layout.rows))
     return answers
