@@ -163,7 +163,8 @@ def _read(rows: Rows, layout: Layout, solver: Solver) -> Float[Tensor, "rows rea
     if not solver.regresses:
         n = len(layout) * EDITS
         written = [(token,) for token in layout.tokens[:, -1].tolist() for _ in range(EDITS)]
-        reads.append(rows.next_read_out(torch.arange(n), written)[:, None])
+        behind = rows.tails(torch.arange(n)).next_read_outs(torch.arange(n), written)
+        reads.append(torch.cat(list(behind))[:, None])
     return torch.cat(reads, dim=1).double().cpu()
 
 
