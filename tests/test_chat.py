@@ -94,9 +94,9 @@ def test_a_template_that_does_not_ask_for_the_day_is_left_as_it_is() -> None:
         of = chat(start + CHAT_TEMPLATE)
         turns = [{"role": "user", "content": "What is 4 + 5?"}]
         theirs = of.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        assert text(of, Prompting("chat")) == theirs + "4 + 5 = "
+        assert text(of, Prompting("chat")) == f"{theirs}4 + 5 = "
         of = chat(start + "{{ strftime_now('') }}" + CHAT_TEMPLATE)
-        assert text(of, Prompting("chat")) == theirs + "4 + 5 = "
+        assert text(of, Prompting("chat")) == f"{theirs}4 + 5 = "
 
 
 def test_a_template_that_draws_what_it_writes_is_refused() -> None:

@@ -6,7 +6,7 @@ above the edit, only from the first edited position on, behind keys and values t
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -24,6 +24,9 @@ READ_OUT_ELEMENTS = 2**23
 """Numbers in the read-outs of one chunk of rows: a vocabulary is wide. In float32 they take the 32
 MiB up to which glibc hands out memory that was used before; twice as many cost a page fault for
 every 4 KiB, and log-softmax and argmax on SmolLM2's vocabulary took three times as long."""
+
+WRITTEN_ELEMENTS = 2**25
+"""Numbers that are kept of what was written behind the problems of a batch."""
 
 Written = tuple[int, ...]
 """The answer's tokens so far."""
@@ -105,6 +108,9 @@ class Clean:
     """The residual stream before each layer and after the last, [n, pos + fed, d]."""
     seen: list[Shared]
     """Keys and values by layer, a group per problem."""
+    written: dict[tuple[int, int, Written], Float[Tensor, "1 d"]] = field(default_factory=dict)
+    """By layer, problem and tokens: the last written token's residual stream before the layer. The
+    same for all edits above, which write the same few numbers."""
 
     @property
     def n_prompt(self) -> int:
@@ -271,19 +277,30 @@ class ResumedTails:
         self, problems: Int64[Tensor, " some"], written: Sequence[Written]
     ) -> Float[Tensor, "some 1 d"]:
         """The last written token's residual stream before the first layer that the edit changes."""
+        clean = self.clean
+        asked = [(self.start, *pair) for pair in zip(problems.tolist(), written, strict=True)]
+        new = [key for key in dict.fromkeys(asked) if key not in clean.written]
+        if (len(clean.written) + len(new)) * clean.solver.d_model > WRITTEN_ELEMENTS:
+            clean.written.clear()
+            new = list(dict.fromkeys(asked))
+        if new:
+            resid = self._written(torch.tensor([key[1] for key in new]), [key[2] for key in new])
+            clean.written.update(zip(new, resid, strict=True))
+        return torch.stack([clean.written[key] for key in asked])
+
+    def _written(
+        self, problems: Int64[Tensor, " some"], written: Sequence[Written]
+    ) -> Float[Tensor, "some 1 d"]:
+        """The same for each problem and what is written behind it."""
         clean, solver = self.clean, self.clean.solver
-        numbers: dict[tuple[int, Written], int] = {}
-        asked = zip(problems.tolist(), written, strict=True)
-        which = [numbers.setdefault(pair, len(numbers)) for pair in asked]
-        of = torch.tensor([problem for problem, _ in numbers])
-        tokens = torch.tensor([tokens for _, tokens in numbers], device=solver.device)
+        tokens = torch.tensor(written, device=solver.device)
         start = clean.n_prefix + clean.n_prompt
         resid = solver.embed(tokens, start=start)
         for layer in range(self.start):
-            prompt = clean.seen[layer].of(of).at(slice(clean.n_prompt))
+            prompt = clean.seen[layer].of(problems).at(slice(clean.n_prompt))
             past = Past(clean.prefix[layer].shared, prompt)
             resid, _ = solver.run_block(layer, resid, start=start, past=past)
-        return resid[which, -1:]
+        return resid[:, -1:].clone()
 
 
 def rows_read_at_once(solver: Solver, positions: int) -> int:

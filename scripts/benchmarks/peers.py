@@ -3,9 +3,11 @@
     pip install -e '.[bench]'
     python scripts/benchmarks/peers.py --workload A,B,C,F --threads 2
 
-F is a cell as a user runs it, beside forward hooks alone (`cells`). In the others an edit is one change of one problem's residual stream; its result is the logits at the last
-position. Peers that are not installed are left out. Peers run as many of the edits as fit into their time, sites taking turns; the engine
-runs all. Tools take turns in every round, so that the machine's noise hits all alike.
+F is a cell as a user runs it, beside forward hooks alone (see `cells`). In A, B and C an edit is
+one change of one problem's residual stream; its result is the logits at the last position. Peers
+run as many of the edits as fit into their time, sites taking turns; the engine runs all. Peers that
+are not installed are left out. Tools take turns in every round, so that the machine's noise hits
+all alike.
 """
 
 import argparse
