@@ -13,6 +13,7 @@ from mech_arith.batching import Batching, batches
 from mech_arith.progress import progress
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Place, Solver, Tap, read_prefix, run_blocks, untouched
+from mech_arith.solvers.finite import is_finite, not_finite
 from mech_arith.solvers.prompts import Layout, Prompts
 
 Found = dict[Site, Float[Tensor, "n width"]]
@@ -21,7 +22,11 @@ Found = dict[Site, Float[Tensor, "n width"]]
 def capture(
     solver: Solver, prompts: Prompts, sites: Sequence[Site], batching: Batching, *, skip: int = 0
 ) -> Iterator[tuple[Layout, Found]]:
-    """The sites' vectors for one batch of problems after another, without the first `skip`."""
+    """The sites' vectors for one batch of problems after another, without the first `skip`.
+
+    Raises:
+        UserError: some are not finite; it names the first layer that has such activations.
+    """
     by_place = {place: list(group) for place, group in groupby(sorted(sites, key=_place), _place)}
     reader = _replayed if solver.replays else _hooked
     read = reader(solver, prompts, by_place)
@@ -29,6 +34,8 @@ def capture(
         bar.advance(skip)
         for layout, found in batches(solver, prompts, batching, read, skip=skip):
             bar.advance(len(layout))
+            if not all(is_finite(vectors) for vectors in found.values()):
+                raise not_finite(solver, prompts.whole(layout))
             yield layout, found
 
 

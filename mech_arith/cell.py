@@ -161,6 +161,7 @@ def run_cell(
     work = _Work(solver, fit, report, prompts_fit, prompts, plan, batching, store, unfinished)
     log.info("the first prompt, whole: %r", whole_prompt(solver, report, prompts))
     work.warn(outside_training(solver, report) + design_warnings(fit, report))
+    work.warn(solver.prompt_warnings(report))
     sites, mapped = _sites(plan, prompts_fit, prompts)
     parity = _check(work, sites)
     reported = _answer(work)
@@ -212,7 +213,8 @@ def _check(work: _Work, sites: list[Site]) -> float | None:
     """Whether what is asked for can be done, before any of it is; the fast path's difference."""
     asked = work.plan.intervention
     with work.stage("check"):
-        parity = check_fast_path(work.solver, work.prompts, sites)
+        bound = int(np.abs(work.report.answers).max())
+        parity = check_fast_path(work.solver, work.prompts, sites, bound=bound)
         if asked is not None and asked.via == WEIGHTS:
             check_by_weights(work.solver, sites, work.prompts, asked)
     return parity

@@ -98,4 +98,4 @@ def _language_model(settings: RunConfig, prepared: Prepared, device: str) -> Sol
         device_map=model.device_map,
     )
     style = prompt.style or DEFAULT_STYLE
-    return PretrainedSolver(loaded, Prompting(style, prepared.shots, prompt.system))
+    return PretrainedSolver(loaded, Prompting(style, prepared.shots, prompt.system, prompt.date))

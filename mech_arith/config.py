@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from enum import Enum
 from typing import Any
 
@@ -19,6 +20,9 @@ from mech_arith.errors import UserError
 MAX_SHOTS = 1000
 MAX_DRAWS = 1000
 MAX_TWINS = 100
+PROMPT_DATE = "2024-07-26"
+"""What a chat template prints that prints today's date: the day that Llama 3's templates fall back
+to where there is no clock."""
 MIN_RESAMPLES, MAX_RESAMPLES = 100, 1_000_000
 
 
@@ -74,6 +78,7 @@ class PromptConfig:
     style: str | None = None
     shots: int = 4
     system: str | None = None
+    date: str = PROMPT_DATE
 
 
 @dataclass
@@ -223,6 +228,13 @@ class RunConfig:
             )
         if not 0 <= self.prompt.shots <= MAX_SHOTS:
             raise UserError(f"expected prompt.shots from 0 to {MAX_SHOTS}, got {self.prompt.shots}")
+        try:
+            date.fromisoformat(self.prompt.date)
+        except ValueError:
+            raise UserError(
+                f"expected prompt.date as YYYY-MM-DD, got {self.prompt.date!r}; set for example "
+                f"prompt.date={PROMPT_DATE}"
+            ) from None
         self._check_problems()
         self._check_intervention()
         self._check_locality()

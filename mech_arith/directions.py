@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -63,6 +64,9 @@ class PCAFitter:
 
     Source: Chan, Golub & LeVeque (1983), pairwise update of mean and scatter.
     """
+
+    method: ClassVar[str] = "pca"
+    """Its name in configs and in the keys of the store."""
 
     def __init__(self, n_components: int) -> None:
         if n_components < 1:

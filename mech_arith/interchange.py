@@ -8,6 +8,7 @@ taken from the source; and for specificity the coordinate taken from sources of 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -22,7 +23,7 @@ from mech_arith.controls import DRAWN, TARGET, Target
 from mech_arith.counterfactual import Sources, agreement, following
 from mech_arith.edits import Edit
 from mech_arith.effects import Judge, Treated
-from mech_arith.engine import Baseline, Moves, SiteGrid, SiteVectors, run_edits
+from mech_arith.engine import Baseline, Moves, SiteEdits, SiteVectors, run_edits
 from mech_arith.metrics import exact
 from mech_arith.problems import ProblemSet
 from mech_arith.progress import progress
@@ -87,35 +88,41 @@ def source_coordinates(bench: Bench, sources: Sources) -> dict[Site, Float64[Ten
 
 
 def ceilings(
-    bench: Bench, sources: Sources, sites: Sequence[Site]
-) -> dict[Site, Float64[Tensor, " n"]]:
-    """The answers where each problem's whole activation at a site is its first source's."""
+    bench: Bench, every: Mapping[str, Sources], sites: Sequence[Site]
+) -> dict[tuple[str, Site], Float64[Tensor, " n"]]:
+    """The answers where each problem's whole activation at a site is its first source's.
+
+    By value and site, for the problems that have sources of the value.
+    """
     solver, baseline = bench.solver, bench.baseline
-    prompts = bench.encode(sources.problems[0])
-    found: dict[Site, Tensor] = {}
-    for some in _some_at_a_time(solver, baseline.prompts, sites):
+    prompts = {value: bench.encode(sources.problems[0]) for value, sources in every.items()}
+    found: dict[tuple[str, Site], Tensor] = {}
+    for some in _some_at_a_time(solver, baseline.prompts, sites, n_values=len(every)):
+        added = {site: [] for site in some}
         own = _collect(solver, baseline.prompts, some, bench.batching)
-        theirs = _collect(solver, prompts, some, bench.batching)
-        moves = [
-            SiteVectors(site, _of_all(theirs[site] - own[site][sources.rows], sources, baseline))
-            for site in some
-        ]
-        answers = bench.run(moves, description=f"ceiling of {sources.value}")
+        for value, sources in every.items():
+            theirs = _collect(solver, prompts[value], some, bench.batching)
+            for site in some:
+                moved = theirs[site] - own[site][sources.rows]
+                added[site].append(_of_all(moved, sources, baseline))
+        moves = [SiteVectors(site, torch.cat(of_site)) for site, of_site in added.items()]
+        answers = bench.run(moves, description="ceilings")
         for site, of_site in zip(some, answers, strict=True):
-            found[site] = of_site.numbers[0, sources.rows]
+            for index, (value, sources) in enumerate(every.items()):
+                found[value, site] = of_site.numbers[index, sources.rows]
     return found
 
 
 def _some_at_a_time(
-    solver: Solver, prompts: Prompts, sites: Sequence[Site]
+    solver: Solver, prompts: Prompts, sites: Sequence[Site], *, n_values: int
 ) -> Iterator[Sequence[Site]]:
-    """As many sites as may be held whole."""
+    """As many sites as may be held whole, for the sources of every value."""
     width = max(
         len(layout.positions(site.position)) * solver.width_at(site.layer, site.point)
         for site in sites
         for layout in prompts.layouts
     )
-    size = max(1, AT_ONCE // (width * len(prompts)))
+    size = max(1, AT_ONCE // (width * len(prompts) * n_values))
     for start in range(0, len(sites), size):
         yield sites[start : start + size]
 
@@ -236,16 +243,29 @@ def specificity_rows(
         places: their coordinates by value and site.
         judge: of all edited problems.
     """
-    pairs = [(one, sources) for one in directions for sources in every.values()]
+    sites = list(dict.fromkeys(one.site for one in directions))
+    pairs = {
+        site: [pair for pair in product(directions, every.values()) if pair[0].site == site]
+        for site in sites
+    }
+    # All edits of a site in one entry: the engine runs them side by side.
     moves = [
-        SiteGrid(one.site, one.along[None], _towards(bench, one, sources, places[sources.value]))
-        for one, sources in pairs
+        SiteEdits(
+            site,
+            torch.stack([one.along for one, s in of_site for _ in s.problems]),
+            torch.cat([_towards(bench, one, s, places[s.value]) for one, s in of_site]),
+        )
+        for site, of_site in pairs.items()
     ]
     answers = bench.run(moves, description="specificity")
-    return [
-        _specificity(one, sources, found.numbers, judge)
-        for (one, sources), found in zip(pairs, answers, strict=True)
-    ]
+    rows = []
+    for of_site, found in zip(pairs.values(), answers, strict=True):
+        numbers = found.numbers.split([len(sources.problems) for _, sources in of_site])
+        rows += [
+            _specificity(one, sources, edited, judge)
+            for (one, sources), edited in zip(of_site, numbers, strict=True)
+        ]
+    return rows
 
 
 def _towards(

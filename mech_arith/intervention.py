@@ -244,16 +244,12 @@ def _agreements(
     judge: Judge,
 ) -> pd.DataFrame:
     """How far answers follow the wanted values, beside chance and the whole activation."""
-    sites: dict[str, list[Site]] = {}
-    for sources, site in dict.fromkeys((aim.sources, aim.site) for aim in aims):
-        assert sources is not None
-        sites.setdefault(sources.value, []).append(site)
     every = {aim.sources.value: aim.sources for aim in aims if aim.sources is not None}
-    bounds = {value: ceilings(bench, every[value], of_value) for value, of_value in sites.items()}
+    bounds = ceilings(bench, every, list(dict.fromkeys(aim.site for aim in aims)))
     rows = []
     for aim, one in zip(aims, treated, strict=True):
         assert aim.sources is not None
-        ceiling = bounds[aim.sources.value][aim.site]
+        ceiling = bounds[aim.sources.value, aim.site]
         rows += agreement_rows(one, aim.sources, ceiling, plan.edit, plan.strengths, judge)
     return agreement_table(rows)
 

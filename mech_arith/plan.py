@@ -11,6 +11,7 @@ from typing import Any
 from mech_arith.cell import CellPlan
 from mech_arith.config import RunConfig, is_count
 from mech_arith.controls import Controls
+from mech_arith.directions import PCAFitter
 from mech_arith.edits import EDITS, Edit, find_edit
 from mech_arith.errors import UserError, unknown
 from mech_arith.expressions import Constraint, parse_constraint
@@ -103,8 +104,8 @@ def prepare(config: RunConfig) -> Prepared:
     )
     if config.model.kind not in (ARITHMETIC, LANGUAGE_MODEL):
         raise unknown("model.kind", config.model.kind, (ARITHMETIC, LANGUAGE_MODEL))
-    if config.tracing.method != "pca":
-        raise unknown("tracing method", config.tracing.method, ["pca"])
+    if config.tracing.method != PCAFitter.method:
+        raise unknown("tracing method", config.tracing.method, [PCAFitter.method])
     check_point(config.tracing.point)
     layer_part(config.layers.part)
     ranges = operand_ranges(config.problems.operands, template.expression.operands)
@@ -175,7 +176,7 @@ def _check_via(config: RunConfig, edit: Edit) -> None:
     asked = config.intervention
     check_via(asked.via)
     if asked.via == WEIGHTS:
-        check_foldable(edit, config.tracing.point)
+        check_foldable(edit, config.tracing.point, asked.strengths)
     if asked.save_model is None:
         return
     if asked.via != WEIGHTS:

@@ -132,6 +132,7 @@ def trace(
             **solver.fingerprint,
             **fit_key,
             "site": [site.layer, site.point, prompts_fit.positions_key(site.position)],
+            "method": PCAFitter.method,
             "n_components": n_components,
         }
         for site in sites

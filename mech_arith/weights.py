@@ -25,6 +25,10 @@ FOLDED_POINTS = ("attn_out", "mlp_out", "z")
 AGREES = 1e-3
 """Size of the difference between folded and hooked read-outs, over that of what the edit does."""
 
+TRIED = (0.01, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1000.0)
+"""Coordinates at which an edit is tried for being a line, in standard deviations to both sides:
+over the observed range, and beyond it, where other positions of the prompt are."""
+
 ACTIVATIONS, WEIGHTS = VIA = ("activations", "weights")
 """What an edit is made on."""
 
@@ -110,10 +114,34 @@ def fold_of(
     """
     check_foldable(edit, point)
     direction = direction.double()
-    ends = edit.change(torch.tensor([0.0, 1.0], dtype=torch.float64), strength, sd=sd)
-    at_zero, gain = float(ends[0]), float(ends[1] - ends[0])
+    at_zero, gain = _line(edit, strength, sd=sd)
     origin = float(mean.double() @ direction) if centre else 0.0
     return Fold(layer, point, direction, gain, at_zero - gain * origin)
+
+
+def _line(edit: Edit, strength: float, *, sd: float) -> tuple[float, float]:
+    """How far the edit moves a coordinate of 0, and how much farther for each unit of it.
+
+    Raises:
+        UserError: no line goes through what it does to coordinates within the observed range and
+            far beyond it.
+    """
+    points = torch.tensor(sorted({s * size for size in TRIED for s in (-1.0, 1.0)}))
+    tried = torch.cat([torch.tensor([0.0, 1.0]), points.double() * sd]).double()
+    moved = edit.change(tried, strength, sd=sd).double()
+    at_zero, gain = float(moved[0]), float(moved[1] - moved[0])
+    line = at_zero + gain * tried
+    scale = tried.abs() + moved.abs() + abs(at_zero)
+    apart = ((moved - line).abs() > 1e-9 * scale).nonzero()[:, 0]
+    if len(apart):
+        at = apart[0]
+        raise UserError(
+            "expected an edit that is one line in the coordinate with intervention.via=weights, "
+            f"got {edit.name!r}, which moves {float(tried[at]):.3g} by {float(moved[at]):.3g}, "
+            f"where the line through 0 and 1 has {float(line[at]):.3g}; choose "
+            "intervention.via=activations"
+        )
+    return at_zero, gain
 
 
 def fold(solver: Solver, change: Fold) -> EditableSolver:
@@ -157,8 +185,11 @@ def check_editable(solver: Solver) -> EditableSolver:
     return solver
 
 
-def check_foldable(edit: Edit, point: str) -> None:
-    """Raise a UserError, which says why, where no change of weights is the same as an edit."""
+def check_foldable(edit: Edit, point: str, strengths: Sequence[float] = ()) -> None:
+    """Raise a UserError, which says why, where no change of weights is the same as an edit.
+
+    At the strengths given the edit is tried for being a line, with coordinates of unit variance.
+    """
     if edit.towards is not None:
         raise UserError(
             f"expected the edit scale, shift or ablate with intervention.via=weights, got "
@@ -171,6 +202,8 @@ def check_foldable(edit: Edit, point: str) -> None:
             f"{point!r}: the residual stream is a sum of what all blocks below write, so no one "
             "matrix holds it; choose one of those, or intervention.via=activations"
         )
+    for strength in strengths:
+        _line(edit, strength, sd=1.0)
 
 
 def check_single(positions: Sequence[str], prompts: Prompts) -> None:

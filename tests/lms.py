@@ -90,8 +90,20 @@ ODD_ARCHITECTURES: dict[str, dict[str, Any]] = {
     },
     "gpt_oss": _LLAMA
     | {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8},
+    "phi3": _LLAMA
+    | {
+        "original_max_position_embeddings": 48,  # within the prompts of the tests
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": [1.0, 1.0, 1.0, 1.0],
+            "long_factor": [4.0, 8.0, 16.0, 32.0],
+            "original_max_position_embeddings": 48,
+        },
+    },
 }
-"""Ones with experts, norms behind attention, scaled sums, attention of their own, and sinks."""
+"""Ones with experts, norms behind attention, scaled sums, attention of their own, sinks, and rotary
+factors that change with the length."""
 
 
 def tiny_lm(

@@ -19,6 +19,7 @@ from mech_arith.controls import Controls
 from mech_arith.edits import EDITS
 from mech_arith.engine import Asked, run_baseline, write_on
 from mech_arith.engine.reading import NO_TOKEN, force, read_written
+from mech_arith.engine.writing import Writing
 from mech_arith.errors import UserError
 from mech_arith.intervention import InterventionPlan
 from mech_arith.problems import draw_with_shots
@@ -137,7 +138,7 @@ class Following:
     def read_outs(self):
         yield slice(None), self._logits
 
-    def next_read_out(self, rows, written):
+    def tails(self, rows):
         raise AssertionError("expected no step of its own")
 
 
@@ -150,9 +151,11 @@ def test_right_answers_take_no_step_of_their_own_though_a_comma_may_go_on(solver
     expected = torch.cat([forced.expected, behind], dim=1)
     expected[expected == NO_TOKEN] = space
     rows = Following(expected, solver.width_out)
-    answers, written = read_written(solver, rows, forced, asked, n_edits=1)
+    writing = Writing(solver.reader, bound=asked.bound, at_once=100)
+    answers, written = read_written(solver, rows, forced, writing, n_edits=1)
+    writing.finish()
     assert torch.equal(answers.numbers[0], asked.right)
-    texts = [solver.reader.text([t for t in row if t != NO_TOKEN]) for row in written.tolist()]
+    texts = [solver.reader.text(row) for row in written]
     assert texts == [f"{answer}, " for answer in PROBLEMS.answers.tolist()]
 
 

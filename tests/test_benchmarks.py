@@ -157,7 +157,7 @@ def test_multiply_adds_by_hand(load: Any, first: int, layer: int, expected: int)
 def test_the_bound_is_work_over_rate(load: Any) -> None:
     workload = tiny_workload(load, first=8)
     bound = load("bound")
-    rates = bound.Rates(workload, load("ours").stacked).measure(seconds=0.01)
+    rates = bound.rates_of(workload, load("ours").stacked).measure(seconds=0.01)
     assert set(rates) == {(32, 32), (16, 32), (48, 32), (32, 48), (105, 32)}
     assert min(rates.values()) > 0
     constant = dict.fromkeys(rates, 1e6)
@@ -188,7 +188,7 @@ def test_a_small_benchmark_from_end_to_end(load: Any, monkeypatch: pytest.Monkey
 
 
 def test_unknown_workload(load: Any) -> None:
-    with pytest.raises(ValueError, match="unknown workload 'D'; expected one of: A, B, C"):
+    with pytest.raises(ValueError, match="unknown workload 'D'; expected one of: A, B, C, F"):
         load("peers").load("D")
 
 
@@ -196,5 +196,6 @@ def test_a_model_that_was_not_fetched(
     load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MECH_ARITH_STORE", str(tmp_path))
-    with pytest.raises(ValueError, match=r"expected SmolLM2-135M in .*fetch_smollm2\.py`$"):
-        load("peers").load("A")
+    for name in ("A", "F"):
+        with pytest.raises(ValueError, match=r"expected SmolLM2-135M in .*fetch_smollm2\.py`$"):
+            load("peers").load(name)

@@ -8,7 +8,9 @@ from mech_arith.answers import Answers
 from mech_arith.batching import AUTO_ELEMENTS, Batching, batches
 from mech_arith.engine import Asked, SiteEdits, edited_answers, run_baseline, run_edits
 from mech_arith.engine.guard import check_fast_path
-from mech_arith.engine.passes import Change, Hooked, Resumed, run_clean
+from mech_arith.engine.passes import Change, Hooked, Resumed, ResumedTails, run_clean
+from mech_arith.engine.reading import _log_prob_of_end, force, read_answers
+from mech_arith.engine.writing import Writing, likeliest
 from mech_arith.errors import UserError
 from mech_arith.problems import draw
 from mech_arith.sites import Site
@@ -113,6 +115,43 @@ def test_what_rows_write_of_their_own_is_what_full_passes_write():
         asked = edits(solver, Site(layer, "resid_post", position), size=4.0, n_edits=5)
         ours = edited_answers(solver, baseline, asked, batching=Batching(25))
         assert_same(ours, hooked_answers(solver, baseline, asked), atol=1e-4)
+
+
+def test_rows_of_many_batches_write_on_together(monkeypatch):
+    """Six batches of one edit each: a layer is called once for every token, not six times."""
+    solver = tiny_decoder(seed=3)
+    prompts = solver.encode(PROBLEMS)
+    (layout,) = prompts.layouts
+    forced = force(solver, ASKED)
+    clean = run_clean(solver, prompts, read_prefix(solver, prompts.prefix), layout, forced.fed)
+    asked = edits(solver, Site(1, "resid_post", "last"), size=4.0, n_edits=6)
+    batches_of_rows = [
+        Resumed(clean, change_of(asked, edit, layout.positions("last"))) for edit in range(6)
+    ]
+    calls = []
+    run_block = solver.run_block
+
+    def counted(layer, resid, **options):
+        calls.append(layer)
+        return run_block(layer, resid, **options)
+
+    monkeypatch.setattr(solver, "run_block", counted)
+
+    def numbers(at_once):
+        calls.clear()
+        writing = Writing(solver.reader, bound=ASKED.bound, at_once=at_once)
+        found = [read_answers(solver, r, forced, writing, n_edits=1) for r in batches_of_rows]
+        writing.finish()
+        written_on = calls.count(solver.n_layers - 1)
+        return torch.cat([answers.numbers for answers in found]), written_on
+
+    together, n_together = numbers(1000)
+    apart, n_apart = numbers(1)
+    torch.testing.assert_close(together, apart, atol=0, rtol=0, equal_nan=True)
+    assert n_together < solver.answer_format.length
+    assert n_apart > 6 * n_together
+    whole = edited_answers(solver, baseline_of(solver), asked, batching=Batching(12))
+    torch.testing.assert_close(together, whole.numbers, atol=0, rtol=0, equal_nan=True)
 
 
 def test_numbers_are_what_is_written_greedily():
@@ -272,6 +311,23 @@ def test_probability_and_logit_difference_by_hand():
         assert float(baseline.answers.logit_difference[row]) == pytest.approx(difference, abs=1e-3)
 
 
+@pytest.mark.parametrize("highest", [30.0, 0.0, -60.0])
+def test_the_probability_that_an_answer_ends_is_exact_at_both_ends(highest):
+    """Where a further digit is nearly sure (30 nats above the rest), as where it is nearly none."""
+    logits = torch.randn(4, 9, generator=torch.Generator().manual_seed(0))
+    longer = torch.tensor([2, 5])
+    logits[:, longer] += highest
+    others = logits.double().index_fill(1, longer, -torch.inf).logsumexp(-1)
+    expected = others - logits.double().logsumexp(-1)
+    found = _log_prob_of_end(logits.log_softmax(-1), longer)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_the_likeliest_token_is_the_one_with_the_largest_logit():
+    read = torch.randn(3, 2, 1001, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(likeliest(read), read.argmax(-1))
+
+
 def test_a_regressed_answer_has_no_probability():
     answers = baseline_of(SOLVERS["encoder"]).answers
     assert answers.numbers.isfinite().all()
@@ -369,7 +425,7 @@ def test_hooks_are_gone_after_an_error():
     assert np.array_equal(baseline_of(solver).answers.numbers, baseline.answers.numbers)
 
 
-_run, _next = Resumed._run, Resumed.next_read_out
+_run, _next = Resumed._run, ResumedTails.next_read_outs
 
 
 def resumed_with(vectors_of):
@@ -386,7 +442,7 @@ BREAKS = {
     "an edit that is not made": resumed_with(lambda vectors: 0 * vectors),
     "rows in another order": resumed_with(lambda vectors: vectors.roll(1, 0)),
     "what is written next": {
-        "next_read_out": lambda self, rows, written: 1.05 * _next(self, rows, written)
+        "next_read_outs": lambda self, rows, written: (1.05 * r for r in _next(self, rows, written))
     },
 }
 
@@ -398,7 +454,7 @@ def test_the_check_sees(monkeypatch, what):
     sites = [Site(0, "resid_post", "last")]
     assert check_fast_path(solver, prompts, sites) < 1e-4
     for name, broken in BREAKS[what].items():
-        monkeypatch.setattr(Resumed, name, broken)
+        monkeypatch.setattr(ResumedTails if name == "next_read_outs" else Resumed, name, broken)
     with pytest.raises(UserError, match=r"relative difference of .* behind an edit at layer 0"):
         check_fast_path(solver, prompts, sites)
 

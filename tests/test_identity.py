@@ -43,6 +43,7 @@ def test_the_same_config_is_the_same_cell():
         {"template__expression": "a-b"},
         {"model__name": "arith_encoder"},
         {"tolerance": 2.0},
+        {"prompt__date": "2025-01-02"},
     ],
 )
 def test_what_moves_the_numbers_makes_another_cell(change):

@@ -8,7 +8,7 @@ from transformers import MambaConfig, MambaForCausalLM
 
 from mech_arith.answers import Answers
 from mech_arith.batching import Batching
-from mech_arith.engine import Asked, edited_answers, guard, run_baseline
+from mech_arith.engine import Asked, edited_answers, guard, reading, run_baseline
 from mech_arith.engine.guard import check_fast_path
 from mech_arith.engine.passes import Change, Resumed, run_clean
 from mech_arith.errors import UserError
@@ -84,7 +84,8 @@ def test_the_fast_path_is_the_full_pass_at_every_point_of_every_layer(tiny, monk
     assert solver.replays
 
 
-def test_answers_under_edits_are_those_of_full_passes(tiny):
+def test_answers_under_edits_are_those_of_full_passes(tiny, monkeypatch):
+    monkeypatch.setattr(reading, "APART", 1)
     solver, _ = tiny
     baseline = baseline_of(solver)
     assert baseline.answers.log_prob.isfinite().all()
@@ -100,6 +101,53 @@ def test_answers_under_edits_are_those_of_full_passes(tiny):
             solver.replays = True
 
 
+def test_short_answers_are_not_run_on_beside_long_ones(tmp_path, monkeypatch):
+    """What is read beside the right answer's tokens: one position more than each answer has."""
+    solver = solver_in(tiny_lm("llama", tmp_path))
+    problems, _ = drawn(low=1, high=120, n=40)
+    asked, prompts = Asked.of_problems(problems), solver.encode(problems)
+    lengths = torch.tensor(
+        [len(solver.reader.tokens(answer)) for answer in problems.answers.tolist()]
+    )
+    assert len(lengths.unique()) > 2
+    monkeypatch.setattr(reading, "APART", 1)
+    baseline = run_baseline(solver, prompts, asked, batching=Batching())
+    moved = random_edits(
+        solver, prompts, Site(1, "resid_post", "last"), size=1.0, n_edits=3, seed=1
+    )
+    read, read_out = [], solver.read_out
+
+    def counted(resid):
+        read.append(resid.shape[:2])
+        return read_out(resid)
+
+    monkeypatch.setattr(solver, "read_out", counted)
+    edited_answers(solver, baseline, moved, batching=Batching())
+    # Rows that write on are read at one position; no answer has no tokens.
+    assert sum(rows * positions for rows, positions in read if positions > 1) == 3 * int(
+        (lengths + 1).sum()
+    )
+
+
+def test_problems_are_parted_by_the_length_of_their_answers(tmp_path, monkeypatch):
+    solver = solver_in(tiny_lm("llama", tmp_path))
+    problems, _ = drawn(low=1, high=120, n=60)
+    asked, prompts = Asked.of_problems(problems), solver.encode(problems)
+    lengths = (reading.force(solver, asked).right != reading.NO_TOKEN).sum(1)
+    for least in (1, 8, 1000):
+        monkeypatch.setattr(reading, "APART", least)
+        parted = reading.of_one_length(solver, prompts, asked)
+        rows = torch.cat([layout.rows for layout in parted.layouts])
+        assert torch.equal(rows.sort().values, torch.arange(60))
+        for layout in parted.layouts:
+            whole = next(known for known in prompts.layouts if known.is_like(layout))
+            kept = [int((whole.rows == row).nonzero()) for row in layout.rows]
+            assert torch.equal(whole.tokens[kept], layout.tokens)
+            if least == 1:
+                assert len(lengths[layout.rows].unique()) == 1
+    assert len(parted.layouts) == len(prompts.layouts)
+
+
 @pytest.mark.parametrize(
     ("architecture", "replays", "has_middle"),
     [
@@ -108,6 +156,7 @@ def test_answers_under_edits_are_those_of_full_passes(tiny):
         ("granite", True, False),
         ("gpt_neo", False, True),
         ("gpt_oss", False, True),
+        ("phi3", False, True),
     ],
 )
 def test_odd_architectures_are_replayed_or_fall_back(
@@ -127,6 +176,26 @@ def test_odd_architectures_are_replayed_or_fall_back(
         solver, baseline, edits(solver, Site(1, "resid_post", "last")), batching=Batching(1)
     )
     assert (one.log_prob - baseline.answers.log_prob).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        (42, None),  # the prefix is longer: all factors are the long ones
+        (43, "change beyond 43 tokens, and its passes read 43 to 57"),
+        (56, "change beyond 56 tokens, and its passes read 43 to 57"),
+        (57, None),
+    ],
+)
+def test_rotary_factors_that_change_between_prefix_and_answer(tmp_path, limit, said):
+    solver = solver_in(tiny_lm("phi3", tmp_path))
+    solver.model.config.rope_parameters["original_max_position_embeddings"] = limit
+    prompts = solver.encode(PROBLEMS)
+    assert len(prompts.prefix) == 43
+    assert max(layout.tokens.shape[1] for layout in prompts.layouts) == 10
+    reason = solver.why_not_replayed(prompts, longest=4)
+    assert (reason is None) == (said is None)
+    assert said is None or said in str(reason)
 
 
 def test_probability_of_the_right_answer_by_hand(tiny):

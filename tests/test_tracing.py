@@ -6,6 +6,7 @@ import torch
 
 from mech_arith.artifacts import Store
 from mech_arith.batching import Batching
+from mech_arith.directions import PCAFitter
 from mech_arith.problems import draw, split
 from mech_arith.sites import Site
 from mech_arith.solvers.attention import NOTHING
@@ -170,6 +171,10 @@ def test_what_the_store_has_is_not_computed_again(tmp_path, monkeypatch):
     assert captured != []
     captured.clear()
     traced(solver, report, fit, sites[:2], store=Store(tmp_path), **asked)
+    assert captured != []
+    captured.clear()
+    monkeypatch.setattr(PCAFitter, "method", "another")
+    traced(solver, fit, report, sites[:2], store=Store(tmp_path), **asked)
     assert captured != []
     captured.clear()
     solver.digest = "1" * 64

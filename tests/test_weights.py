@@ -5,7 +5,7 @@ import torch
 
 from mech_arith.batching import Batching
 from mech_arith.directions import random_direction
-from mech_arith.edits import EDITS
+from mech_arith.edits import EDITS, Edit
 from mech_arith.engine import Asked, run_baseline
 from mech_arith.errors import UserError
 from mech_arith.problems import draw
@@ -159,6 +159,36 @@ def test_two_edits_fold_one_after_the_other(model):
 def test_an_edit_with_a_dose_of_its_own_per_problem_is_refused(edit):
     with pytest.raises(UserError, match=f"got '{edit}', which moves each problem by a dose of its"):
         check_foldable(EDITS[edit], "mlp_out")
+
+
+CLIP = Edit("clip", "bound", torch.inf, lambda c, bound, _sd, _to: c.clamp(max=bound))
+
+
+@pytest.mark.parametrize(
+    ("edit", "strength", "sd"),
+    [
+        (CLIP, 5.0, 1.0),  # 8 becomes 5: the line through 0 and 1 would leave it at 8
+        (CLIP, 5.0, 100.0),
+        (CLIP, 0.5, 1.0),
+        (Edit("bend", "bend", 0.0, lambda c, s, sd, _to: c + s * (c / sd).abs()), 0.1, 0.7),
+        (Edit("square", "factor", 0.0, lambda c, s, _sd, _to: c + s * c**2), 0.01, 0.7),
+    ],
+)
+def test_an_edit_that_is_no_line_is_refused(edit, strength, sd):
+    direction, mean = torch.tensor([1.0, 0.0]), torch.zeros(2)
+    with pytest.raises(UserError, match="expected an edit that is one line in the coordinate with"):
+        fold_of(0, "mlp_out", direction, mean, edit, strength, sd=sd)
+    with pytest.raises(UserError, match=f"got '{edit.name}', which moves .* by .*, where the line"):
+        check_foldable(edit, "mlp_out", [strength])
+
+
+@pytest.mark.parametrize("edit", ["scale", "shift", "ablate"])
+@pytest.mark.parametrize("strength", [-1000.0, -1.0, 0.0, 0.3, 1.0, 1e6])
+@pytest.mark.parametrize("sd", [1e-6, 0.7, 1e5])
+def test_the_shipped_edits_are_lines(edit, strength, sd):
+    found = fold_of(0, "z", torch.tensor([1.0, 0.0]), torch.zeros(2), EDITS[edit], strength, sd=sd)
+    moved = EDITS[edit].change(torch.tensor([2.0 * sd]).double(), strength, sd=sd)
+    assert float(found.gain * 2 * sd + found.offset) == pytest.approx(float(moved), rel=1e-6)
 
 
 @pytest.mark.parametrize("point", ["resid_pre", "resid_mid", "resid_post"])

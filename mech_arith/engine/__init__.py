@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from math import ceil
 from typing import Any
 
 import torch
@@ -30,10 +31,13 @@ from mech_arith.engine.reading import (
     NO_TOKEN,
     Asked,
     Forced,
+    as_tokens,
     force,
+    of_one_length,
     read_answers,
     read_written,
 )
+from mech_arith.engine.writing import Writing, likeliest
 from mech_arith.progress import Progress, progress
 from mech_arith.solvers.base import Solver, read_prefix
 from mech_arith.solvers.prompts import Layout, Prompts
@@ -144,14 +148,17 @@ def run_baseline(
             here = asked.of(layout.rows)
             forced = force(solver, here)
             rows = opened(layout, forced.fed)(None, 1)
-            found, tokens = read_written(solver, rows, forced, here, n_edits=1)
-            return {**vars(found.at(0)), "written": tokens}
+            writing = Writing(solver.reader, bound=asked.bound, at_once=len(layout))
+            found, tokens = read_written(solver, rows, forced, writing, n_edits=1)
+            writing.finish()
+            return {**vars(found.at(0)), "written": as_tokens(tokens)}
 
         piece = kept.piece("baseline", {**key, "rows": tensor_digest(layout.rows)})
         return dict(piece.fetch("answers", answer))
 
+    parted = of_one_length(solver, prompts, asked)
     with progress(len(prompts), description="baseline", unit="problems") as bar:
-        for layout, part in batches(solver, prompts, batching, work):
+        for layout, part in batches(solver, parted, batching, work):
             tokens = part.pop("written")
             written[layout.rows, : tokens.shape[1]] = tokens
             _store(answers, layout.rows, Answers(**part))
@@ -171,10 +178,11 @@ def write_on(
             if row not in longer:
                 continue
             nothing = torch.empty(1, 0, dtype=torch.int64)
-            alone = opened(layout.part(slice(index, index + 1)), nothing)(None, 1)
+            only = torch.tensor([0])
+            alone = opened(layout.part(slice(index, index + 1)), nothing)(None, 1).tails(only)
             while len(longer[row]) < length:
-                read = alone.next_read_out(torch.tensor([0]), [longer[row]])
-                longer[row] += (int(read.argmax(-1)),)
+                (read,) = alone.next_read_outs(only, [longer[row]])
+                longer[row] += (int(likeliest(read)),)
     return longer
 
 
@@ -219,30 +227,43 @@ class _Batch:
     batching: Batching
     rows_of: RowsOf
 
+    def rows_at_once(self, moves: Moves) -> int:
+        """How many rows, each an edit of a problem, are run at a time."""
+        solver, layout = self.solver, self.layout
+        positions = layout.tokens.shape[1] + self.fed.shape[1]
+        # Full passes run the prefix and all positions of every row.
+        if not solver.replays:
+            positions += self.n_prefix
+        elif solver.causal:
+            positions -= min(layout.positions(moves.site.position))
+        return self.batching.rows(solver, positions)
+
     def stacked(self, moves: Moves) -> Iterator[tuple[Int64[Tensor, " some"], Rows]]:
         """Some of a site's edits after others, and their rows; without those that move nothing."""
         solver, layout = self.solver, self.layout
         indices = layout.positions(moves.site.position)
         moved = moves.moved(layout.rows).any(1).nonzero()[:, 0]
-        positions = layout.tokens.shape[1] + self.fed.shape[1]
-        # Full passes run the prefix and all positions of every row.
-        positions += self.n_prefix if not solver.replays else -min(indices) * solver.causal
-        size = max(1, self.batching.rows(solver, positions) // len(layout))
-        for part in moved.split(size) if len(moved) else ():
+        size = max(1, self.rows_at_once(moves) // len(layout))
+        for part in moved.tensor_split(ceil(len(moved) / size)) if len(moved) else ():
             vectors = moves.vectors(part, layout.rows, device=solver.device).to(solver.dtype)
             by_row = vectors.flatten(0, 1).unflatten(1, (len(indices), -1))
             yield part, self.rows_of(Change(moves.site, indices, by_row), len(part))
 
     def answers(
-        self, moves: Moves, forced: Forced, asked: Asked, count: Callable[[int], None]
+        self, moves: Moves, forced: Forced, bound: int, count: Callable[[int], None]
     ) -> Answers:
         """Of all edits at one site, as many at a time as fit; `count` is told the rows done."""
-        answers, done = Answers.empty(len(moves), len(self.layout)), 0
+        writing = Writing(self.solver.reader, bound=bound, at_once=self.rows_at_once(moves))
+        found, done = [], 0
         for part, rows in self.stacked(moves):
-            found = read_answers(self.solver, rows, forced, asked, n_edits=len(part))
-            _store(answers, part, found)
+            of_part = read_answers(self.solver, rows, forced, writing, n_edits=len(part))
+            found.append((part, of_part))
             done += len(part)
             count(len(part) * len(self.layout))
+        writing.finish()
+        answers = Answers.empty(len(moves), len(self.layout))
+        for part, of_part in found:
+            _store(answers, part, of_part)
         count((len(moves) - done) * len(self.layout))
         return answers
 
@@ -298,12 +319,13 @@ def run_edits(
                     count(len(moves) * len(layout))
 
                 def answer(moves: Moves = moves) -> dict[str, Tensor]:
-                    return vars(batch.answers(moves, forced, here, count))
+                    return vars(batch.answers(moves, forced, here.bound, count))
 
                 found.append(Answers(**piece.fetch(unit, answer)))
         return found
 
-    for layout, found in batches(solver, baseline.prompts, batching, work):
+    parted = of_one_length(solver, baseline.prompts, baseline.asked)
+    for layout, found in batches(solver, parted, batching, work):
         for moves, known, part in zip(plan, answers, found, strict=True):
             _store_moved(known, layout.rows, part, moves.moved(layout.rows))
     return answers

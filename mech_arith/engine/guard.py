@@ -18,6 +18,7 @@ from mech_arith.engine.passes import Change, Clean, Hooked, Resumed, Rows, run_c
 from mech_arith.errors import UserError, unknown
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver, read_prefix
+from mech_arith.solvers.finite import check_finite
 from mech_arith.solvers.prompts import Layout, Prompts
 
 log = logging.getLogger(__name__)
@@ -35,35 +36,48 @@ TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Size of the difference over size of the whole pass's result, that is let pass."""
 
 
-def check_fast_path(solver: Solver, prompts: Prompts, sites: Sequence[Site]) -> float | None:
+def check_fast_path(
+    solver: Solver, prompts: Prompts, sites: Sequence[Site], *, bound: int = 0
+) -> float | None:
     """Compare with whole passes; where blocks cannot be replayed, say so and turn to whole passes.
+
+    Args:
+        solver: the model under study.
+        prompts: the problems.
+        sites: of the run.
+        bound: no right answer is larger.
 
     Returns:
         The largest relative difference; None if every pass of this solver is a whole one.
 
     Raises:
-        UserError: a point that the solver has not; or the two disagree: it names the layer.
+        UserError: a point that the solver has not; activations that are not finite; or the two
+            disagree: it names the layer.
     """
     for site in sites:
         if site.point not in solver.points:
             raise unknown(f"point of {solver.name}", site.point, solver.points)
+    tried = [
+        layout.part(slice(PROBLEMS)) for layout in (prompts.layouts[0], *prompts.layouts[1:][-1:])
+    ]
+    for layout in tried:
+        check_finite(solver, prompts.whole(layout))
     if not solver.replays:
         return None
+    longest = 0 if solver.reader is None else solver.reader.longest(bound)
+    reason = solver.why_not_replayed(prompts, longest=longest)
+    if reason is not None:
+        return _fall_back(solver, reason)
     try:
         differences = [
-            found
-            for layout in (prompts.layouts[0], *prompts.layouts[1:][-1:])
-            for found in _differences(solver, prompts, layout.part(slice(PROBLEMS)), sites)
+            found for layout in tried for found in _differences(solver, prompts, layout, sites)
         ]
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or isinstance(error, UserError):
             raise
         # Whatever a model does that its blocks alone cannot: whole passes are always right.
-        solver.replays = False
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        log.warning("%s cannot be replayed block by block (%s)", solver.name, reason)
-        log.warning("every pass of %s is a full, far slower one", solver.name)
-        return None
+        return _fall_back(solver, reason)
     limit = TOLERANCE.get(solver.dtype, TOLERANCE[torch.float32])
     for found in differences:
         if not found.size <= limit:
@@ -73,6 +87,13 @@ def check_fast_path(solver: Solver, prompts: Prompts, sites: Sequence[Site]) -> 
                 "set engine=full to use full passes, and report the model"
             )
     return max(found.size for found in differences)
+
+
+def _fall_back(solver: Solver, reason: str) -> None:
+    """Turn to whole passes, and say so."""
+    solver.replays = False
+    log.warning("%s cannot be replayed block by block (%s)", solver.name, reason)
+    log.warning("every pass of %s is a full, far slower one", solver.name)
 
 
 @dataclass(frozen=True)
@@ -142,7 +163,8 @@ def _read(rows: Rows, layout: Layout, solver: Solver) -> Float[Tensor, "rows rea
     if not solver.regresses:
         n = len(layout) * EDITS
         written = [(token,) for token in layout.tokens[:, -1].tolist() for _ in range(EDITS)]
-        reads.append(rows.next_read_out(torch.arange(n), written)[:, None])
+        behind = rows.tails(torch.arange(n)).next_read_outs(torch.arange(n), written)
+        reads.append(torch.cat(list(behind))[:, None])
     return torch.cat(reads, dim=1).double().cpu()
 
 

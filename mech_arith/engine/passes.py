@@ -5,21 +5,28 @@ above the edit, only from the first edited position on, behind keys and values t
 `Hooked` does the same by whole passes with hooks, for models whose blocks cannot be run alone.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from mech_arith.errors import UserError
 from mech_arith.sites import Site
 from mech_arith.solvers.attention import KeysValues, Past, Shared
-from mech_arith.solvers.base import EVERY, Solver, Tap, run_blocks, untouched
+from mech_arith.solvers.base import EVERY, Place, Solver, Tap, run_blocks, untouched
+from mech_arith.solvers.finite import is_finite, not_finite
 from mech_arith.solvers.prompts import Layout, Prompts
 
-READ_OUT_ELEMENTS = 2**24
-"""Numbers in the read-outs of one chunk of rows: a vocabulary is wide."""
+READ_OUT_ELEMENTS = 2**23
+"""Numbers in the read-outs of one chunk of rows: a vocabulary is wide. In float32 they take the 32
+MiB up to which glibc hands out memory that was used before; twice as many cost a page fault for
+every 4 KiB, and log-softmax and argmax on SmolLM2's vocabulary took three times as long."""
+
+WRITTEN_ELEMENTS = 2**25
+"""Numbers that are kept of what was written behind the problems of a batch."""
 
 Written = tuple[int, ...]
 """The answer's tokens so far."""
@@ -61,10 +68,26 @@ class Rows(Protocol):
         """What is read at the prompt's end and behind each fed token, some rows at a time."""
         ...
 
-    def next_read_out(
+    def tails(self, rows: Int64[Tensor, " some"]) -> "Tails":
+        """Some of the rows, to write on by themselves; nothing of the others is held on to."""
+        ...
+
+
+@runtime_checkable
+class Tails(Protocol):
+    """Rows that write other tokens than were fed, out of one batch or several at the same site."""
+
+    def joined(self, others: Sequence[Any]) -> "Tails":
+        """These rows, and those of others of this kind behind them."""
+        ...
+
+    def next_read_outs(
         self, rows: Int64[Tensor, " some"], written: Sequence[Written]
-    ) -> Float[Tensor, "some out"]:
-        """What is read when rows have written other tokens than were fed; all equally many."""
+    ) -> Iterator[Float[Tensor, "few out"]]:
+        """What is read behind the last of the tokens that rows have written, a few rows at a time.
+
+        All have written equally many. Called again with one token more, or with another last one.
+        """
         ...
 
 
@@ -76,6 +99,8 @@ class Clean:
     layout: Layout
     prefix: list[Past]
     """What the shared prefix offers, by layer."""
+    tokens: Int64[Tensor, "n whole"]
+    """Of the prompts, prefix included."""
     n_prefix: int
     fed: Int64[Tensor, "n fed"]
     """Tokens of the right answers, so that their probability is read in the same pass."""
@@ -83,6 +108,9 @@ class Clean:
     """The residual stream before each layer and after the last, [n, pos + fed, d]."""
     seen: list[Shared]
     """Keys and values by layer, a group per problem."""
+    written: dict[tuple[int, int, Written], Float[Tensor, "1 d"]] = field(default_factory=dict)
+    """By layer, problem and tokens: the last written token's residual stream before the layer. The
+    same for all edits above, which write the same few numbers."""
 
     @property
     def n_prompt(self) -> int:
@@ -102,8 +130,11 @@ def run_clean(
     start = len(prompts.prefix)
     tokens = torch.cat([layout.tokens, fed], dim=1).to(solver.device)
     resid, seen = run_blocks(solver, solver.embed(tokens, start=start), start=start, pasts=prefix)
+    whole = prompts.whole(layout)
+    if not is_finite(resid[-1]):
+        raise not_finite(solver, torch.cat([whole, fed.cpu()], dim=1))
     shared = [new.shared() for new in seen] if solver.causal else []
-    return Clean(solver, layout, prefix, start, fed.to(solver.device), resid, shared)
+    return Clean(solver, layout, prefix, whole, start, fed.to(solver.device), resid, shared)
 
 
 class Resumed:
@@ -116,6 +147,7 @@ class Resumed:
         self._clean = clean
         self._solver = clean.solver
         self._n_edits = n_edits
+        self._change = change
         self._start = self._first_layer(change)
         self._first = min(change.indices) if change and self._solver.causal else 0
         self._own: list[KeysValues] = []
@@ -143,7 +175,11 @@ class Resumed:
             start, past = clean.n_prefix + first, self._past(layer)
             resid, new = solver.run_block(layer, resid, start=start, past=past, tap=inside, at=at)
             self._own.append(new)
-        return resid[:, wanted] if resid.shape[1] > (1 + fed) else resid
+        last = resid[:, wanted] if resid.shape[1] > (1 + fed) else resid
+        if not is_finite(last):
+            every = torch.arange(len(last))
+            raise self.tails(every).not_finite(last, clean.fed.cpu()[every // self._n_edits])
+        return last
 
     def _past(self, layer: int) -> Past:
         """The prefix, and the clean positions before the first edited one."""
@@ -154,30 +190,76 @@ class Resumed:
 
     def read_outs(self) -> Iterator[tuple[slice, Float[Tensor, "rows fed out"]]]:
         """What is read at the prompt's end and behind each fed token, some rows at a time."""
-        width = self._solver.width_out * self._last.shape[1]
-        size = max(1, READ_OUT_ELEMENTS // width)
+        size = rows_read_at_once(self._solver, self._last.shape[1])
         for start in range(0, len(self._last), size):
             part = slice(start, start + size)
             yield part, self._solver.read_out(self._last[part])
 
+    def tails(self, rows: Int64[Tensor, " some"]) -> "ResumedTails":
+        """Some of the rows, to write on by themselves."""
+        own = [KeysValues(seen.keys[rows], seen.values[rows]) for seen in self._own]
+        problems = rows // self._n_edits
+        change = None if self._change is None else self._change.of(rows)
+        return ResumedTails(self._clean, self._start, self._first, problems, own, change)
+
+
+@dataclass
+class ResumedTails:
+    """Rows of `Resumed` that write on."""
+
+    clean: Clean
+    start: int
+    """The first layer that is run for each row."""
+    first: int
+    """The first position that is a row's own, behind the prefix."""
+    problems: Int64[Tensor, " rows"]
+    """Of the clean pass."""
+    own: list[KeysValues]
+    """What the rows' own positions offer, by layer from `start`; grows with what is written."""
+    change: Change | None
+
+    def joined(self, others: Sequence["ResumedTails"]) -> "ResumedTails":
+        """These rows, and those of others behind them."""
+        every = [self, *others]
+        own = [
+            KeysValues(
+                torch.cat([seen.keys for seen in of_layer]),
+                torch.cat([seen.values for seen in of_layer]),
+            )
+            for of_layer in zip(*(tails.own for tails in every), strict=True)
+        ]
+        problems = torch.cat([tails.problems for tails in every])
+        change = _joined([tails.change for tails in every])
+        return ResumedTails(self.clean, self.start, self.first, problems, own, change)
+
+    def not_finite(
+        self, last: Tensor, behind: Int64[Tensor, "rows fed"], rows: Tensor | None = None
+    ) -> UserError:
+        """The error for rows that end so; the first of them is run again, as a whole pass."""
+        bad = (~torch.isfinite(last).flatten(1).all(1)).nonzero()[:1, 0].cpu()
+        row, clean = bad if rows is None else rows[bad], self.clean
+        tokens = torch.cat([clean.tokens[self.problems[row]], behind[bad]], dim=1)
+        change = None if self.change is None else self.change.of(row)
+        return not_finite(clean.solver, tokens, _as_taps(change, clean.n_prefix))
+
     @torch.inference_mode()
-    def next_read_out(
+    def next_read_outs(
         self, rows: Int64[Tensor, " some"], written: Sequence[Written]
-    ) -> Float[Tensor, "some out"]:
-        """What is read when rows have written other tokens than were fed; all equally many.
+    ) -> Iterator[Float[Tensor, "few out"]]:
+        """What is read behind the last token.
 
         Below the edit a written token's residual stream is the same for all edits of a problem that
         wrote the same: it is computed once for them.
         """
-        clean, solver = self._clean, self._solver
+        clean, solver = self.clean, self.clean.solver
         length = len(written[0])
         position = clean.n_prompt + length - 1
-        problems = rows // self._n_edits
+        problems = self.problems[rows]
         resid = self._below(problems, written)
-        for layer in range(self._start, solver.n_layers):
-            own = self._own[layer - self._start]
-            before = clean.seen[layer].of(problems).at(slice(self._first))
-            earlier = slice(position - self._first)
+        for layer in range(self.start, solver.n_layers):
+            own = self.own[layer - self.start]
+            before = clean.seen[layer].of(problems).at(slice(self.first))
+            earlier = slice(position - self.first)
             past = before.append(KeysValues(own.keys[rows], own.values[rows]).at(earlier))
             resid, new = solver.run_block(
                 layer,
@@ -185,26 +267,61 @@ class Resumed:
                 start=clean.n_prefix + position,
                 past=Past(clean.prefix[layer].shared, past),
             )
-            self._own[layer - self._start] = _put(own, rows, position - self._first, new)
-        return solver.read_out(resid)[:, 0]
+            self.own[layer - self.start] = _put(own, rows, position - self.first, new)
+        if not is_finite(resid):
+            raise self.not_finite(resid, torch.tensor(written), rows)
+        for part in resid.split(rows_read_at_once(solver, 1)):
+            yield solver.read_out(part)[:, 0]
 
     def _below(
         self, problems: Int64[Tensor, " some"], written: Sequence[Written]
     ) -> Float[Tensor, "some 1 d"]:
         """The last written token's residual stream before the first layer that the edit changes."""
-        clean, solver = self._clean, self._solver
-        numbers: dict[tuple[int, Written], int] = {}
-        asked = zip(problems.tolist(), written, strict=True)
-        which = [numbers.setdefault(pair, len(numbers)) for pair in asked]
-        of = torch.tensor([problem for problem, _ in numbers])
-        tokens = torch.tensor([tokens for _, tokens in numbers], device=solver.device)
+        clean = self.clean
+        asked = [(self.start, *pair) for pair in zip(problems.tolist(), written, strict=True)]
+        new = [key for key in dict.fromkeys(asked) if key not in clean.written]
+        if (len(clean.written) + len(new)) * clean.solver.d_model > WRITTEN_ELEMENTS:
+            clean.written.clear()
+            new = list(dict.fromkeys(asked))
+        if new:
+            resid = self._written(torch.tensor([key[1] for key in new]), [key[2] for key in new])
+            clean.written.update(zip(new, resid, strict=True))
+        return torch.stack([clean.written[key] for key in asked])
+
+    def _written(
+        self, problems: Int64[Tensor, " some"], written: Sequence[Written]
+    ) -> Float[Tensor, "some 1 d"]:
+        """The same for each problem and what is written behind it."""
+        clean, solver = self.clean, self.clean.solver
+        tokens = torch.tensor(written, device=solver.device)
         start = clean.n_prefix + clean.n_prompt
         resid = solver.embed(tokens, start=start)
-        for layer in range(self._start):
-            prompt = clean.seen[layer].of(of).at(slice(clean.n_prompt))
+        for layer in range(self.start):
+            prompt = clean.seen[layer].of(problems).at(slice(clean.n_prompt))
             past = Past(clean.prefix[layer].shared, prompt)
             resid, _ = solver.run_block(layer, resid, start=start, past=past)
-        return resid[which, -1:]
+        return resid[:, -1:].clone()
+
+
+def rows_read_at_once(solver: Solver, positions: int) -> int:
+    """Of how many rows so many positions are read out at a time."""
+    return max(1, READ_OUT_ELEMENTS // (solver.width_out * positions))
+
+
+def _joined(changes: Sequence[Change | None]) -> Change | None:
+    """What is done to rows, and to others behind them at the same site."""
+    some = [change for change in changes if change is not None]
+    if not some:
+        return None
+    return replace(some[0], vectors=torch.cat([change.vectors for change in some]))
+
+
+def _as_taps(change: Change | None, n_prefix: int) -> dict[Place, Callable[[Tensor], Tensor]]:
+    """The change as a hook on whole passes."""
+    if change is None:
+        return {}
+    site = change.site
+    return {(site.layer, site.point): lambda activation: change.add(activation, first=-n_prefix)}
 
 
 def _tap(change: Change | None, layer: int, first: int) -> Tap:
@@ -242,29 +359,53 @@ class Hooked:
         *,
         n_edits: int = 1,
     ) -> None:
-        self._solver = solver
-        self._n_prefix = len(prompts.prefix)
-        self._tokens = prompts.whole(layout).repeat_interleave(n_edits, dim=0)
+        tokens = prompts.whole(layout).repeat_interleave(n_edits, dim=0)
+        self._rows = HookedTails(solver, len(prompts.prefix), tokens, change)
         self._fed = fed.repeat_interleave(n_edits, dim=0)
-        self._change = change
 
     def read_outs(self) -> Iterator[tuple[slice, Float[Tensor, "rows fed out"]]]:
         """What is read at the prompt's end and behind each fed token."""
-        rows = torch.arange(len(self._tokens))
-        yield slice(None), self._pass(rows, self._fed, last=1 + self._fed.shape[1])
+        yield slice(None), self._rows.whole_pass(self._fed, last=1 + self._fed.shape[1])
 
-    def next_read_out(
+    def tails(self, rows: Int64[Tensor, " some"]) -> "HookedTails":
+        """Some of the rows, to write on by themselves."""
+        return self._rows.of(rows)
+
+
+@dataclass(frozen=True)
+class HookedTails:
+    """Rows of `Hooked`."""
+
+    solver: Solver
+    n_prefix: int
+    tokens: Int64[Tensor, "rows all"]
+    """The prompts with their prefix."""
+    change: Change | None
+
+    def of(self, rows: Int64[Tensor, " some"]) -> "HookedTails":
+        """Some of the rows."""
+        change = None if self.change is None else self.change.of(rows)
+        return replace(self, tokens=self.tokens[rows], change=change)
+
+    def joined(self, others: Sequence["HookedTails"]) -> "HookedTails":
+        """These rows, and those of others behind them."""
+        every = [self, *others]
+        change = _joined([tails.change for tails in every])
+        return replace(self, tokens=torch.cat([tails.tokens for tails in every]), change=change)
+
+    def next_read_outs(
         self, rows: Int64[Tensor, " some"], written: Sequence[Written]
-    ) -> Float[Tensor, "some out"]:
-        """What is read behind other tokens."""
-        return self._pass(rows, torch.tensor(written), last=1)[:, 0]
+    ) -> Iterator[Float[Tensor, "few out"]]:
+        """What is read behind the last token."""
+        yield self.of(rows).whole_pass(torch.tensor(written), last=1)[:, 0]
 
-    def _pass(self, rows: Tensor, behind: Tensor, *, last: int) -> Tensor:
-        taps = {}
-        if self._change is not None:
-            site, change = self._change.site, self._change.of(rows)
-            taps[site.layer, site.point] = lambda activation: change.add(
-                activation, first=-self._n_prefix
-            )
-        tokens = torch.cat([self._tokens[rows], behind], dim=1)
-        return self._solver.full_pass(tokens.to(self._solver.device), taps, last=last)
+    def whole_pass(
+        self, behind: Int64[Tensor, "rows fed"], *, last: int
+    ) -> Float[Tensor, "rows last out"]:
+        """Read-outs at the last positions, with tokens behind the prompts."""
+        taps = _as_taps(self.change, self.n_prefix)
+        tokens = torch.cat([self.tokens, behind], dim=1)
+        read = self.solver.full_pass(tokens.to(self.solver.device), taps, last=last)
+        if not is_finite(read.amax(-1)):  # some of a vocabulary may be ruled out by -inf
+            raise not_finite(self.solver, tokens, taps)
+        return read

@@ -2,26 +2,29 @@
 
 The tokens of the right answer are fed behind the prompt, so that one pass gives the probability of
 the whole right answer and the greedy answer too, as long as the two agree. Rows that write
-something else go on by themselves, until what they have written has ended.
+something else go on by themselves, until what they have written has ended (`writing`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from mech_arith.answers import Answers
 from mech_arith.digests import tensor_digest
-from mech_arith.engine.passes import READ_OUT_ELEMENTS, Rows, Written
+from mech_arith.engine.passes import Rows, Written
+from mech_arith.engine.writing import Writing, likeliest
 from mech_arith.problems import ProblemSet, counterfactual_answers
 from mech_arith.solvers.base import AnswerReader, Solver
-from mech_arith.solvers.numerals import most_digits
+from mech_arith.solvers.prompts import Prompts
 
 NO_TOKEN = -1
+
+APART = 8
+"""Problems of one layout that are worth running apart from those with longer answers."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ class Forced:
     fed: Int64[Tensor, "n fed"]
     """What is fed behind the prompt: as much as it takes to see where the right answer ends."""
 
+    def __len__(self) -> int:
+        return len(self.right)
+
     def digest(self) -> str:
         """SHA-256 of all of it."""
         return tensor_digest(*vars(self).values())
@@ -96,6 +102,26 @@ def force(solver: Solver, asked: Asked) -> Forced:
     )
 
 
+def of_one_length(solver: Solver, prompts: Prompts, asked: Asked) -> Prompts:
+    """The same problems, those apart whose right answers have fewer tokens.
+
+    A short answer beside longer ones would be run on at positions that nobody reads. Fewer than
+    `APART` problems stay beside the next longer ones: each part has a clean pass of its own.
+    """
+    length = (force(solver, asked).right != NO_TOKEN).sum(1)
+    parted = []
+    for layout in prompts.layouts:
+        order = length[layout.rows].argsort(stable=True)
+        _, counts = length[layout.rows].unique(return_counts=True)
+        start = end = 0
+        for count in counts.tolist():
+            end += count
+            if end - start >= APART or end == len(layout):
+                parted.append(layout.part(order[start:end].sort().values))
+                start = end
+    return Prompts(prompts.prefix, tuple(parted))
+
+
 def _tokens(reader: AnswerReader, number: float) -> Written:
     return reader.tokens(int(number)) if number == number and number == int(number) else ()
 
@@ -106,43 +132,59 @@ def _first_difference(right: Written, other: Written) -> int:
     return next((index for index, (ours, theirs) in pairs if ours != theirs), NO_TOKEN)
 
 
+def as_tokens(written: Sequence[Written]) -> Int64[Tensor, "n length"]:
+    """What rows have written; `NO_TOKEN` behind the last token."""
+    return _padded(written, fill=NO_TOKEN)
+
+
 def _padded(rows: Sequence[Written], *, fill: int) -> Int64[Tensor, "n length"]:
     length = max((len(row) for row in rows), default=0)
-    filled = [[*row, *[fill] * (length - len(row))] for row in rows]
-    return torch.tensor(filled, dtype=torch.int64).view(len(rows), length)
+    padded = [[*row, *[fill] * (length - len(row))] for row in rows]
+    return torch.tensor(padded, dtype=torch.int64).view(len(rows), length)
 
 
 @torch.inference_mode()
 def read_answers(
-    solver: Solver, rows: Rows, forced: Forced, asked: Asked, *, n_edits: int
+    solver: Solver, rows: Rows, forced: Forced, writing: Writing, *, n_edits: int
 ) -> Answers:
-    """The answers of a grid of problems x edits, as [edits, problems]."""
-    return read_written(solver, rows, forced, asked, n_edits=n_edits)[0]
+    """The answers of a grid of problems x edits, as [edits, problems].
+
+    The numbers of rows that go on writing are there when `writing` has finished.
+    """
+    return read_written(solver, rows, forced, writing, n_edits=n_edits)[0]
 
 
 @torch.inference_mode()
 def read_written(
-    solver: Solver, rows: Rows, forced: Forced, asked: Asked, *, n_edits: int
-) -> tuple[Answers, Int64[Tensor, "rows written"]]:
-    """The same, and what was written, as far as it was needed: `NO_TOKEN` behind the last token."""
-    n = len(asked)
+    solver: Solver, rows: Rows, forced: Forced, writing: Writing, *, n_edits: int
+) -> tuple[Answers, list[Written]]:
+    """The same, and what was written, as far as it was needed: also when `writing` has finished."""
     if solver.reader is None:
         numbers = torch.cat([read[:, 0, 0].double().cpu() for _, read in rows.read_outs()])
-        answers = Answers.empty(n_edits, n)
-        answers.numbers[:] = numbers.view(n, n_edits).mT
-        return answers, torch.empty(n * n_edits, 0, dtype=torch.int64)
+        answers = Answers.empty(n_edits, len(forced))
+        answers.numbers[:] = numbers.view(len(forced), n_edits).mT
+        return answers, [()] * len(forced) * n_edits
     log_prob, difference, greedy = [], [], []
+    problems = torch.arange(len(forced)).repeat_interleave(n_edits)
     for part, read in rows.read_outs():
-        problems = torch.arange(n * n_edits)[part] // n_edits
-        found = _measure(read, forced, problems, solver.reader.longer)
+        found = _measure(read, forced, problems[part], solver.reader.longer)
         for kept, new in zip((log_prob, difference, greedy), found, strict=True):
             kept.append(new)
-    at_a_time = max(1, READ_OUT_ELEMENTS // solver.width_out)
-    writing = _Writing(solver.reader, rows, forced, n_edits, asked.bound, at_a_time)
-    numbers, written = writing.finish(torch.cat(greedy))
+    written = _agreed(torch.cat(greedy), forced.expected[problems])
+    numbers = writing.add(rows, written)
     parts = (numbers, torch.cat(log_prob), torch.cat(difference))
-    answers = Answers(*(part.view(n, n_edits).mT for part in parts))
-    return answers, _padded(written, fill=NO_TOKEN)
+    return Answers(*(part.view(len(forced), n_edits).mT for part in parts)), written
+
+
+def _agreed(
+    greedy: Int64[Tensor, "rows fed"], expected: Int64[Tensor, "rows length"]
+) -> list[Written]:
+    """The expected tokens as far as the likeliest ones are those, and the likeliest behind."""
+    expected = expected[:, : greedy.shape[1]]
+    agrees = (greedy[:, : expected.shape[1]] == expected).long().cumprod(1).sum(1)
+    # Where the answer's last token is not fed, there is nothing to read behind it.
+    stop = torch.minimum(agrees, torch.tensor(greedy.shape[1] - 1)) + 1
+    return [tuple(tokens[:end]) for tokens, end in zip(greedy.tolist(), stop.tolist(), strict=True)]
 
 
 def _measure(
@@ -155,97 +197,33 @@ def _measure(
     device = read.device
     right = forced.right[problems].to(device)
     length, known = right.shape[1], right != NO_TOKEN
-    logits = read[:, :length].gather(2, right.clamp(min=0)[..., None])[..., 0].double()
-    log_prob = (logits - read[:, :length].logsumexp(-1).double()).masked_fill(~known, 0.0).sum(1)
+    every = read.log_softmax(-1)
+    chosen = every[:, :length].gather(2, right.clamp(min=0)[..., None])[..., 0].double()
+    log_prob = chosen.masked_fill(~known, 0.0).sum(1)
     if longer is not None:
-        log_prob += _log_prob_of_end(read, known.sum(1), longer.to(device))
+        row = torch.arange(len(read), device=device)
+        log_prob += _log_prob_of_end(every[row, known.sum(1)], longer.to(device))
     log_prob = log_prob.masked_fill(~known.any(1), torch.nan)
 
     at = forced.differs_at[problems].to(device)
     row, place = torch.arange(len(read), device=device), at.clamp(min=0)
     other = forced.counterfactual[problems].to(device).clamp(min=0)
     if length:
-        difference = logits[row, place] - read[row, place, other].double()
+        ours, theirs = read[row, place, right[row, place].clamp(min=0)], read[row, place, other]
+        difference = ours.double() - theirs.double()
     else:
         difference = torch.full_like(log_prob, torch.nan)
     difference = difference.masked_fill(at < 0, torch.nan)
-    return log_prob.cpu(), difference.cpu(), read.argmax(-1).cpu()
+    return log_prob.cpu(), difference.cpu(), likeliest(read).cpu()
 
 
 def _log_prob_of_end(
-    read: Tensor, lengths: Int64[Tensor, " rows"], longer: Int64[Tensor, " some"]
+    log_probs: Float[Tensor, "rows out"], longer: Int64[Tensor, " some"]
 ) -> Float64[Tensor, " rows"]:
     """That nothing follows which would make the answer a longer number: 1 is not 12."""
-    behind = read[torch.arange(len(read), device=read.device), lengths]
-    whole = behind.logsumexp(-1).double()
-    return behind.index_fill(1, longer, -torch.inf).logsumexp(-1).double() - whole
-
-
-class _Writing:
-    """Greedy answers, from where they part from the right ones."""
-
-    def __init__(
-        self,
-        reader: AnswerReader,
-        rows: Rows,
-        forced: Forced,
-        n_edits: int,
-        bound: int,
-        at_a_time: int,
-    ) -> None:
-        self._read = lru_cache(maxsize=None)(reader.read)
-        self._rows = rows
-        self._forced = forced
-        self._n_edits = n_edits
-        self._longest = reader.longest(bound)
-        self._too_large = 10 ** most_digits(bound)
-        self._at_a_time = at_a_time
-
-    def finish(
-        self, greedy: Int64[Tensor, "rows fed"]
-    ) -> tuple[Float64[Tensor, " rows"], list[Written]]:
-        """The numbers, NaN where what was written is none or does not end, and what was written."""
-        written = self._agreed(greedy)
-        numbers = torch.full((len(written),), torch.nan, dtype=torch.float64)
-        open_rows = self._settle(range(len(written)), written, numbers)
-        for length in range(1, self._longest):
-            now = [row for row in open_rows if len(written[row]) == length]
-            if not now:
-                continue
-            for start in range(0, len(now), self._at_a_time):
-                some = now[start : start + self._at_a_time]
-                read = self._rows.next_read_out(torch.tensor(some), [written[r] for r in some])
-                for row, token in zip(some, read.argmax(-1).tolist(), strict=True):
-                    written[row] += (token,)
-            ended = set(now) - set(self._settle(now, written, numbers))
-            open_rows = [row for row in open_rows if row not in ended]
-        return numbers, written
-
-    def _agreed(self, greedy: Int64[Tensor, "rows fed"]) -> list[Written]:
-        """The expected tokens as far as the likeliest ones are those, and the likeliest behind."""
-        problems = torch.arange(len(greedy)) // self._n_edits
-        expected = self._forced.expected[problems][:, : greedy.shape[1]]
-        agrees = (greedy[:, : expected.shape[1]] == expected).long().cumprod(1).sum(1)
-        # Where the answer's last token is not fed, there is nothing to read behind it.
-        stop = torch.minimum(agrees, torch.tensor(greedy.shape[1] - 1)) + 1
-        return [
-            tuple(tokens[:end]) for tokens, end in zip(greedy.tolist(), stop.tolist(), strict=True)
-        ]
-
-    def _settle(
-        self, rows: Sequence[int], written: list[Written], numbers: Float64[Tensor, " rows"]
-    ) -> list[int]:
-        """Put down the numbers that have ended; the rows that have not.
-
-        A number that is too long already is given up: a row that repeats a digit has no end.
-        """
-        still = []
-        for row in rows:
-            number, ended = self._read(written[row])
-            if not ended and number is not None and abs(number) >= self._too_large:
-                continue
-            if not ended:
-                still.append(row)
-            elif number is not None:
-                numbers[row] = number
-        return still
+    follows = log_probs[:, longer].double().exp().sum(1)
+    ends = torch.log1p(-follows.clamp(max=1.0))
+    # Near 1 the rounding of `follows` would be all that is left: there the others are added up.
+    near = (follows > 0.5).nonzero()[:, 0]
+    rest = log_probs[near].index_fill(1, longer, -torch.inf).logsumexp(-1)
+    return ends.index_copy(0, near, rest.double())

@@ -166,6 +166,19 @@ class Solver(ABC):
             UserError: the solver cannot read such prompts.
         """
 
+    def why_not_replayed(self, prompts: Prompts, *, longest: int) -> str | None:
+        """Why a whole pass over these prompts is not the same as one in pieces, where it is not.
+
+        Args:
+            prompts: the problems.
+            longest: how many tokens may be written behind them.
+        """
+        return None
+
+    def prompt_warnings(self, problems: ProblemSet) -> list[str]:
+        """What the prompts lack of what was asked for, in words; nothing for most solvers."""
+        return []
+
     @abstractmethod
     def embed(self, tokens: Int64[Tensor, "rows new"], *, start: int = 0) -> Tensor:
         """The residual stream [rows, new, d] before layer 0; `start` is the first position."""

@@ -33,7 +33,7 @@ from mech_arith.solvers.editable import EditableSolver, no_matrix, sharing_tenso
 from mech_arith.solvers.loading import LoadedModel
 from mech_arith.solvers.norms import StreamNorms, find_norms, next_before
 from mech_arith.solvers.places import find_places
-from mech_arith.solvers.prompting import Prompting
+from mech_arith.solvers.prompting import Prompting, prompt_warnings
 from mech_arith.solvers.prompts import Prompts
 from mech_arith.solvers.saving import check_place_for_bias, save_language_model
 from mech_arith.solvers.tokenization import AnswerReader, tokenize
@@ -188,6 +188,25 @@ class PretrainedSolver(EditableSolver):
         self._check_length(prompts, bound=int(np.abs(problems.answers).max()))
         return prompts
 
+    def why_not_replayed(self, prompts: Prompts, *, longest: int) -> str | None:
+        """Rotary factors of some models (longrope, as Phi-3's) are others beyond some length, for
+        all positions of a pass: a prefix that was read by itself has the shorter ones' keys.
+        """
+        config = self.model.config.get_text_config()
+        lengths = [layout.tokens.shape[1] + len(prompts.prefix) for layout in prompts.layouts]
+        first = len(prompts.prefix) or min(lengths)
+        last = max(lengths) + longest
+        for limit in _rotary_limits(getattr(config, "rope_parameters", None)):
+            if first <= limit < last:
+                return (
+                    f"its rotary factors change beyond {limit} tokens, and its passes read "
+                    f"{first} to {last}"
+                )
+        return None
+
+    def prompt_warnings(self, problems: ProblemSet) -> list[str]:
+        return prompt_warnings(problems.template, self.prompting, self.tokenizer)
+
     def _check_length(self, prompts: Prompts, *, bound: int) -> None:
         """Raise a UserError where prompts and answers are longer than the model can read."""
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
@@ -320,6 +339,15 @@ def _settings_digest(loaded: LoadedModel, prompting: Prompting) -> str:
         "style": prompting.style,
     }
     return json_digest(settings)
+
+
+def _rotary_limits(parameters: Any) -> list[int]:
+    """Lengths beyond which rotary factors change, of all kinds of layers."""
+    if not isinstance(parameters, Mapping):
+        return []
+    if parameters.get("rope_type") == "longrope":
+        return [int(parameters["original_max_position_embeddings"])]
+    return [limit for one in parameters.values() for limit in _rotary_limits(one)]
 
 
 def _arguments(tokens: Tensor, start: int) -> dict[str, Any]:

@@ -4,20 +4,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jinja2 import TemplateError
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from mech_arith.config import PROMPT_DATE
 from mech_arith.errors import UserError, unknown
 from mech_arith.expressions import Expression
 from mech_arith.problems import ProblemSet
-from mech_arith.solvers.styles import QUESTION, STYLES, Form, with_spaces
+from mech_arith.solvers.chat import (
+    ASSISTANT,
+    MARK,
+    SYSTEM,
+    USER,
+    Turn,
+    apply_chat_template,
+    chat_warnings,
+)
+from mech_arith.solvers.styles import QUESTION, STYLES, Form, Style, with_spaces
 from mech_arith.templates import EXPRESSION, Prompt, Template
 
 _EQUATION = f"{{{EXPRESSION}}}"
-_MARK = "\ue000"
-"""Stands for the question while a chat template is applied: a character of private use."""
-
 _SMALL, _LARGE = tuple(range(10)), (10, 12, 99, 100, 123, 1000, 12345)
 PROBES = (*_SMALL, *_LARGE, *(-number for number in (*_SMALL[1:], *_LARGE)))
 """Numbers by which a tokenizer's ways are found out."""
@@ -35,6 +41,9 @@ class Prompting:
 
     system: str | None = None
     """The system turn of a chat; None for the chat template's own."""
+
+    date: str = PROMPT_DATE
+    """The day that a chat template may print, as YYYY-MM-DD."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +105,10 @@ def build_frame(
     """
     _check(template, prompting)
     style = STYLES[prompting.style]
-    form = style.equation if template.wording == _EQUATION else style.words
+    form = _form(template, style)
     if style.is_chat:
-        head, turn = _chat(form, prompting, tokenizer)
+        turns = _turns(form, prompting)
+        head, turn = apply_chat_template(turns, tokenizer, today=prompting.date)
     else:
         head = "".join(asked + answered + style.end for asked, answered in _shots(form, prompting))
         turn = ""
@@ -174,6 +184,10 @@ def _check(template: Template, prompting: Prompting) -> None:
         )
 
 
+def _form(template: Template, style: Style) -> Form:
+    return style.equation if template.wording == _EQUATION else style.words
+
+
 def _shots(form: Form, prompting: Prompting) -> list[tuple[str, str]]:
     """Every example's question, and what answers it."""
     shots = prompting.shots
@@ -190,35 +204,24 @@ def _shots(form: Form, prompting: Prompting) -> list[tuple[str, str]]:
     ]
 
 
-def _chat(form: Form, prompting: Prompting, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """What the chat template writes before the last question, and between it and the answer."""
-    if not tokenizer.chat_template:
-        raise UserError(
-            "expected a tokenizer with a chat template for prompt.style=chat, got one without; "
-            "choose prompt.style=spaced or plain"
-        )
-    turns = [] if prompting.system is None else [("system", prompting.system)]
+def _turns(form: Form, prompting: Prompting) -> list[Turn]:
+    """Of a chat, up to the question, for which `MARK` stands."""
+    turns = [] if prompting.system is None else [(SYSTEM, prompting.system)]
     for asked, answered in _shots(form, prompting):
-        turns += [("user", asked), ("assistant", answered)]
-    turns.append(("user", _MARK))
-    messages = [{"role": role, "content": content} for role, content in turns]
-    try:
-        text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-    except TemplateError as error:
-        raise UserError(
-            f"expected a chat template that takes {', '.join(dict(turns))} turns, got "
-            f"{' '.join(str(error).split())!r}; leave prompt.system out, or choose "
-            "prompt.style=spaced"
-        ) from None
-    head, *tails = str(text).split(_MARK)
-    if len(tails) != 1:
-        raise UserError(
-            f"expected a chat template that writes a question once, got it {len(tails)} times; "
-            "choose prompt.style=spaced"
-        )
-    return head, tails[0]
+        turns += [(USER, asked), (ASSISTANT, answered)]
+    return [*turns, (USER, MARK)]
+
+
+def prompt_warnings(
+    template: Template, prompting: Prompting, tokenizer: PreTrainedTokenizerBase
+) -> list[str]:
+    """What the prompt lacks of what was asked for, or has beyond it."""
+    style = STYLES[prompting.style]
+    if not style.is_chat:
+        return []
+    turns = _turns(_form(template, style), prompting)
+    written = apply_chat_template(turns, tokenizer, today=prompting.date)
+    return chat_warnings(turns, *written)
 
 
 def _ended(

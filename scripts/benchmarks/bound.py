@@ -7,7 +7,7 @@ last layer the other positions need keys and values alone.
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,8 @@ from workloads import SiteEdits, Workload
 
 Shape = tuple[int, int]
 """Width of a matrix' output and of its input."""
+Clock = Callable[[], float]
+"""Seconds; only their differences count."""
 KEYS_VALUES = ("k_proj", "v_proj", "attn.k", "attn.v")
 QUERIES = ("q_proj", "attn.q")
 
@@ -36,71 +38,116 @@ class Work:
         """All of them."""
         return self.matrices.total() + self.attention
 
+    def seconds(self, rates: dict[Shape, float]) -> float:
+        """How long they take at these rates; attention at the fastest of them."""
+        each = sum(amount / rates[shape] for shape, amount in self.matrices.items())
+        return each + self.attention / max(rates.values())
+
 
 def work_of_edit(workload: Workload, edits: SiteEdits) -> Work:
     """The multiply-adds of one edit of one problem at a site."""
-    n_positions, end = edits.positions, workload.tokens.shape[1]
+    return work_of_pass(
+        list(workload.blocks),
+        workload.unembedding,
+        edits.layer,
+        first=edits.first,
+        end=workload.tokens.shape[1],
+        read=1,
+    )
+
+
+def work_of_pass(
+    blocks: Sequence[nn.Module],
+    head: Float[Tensor, "vocab d"],
+    layer: int,
+    *,
+    first: int,
+    end: int,
+    read: int,
+) -> Work:
+    """The multiply-adds of the positions from `first` to `end`, behind an edit of one layer's end.
+
+    Args:
+        blocks: of the model.
+        head: its unembedding.
+        layer: that is edited; those above it are run.
+        first: the first position that is edited, from the beginning of the prompt.
+        end: one behind the last position.
+        read: how many of the last positions are read out.
+    """
     matrices: Counter[Shape] = Counter()
     attention = 0
-    above = range(edits.layer + 1, len(workload.blocks))
-    for layer in above:
-        is_last = layer == above[-1]
-        for name, weight in _matrices(workload.blocks[layer]):
+    for index, block in enumerate(blocks[layer + 1 :], layer + 1):
+        is_last = index == len(blocks) - 1
+        for name, weight in _matrices(block):
             everywhere = not is_last or name.endswith(KEYS_VALUES)
-            matrices[_shape(weight)] += weight.numel() * (n_positions if everywhere else 1)
+            matrices[_shape(weight)] += weight.numel() * (end - first if everywhere else read)
             if name.endswith(QUERIES):
-                queries = range(end - 1 if is_last else edits.first, end)
+                queries = range(end - read if is_last else first, end)
                 attention += 2 * weight.shape[0] * sum(query + 1 for query in queries)
-    head = workload.unembedding
-    matrices[_shape(head)] += head.numel()
+    matrices[_shape(head)] += read * head.numel()
     return Work(matrices, attention)
 
 
 class Rates:
-    """Multiply-adds per second of each matrix of a workload, with its own weights in turn."""
+    """Multiply-adds per second of each matrix of a model, with its own weights in turn."""
 
-    def __init__(self, workload: Workload, stacked: Callable[[Workload, int], int]) -> None:
-        self.workload = workload
+    def __init__(
+        self, blocks: Iterable[nn.Module], head: Float[Tensor, "vocab d"], *, rows: int, read: int
+    ) -> None:
+        """Nothing is measured yet.
+
+        Args:
+            blocks: of the model.
+            head: its unembedding.
+            rows: how many positions go through a block at a time.
+            read: how many of them are read out.
+        """
         self.weights: dict[Shape, list[Tensor]] = {}
-        for block in workload.blocks:
+        for block in blocks:
             for _, weight in _matrices(block):
                 self.weights.setdefault(_shape(weight), []).append(weight)
-        self.stack = max(stacked(workload, site) for site in range(len(workload.sites)))
-        self.positions = max(edits.positions for edits in workload.sites)
+        self.head, self.rows, self.read = head, rows, read
 
     @torch.inference_mode()
-    def measure(self, *, seconds: float) -> dict[Shape, float]:
-        """The rates now, after about so many seconds."""
-        head = self.workload.unembedding
+    def measure(self, *, seconds: float, clock: Clock = time.perf_counter) -> dict[Shape, float]:
+        """The rates now, after about so many seconds of the clock."""
         share = seconds / (len(self.weights) + 1)
-        rows = self.stack * self.positions
         rates = {
-            shape: _rate(weights, rows=rows, seconds=share)
+            shape: _rate(weights, rows=self.rows, seconds=share, clock=clock)
             for shape, weights in self.weights.items()
         }
-        return {**rates, _shape(head): _rate([head], rows=self.stack, seconds=share)}
+        of_head = _rate([self.head], rows=self.read, seconds=share, clock=clock)
+        return {**rates, _shape(self.head): of_head}
+
+
+def rates_of(workload: Workload, stacked: Callable[[Workload, int], int]) -> Rates:
+    """The rates at which the engine could run a workload's edits, stacked as it stacks them."""
+    rows = max(stacked(workload, site) for site in range(len(workload.sites)))
+    positions = max(edits.positions for edits in workload.sites)
+    return Rates(workload.blocks, workload.unembedding, rows=rows * positions, read=rows)
 
 
 def bound_seconds(workload: Workload, rates: dict[Shape, float]) -> float:
-    """How long all edits take at these rates; attention at the fastest of them."""
-    seconds = 0.0
-    for edits in workload.sites:
-        work = work_of_edit(workload, edits)
-        each = sum(amount / rates[shape] for shape, amount in work.matrices.items())
-        seconds += edits.changes.numel() * (each + work.attention / max(rates.values()))
-    return seconds
+    """How long all edits take at these rates."""
+    return sum(
+        edits.changes.numel() * work_of_edit(workload, edits).seconds(rates)
+        for edits in workload.sites
+    )
 
 
-def _rate(weights: list[Float[Tensor, "out in"]], *, rows: int, seconds: float) -> float:
+def _rate(
+    weights: list[Float[Tensor, "out in"]], *, rows: int, seconds: float, clock: Clock
+) -> float:
     """Multiply-adds per second of `rows` inputs times each matrix in turn."""
     inputs = torch.randn(rows, weights[0].shape[1])
     linear(inputs, weights[0])
-    start, done = time.perf_counter(), 0
+    start, done = clock(), 0
     while True:
         for weight in weights:
             linear(inputs, weight)
             done += rows * weight.numel()
-            elapsed = time.perf_counter() - start
+            elapsed = clock() - start
             if elapsed >= seconds:
                 return done / elapsed
 

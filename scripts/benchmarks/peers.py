@@ -1,11 +1,13 @@
 """Time this engine against its peers on the same sweeps, in one process, and compare all logits.
 
     pip install -e '.[bench]'
-    python scripts/benchmarks/peers.py --workload A,B,C --threads 2
+    python scripts/benchmarks/peers.py --workload A,B,C,F --threads 2
 
-An edit is one change of one problem's residual stream; its result is the logits at the last
-position. Peers run as many of the edits as fit into their time, sites taking turns; the engine
-runs all. Tools take turns in every round, so that the machine's noise hits all alike.
+F is a cell as a user runs it, beside forward hooks alone (see `cells`). In A, B and C an edit is
+one change of one problem's residual stream; its result is the logits at the last position. Peers
+run as many of the edits as fit into their time, sites taking turns; the engine runs all. Peers that
+are not installed are left out. Tools take turns in every round, so that the machine's noise hits
+all alike.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from pathlib import Path
 from statistics import median
 
 import bound
+import cells
 import ours
 import torch
 from agreement import TOLERANCE, Agreement, Compared
@@ -33,6 +36,8 @@ from workloads import Workload, language_model, shipped_decoder
 from mech_arith.errors import UserError, unknown
 
 OURS = "mech_arith"
+NAMES = ("A", "B", "C", "F")
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 BOUND_SECONDS = 2.0
 """How long the machine's rate is measured in every round."""
 
@@ -96,13 +101,16 @@ class Result:
 
 
 @torch.inference_mode()
-def benchmark(workload: Workload, *, rounds: int, seconds: float) -> Result:
+def benchmark(
+    workload: Workload, *, rounds: int, seconds: float, clock: bound.Clock = time.perf_counter
+) -> Result:
     """Run the engine and all peers in turns.
 
     Args:
         workload: the sweep.
         rounds: how often each tool has its turn.
         seconds: how long each peer is timed, all rounds together.
+        clock: that times all.
     """
     agreement = Agreement(workload)
     ours.logits(workload, agreement.fill)
@@ -119,17 +127,19 @@ def benchmark(workload: Workload, *, rounds: int, seconds: float) -> Result:
             continue
         peer.logits(workload.sites[0], 0)
         runners.append((peer, timing, cycle(workload.passes)))
-    rates = bound.Rates(workload, ours.stacked)
+    rates = bound.rates_of(workload, ours.stacked)
     bounds = []
     edits = sum(site.changes.numel() for site in workload.sites)
     for _ in range(rounds):
-        bounds.append(bound.bound_seconds(workload, rates.measure(seconds=BOUND_SECONDS)))
-        start = time.perf_counter()
+        bounds.append(
+            bound.bound_seconds(workload, rates.measure(seconds=BOUND_SECONDS, clock=clock))
+        )
+        start = clock()
         ours.logits(workload, _discard)
-        engine.edits_per_second.append(edits / (time.perf_counter() - start))
+        engine.edits_per_second.append(edits / (clock() - start))
         engine.edits_timed += edits
         for peer, timing, passes in runners:
-            _turn(peer, timing, passes, agreement, seconds=seconds / rounds)
+            _turn(peer, timing, passes, agreement, seconds=seconds / rounds, clock=clock)
     return Result(
         workload.name,
         workload.title,
@@ -150,14 +160,15 @@ def _turn(
     agreement: Agreement,
     *,
     seconds: float,
+    clock: bound.Clock,
 ) -> None:
     """One peer's turn: at least one edit, and more until its time is used up."""
     spent, done = 0.0, 0
     while spent < seconds:
         site, edit = next(passes)
-        start = time.perf_counter()
+        start = clock()
         logits = peer.logits(peer.workload.sites[site], edit)
-        spent += time.perf_counter() - start
+        spent += clock() - start
         done += len(logits)
         agreement.compare(timing.compared, site, edit, logits)
     timing.edits_per_second.append(done / spent)
@@ -237,16 +248,16 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def load(name: str) -> Workload:
-    """A workload by its letter.
+def load(name: str) -> Workload | cells.Cell:
+    """A workload by its letter, ready to be run.
 
     Raises:
         UserError: there is none of that name, or its model has not been fetched.
     """
     from mech_arith.solvers.smollm2 import model_dir
 
-    if name not in ("A", "B", "C"):
-        raise unknown("workload", name, ("A", "B", "C"))
+    if name not in NAMES:
+        raise unknown("workload", name, NAMES)
     if name == "C":
         return shipped_decoder()
     directory = model_dir()
@@ -255,19 +266,25 @@ def load(name: str) -> Workload:
             f"expected SmolLM2-135M in {directory}, found nothing; run "
             "`python scripts/fetch_smollm2.py`"
         )
-    return language_model(name, directory)
+    return cells.prepare_cell() if name == "F" else language_model(name, directory)
 
 
 def main() -> None:
     """Measure, print, and fail where logits disagree."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--workload", default="A,B,C", help="which, by comma (default: %(default)s)"
+        "--workload", default=",".join(NAMES), help="which, by comma (default: %(default)s)"
     )
     parser.add_argument("--threads", type=int, help="of torch (default: its own choice)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each tool (%(default)s)")
     parser.add_argument(
         "--seconds", type=float, default=15.0, help="to time each peer for, in all (%(default)s)"
+    )
+    parser.add_argument(
+        "--clock",
+        choices=CLOCKS,
+        default="wall",
+        help="cpu: of this process alone, on a machine that others use; with --threads 1",
     )
     parser.add_argument("--json", type=Path, help="write what was measured to this file")
     chosen = parser.parse_args()
@@ -278,9 +295,23 @@ def main() -> None:
     console.print(", ".join(f"{name} {value}" for name, value in machine().items()))
     results = []
     try:
-        for name in chosen.workload.split(","):
-            result = benchmark(load(name), rounds=chosen.rounds, seconds=chosen.seconds)
-            console.print(table(result), *verdict(result), sep="\n")
+        # Workload F is asked for a share of what A reaches.
+        share_of_a = None
+        for name in sorted(chosen.workload.split(",")):
+            how = {
+                "rounds": chosen.rounds,
+                "seconds": chosen.seconds,
+                "clock": CLOCKS[chosen.clock],
+            }
+            loaded = load(name)
+            if isinstance(loaded, cells.Cell):
+                result = cells.benchmark(loaded, **how)
+                said = [cells.table(result), *cells.verdict(result, share_of_a=share_of_a)]
+            else:
+                result = benchmark(loaded, **how)
+                share_of_a = result.share if name == "A" else share_of_a
+                said = [table(result), *verdict(result)]
+            console.print(*said, sep="\n")
             results.append(result)
     except UserError as error:
         sys.exit(str(error))
@@ -288,7 +319,7 @@ def main() -> None:
         measured = {"machine": machine(), "results": [asdict(result) for result in results]}
         chosen.json.write_text(json.dumps(measured, indent=2) + "\n")
     if not all(result.agrees for result in results):
-        sys.exit("expected all logits to agree; see the tables")
+        sys.exit("expected all tools to agree; see the tables")
 
 
 if __name__ == "__main__":
