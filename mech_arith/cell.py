@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 class CellPlan:
     """What is asked of one solver and one set of problems."""
 
-    layers: range
+    layers: tuple[int, ...]
     point: str
     positions: str
     position_map: bool

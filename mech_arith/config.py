@@ -53,6 +53,10 @@ class Engine(Enum):
     full = "full"
 
 
+Numbers = list[int]
+"""A name of its own: a field may be called `list`."""
+
+
 @dataclass
 class ModelConfig:
     """A solver: one trained here, or a pretrained language model; by name or by its directory."""
@@ -107,12 +111,13 @@ class ProblemsConfig:
 
 @dataclass
 class LayersConfig:
-    """Which layers: a named part, or bounds of its own."""
+    """Which layers: a list of them, or else a named part, or bounds of its own."""
 
     part: str = "all"
     start: int | None = None
     stop: int | None = None
     step: int = 1
+    list: Numbers | None = None
 
 
 @dataclass

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mech_arith.cell import CellPlan
-from mech_arith.config import RunConfig, is_count
+from mech_arith.config import LayersConfig, RunConfig, is_count
 from mech_arith.controls import Controls
 from mech_arith.edits import EDITS, Edit, find_edit
 from mech_arith.errors import UserError, unknown
@@ -17,7 +17,7 @@ from mech_arith.expressions import Constraint, parse_constraint
 from mech_arith.intervention import InterventionPlan
 from mech_arith.locality import LocalityPlan
 from mech_arith.problems import ProblemSet, draw_splits, find_decorrelated, operand_ranges
-from mech_arith.sites import check_point, layer_part, select_layers
+from mech_arith.sites import check_point, describe_layers, layer_part, select_layers
 from mech_arith.statistics import Resampling
 from mech_arith.templates import Template, build_template
 from mech_arith.weights import WEIGHTS, check_foldable, check_via
@@ -45,6 +45,12 @@ class Prepared:
         """Of the largest operand that may be drawn."""
         return largest_digits(self.ranges)
 
+    def layers_name(self, n_layers: int) -> str:
+        """The chosen layers of a model of so many, in words."""
+        layers = self.config.layers
+        part = layer_part(layers.part)
+        return describe_layers(part, n_layers=n_layers, **_chosen_layers(layers))
+
     def cell(self, n_layers: int) -> CellPlan:
         """The plan for a model of so many layers.
 
@@ -55,11 +61,7 @@ class Prepared:
         locality = config.locality
         return CellPlan(
             layers=select_layers(
-                layer_part(config.layers.part),
-                n_layers=n_layers,
-                start=config.layers.start,
-                stop=config.layers.stop,
-                step=config.layers.step,
+                layer_part(config.layers.part), n_layers=n_layers, **_chosen_layers(config.layers)
             ),
             point=config.tracing.point,
             positions=config.tracing.positions,
@@ -123,6 +125,15 @@ def prepare(config: RunConfig) -> Prepared:
         decorrelate=decorrelated,
     )
     return Prepared(config, template, shots, fit, report, intervention, ranges)
+
+
+def _chosen_layers(layers: LayersConfig) -> dict[str, Any]:
+    return {
+        "start": layers.start,
+        "stop": layers.stop,
+        "step": layers.step,
+        "numbers": layers.list,
+    }
 
 
 def largest_digits(ranges: Mapping[str, tuple[int, int]]) -> int:

@@ -161,3 +161,8 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, for people: '1 shot', '4 shots'."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

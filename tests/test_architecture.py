@@ -21,6 +21,7 @@ PACKAGE = ROOT / "mech_arith"
 ROOMS = (
     "__init__ errors paths progress",  # what every room may use
     "config",
+    "overrides refusals",
     "digests",
     "artifacts",
     "unfinished",
@@ -71,8 +72,8 @@ PLACE = {room: place for place, line in enumerate(ROOMS) for room in line.split(
 
 ENTRYPOINTS = {"__main__", "callbacks", "job", "solvers.training"}
 ALLOWED_IN = {
-    "hydra": {"config", *ENTRYPOINTS},
-    "omegaconf": {"config", *ENTRYPOINTS},
+    "hydra": {"config", "overrides", "refusals", *ENTRYPOINTS},
+    "omegaconf": {"config", "refusals", *ENTRYPOINTS},
     "submitit": {"__main__"},
     "wandb": {"tracking"},
     "transformers": {"solvers"},
