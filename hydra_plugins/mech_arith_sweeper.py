@@ -22,8 +22,10 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import LocalLaunche
 from omegaconf import DictConfig, OmegaConf
 
 from mech_arith.config import quoted
+from mech_arith.errors import UserError
 
 if TYPE_CHECKING:
+    from mech_arith.config import RunConfig
     from mech_arith.resume import AskedCell
     from mech_arith.sweeps import PlannedCell, SweepPlan
 
@@ -52,8 +54,6 @@ class CellSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> list[Any]:
         """Run the cells. Nothing is returned: their directories say all."""
-        from mech_arith.errors import UserError
-
         assert self.config is not None
         directory = Path(self.config.hydra.sweep.dir)
         try:
@@ -76,7 +76,12 @@ class CellSweeper(BasicSweeper):
         assert self.config is not None
         # Before the directory is made: what is mistyped leaves nothing.
         lists = self._lists(arguments)
-        asked = [_asked(o, self._composed(o), n) for n, o in enumerate(lists)]
+        composed = [self._composed(overrides) for overrides in lists]
+        settings = [_settings(o, config) for o, config in zip(lists, composed, strict=True)]
+        refused = [why for why in settings if isinstance(why, UserError)]
+        if len(refused) == len(settings):  # nothing would run
+            raise refused[0]
+        asked = [_asked(o, composed[n], n, settings[n]) for n, o in enumerate(lists)]
         check_writable(directory)
         busy = (
             f"expected no other launch at work in {directory}, found one; wait for its end, or "
@@ -105,7 +110,7 @@ class CellSweeper(BasicSweeper):
         check_grammar(texts)
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         parsed = parser.parse_overrides(texts)
-        # Of a key that an experiment and the command line both sweep, the command line's choices win.
+        # What the command line says of a key wins over what an experiment says.
         last = {override.key_or_group: override for override in parsed}
         axes = {key: override for key, override in last.items() if override.is_discrete_sweep()}
         for override in axes.values():
@@ -233,10 +238,24 @@ def config_flags(arguments: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _asked(overrides: list[str], config: DictConfig, number: int) -> "AskedCell":
+def _settings(overrides: list[str], config: DictConfig) -> "RunConfig | UserError":
+    """A cell's checked config, or why it is refused."""
+    from mech_arith.config import checked
+    from mech_arith.names import look_up
+
+    try:
+        settings = checked(config, filter_overrides(overrides))
+        look_up(settings)
+    except UserError as error:
+        return error
+    return settings
+
+
+def _asked(
+    overrides: list[str], config: DictConfig, number: int, settings: "RunConfig | UserError"
+) -> "AskedCell":
     """A cell by its identity and the directory that it would have in a new sweep."""
-    from mech_arith.config import WandbMode, checked
-    from mech_arith.errors import UserError
+    from mech_arith.config import WandbMode
     from mech_arith.identity import identify
     from mech_arith.resume import AskedCell
 
@@ -244,8 +263,9 @@ def _asked(overrides: list[str], config: DictConfig, number: int) -> "AskedCell"
     config.hydra.job.num = number
     config.hydra.job.id = str(number)
     name = str(config.hydra.sweep.subdir)
+    if isinstance(settings, UserError):
+        return AskedCell(own, None, name)
     try:
-        settings = checked(config, own)
         tracked = settings.wandb.mode is not WandbMode.disabled
         return AskedCell(own, identify(settings), name, is_tracked=tracked)
     except UserError:
@@ -254,25 +274,19 @@ def _asked(overrides: list[str], config: DictConfig, number: int) -> "AskedCell"
 
 def _check_choices(override: Override) -> None:
     """Raise a UserError if a sweep has nothing to choose from."""
-    from mech_arith.errors import UserError
-
     if not list(override.sweep_string_iterator()):
         raise UserError(
-            f"expected at least one choice, got none by {override.input_line}; change it (python -m "
-            "mech_arith --help lists the options of each group)"
+            f"expected at least one choice, got none by {override.input_line}; change it (python "
+            "-m mech_arith --help lists the options of each group)"
         )
 
 
-def _choices_together(
-    axes: Mapping[str, Override], keys: Sequence[str]
-) -> dict[str, list[str]]:
+def _choices_together(axes: Mapping[str, Override], keys: Sequence[str]) -> dict[str, list[str]]:
     """Of each key that moves together with others its choices, as overrides of single cells.
 
     Raises:
         UserError: a key that is not swept, or choices that differ in number.
     """
-    from mech_arith.errors import UserError
-
     alone = [key for key in keys if key not in axes]
     if alone:
         raise UserError(
@@ -300,7 +314,6 @@ def _said(text: str) -> int:
 
 
 def _check_distinct(names: Sequence[str]) -> None:
-    from mech_arith.errors import UserError
 
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -21,6 +21,7 @@ from mech_arith.interchange import unable, unresolved
 from mech_arith.intervention import Intervened, InterventionPlan, intervene
 from mech_arith.locality import LocalityPlan, locality
 from mech_arith.manifold import manifold_table
+from mech_arith.names import WEIGHTS
 from mech_arith.problems import ProblemSet, design_summary, design_warnings
 from mech_arith.sites import Site, name_positions
 from mech_arith.solvers.base import Solver
@@ -42,7 +43,6 @@ from mech_arith.weight_edits import (
     intervene_by_weights,
     one_edit,
 )
-from mech_arith.weights import WEIGHTS
 
 log = logging.getLogger(__name__)
 

@@ -22,16 +22,16 @@ from mech_arith.digests import json_digest
 from mech_arith.edited import is_saved, save_edited
 from mech_arith.errors import UserError
 from mech_arith.identity import Identity, identify
+from mech_arith.names import ACTIVATIONS, LANGUAGE_MODEL
 from mech_arith.overview import cell_name, print_overview
 from mech_arith.paths import SUMMARY, store_dir
-from mech_arith.plan import LANGUAGE_MODEL, Prepared, prepare
+from mech_arith.plan import Prepared, prepare
 from mech_arith.progress import counted
 from mech_arith.records import PARTS, begin, mark_tracked, read_record, write_record
 from mech_arith.results import RunResult, damage, load_run, save_run
 from mech_arith.solvers.base import Solver
 from mech_arith.tracking import Run, TrackingSettings
 from mech_arith.unfinished import Unfinished
-from mech_arith.weights import ACTIVATIONS
 
 log = logging.getLogger("mech_arith")
 

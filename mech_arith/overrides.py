@@ -31,9 +31,9 @@ class Kind(Enum):
 def as_typed(argument: str, schema: type = RunConfig) -> str:
     """An override in which text stays the text that was typed.
 
-    Hydra reads `695e0514` as a number and `[b>c]` not at all. Of keys that hold text, whatever Hydra
-    would read as something else is put in quotes. Commas outside brackets still separate the choices
-    of a sweep; quotes, `null`, `${...}`, `choice(...)` and the like keep their meaning.
+    Hydra reads `695e0514` as a number and `[b>c]` not at all. Of keys that hold text, whatever
+    Hydra would read as something else is put in quotes. Commas outside brackets still separate the
+    choices of a sweep; quotes, `null`, `${...}`, `choice(...)` and the like keep their meaning.
 
     Raises:
         UserError: layers that are no numbers, or numbers and names in one sweep.
@@ -44,7 +44,7 @@ def as_typed(argument: str, schema: type = RunConfig) -> str:
     name = key.lstrip("+").partition("@")[0]
     if schema is RunConfig and name in ("layers", "layers.list"):
         return _layers(argument, name, value)
-    kind = _kind(name, schema)
+    kind = kind_of(name, schema)
     if kind is Kind.OTHER:
         return argument
     return f"{key}=" + ",".join(_choice(choice, kind) for choice in _split(value))
@@ -78,7 +78,12 @@ def _text(text: str, kind: Kind) -> str:
     stripped = text.strip()
     kept = {"", "null", "???"} | ({"true", "false"} if kind is Kind.SBATCH else set())
     is_mapping = kind in (Kind.OPTION, Kind.SBATCH) and stripped.startswith(("{", "["))
-    if stripped in kept or "${" in stripped or is_mapping or _quoted_end(stripped, 0) == len(stripped):
+    if (
+        stripped in kept
+        or "${" in stripped
+        or is_mapping
+        or _quoted_end(stripped, 0) == len(stripped)
+    ):
         return text
     plain = re.sub(r"\\([\\()\[\]{}:=, \t])", r"\1", stripped)
     return text if _is_read_as(stripped, plain) else quoted(plain)
@@ -116,23 +121,23 @@ def _quoted_end(text: str, start: int) -> int:
 
 
 @cache
-def _kind(key: str, schema: type) -> Kind:
+def kind_of(key: str, schema: type) -> Kind:
     """What the key of an override holds, by the schema's types."""
     path = key.split(".")
     if path[:3] == ["hydra", "launcher", "additional_parameters"]:
         return Kind.SBATCH
     if path[0] != "hydra":
-        kind = _kind_of(_type_at(schema, path))
+        kind = _kind_by_type(_type_at(schema, path))
         return Kind.OPTION if kind is Kind.OTHER and _is_group(key, schema) else kind
     below = path[1:]
     if below[:1] == ["launcher"]:
         types = [_type_at(launcher, below[1:]) for launcher in (SlurmQueueConf, LocalQueueConf)]
-        return next((k for k in map(_kind_of, types) if k is not Kind.OTHER), Kind.OTHER)
-    return _kind_of(_type_at(HydraConf, below))
+        return next((k for k in map(_kind_by_type, types) if k is not Kind.OTHER), Kind.OTHER)
+    return _kind_by_type(_type_at(HydraConf, below))
 
 
 def _is_group(key: str, schema: type) -> bool:
-    """Whether a key may be that of a group of options: a section of the schema, or unknown to it."""
+    """Whether a key may be a group's: that of a section of the schema, or unknown to it."""
     known = _type_at(schema, [key])
     return "." not in key and (known is None or is_dataclass(known))
 
@@ -157,7 +162,7 @@ def _without_none(kind: Any) -> Any:
     return some[0] if len(some) == 1 else None
 
 
-def _kind_of(kind: Any) -> Kind:
+def _kind_by_type(kind: Any) -> Kind:
     if kind is str:
         return Kind.TEXT
     return Kind.TEXTS if get_origin(kind) is list and get_args(kind) == (str,) else Kind.OTHER
@@ -185,28 +190,43 @@ def _numbers(text: str, argument: str) -> list[int]:
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
         if last < first:
             raise UserError(
-                f"expected layers as numbers from 0 on, got {part.strip()!r} in {argument!r}; write "
-                "for example layers=0-5 or 'layers=[1,3]'"
+                f"expected layers as numbers from 0 on, got {part.strip()!r} in {argument!r}; "
+                "write for example layers=0-5 or 'layers=[1,3]'"
             )
         numbers += range(first, last + 1)
     return numbers
 
 
 def check_grammar(arguments: Sequence[str]) -> None:
-    """Refuse what Hydra's grammar cannot read, and say which quotes it takes.
+    """Refuse what Hydra's grammar cannot read, and say what it takes.
 
     Raises:
         UserError: an override that is none.
     """
     parser = OverridesParser.create()
     for argument in arguments:
-        if "=" not in argument:
+        key, equals, value = argument.partition("=")
+        if not equals or key.startswith("-"):
             continue  # a flag, what follows one, or a deletion
         try:
             parser.parse_override(argument)
         except HydraException:
-            key, _, value = argument.partition("=")
             raise UserError(
-                f"expected an override that Hydra's grammar reads, got {argument!r}; if the value "
-                f"is text, write {shlex.quote(f'{key}={quoted(value)}')}"
+                f"expected an override that Hydra's grammar reads, got {argument!r}; "
+                f"{_better(key, value)}"
             ) from None
+
+
+def _better(key: str, value: str) -> str:
+    """How to write what Hydra's grammar could not read."""
+    kind = kind_of(key.lstrip("+"), RunConfig)
+    if kind is Kind.TEXTS:
+        return f"write a list, as in {in_shell(f'{key}=[{quoted(value)}]')}"
+    if kind is Kind.OTHER:
+        return "write a number, true, false, null or a list of such without other signs"
+    return f"write text in quotes of both kinds, as in {in_shell(f'{key}={quoted(value)}')}"
+
+
+def in_shell(argument: str) -> str:
+    """An argument in the shell's quotes, by double ones where they leave it readable."""
+    return shlex.quote(argument) if set(argument) & set('"$`!\\') else f'"{argument}"'

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
@@ -14,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mech_arith.config import RunConfig, quoted
 from mech_arith.errors import UserError, nearest
+from mech_arith.overrides import Kind, in_shell, kind_of
 from mech_arith.paths import conf_dir
 
 
@@ -49,7 +49,9 @@ def refusal(error: HydraException) -> str:
         if found := re.search(pattern, first):
             return said(found[1])
     if because:
-        return f"{first or 'the config does not compose'}: {because}; change it"
+        override = first.removeprefix("Error merging override ")
+        got = f"{override or 'another'} ({because.rstrip('.')})"
+        return f"expected a value that fits, got {got}; change it"
     return " ".join(text.split())
 
 
@@ -64,29 +66,40 @@ def _unknown_option(text: str, options: Sequence[str]) -> str:
 def _unknown_key(key: str) -> str:
     known = list(_keys(RunConfig))
     last = key.rpartition(".")[2]
-    near = get_close_matches(key, known, n=3) or [k for k in known if k.endswith(f".{last}")]
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    near = [k for k in known if k.endswith(f".{last}")] or get_close_matches(key, known, n=3)
+    hint = f"nearest: {', '.join(near)}; " if near else ""
     return f"unknown key {key!r}; {hint}python -m mech_arith --help shows all keys"
 
 
 def _keys(schema: type, prefix: str = "") -> Iterator[str]:
     for name, kind in get_type_hints(schema).items():
-        yield f"{prefix}{name}"
         if is_dataclass(kind) and isinstance(kind, type):
             yield from _keys(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
 
 
 def _ambiguous(argument: str) -> str:
     key, _, value = argument.partition("=")
-    return (
-        f"expected one choice for {key}, got {value}; add -m to run a sweep of all, or write a text "
-        f"with commas as {shlex.quote(f'{key}={quoted(value)}')}"
-    )
+    as_text = in_shell(f"{key}={quoted(value)}")
+    is_text = kind_of(key.lstrip("+"), RunConfig) is Kind.TEXT
+    hint = f", or write a text with commas as {as_text}" if is_text else ""
+    return f"expected one choice for {key}, got {value}; add -m to run a sweep of all{hint}"
 
 
 REFUSALS: tuple[tuple[str, Callable[[str], str]], ...] = (
     (r"Could not override '(.+)'", _unknown_key),
     (r"Ambiguous value for argument '(.+)'", _ambiguous),
+    (
+        r"Error parsing override '(.+)'",
+        lambda text: f"expected key=value, got {text!r}; write both",
+    ),
+    (
+        r"Multiple values for (\S+)\. To override",
+        lambda key: (
+            f"expected one choice for {key}, got a second one; leave out the + before {key}="
+        ),
+    ),
     (r"Sweep parameters '(.+)' requires", lambda sweep: f"{sweep} is a sweep; add -m to run it"),
 )
 """What Hydra says, and what is said for it."""

@@ -2,23 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from jaxtyping import Float
 from torch import Tensor
 
-from mech_arith.errors import UserError, unknown
-from mech_arith.solvers.base import POINTS
+from mech_arith.errors import UserError
+from mech_arith.names import LayerPart
 from mech_arith.solvers.prompts import Layout, Prompts
-
-
-class LayerPart(StrEnum):
-    """A named stretch of a model's layers."""
-
-    ALL = "all"
-    EARLY = "early"
-    MIDDLE = "middle"
-    LATE = "late"
 
 
 @dataclass(frozen=True)
@@ -39,18 +29,6 @@ class Site:
         if len(indices) == activation.shape[1]:
             return activation.flatten(1)
         return activation[:, list(indices)].flatten(1)
-
-
-def layer_part(name: str) -> LayerPart:
-    """The part of that name.
-
-    Raises:
-        UserError: there is none.
-    """
-    try:
-        return LayerPart(name)
-    except ValueError:
-        raise unknown("layers.part", name, LayerPart) from None
 
 
 def select_layers(
@@ -140,12 +118,6 @@ def _layer_range(
             f"start {first}, stop {last}, step {step}; change layers.start, layers.stop"
         )
     return range(first, last, step)
-
-
-def check_point(point: str) -> None:
-    """Raise a UserError unless `point` is the name of one."""
-    if point not in POINTS:
-        raise unknown("point", point, POINTS)
 
 
 def name_positions(name: str, prompts: Prompts) -> list[str]:

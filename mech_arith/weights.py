@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mech_arith.edits import Edit
-from mech_arith.errors import UserError, unknown
+from mech_arith.errors import UserError
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.editable import EditableSolver, matrix
 from mech_arith.solvers.prompts import Prompts
@@ -24,9 +24,6 @@ FOLDED_POINTS = ("attn_out", "mlp_out", "z")
 
 AGREES = 1e-3
 """Size of the difference between folded and hooked read-outs, over that of what the edit does."""
-
-ACTIVATIONS, WEIGHTS = VIA = ("activations", "weights")
-"""What an edit is made on."""
 
 
 @dataclass(frozen=True)
@@ -184,12 +181,6 @@ def check_single(positions: Sequence[str], prompts: Prompts) -> None:
                 "position's width; choose tracing.positions=last, another single one or each, or "
                 "intervention.via=activations"
             )
-
-
-def check_via(via: str) -> None:
-    """Raise a UserError unless `via` is the name of what edits can be made on."""
-    if via not in VIA:
-        raise unknown("intervention.via", via, VIA)
 
 
 @torch.inference_mode()

@@ -29,6 +29,7 @@ ROOMS = (
     "expressions",
     "templates",
     "problems",
+    "names",
     "solvers",
     "sites",
     "batching",

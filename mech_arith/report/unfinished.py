@@ -66,7 +66,7 @@ def unfinished(cell: Listed) -> tuple[dict[str, Any], str | None]:
 
 
 def _layers(directory: Path, config: Any) -> dict[str, str]:
-    """The layers by the name that a finished cell has, or by their bounds if no model was loaded."""
+    """The layers as a finished cell names them; by their bounds if no model was loaded."""
     record = read_record(directory)
     if record is not None and record.layers is not None:
         return {"layers": record.layers}
