@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from mech_arith import callbacks
 from mech_arith.config import RunConfig, quoted
 from mech_arith.errors import UserError
+from mech_arith.guide import answer
 from mech_arith.overrides import as_typed, check_grammar
 from mech_arith.paths import ERROR_FILE, conf_dir
 from mech_arith.records import LOCK, PATIENCE_S, claimed
@@ -37,6 +38,9 @@ def main() -> None:
     _failed.clear()
     callbacks.without_result.clear()
     callbacks.unended.clear()
+    if (text := answer(sys.argv[1:])) is not None:
+        sys.stdout.write(f"{text}\n")
+        return
     ConfigStore.instance().store(name="schema", node=RunConfig)
     entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     try:

@@ -241,7 +241,9 @@ class RunConfig:
     def _check_problems(self) -> None:
         n, share, components = self.problems.n, self.problems.fit_share, self.tracing.n_components
         if not 0 < share < 1:
-            raise UserError(f"expected problems.fit_share between 0 and 1, got {share}")
+            raise UserError(
+                f"expected problems.fit_share above 0 and below 1, got {share}; use for example 0.5"
+            )
         if components < 1:
             raise UserError(f"expected tracing.n_components >= 1, got {components}")
         n_fit = round(n * share)
@@ -305,8 +307,8 @@ class RunConfig:
         inference = self.inference
         if not 0 < inference.level < 1:
             raise UserError(
-                f"expected inference.level between 0 and 1, got {inference.level}; use for example "
-                "0.95"
+                f"expected inference.level above 0 and below 1, got {inference.level}; use for "
+                "example 0.95"
             )
         for name in ("resamples", "permutations"):
             count = getattr(inference, name)

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mech_arith.progress import counted
 from mech_arith.results import load_summary
 from mech_arith.statistics import ALPHA
 from mech_arith.summary import CLEARLY
@@ -122,7 +123,7 @@ def _best(summary: Mapping[str, Any]) -> str:
         f"{DOUBTFUL if (found.get('p_holm') or 0) > ALPHA else ''}"
         for value, found in _by_length(summary["best"])
     ]
-    return "\n".join([*lines, f"of {summary['n_searched']} components"])
+    return "\n".join([*lines, f"of {counted(summary['n_searched'], 'component')}"])
 
 
 def _excess(summary: Mapping[str, Any]) -> list[str]:
@@ -155,7 +156,7 @@ def _largest(summary: Mapping[str, Any]) -> list[str]:
     before, drop = worst["baseline_accuracy"], worst["accuracy_drop"]
     p = summary.get("largest_drop_p")
     return [
-        f"largest drop of {summary['n_edits_searched']} edits: {drop:.3f} "
+        f"largest drop of {counted(summary['n_edits_searched'], 'edit')}: {drop:.3f} "
         f"({before:.2f} -> {before - drop:.2f}){'' if p is None else f' {_p(p)}'}",
         f"layer {worst['layer']}, component {worst['component']} ({value}), "
         f"strength {worst['strength']:g}; control {_two(worst['control_drop'])}",
