@@ -22,7 +22,7 @@ from mech_arith import callbacks
 from mech_arith.config import RunConfig, quoted
 from mech_arith.errors import UserError
 from mech_arith.guide import answer
-from mech_arith.overrides import as_typed, check_grammar
+from mech_arith.overrides import as_typed, check_files, check_grammar, own_folders
 from mech_arith.paths import ERROR_FILE, conf_dir
 from mech_arith.records import LOCK, PATIENCE_S, claimed
 from mech_arith.refusals import one_line_errors
@@ -59,13 +59,15 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     """The command line as Hydra is to read it.
 
     Raises:
-        UserError: there is no sweep to resume, or an override that cannot be read.
+        UserError: there is no sweep to resume, or an override or a config that cannot be read.
     """
     resumed = resumed_arguments(arguments)
     # What an earlier launch has recorded is read as what is typed now.
     written = [re.sub(r"^sweep\.together=", "hydra.sweeper.together=", a) for a in resumed]
     typed = [as_typed(argument) for argument in written]
     check_grammar(typed)
+    for folder in own_folders(typed):
+        check_files(folder)
     return typed
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from mech_arith import __version__
 from mech_arith.config import RunConfig
+from mech_arith.overrides import own_folders
 from mech_arith.paths import conf_dir
 
 ADDED = ("experiment",)
@@ -35,7 +36,7 @@ def help_text(arguments: Sequence[str] = ()) -> str:
     Args:
         arguments: the rest of the command line: of groups chosen there, the chosen options' keys.
     """
-    folders = [conf_dir(), *_own_folders(arguments)]
+    folders = [conf_dir(), *own_folders(arguments)]
     chosen = _defaults() | _chosen(arguments)
     parts = [HEADER]
     for group in _groups(folders):
@@ -66,14 +67,6 @@ KEYS = "== Keys: set by KEY=VALUE, as in problems.n=200 =="
 FOOTER = """\
 Where files go: hydra.run.dir=DIR, and for sweeps hydra.sweep.dir=DIR. --cfg job shows the whole
 config as composed, --hydra-help what Hydra can do."""
-
-
-def _own_folders(arguments: Sequence[str]) -> list[Path]:
-    """The user's own folders of options, by --config-dir."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
-    given = [after if flag in ("--config-dir", "-cd") else "" for flag, after in pairs]
-    given += [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
-    return [Path(folder) for folder in given if folder]
 
 
 def _defaults() -> dict[str, str]:

@@ -2,10 +2,11 @@
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
 from enum import Enum
 from functools import cache
+from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -13,6 +14,9 @@ from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra_plugins.hydra_submitit_launcher.config import LocalQueueConf, SlurmQueueConf
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from mech_arith.config import RunConfig, quoted
 from mech_arith.errors import UserError
@@ -230,3 +234,48 @@ def _better(key: str, value: str) -> str:
 def in_shell(argument: str) -> str:
     """An argument in the shell's quotes, by double ones where they leave it readable."""
     return shlex.quote(argument) if set(argument) & set('"$`!\\') else f'"{argument}"'
+
+
+def own_folders(arguments: Sequence[str]) -> list[Path]:
+    """The user's own folders of options, by --config-dir."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    given = [after if flag in ("--config-dir", "-cd") else "" for flag, after in pairs]
+    given += [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
+    return [Path(folder) for folder in given if folder]
+
+
+def check_files(folder: Path) -> None:
+    """Refuse config files in which a text is written as YAML writes a number.
+
+    Raises:
+        UserError: a file that YAML cannot read, or a text that it reads as something else.
+    """
+    for path in sorted(folder.rglob("*.yaml")):
+        group = path.parent.relative_to(folder).as_posix().replace("/", ".")
+        text = path.read_text(encoding="utf-8")
+        is_global = group == "." or re.search(r"^# @package _global_", text, re.MULTILINE)
+        try:
+            entries = OmegaConf.to_container(OmegaConf.create(text))
+        except (YAMLError, OmegaConfBaseException) as error:
+            said = " ".join(str(error).split())
+            raise UserError(f"expected a config in YAML in {path}, got: {said}; mend it") from None
+        for key, value in _leaves(entries, "" if is_global else f"{group}."):
+            if kind_of(key.removeprefix("hydra.sweeper.params."), RunConfig) in READ_AS_TEXT:
+                raise UserError(
+                    f"expected text for {key} in {path}, got what YAML reads as {value!r}; put it "
+                    "in quotes"
+                )
+
+
+READ_AS_TEXT = (Kind.TEXT, Kind.TEXTS)
+
+
+def _leaves(entries: Any, prefix: str) -> Iterator[tuple[str, bool | int | float]]:
+    """Dotted keys of numbers and switches, those in lists too."""
+    for key, value in entries.items() if isinstance(entries, dict) else ():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{name}.")
+            continue
+        some = value if isinstance(value, list) else [value]
+        yield from ((name, entry) for entry in some if isinstance(entry, bool | int | float))

@@ -74,7 +74,7 @@ PLACE = {room: place for place, line in enumerate(ROOMS) for room in line.split(
 ENTRYPOINTS = {"__main__", "callbacks", "job", "solvers.training"}
 ALLOWED_IN = {
     "hydra": {"config", "overrides", "refusals", *ENTRYPOINTS},
-    "omegaconf": {"config", "refusals", *ENTRYPOINTS},
+    "omegaconf": {"config", "overrides", "refusals", *ENTRYPOINTS},
     "submitit": {"__main__"},
     "wandb": {"tracking"},
     "transformers": {"solvers"},
