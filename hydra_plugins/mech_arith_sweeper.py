@@ -115,7 +115,10 @@ class CellSweeper(BasicSweeper):
         axes = {key: override for key, override in last.items() if override.is_discrete_sweep()}
         for override in axes.values():
             _check_choices(override)
-        together = _choices_together(axes, self.together)
+        # Layers by number have become a list of them.
+        by_number = "layers.list" in axes and "layers" not in axes
+        keys = ["layers.list" if by_number and key == "layers" else key for key in self.together]
+        together = _choices_together(axes, keys)
         alone = [override for override in parsed if override.key_or_group not in together]
         cells = self.split_arguments(alone, None)[0]
         if not together:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
 from enum import Enum
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -238,10 +239,10 @@ def in_shell(argument: str) -> str:
 
 def own_folders(arguments: Sequence[str]) -> list[Path]:
     """The user's own folders of options, by --config-dir."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
-    given = [after if flag in ("--config-dir", "-cd") else "" for flag, after in pairs]
+    flags = ("--config-dir", "-cd")
+    given = [after for flag, after in pairwise(arguments) if flag in flags]
     given += [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
-    return [Path(folder) for folder in given if folder]
+    return [Path(folder) for folder in given]
 
 
 def check_files(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Text stays the text that was typed, layers go by number, and refusals take one line."""
 
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,9 @@ from mech_arith.config import RunConfig, quoted
 from mech_arith.errors import UserError
 from mech_arith.overrides import Kind, as_typed, check_files, check_grammar, in_shell, kind_of
 from mech_arith.paths import conf_dir
+from mech_arith.results import load_run
+from mech_arith.sweeps import read_plan
+from tests.running import SMALL, exit_code, main
 
 
 def read(argument: str) -> object:
@@ -260,3 +264,40 @@ def test_a_mistyped_command_line_costs_nothing(tmp_path, arguments):
     assert MISTYPED[arguments] in done.stderr
     assert done.stdout == "[]\n"
     assert list(tmp_path.iterdir()) == []
+
+
+QUICK = (*SMALL, "intervention=none", "tracing.position_map=false")
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep of texts that look like numbers, of which one cell is then run anew."""
+    place = tmp_path_factory.mktemp("swept")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        texts = ["wandb.group=2026_10,695e0514", "wandb.tags=[1e5,007]", "wandb.project=1_000"]
+        layers = ["layers=[1,3],0-1", "sweep.together=[wandb.group,layers]"]
+        assert main(monkeypatch, place, *QUICK, *texts, *layers, sweep=True) == 0
+        shutil.rmtree(place / "run" / "1")
+        monkeypatch.setattr(sys, "argv", ["mech_arith", f"sweep.resume={place}/run"])
+        assert exit_code() == 0
+    return place / "run"
+
+
+def test_texts_and_layers_of_a_sweep(swept):
+    configs = [OmegaConf.load(swept / cell / "config.yaml") for cell in ("0", "1")]
+    assert [config.wandb.group for config in configs] == ["2026_10", "695e0514"]
+    assert [config.wandb.project for config in configs] == ["1_000", "1_000"]
+    assert [list(config.wandb.tags) for config in configs] == [["1e5", "007"]] * 2
+    cells = [load_run(swept / cell) for cell in ("0", "1")]
+    assert [cell.summary["cell"]["layers"] for cell in cells] == ["1, 3", "0-1"]
+    layers = [sorted(set(cell.tables["correlations"]["layer"])) for cell in cells]
+    assert layers == [[1, 3], [0, 1]]
+
+
+def test_keys_that_move_together_make_one_cell_for_each_pair(swept):
+    assert sorted(path.parent.name for path in swept.glob("*/summary.json")) == ["0", "1"]
+    groups = {
+        cell.directory: [o for o in cell.overrides if "list" in o]
+        for cell in read_plan(swept).cells
+    }
+    assert groups == {"0": ["layers.list=[1,3]"], "1": ["layers.list=[0,1]"]}
