@@ -99,8 +99,9 @@ def _unquoted(text: str) -> str:
 
 
 def _key(override: str) -> str:
-    """What an override is about."""
-    return override.partition("=")[0].lstrip("+~")
+    """What an override is about; layers are one choice, by name or by number."""
+    key = override.partition("=")[0].lstrip("+~")
+    return "layers" if key == "layers.list" else key
 
 
 def _cell(config: DictConfig) -> None:

@@ -6,8 +6,8 @@ Names (of edits, points, values, ...) are checked in plan.py, where what they na
 import copy
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from typing import Any
 
@@ -353,4 +353,19 @@ def checked(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
             f"expected a complete config, got: {reason}; set it, as in key=value"
         ) from None
     assert isinstance(settings, RunConfig)
+    for key in _added(own, settings):
+        raise UserError(
+            f"unknown key {key!r}; leave it out (python -m mech_arith --help shows all keys)"
+        )
     return settings
+
+
+def _added(config: DictConfig, section: Any, prefix: str = "") -> Iterator[str]:
+    """Keys that were added to sections whose keys are all known: +problems.m=3."""
+    known = {entry.name for entry in fields(section)}
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if name not in known:
+            yield key
+        elif is_dataclass(own := getattr(section, str(name))):
+            yield from _added(value, own, f"{key}.")

@@ -32,6 +32,9 @@ def one_line_errors() -> Iterator[None]:
         if before == "1":
             raise
         raise UserError(refusal(error)) from None
+    except OmegaConfBaseException as error:
+        said = str(error).partition("\n")[0]
+        raise UserError(f"expected a config that resolves, got: {said}; change it") from None
     finally:
         os.environ.pop("HYDRA_FULL_ERROR")
         if before is not None:

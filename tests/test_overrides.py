@@ -1,11 +1,13 @@
 """Text stays the text that was typed, layers go by number, and refusals take one line."""
 
+import os
 import shutil
 import subprocess
 import sys
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -14,7 +16,9 @@ from mech_arith.config import RunConfig, quoted
 from mech_arith.errors import UserError
 from mech_arith.overrides import Kind, as_typed, check_files, check_grammar, in_shell, kind_of
 from mech_arith.paths import conf_dir
+from mech_arith.refusals import one_line_errors
 from mech_arith.results import load_run
+from mech_arith.solvers.recipes import TrainSettings
 from mech_arith.sweeps import read_plan
 from tests.running import SMALL, exit_code, main
 
@@ -68,6 +72,12 @@ def read(argument: str) -> object:
 )
 def test_text_is_read_as_it_was_typed(key, text):
     assert read(f"{key}={text}") == text
+
+
+def test_text_of_a_training_is_read_as_it_was_typed():
+    for key in ("directory", "solver", "pretrained"):
+        argument = as_typed(f"{key}=2026_10", TrainSettings)
+        assert OverridesParser.create().parse_override(argument).value() == "2026_10"
 
 
 def test_every_key_of_text_is_known_as_one():
@@ -264,6 +274,19 @@ def test_a_mistyped_command_line_costs_nothing(tmp_path, arguments):
     assert MISTYPED[arguments] in done.stderr
     assert done.stdout == "[]\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_does_not_resolve_is_no_traceback():
+    with pytest.raises(UserError, match="config that resolves, got: Interpolation key 'nothing'"):
+        with one_line_errors():
+            OmegaConf.to_container(OmegaConf.create({"a": "${nothing}"}), resolve=True)
+
+
+def test_hydras_own_errors_are_shown_whole_if_asked_for(monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(HydraException, match="missing EQUAL"), one_line_errors():
+        OverridesParser.create().parse_overrides(["nonsense"])
+    assert os.environ["HYDRA_FULL_ERROR"] == "1"
 
 
 QUICK = (*SMALL, "intervention=none", "tracing.position_map=false")
