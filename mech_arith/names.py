@@ -3,7 +3,6 @@
 Nothing heavy is imported here, so that a mistyped name is said at once.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -44,7 +43,7 @@ class Asked:
     """What a config names, found; its problems drawn."""
 
     template: Template
-    ranges: Mapping[str, tuple[int, int]]
+    ranges: dict[str, tuple[int, int]]
     """Of each operand."""
     constraints: tuple[Constraint, ...]
     shots: ProblemSet

@@ -34,7 +34,7 @@ class Prepared:
     fit: ProblemSet
     report: ProblemSet
     intervention: InterventionPlan | None
-    ranges: Mapping[str, tuple[int, int]]
+    ranges: dict[str, tuple[int, int]]
     """Of each operand."""
 
     @property
