@@ -16,6 +16,7 @@ from mech_arith.config import RunConfig, quoted
 from mech_arith.errors import UserError
 from mech_arith.overrides import Kind, as_typed, check_files, check_grammar, in_shell, kind_of
 from mech_arith.paths import conf_dir
+from mech_arith.records import read_record
 from mech_arith.refusals import one_line_errors
 from mech_arith.results import load_run
 from mech_arith.solvers.recipes import TrainSettings
@@ -235,6 +236,8 @@ MISTYPED = {
     "+experiment=papr": "paper",
     "+model=gpt2": "leave out the + before model=",
     "engine=slow": "expected one of [auto, full]",
+    "wandb.mode=maybe": "expected one of [online, offline, disabled]",
+    "prompt=nicely": "expected one of: bare, chat, comma",
     "layers=early,late": "add -m to run a sweep",
     "template.expression=choice(a,b)": "add -m to run it",
     "problems.seed=range(1,3)": "add -m to run it",
@@ -315,6 +318,7 @@ def test_texts_and_layers_of_a_sweep(swept):
     assert [list(config.wandb.tags) for config in configs] == [["1e5", "007"]] * 2
     cells = [load_run(swept / cell) for cell in ("0", "1")]
     assert [cell.summary["cell"]["layers"] for cell in cells] == ["1, 3", "0-1"]
+    assert read_record(swept / "0").layers == "1, 3"  # by which a killed cell would be named
     layers = [sorted(set(cell.tables["correlations"]["layer"])) for cell in cells]
     assert layers == [[1, 3], [0, 1]]
 
