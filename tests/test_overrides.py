@@ -318,7 +318,9 @@ def test_texts_and_layers_of_a_sweep(swept):
     assert [list(config.wandb.tags) for config in configs] == [["1e5", "007"]] * 2
     cells = [load_run(swept / cell) for cell in ("0", "1")]
     assert [cell.summary["cell"]["layers"] for cell in cells] == ["1, 3", "0-1"]
-    assert read_record(swept / "0").layers == "1, 3"  # by which a killed cell would be named
+    record = read_record(swept / "0")
+    assert record is not None
+    assert record.layers == "1, 3"  # by which a killed cell would be named
     layers = [sorted(set(cell.tables["correlations"]["layer"])) for cell in cells]
     assert layers == [[1, 3], [0, 1]]
 
