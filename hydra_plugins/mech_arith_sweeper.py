@@ -6,7 +6,7 @@ Every start of the program imports this file: what is heavy is imported where it
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, Any
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import filter_overrides
+from hydra.errors import HydraException
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import LocalLauncher, SlurmLauncher
 from omegaconf import DictConfig, OmegaConf
 
 from mech_arith.config import quoted
+from mech_arith.errors import UserError
 
 if TYPE_CHECKING:
+    from mech_arith.config import RunConfig
     from mech_arith.resume import AskedCell
     from mech_arith.sweeps import PlannedCell, SweepPlan
 
@@ -30,6 +34,8 @@ log = logging.getLogger("mech_arith")
 
 class CellSweeper(BasicSweeper):
     """The product of all choices, without those cells that an earlier launch has finished.
+
+    Keys in `together` move as one axis: their first choices make one cell, their second another.
 
     A cell that fails or is killed stops neither the others nor the sweep's end: what has become of
     each is read from its directory.
@@ -40,20 +46,22 @@ class CellSweeper(BasicSweeper):
         max_batch_size: int | None = None,
         params: dict[str, str] | None = None,
         resume: bool = False,
+        together: Sequence[str] = (),
     ) -> None:
         super().__init__(max_batch_size=max_batch_size, params=params)
         self.resume = resume
+        self.together = tuple(together)
 
     def sweep(self, arguments: list[str]) -> list[Any]:
         """Run the cells. Nothing is returned: their directories say all."""
-        from mech_arith.errors import UserError
-
         assert self.config is not None
         directory = Path(self.config.hydra.sweep.dir)
         try:
             self._sweep(directory, arguments)
         except UserError as error:
             sys.exit(_said(f"error: {error}"))
+        except HydraException:  # some are OSErrors too
+            raise
         except OSError as error:
             sys.exit(
                 _said(f"error: expected to write in {directory}, got {error}; make room there")
@@ -66,14 +74,20 @@ class CellSweeper(BasicSweeper):
         from mech_arith.sweeps import SWEEP_LOCK
 
         assert self.config is not None
-        check_writable(directory)
+        # Before the directory is made: what is mistyped leaves nothing.
         lists = self._lists(arguments)
+        composed = [self._composed(overrides) for overrides in lists]
+        settings = [_settings(o, config) for o, config in zip(lists, composed, strict=True)]
+        refused = [why for why in settings if isinstance(why, UserError)]
+        if len(refused) == len(settings):  # nothing would run
+            raise refused[0]
+        asked = [_asked(o, composed[n], n, settings[n]) for n, o in enumerate(lists)]
+        check_writable(directory)
         busy = (
             f"expected no other launch at work in {directory}, found one; wait for its end, or "
             "choose another hydra.sweep.dir"
         )
         with claimed(directory / SWEEP_LOCK, patience_s=0.0, busy=busy):
-            asked = [_asked(o, self._composed(o), n) for n, o in enumerate(lists)]
             cells, to_run = self._planned(directory, asked)
             OmegaConf.save(self.config, directory / "multirun.yaml")
             # A cell goes where it was planned to go, whatever the process says that runs it.
@@ -83,11 +97,34 @@ class CellSweeper(BasicSweeper):
             self._launch(directory, self._plan(arguments, cells), jobs)
 
     def _lists(self, arguments: list[str]) -> list[list[str]]:
-        """The overrides of every cell."""
+        """The overrides of every cell.
+
+        Raises:
+            UserError: an override of an experiment that Hydra's grammar cannot read, a sweep over
+                nothing, or keys that cannot move together.
+        """
+        from mech_arith.overrides import as_typed, check_grammar
+
         assert self.hydra_context is not None
+        texts = [*map(as_typed, self._parse_config()), *arguments]
+        check_grammar(texts)
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        parsed = parser.parse_overrides([*self._parse_config(), *arguments])
-        return self.split_arguments(parsed, None)[0]
+        parsed = parser.parse_overrides(texts)
+        # What the command line says of a key wins over what an experiment says.
+        last = {override.key_or_group: override for override in parsed}
+        axes = {key: override for key, override in last.items() if override.is_discrete_sweep()}
+        for override in axes.values():
+            _check_choices(override)
+        # Layers by number have become a list of them.
+        by_number = "layers.list" in axes and "layers" not in axes
+        keys = ["layers.list" if by_number and key == "layers" else key for key in self.together]
+        together = _choices_together(axes, keys)
+        alone = [override for override in parsed if override.key_or_group not in together]
+        cells = self.split_arguments(alone, None)[0]
+        if not together:
+            return cells
+        rows = list(zip(*together.values(), strict=True))
+        return [[*cell, *row] for cell in cells for row in rows]
 
     def _composed(self, overrides: list[str]) -> DictConfig:
         """The config of one cell; an error in it ends the sweep before it begins."""
@@ -204,10 +241,24 @@ def config_flags(arguments: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _asked(overrides: list[str], config: DictConfig, number: int) -> "AskedCell":
+def _settings(overrides: list[str], config: DictConfig) -> "RunConfig | UserError":
+    """A cell's checked config, or why it is refused."""
+    from mech_arith.config import checked
+    from mech_arith.names import look_up
+
+    try:
+        settings = checked(config, filter_overrides(overrides))
+        look_up(settings)
+    except UserError as error:
+        return error
+    return settings
+
+
+def _asked(
+    overrides: list[str], config: DictConfig, number: int, settings: "RunConfig | UserError"
+) -> "AskedCell":
     """A cell by its identity and the directory that it would have in a new sweep."""
-    from mech_arith.config import WandbMode, checked
-    from mech_arith.errors import UserError
+    from mech_arith.config import WandbMode
     from mech_arith.identity import identify
     from mech_arith.resume import AskedCell
 
@@ -215,12 +266,48 @@ def _asked(overrides: list[str], config: DictConfig, number: int) -> "AskedCell"
     config.hydra.job.num = number
     config.hydra.job.id = str(number)
     name = str(config.hydra.sweep.subdir)
+    if isinstance(settings, UserError):
+        return AskedCell(own, None, name)
     try:
-        settings = checked(config, own)
         tracked = settings.wandb.mode is not WandbMode.disabled
         return AskedCell(own, identify(settings), name, is_tracked=tracked)
     except UserError:
         return AskedCell(own, None, name)
+
+
+def _check_choices(override: Override) -> None:
+    """Raise a UserError if a sweep has nothing to choose from."""
+    if not list(override.sweep_string_iterator()):
+        raise UserError(
+            f"expected at least one choice, got none by {override.input_line}; change it (python "
+            "-m mech_arith --help lists the options of each group)"
+        )
+
+
+def _choices_together(axes: Mapping[str, Override], keys: Sequence[str]) -> dict[str, list[str]]:
+    """Of each key that moves together with others its choices, as overrides of single cells.
+
+    Raises:
+        UserError: a key that is not swept, or choices that differ in number.
+    """
+    alone = [key for key in keys if key not in axes]
+    if alone:
+        raise UserError(
+            f"expected keys that are swept in sweep.together, got {alone[0]!r}, which is not; give "
+            f"it choices, as in {alone[0]}=A,B, or leave it out"
+        )
+    choices = {
+        key: [f"{axes[key].get_key_element()}={one}" for one in axes[key].sweep_string_iterator()]
+        for key in keys
+    }
+    numbers = {key: len(some) for key, some in choices.items()}
+    if len(set(numbers.values())) > 1:
+        said = ", ".join(f"{count} of {key}" for key, count in numbers.items())
+        raise UserError(
+            f"expected as many choices of each key in sweep.together, got {said}; give as many of "
+            "each"
+        )
+    return choices
 
 
 def _said(text: str) -> int:
@@ -230,7 +317,6 @@ def _said(text: str) -> int:
 
 
 def _check_distinct(names: Sequence[str]) -> None:
-    from mech_arith.errors import UserError
 
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -4,6 +4,7 @@ Heavy libraries are imported inside functions, so that `--help` and `--cfg job` 
 """
 
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,8 +21,11 @@ from omegaconf import DictConfig
 from mech_arith import callbacks
 from mech_arith.config import RunConfig, quoted
 from mech_arith.errors import UserError
+from mech_arith.guide import answer
+from mech_arith.overrides import as_typed, check_files, check_grammar, own_folders
 from mech_arith.paths import ERROR_FILE, conf_dir
 from mech_arith.records import LOCK, PATIENCE_S, claimed
+from mech_arith.refusals import one_line_errors
 
 log = logging.getLogger("mech_arith")
 
@@ -34,18 +38,37 @@ def main() -> None:
     _failed.clear()
     callbacks.without_result.clear()
     callbacks.unended.clear()
-    sys.argv[1:] = [quote_expression(argument) for argument in sys.argv[1:]]
+    if (text := answer(sys.argv[1:])) is not None:
+        sys.stdout.write(f"{text}\n")
+        return
+    ConfigStore.instance().store(name="schema", node=RunConfig)
+    entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     try:
-        sys.argv[1:] = resumed_arguments(sys.argv[1:])
+        sys.argv[1:] = hydra_arguments(sys.argv[1:])
+        with one_line_errors():
+            entry(_cell)()
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)
-    ConfigStore.instance().store(name="schema", node=RunConfig)
-    entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-    entry(_cell)()
     # Cells may have run in other processes: a sweep is judged by what it left on disk.
     if _failed or callbacks.without_result or callbacks.unended:
         sys.exit(1)
+
+
+def hydra_arguments(arguments: Sequence[str]) -> list[str]:
+    """The command line as Hydra is to read it.
+
+    Raises:
+        UserError: there is no sweep to resume, or an override or a config that cannot be read.
+    """
+    resumed = resumed_arguments(arguments)
+    # What an earlier launch has recorded is read as what is typed now.
+    written = [re.sub(r"^sweep\.together=", "hydra.sweeper.together=", a) for a in resumed]
+    typed = [as_typed(argument) for argument in written]
+    check_grammar(typed)
+    for folder in own_folders(typed):
+        check_files(folder)
+    return typed
 
 
 def resumed_arguments(arguments: Sequence[str]) -> list[str]:
@@ -76,27 +99,9 @@ def _unquoted(text: str) -> str:
 
 
 def _key(override: str) -> str:
-    """What an override is about."""
-    return override.partition("=")[0].lstrip("+~")
-
-
-def quote_expression(argument: str) -> str:
-    """An override of the expression in the quotes that Hydra's grammar wants around parentheses.
-
-    The shell has taken the user's own. Commas outside parentheses still separate the choices of a
-    sweep. Other arguments, and what is quoted already, stay as they are.
-    """
-    key, equals, text = argument.partition("=")
-    if key.lstrip("+") != "template.expression" or not equals or text[:1] in ("'", '"', ""):
-        return argument
-    choices, depth = [""], 0
-    for char in text:
-        depth += (char == "(") - (char == ")")
-        if char == "," and depth <= 0:
-            choices.append("")
-        else:
-            choices[-1] += "\\'" if char == "'" else char
-    return f"{key}=" + ",".join(f"'{choice}'" for choice in choices)
+    """What an override is about; layers are one choice, by name or by number."""
+    key = override.partition("=")[0].lstrip("+~")
+    return "layers" if key == "layers.list" else key
 
 
 def _cell(config: DictConfig) -> None:

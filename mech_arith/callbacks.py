@@ -5,7 +5,7 @@ import logging
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -36,8 +36,9 @@ class SweepOverview(Callback):
     """Refuses a directory that must not be written; ends a sweep with its tables and report."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Look at the directory before Hydra writes into it."""
+        """Look at the config and at the directory before Hydra writes into it."""
         directory = Path(config.hydra.run.dir)
+        _check_names(config)
         taken = (directory / SUMMARY).exists() and not _is_same_cell(config, directory)
         _check_fresh(directory, taken=taken, hint="choose another hydra.run.dir, or move them away")
 
@@ -53,7 +54,8 @@ class SweepOverview(Callback):
         taken = directory.is_dir() and ((directory / PLAN).exists() or bool(find_runs(directory)))
         resume = shlex.quote(f"sweep.resume={directory}")
         hint = f"go on with them by {resume}, or choose another hydra.sweep.dir"
-        _check_fresh(directory, taken=taken, hint=hint)
+        # The sweeper makes the directory, once it has composed all cells.
+        _check_fresh(directory, taken=taken, hint=hint, make=False)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Say what has become of every cell, in the order of the cells, and compare them."""
@@ -80,11 +82,9 @@ def _is_same_cell(config: DictConfig, directory: Path) -> bool:
     from mech_arith.identity import identify
     from mech_arith.records import read_record
 
-    overrides = OmegaConf.to_container(config.hydra.overrides.task)
-    assert isinstance(overrides, list)
     record = read_record(directory)
     try:
-        identity = identify(checked(copy.deepcopy(config), overrides))
+        identity = identify(checked(copy.deepcopy(config), _overrides(config)))
     except UserError:
         return False
     return record is not None and record.identity == identity.digest
@@ -111,19 +111,39 @@ def _report(directory: Path) -> None:
         )
 
 
-def _check_fresh(directory: Path, *, taken: bool, hint: str) -> None:
-    """End the program with one line if results stand there already, or none can be written.
+def _check_names(config: DictConfig) -> None:
+    """End the program with one line if the cell can be refused by its names and numbers alone."""
+    from mech_arith.config import checked
+    from mech_arith.names import look_up
 
-    SystemExit, because Hydra passes over other exceptions of callbacks.
-    """
-    from mech_arith.results import check_writable
+    try:
+        look_up(checked(copy.deepcopy(config), _overrides(config)))
+    except UserError as error:
+        _refuse(error)
 
+
+def _overrides(config: DictConfig) -> list[str]:
+    overrides = OmegaConf.to_container(config.hydra.overrides.task)
+    assert isinstance(overrides, list)
+    return [str(override) for override in overrides]
+
+
+def _refuse(error: UserError) -> NoReturn:
+    """SystemExit, because Hydra passes over other exceptions of callbacks."""
+    sys.stderr.write(f"error: {error}\n")
+    sys.exit(1)
+
+
+def _check_fresh(directory: Path, *, taken: bool, hint: str, make: bool = True) -> None:
+    """End the program with one line if results stand there already, or none can be written."""
     try:
         if taken:
             raise UserError(
                 f"expected a directory without results, got {directory}, which has some; {hint}"
             )
-        check_writable(directory)
+        if make:
+            from mech_arith.results import check_writable
+
+            check_writable(directory)
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(1)
+        _refuse(error)

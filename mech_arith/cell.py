@@ -30,6 +30,7 @@ from mech_arith.interchange import unable_sites, unresolved
 from mech_arith.intervention import Intervened, InterventionPlan, intervene
 from mech_arith.locality import LocalityPlan, locality
 from mech_arith.manifold import manifold_table
+from mech_arith.names import WEIGHTS
 from mech_arith.problem_table import problem_table, whole_prompt
 from mech_arith.problems import ProblemSet, design_summary, design_warnings
 from mech_arith.sites import Site, name_positions
@@ -52,7 +53,6 @@ from mech_arith.weight_edits import (
     intervene_by_weights,
     one_edit,
 )
-from mech_arith.weights import WEIGHTS
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 class CellPlan:
     """What is asked of one solver and one set of problems."""
 
-    layers: range
+    layers: tuple[int, ...]
     point: str
     positions: str
     position_map: bool

@@ -7,7 +7,8 @@ import torch
 
 from mech_arith.config import ModelConfig, RunConfig
 from mech_arith.errors import UserError
-from mech_arith.plan import LANGUAGE_MODEL, Prepared
+from mech_arith.names import LANGUAGE_MODEL
+from mech_arith.plan import Prepared
 from mech_arith.solvers.arithmetic import load_arithmetic, solver_directory
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.checkpoints import solver_files
@@ -56,16 +57,6 @@ def model_files(model: ModelConfig) -> tuple[Path, ...]:
 
 
 def _arithmetic(settings: RunConfig, device: str) -> Solver:
-    for option, given, only in (
-        ("dtype", settings.dtype.value, "auto"),
-        ("prompt.style", settings.prompt.style, None),
-        ("prompt.system", settings.prompt.system, None),
-    ):
-        if given != only:
-            raise UserError(
-                f"expected no {option} for {settings.model.name}, which has one way to be asked, "
-                f"got {given!r}; leave it out, or choose a language model"
-            )
     path = settings.model.path
     return load_arithmetic(
         settings.model.name, directory=None if path is None else Path(path), device=device
@@ -79,15 +70,6 @@ def _language_model(settings: RunConfig, prepared: Prepared, device: str) -> Sol
     from mech_arith.solvers.prompting import Prompting
 
     model, prompt = settings.model, settings.prompt
-    if model.device_map is not None and settings.device.value != "auto":
-        raise UserError(
-            f"expected model.device_map or device, got {model.device_map!r} and "
-            f"{settings.device.value!r}; leave one of them out"
-        )
-    if model.path is not None and model.revision is not None and model.hub is None:
-        raise UserError(
-            f"expected no model.revision with model.path, got {model.revision!r}; leave it out"
-        )
     loaded = load_model(
         model.name,
         path=None if model.path is None else Path(model.path),

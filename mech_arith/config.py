@@ -6,8 +6,8 @@ Names (of edits, points, values, ...) are checked in plan.py, where what they na
 import copy
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import date
 from enum import Enum
 from typing import Any
@@ -56,6 +56,10 @@ class Engine(Enum):
 
     auto = "auto"
     full = "full"
+
+
+Numbers = list[int]
+"""A name of its own: a field may be called `list`."""
 
 
 @dataclass
@@ -113,12 +117,13 @@ class ProblemsConfig:
 
 @dataclass
 class LayersConfig:
-    """Which layers: a named part, or bounds of its own."""
+    """Which layers: a list of them, or else a named part, or bounds of its own."""
 
     part: str = "all"
     start: int | None = None
     stop: int | None = None
     step: int = 1
+    list: Numbers | None = None
 
 
 @dataclass
@@ -251,7 +256,9 @@ class RunConfig:
     def _check_problems(self) -> None:
         n, share, components = self.problems.n, self.problems.fit_share, self.tracing.n_components
         if not 0 < share < 1:
-            raise UserError(f"expected problems.fit_share between 0 and 1, got {share}")
+            raise UserError(
+                f"expected problems.fit_share above 0 and below 1, got {share}; use for example 0.5"
+            )
         if not 0 <= self.tracing.untrained_twins <= MAX_TWINS:
             raise UserError(
                 f"expected tracing.untrained_twins from 0 to {MAX_TWINS}, got "
@@ -321,8 +328,8 @@ class RunConfig:
         inference = self.inference
         if not 0 < inference.level < 1:
             raise UserError(
-                f"expected inference.level between 0 and 1, got {inference.level}; use for example "
-                "0.95"
+                f"expected inference.level above 0 and below 1, got {inference.level}; use for "
+                "example 0.95"
             )
         for name in ("resamples", "permutations"):
             count = getattr(inference, name)
@@ -367,4 +374,19 @@ def checked(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
             f"expected a complete config, got: {reason}; set it, as in key=value"
         ) from None
     assert isinstance(settings, RunConfig)
+    for key in _added(own, settings):
+        raise UserError(
+            f"unknown key {key!r}; leave it out (python -m mech_arith --help shows all keys)"
+        )
     return settings
+
+
+def _added(config: DictConfig, section: Any, prefix: str = "") -> Iterator[str]:
+    """Keys that were added to sections whose keys are all known: +problems.m=3."""
+    known = {entry.name for entry in fields(section)}
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if name not in known:
+            yield key
+        elif is_dataclass(own := getattr(section, str(name))):
+            yield from _added(value, own, f"{key}.")

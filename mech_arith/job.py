@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,17 @@ from mech_arith.digests import json_digest
 from mech_arith.edited import is_saved, save_edited
 from mech_arith.errors import UserError
 from mech_arith.identity import Identity, identify
+from mech_arith.names import ACTIVATIONS, LANGUAGE_MODEL
 from mech_arith.overview import cell_name, print_overview
 from mech_arith.paths import SUMMARY, store_dir
-from mech_arith.plan import LANGUAGE_MODEL, Prepared, prepare
-from mech_arith.records import PARTS, begin, mark_tracked, read_record
+from mech_arith.plan import Prepared, prepare
+from mech_arith.progress import counted
+from mech_arith.records import PARTS, begin, mark_tracked, read_record, write_record
 from mech_arith.results import RunResult, damage, load_run, save_run
 from mech_arith.solvers.base import Solver
 from mech_arith.sweeps import TOLD, swept_of
 from mech_arith.tracking import Run, TrackingSettings
 from mech_arith.unfinished import Unfinished
-from mech_arith.weights import ACTIVATIONS
 
 log = logging.getLogger("mech_arith")
 
@@ -70,8 +72,11 @@ def _compute(
         is_saved(model_directory, identity=identity.digest)
     record = begin(directory, identity.digest, identity.determines, overrides)
     solver = load_solver(settings, prepared)
+    layers = prepared.layers_name(solver.n_layers)
+    write_record(directory, replace(record, layers=layers))  # for the name of a cell that is killed
     result = _numbers(settings, prepared, solver, directory, identity)
-    cell, provenance = _cell_fields(prepared), _provenance(solver, settings)
+    cell = _cell_fields(prepared, layers)
+    provenance = _provenance(solver, settings)
     summary = result.summary | {
         "cell": cell,
         "provenance": provenance,
@@ -174,16 +179,14 @@ def _shared_store(settings: RunConfig) -> Store:
     return Store(store_dir() / "artifacts" if own is None else Path(own).expanduser())
 
 
-def _cell_fields(prepared: Prepared) -> dict[str, Any]:
+def _cell_fields(prepared: Prepared, layers: str) -> dict[str, Any]:
     config = prepared.config
-    bounds = [config.layers.start, config.layers.stop, config.layers.step]
-    own = "" if bounds == [None, None, 1] else f" {bounds}"
     path = config.model.path
     return {
         "model": config.model.name if path is None else f"{config.model.name}:{Path(path).name}",
         "template": config.template.name,
         "expression": str(prepared.template.expression),
-        "layers": config.layers.part + own,
+        "layers": layers,
         "tracing": config.tracing.method,
         "point": config.tracing.point,
         "positions": config.tracing.positions,
@@ -211,7 +214,7 @@ def _prompt_name(config: RunConfig) -> str | None:
     """How a language model is asked; None for a solver that has one way alone."""
     if config.model.kind != LANGUAGE_MODEL:
         return None
-    return f"{config.prompt.style or DEFAULT_STYLE}, {config.prompt.shots} shots"
+    return f"{config.prompt.style or DEFAULT_STYLE}, {counted(config.prompt.shots, 'shot')}"
 
 
 def _provenance(solver: Solver, settings: RunConfig) -> dict[str, Any]:

@@ -9,22 +9,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mech_arith.cell import CellPlan
-from mech_arith.config import RunConfig, is_count
+from mech_arith.config import LayersConfig, RunConfig
 from mech_arith.controls import Controls
-from mech_arith.directions import PCAFitter
-from mech_arith.edits import EDITS, Edit, find_edit
-from mech_arith.errors import UserError, unknown
-from mech_arith.expressions import Constraint, parse_constraint
+from mech_arith.edits import find_edit
+from mech_arith.expressions import Constraint
 from mech_arith.intervention import InterventionPlan
 from mech_arith.locality import LocalityPlan
-from mech_arith.problems import ProblemSet, draw_splits, find_decorrelated, operand_ranges
-from mech_arith.sites import check_point, layer_part, select_layers
+from mech_arith.names import NO_EDIT, WEIGHTS, LayerPart, components_of, look_up
+from mech_arith.problems import ProblemSet
+from mech_arith.sites import describe_layers, select_layers
 from mech_arith.statistics import Resampling
-from mech_arith.templates import Template, build_template
-from mech_arith.weights import WEIGHTS, check_foldable, check_via
-
-ARITHMETIC, LANGUAGE_MODEL = "arithmetic", "language_model"
-"""Kinds of model."""
+from mech_arith.templates import Template
+from mech_arith.weights import check_foldable
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,12 @@ class Prepared:
         """Of the largest operand that may be drawn."""
         return largest_digits(self.ranges)
 
+    def layers_name(self, n_layers: int) -> str:
+        """The chosen layers of a model of so many, in words."""
+        layers = self.config.layers
+        part = LayerPart(layers.part)
+        return describe_layers(part, n_layers=n_layers, **_chosen_layers(layers))
+
     def cell(self, n_layers: int) -> CellPlan:
         """The plan for a model of so many layers.
 
@@ -56,11 +58,7 @@ class Prepared:
         locality = config.locality
         return CellPlan(
             layers=select_layers(
-                layer_part(config.layers.part),
-                n_layers=n_layers,
-                start=config.layers.start,
-                stop=config.layers.stop,
-                step=config.layers.step,
+                LayerPart(config.layers.part), n_layers=n_layers, **_chosen_layers(config.layers)
             ),
             point=config.tracing.point,
             positions=config.tracing.positions,
@@ -99,32 +97,20 @@ def prepare(config: RunConfig) -> Prepared:
     Raises:
         UserError: an unknown name, or problems that cannot be drawn.
     """
-    template = build_template(
-        config.template.name, config.template.expression, config.template.wording
+    asked = look_up(config)
+    intervention = _intervention(config, asked.constraints, largest_digits(asked.ranges))
+    return Prepared(
+        config, asked.template, asked.shots, asked.fit, asked.report, intervention, asked.ranges
     )
-    if config.model.kind not in (ARITHMETIC, LANGUAGE_MODEL):
-        raise unknown("model.kind", config.model.kind, (ARITHMETIC, LANGUAGE_MODEL))
-    if config.tracing.method != PCAFitter.method:
-        raise unknown("tracing method", config.tracing.method, [PCAFitter.method])
-    check_point(config.tracing.point)
-    layer_part(config.layers.part)
-    ranges = operand_ranges(config.problems.operands, template.expression.operands)
-    constraints = tuple(parse_constraint(text) for text in config.problems.constraints)
-    intervention = _intervention(config, template, constraints, largest_digits(ranges))
-    decorrelated = find_decorrelated(
-        config.problems.design, config.problems.decorrelate, template.expression
-    )
-    fit, report, shots = draw_splits(
-        template,
-        n=config.problems.n,
-        n_shots=config.prompt.shots if config.model.kind == LANGUAGE_MODEL else 0,
-        ranges=ranges,
-        constraints=constraints,
-        fit_share=config.problems.fit_share,
-        seed=config.problems.seed,
-        decorrelate=decorrelated,
-    )
-    return Prepared(config, template, shots, fit, report, intervention, ranges)
+
+
+def _chosen_layers(layers: LayersConfig) -> dict[str, Any]:
+    return {
+        "start": layers.start,
+        "stop": layers.stop,
+        "step": layers.step,
+        "numbers": layers.list,
+    }
 
 
 def largest_digits(ranges: Mapping[str, tuple[int, int]]) -> int:
@@ -133,32 +119,19 @@ def largest_digits(ranges: Mapping[str, tuple[int, int]]) -> int:
 
 
 def _intervention(
-    config: RunConfig, template: Template, constraints: tuple[Constraint, ...], digits: int
+    config: RunConfig, constraints: tuple[Constraint, ...], digits: int
 ) -> InterventionPlan | None:
     """What the intervention edits; None for none."""
     asked = config.intervention
-    if asked.edit == "none" and asked.save_model is not None:
-        raise UserError(
-            "expected an edit with intervention.save_model, got intervention=none; choose "
-            "intervention=scale, shift or ablate, or leave save_model out"
-        )
-    if asked.edit == "none":
+    if asked.edit == NO_EDIT:
         return None
     edit = find_edit(asked.edit)
-    values = template.expression.values
-    for value in asked.values or []:
-        if value not in values:
-            raise unknown("value", value, values)
-    if not asked.centre and edit is not EDITS["scale"]:
-        raise UserError(
-            f"expected intervention.centre=true with the edit {edit.name!r}, got false; only scale "
-            "has an uncentred variant"
-        )
-    _check_via(config, edit)
+    if asked.via == WEIGHTS:
+        check_foldable(edit, config.tracing.point, asked.strengths)
     return InterventionPlan(
         edit=edit,
         strengths=tuple(float(strength) for strength in asked.strengths),
-        components=_components(asked.components, config.tracing.n_components),
+        components=components_of(config),
         values=None if asked.values is None else tuple(asked.values),
         centre=asked.centre,
         controls=Controls(**asdict(asked.controls)),
@@ -169,42 +142,3 @@ def _intervention(
         saves_model=asked.save_model is not None,
         seed=config.problems.seed,
     )
-
-
-def _check_via(config: RunConfig, edit: Edit) -> None:
-    """Raise a UserError where weights cannot be edited as asked, or where no one model is meant."""
-    asked = config.intervention
-    check_via(asked.via)
-    if asked.via == WEIGHTS:
-        check_foldable(edit, config.tracing.point, asked.strengths)
-    if asked.save_model is None:
-        return
-    if asked.via != WEIGHTS:
-        raise UserError(
-            f"expected intervention.via=weights with intervention.save_model, got {asked.via}: "
-            "only edited weights make a model; set intervention.via=weights"
-        )
-    if len(asked.strengths) != 1:
-        raise UserError(
-            "expected one strength with intervention.save_model, got "
-            f"{list(asked.strengths)}; set intervention.strengths=[...] to the one that is saved"
-        )
-    n_components = config.tracing.n_components
-    components = _components(asked.components, n_components)
-    if components != "best" and len(range(n_components) if components == "all" else components) > 1:
-        raise UserError(
-            f"expected one component with intervention.save_model, got {asked.components}; set "
-            "intervention.components=[K], or best and intervention.values=[V]"
-        )
-
-
-def _components(asked: Any, count: int) -> str | tuple[int, ...]:
-    if isinstance(asked, str) and asked in ("best", "all"):
-        return asked
-    listed: list[Any] = list(asked) if isinstance(asked, list | tuple) else [asked]
-    if not listed or not all(is_count(c, least=0) and c < count for c in listed):
-        raise UserError(
-            f"expected intervention.components 'best', 'all' or a list of 0..{count - 1} (see "
-            f"tracing.n_components), got {asked!r}"
-        )
-    return tuple(sorted(set(listed)))

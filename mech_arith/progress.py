@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
@@ -17,8 +18,9 @@ logger = logging.getLogger(__name__)
 QUIET_SECONDS = 2.0
 """What ends sooner shows nothing."""
 
-LONGEST_SILENCE_SECONDS = 300.0
-"""Log lines come after 2, 4, 8, ... seconds, and then never further apart than this."""
+LONGEST_SILENCE_SECONDS = 60.0
+"""Log lines come after 2, 4, 8, ... seconds, and then never further apart than this, however long
+one unit of work takes."""
 
 
 class Progress(Generic[T]):
@@ -40,13 +42,19 @@ class Progress(Generic[T]):
         self._note = ""
         self._start = 0.0
         self._next_line = 0.0
+        self._last_line = 0.0
+        self._ended = threading.Event()
 
     def __enter__(self) -> "Progress[T]":
         self._open = True
         self._done = 0
         self._start = time.monotonic()
         self._next_line = QUIET_SECONDS
-        if _on_terminal():
+        self._last_line = 0.0
+        if not _on_terminal():
+            self._ended = threading.Event()
+            threading.Thread(target=self._break_silence, args=[self._ended], daemon=True).start()
+        else:
             self._bar = tqdm(
                 total=self._total,
                 desc=self._description,
@@ -64,20 +72,15 @@ class Progress(Generic[T]):
         traceback: TracebackType | None,
     ) -> None:
         self._open = False
+        self._ended.set()
         if self._bar is not None:
             self._bar.close()
             self._bar = None
         # After an error the last line would claim an end that was not reached.
         elapsed = time.monotonic() - self._start
         if kind is None and elapsed >= QUIET_SECONDS:
-            logger.info(
-                "%s: %s %s in %s%s",
-                self._description,
-                self._done,
-                self._unit,
-                duration(elapsed),
-                self._note,
-            )
+            done = f"{self._counted(self._done)} in {duration(elapsed)}{self._note}"
+            logger.info("%s: %s", self._description, done)
 
     def __iter__(self) -> Iterator[T]:
         with self:
@@ -98,17 +101,35 @@ class Progress(Generic[T]):
             return
         elapsed = time.monotonic() - self._start
         if elapsed >= self._next_line:
-            self._next_line = elapsed + min(max(elapsed, QUIET_SECONDS), LONGEST_SILENCE_SECONDS)
-            logger.info("%s: %s", self._description, self._standing(elapsed))
+            self._log_line(elapsed)
+
+    def _break_silence(self, ended: threading.Event) -> None:
+        """Log lines while a unit of work takes so long that `advance` is not called in time."""
+        silence = 0.0
+        while not ended.wait(LONGEST_SILENCE_SECONDS - silence):
+            elapsed = time.monotonic() - self._start
+            if elapsed - self._last_line >= LONGEST_SILENCE_SECONDS:
+                self._log_line(elapsed)
+            silence = elapsed - self._last_line
+
+    def _log_line(self, elapsed: float) -> None:
+        self._last_line = elapsed
+        self._next_line = elapsed + min(max(elapsed, QUIET_SECONDS), LONGEST_SILENCE_SECONDS)
+        logger.info("%s: %s", self._description, self._standing(elapsed))
 
     def _standing(self, elapsed: float) -> str:
         if self._total is None:
-            return f"{self._done} {self._unit} in {duration(elapsed)}{self._note}"
+            return f"{self._counted(self._done)} in {duration(elapsed)}{self._note}"
         left = elapsed * (self._total - self._done) / self._done if self._done else float("nan")
         share = self._done / self._total if self._total else 1.0
         ahead = f", about {duration(left)} left" if left == left and left > 0 else ""
         rate = f", {self._done / elapsed:.3g}/s" if self._done and elapsed else ""
-        return f"{self._done}/{self._total} {self._unit} ({share:.0%}){rate}{ahead}{self._note}"
+        standing = f"{self._done}/{self._counted(self._total)}"
+        return f"{standing} ({share:.0%}){rate}{ahead}{self._note}"
+
+    def _counted(self, number: int) -> str:
+        """So many units of work."""
+        return counted(number, self._unit.removesuffix("s"))
 
 
 def _on_terminal() -> bool:
@@ -161,3 +182,8 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, for people: '1 shot', '4 shots'."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

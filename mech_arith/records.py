@@ -56,6 +56,8 @@ class CellRecord:
     attempts: tuple[Attempt, ...] = ()
     tracked: str | None = None
     """The W&B mode in which the finished cell has been logged; None if it has not yet been."""
+    layers: str | None = None
+    """The chosen layers in words, once the model's depth is known."""
     format: int = field(default=FORMAT, kw_only=True)
 
 

@@ -1,23 +1,14 @@
 """Which activations: layers, points and positions, by name."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from jaxtyping import Float
 from torch import Tensor
 
-from mech_arith.errors import UserError, unknown
-from mech_arith.solvers.base import POINTS
+from mech_arith.errors import UserError
+from mech_arith.names import LayerPart
 from mech_arith.solvers.prompts import Layout, Prompts
-
-
-class LayerPart(StrEnum):
-    """A named stretch of a model's layers."""
-
-    ALL = "all"
-    EARLY = "early"
-    MIDDLE = "middle"
-    LATE = "late"
 
 
 @dataclass(frozen=True)
@@ -40,26 +31,78 @@ class Site:
         return activation[:, list(indices)].flatten(1)
 
 
-def layer_part(name: str) -> LayerPart:
-    """The part of that name.
-
-    Raises:
-        UserError: there is none.
-    """
-    try:
-        return LayerPart(name)
-    except ValueError:
-        raise unknown("layers.part", name, LayerPart) from None
-
-
 def select_layers(
-    part: LayerPart, *, n_layers: int, start: int | None, stop: int | None, step: int
-) -> range:
+    part: LayerPart,
+    *,
+    n_layers: int,
+    start: int | None = None,
+    stop: int | None = None,
+    step: int = 1,
+    numbers: Sequence[int] | None = None,
+) -> tuple[int, ...]:
     """The layers of a named part, a third each, with `start` and `stop` instead where given.
 
+    Args:
+        part: which third, or all.
+        n_layers: of the model.
+        start: the first layer.
+        stop: the layer behind the last one.
+        step: from one layer to the next.
+        numbers: the layers themselves; all else is then passed over.
+
     Raises:
-        UserError: the range is empty, reversed, or beyond the model.
+        UserError: there is none, a bound is reversed, or a layer is beyond the model.
     """
+    if numbers is None:
+        return tuple(_layer_range(part, n_layers, start, stop, step))
+    beyond = [number for number in numbers if not 0 <= number < n_layers]
+    if not numbers or beyond or len(set(numbers)) < len(numbers):
+        raise UserError(
+            f"expected layers.list of distinct layers from 0 to {n_layers - 1} (the model's), got "
+            f"{list(numbers)}; change it"
+        )
+    return tuple(sorted(numbers))
+
+
+def describe_layers(
+    part: LayerPart,
+    *,
+    n_layers: int,
+    start: int | None = None,
+    stop: int | None = None,
+    step: int = 1,
+    numbers: Sequence[int] | None = None,
+) -> str:
+    """The same choice in words, for people: 'all', '0-29, every 5th', '1, 3'."""
+    if numbers is not None:
+        return in_runs(sorted(numbers))
+    if (start, stop, step) == (None, None, 1):
+        return str(part)
+    bounds = _layer_range(part, n_layers, start, stop, 1)
+    every = "" if step == 1 else f", every {ordinal(step)}"
+    return in_runs(bounds) + every
+
+
+def in_runs(numbers: Sequence[int]) -> str:
+    """Ascending numbers, neighbours as one: '0-5, 8'."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th, ... 11th, 21st."""
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{'th' if number % 100 in (11, 12, 13) else ending}"
+
+
+def _layer_range(
+    part: LayerPart, n_layers: int, start: int | None, stop: int | None, step: int
+) -> range:
     third = -(-n_layers // 3)
     first, last = {
         LayerPart.ALL: (0, n_layers),
@@ -75,12 +118,6 @@ def select_layers(
             f"start {first}, stop {last}, step {step}; change layers.start, layers.stop"
         )
     return range(first, last, step)
-
-
-def check_point(point: str) -> None:
-    """Raise a UserError unless `point` is the name of one."""
-    if point not in POINTS:
-        raise unknown("point", point, POINTS)
 
 
 def name_positions(name: str, prompts: Prompts) -> list[str]:

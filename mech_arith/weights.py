@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mech_arith.edits import Edit
-from mech_arith.errors import UserError, unknown
+from mech_arith.errors import UserError
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.editable import EditableSolver, matrix
 from mech_arith.solvers.prompts import Prompts
@@ -28,9 +28,6 @@ AGREES = 1e-3
 TRIED = (0.01, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1000.0)
 """Coordinates at which an edit is tried for being a line, in standard deviations to both sides:
 over the observed range, and beyond it, where other positions of the prompt are."""
-
-ACTIVATIONS, WEIGHTS = VIA = ("activations", "weights")
-"""What an edit is made on."""
 
 
 @dataclass(frozen=True)
@@ -217,12 +214,6 @@ def check_single(positions: Sequence[str], prompts: Prompts) -> None:
                 "position's width; choose tracing.positions=last, another single one or each, or "
                 "intervention.via=activations"
             )
-
-
-def check_via(via: str) -> None:
-    """Raise a UserError unless `via` is the name of what edits can be made on."""
-    if via not in VIA:
-        raise unknown("intervention.via", via, VIA)
 
 
 @torch.inference_mode()

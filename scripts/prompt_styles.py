@@ -32,6 +32,7 @@ from mech_arith.errors import UserError, unknown
 from mech_arith.expressions import Constraint, parse_constraint
 from mech_arith.metrics import digit_accuracy, exact
 from mech_arith.problems import ProblemSet, draw_with_shots, operand_ranges
+from mech_arith.progress import counted
 from mech_arith.solvers.loading import LoadedModel, load_model
 from mech_arith.solvers.pretrained import PretrainedSolver
 from mech_arith.solvers.prompting import Prompting
@@ -321,7 +322,9 @@ def _counts(text: str) -> list[int]:
 
 def _line(found: Measured) -> str:
     said = found.reason or f"{found.accuracy:.3f} of {found.n}"
-    return f"{found.template} {found.style}, {found.shots} shots, seed {found.seed}: {said}"
+    return (
+        f"{found.template} {found.style}, {counted(found.shots, 'shot')}, seed {found.seed}: {said}"
+    )
 
 
 def _show(console: Console, loaded: LoadedModel, baseline: Baseline, problems: ProblemSet) -> None:

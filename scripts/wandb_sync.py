@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from mech_arith.errors import UserError
+from mech_arith.progress import counted
 from mech_arith.tracking.client import no_server
 from mech_arith.tracking.upload import Sent, is_sent, send
 
@@ -36,7 +37,8 @@ def main() -> None:
     try:
         groups = find(asked.directories)
         waiting = [group for group in groups if asked.again or not is_sent(group[-1])]
-        print(f"{len(groups)} runs, {len(groups) - len(waiting)} of them on the server already")
+        sent = len(groups) - len(waiting)
+        print(f"{counted(len(groups), 'run')}, {sent} of them on the server already")
         if asked.dry_run:
             told = [f"would send {group[-1]}" for group in waiting]
             print("\n".join(told) or NOTHING)

@@ -21,6 +21,7 @@ PACKAGE = ROOT / "mech_arith"
 ROOMS = (
     "__init__ errors paths progress",  # what every room may use
     "config",
+    "overrides refusals guide",
     "digests",
     "artifacts",
     "unfinished",
@@ -28,6 +29,7 @@ ROOMS = (
     "expressions",
     "templates",
     "problems",
+    "names",
     "solvers",
     "sites",
     "batching",
@@ -74,8 +76,8 @@ PLACE = {room: place for place, line in enumerate(ROOMS) for room in line.split(
 
 ENTRYPOINTS = {"__main__", "callbacks", "job", "solvers.training"}
 ALLOWED_IN = {
-    "hydra": {"config", *ENTRYPOINTS},
-    "omegaconf": {"config", *ENTRYPOINTS},
+    "hydra": {"config", "overrides", "refusals", *ENTRYPOINTS},
+    "omegaconf": {"config", "overrides", "refusals", *ENTRYPOINTS},
     "submitit": {"__main__"},
     "wandb": {"tracking"},
     "transformers": {"solvers"},

@@ -486,7 +486,7 @@ def test_another_seed_splits_otherwise() -> None:
 def test_the_fit_share_is_a_share(fit_share: float) -> None:
     problems = draw(NESTED, n=10, ranges=HUNDREDS, seed=0)
     with pytest.raises(
-        UserError, match=r"problems.fit_share between 0 and 1, got .*; use for example 0.5"
+        UserError, match=r"problems.fit_share above 0 and below 1, got .*; use for example 0.5"
     ):
         split(problems, fit_share=fit_share, seed=0)
 

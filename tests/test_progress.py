@@ -5,13 +5,14 @@ import subprocess
 import sys
 import termios
 import textwrap
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from mech_arith import progress as module
-from mech_arith.progress import duration, progress
+from mech_arith.progress import counted, duration, progress
 
 
 class Clock:
@@ -61,14 +62,27 @@ def test_work_over_two_seconds_is_logged(clock: Clock, caplog: pytest.LogCapture
 
 
 def test_lines_grow_sparse(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """An hour of work takes some twenty lines, the last not long after the last but one."""
+    """In an hour of work a line comes every minute at least, and seldom more often."""
     take(3600, clock, 1.0)
-    assert 15 < len(caplog.messages) < 25
+    assert 60 <= len(caplog.messages) < 70
+
+
+def test_a_unit_of_work_that_takes_minutes_is_not_silent(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "LONGEST_SILENCE_SECONDS", 0.05)
+    caplog.set_level(logging.INFO)
+    with progress(4, description="tracing", unit="layers"):
+        deadline = time.monotonic() + 60
+        while len(caplog.messages) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert set(caplog.messages[:2]) == {"tracing: 0/4 layers (0%)"}
 
 
 def test_a_generator_has_no_total(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     take((n for n in range(2)), clock, 5.0)
-    assert caplog.messages[0] == "tracing: 1 layers in 5.0 s"
+    assert caplog.messages[0] == "tracing: 1 layer in 5.0 s"
 
 
 def test_counting_by_hand_with_a_note(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
@@ -119,6 +133,10 @@ def test_a_negative_number_of_units() -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(float(seconds)) == text
+
+
+def test_one_thing_and_several() -> None:
+    assert [counted(number, "shot") for number in (0, 1, 4)] == ["0 shots", "1 shot", "4 shots"]
 
 
 def on_terminal(code: str, *, columns: int = 80) -> str:

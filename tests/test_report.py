@@ -18,6 +18,7 @@ import pytest
 
 from mech_arith.columns import CELL, MADE_BY, in_memory
 from mech_arith.columns import TABLES as COLUMNS
+from mech_arith.records import begin, write_record
 from mech_arith.report import __main__ as command
 from mech_arith.report import write_report
 from mech_arith.report.compact import edited, numbers, traced
@@ -531,6 +532,26 @@ def test_an_unfinished_cell_says_its_design(tmp_path: Path) -> None:
     path = tmp_path / ".hydra" / "config.yaml"
     path.write_text("problems: {design: uniform, decorrelate: null}")
     assert unfinished(replace(cell, overrides=()))[0]["design"] == "uniform"
+
+
+def test_an_unfinished_cell_names_its_layers_as_a_finished_one_does(tmp_path: Path) -> None:
+    cell = Listed("1", tmp_path, "killed", "", "", ())
+    (tmp_path / ".hydra").mkdir()
+    path = tmp_path / ".hydra" / "config.yaml"
+    layers = {"part": "all", "start": None, "stop": None, "step": 5, "list": None}
+    for own, name in (({}, "all, step 5"), ({"list": [1, 3]}, "1, 3")):
+        path.write_text(json.dumps({"layers": layers | own}))
+        assert unfinished(cell)[0]["layers"] == name
+    record = begin(tmp_path, "id", {}, [])
+    write_record(tmp_path, replace(record, layers="0-29, every 5th"))
+    assert unfinished(cell)[0]["layers"] == "0-29, every 5th"
+
+
+def test_one_example_is_one_shot(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    config = {"model": {"kind": "language_model"}, "prompt": {"style": "chat", "shots": 1}}
+    (tmp_path / ".hydra" / "config.yaml").write_text(json.dumps(config))
+    assert unfinished(Listed("1", tmp_path, "killed", "", "", ()))[0]["prompt"] == "chat, 1 shot"
 
 
 def test_numbers_are_short_and_never_stand_in_for_missing_ones() -> None:

@@ -234,6 +234,9 @@ def test_what_is_recorded_gives_way_to_what_is_given(tmp_path):
         *("-m", f"hydra.sweep.dir='{quoted}'", "hydra.sweeper.resume=true"),
         *("model=arith_decoder", "hydra/launcher=local", "x=2"),
     ]
+    write_plan(directory, SweepPlan(("layers.list=[1,3]",), (), ()))
+    again = resumed_arguments([f"sweep.resume={directory}", "layers=late"])
+    assert again[3:] == ["layers=late"]
     (parsed,) = OverridesParser.create().parse_overrides([written[1]])
     assert parsed.value() == str(directory)
     assert resumed_arguments(["layers=late"]) == ["layers=late"]

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from mech_arith.errors import UserError
-from mech_arith.sites import LayerPart, Site, check_point, name_positions, select_layers
+from mech_arith.names import LayerPart
+from mech_arith.sites import Site, describe_layers, name_positions, ordinal, select_layers
 from mech_arith.solvers.prompts import Layout, Prompts
 
 SPANS = {"a": (0,), "b": (2,), "c": (3,), "b-c": (2, 3), "a-(b-c)": (0, 1, 2, 3)}
@@ -95,6 +96,40 @@ def test_bad_layers(start, stop, step):
         select_layers(LayerPart.ALL, n_layers=6, start=start, stop=stop, step=step)
 
 
+def test_layers_by_number():
+    assert select_layers(LayerPart.LATE, n_layers=6, start=5, numbers=[3, 1]) == (1, 3)
+
+
+@pytest.mark.parametrize("numbers", [[], [6], [-1], [1, 1]])
+def test_bad_layers_by_number(numbers):
+    with pytest.raises(UserError, match=r"layers\.list of distinct layers from 0 to 5 .* got \["):
+        select_layers(LayerPart.ALL, n_layers=6, numbers=numbers)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ({}, "all"),
+        ({"step": 5}, "0-29, every 5th"),
+        ({"step": 2}, "0-29, every 2nd"),
+        ({"start": 3, "stop": 4}, "3"),
+        ({"start": 3}, "3-29"),
+        ({"numbers": [1, 3]}, "1, 3"),
+        ({"numbers": [8, 0, 1, 2]}, "0-2, 8"),
+    ],
+)
+def test_layers_in_words(bounds, words):
+    assert describe_layers(LayerPart.ALL, n_layers=30, **bounds) == words
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(1, "1st"), (2, "2nd"), (3, "3rd"), (11, "11th"), (12, "12th"), (23, "23rd")],
+)
+def test_ordinals(number, words):
+    assert ordinal(number) == words
+
+
 def test_select_concatenates():
     activation = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
     layout = PROMPTS.layouts[0]
@@ -102,8 +137,3 @@ def test_select_concatenates():
     assert torch.equal(selected, activation[:, 2:4].reshape(2, 6))
     whole = Site(0, "resid_post", "all").select(activation, layout)
     assert torch.equal(whole, activation.reshape(2, 15))
-
-
-def test_unknown_point():
-    with pytest.raises(UserError, match="unknown point 'resid'; expected one of: resid_pre, z"):
-        check_point("resid")

@@ -16,7 +16,6 @@ from mech_arith.weights import (
     check_editable,
     check_foldable,
     check_single,
-    check_via,
     difference,
     fold,
     fold_of,
@@ -202,8 +201,6 @@ def test_what_else_cannot_be_folded_is_said(tmp_path):
     check_single(["last", "3"], prompts)
     with pytest.raises(UserError, match=r"single position .* got 'all' of \d+ positions: weights"):
         check_single(["all"], prompts)
-    with pytest.raises(UserError, match=r"unknown intervention\.via 'weight'"):
-        check_via("weight")
     with pytest.raises(UserError, match=r"matrices to edit, got planted; choose intervention\.via"):
         check_editable(PlantedSolver())
     normed = solver_in(tiny_lm("gemma2", tmp_path / "gemma2"))

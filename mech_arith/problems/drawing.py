@@ -85,7 +85,8 @@ def split(problems: ProblemSet, *, fit_share: float, seed: int) -> tuple[Problem
     """
     if not isinstance(fit_share, float) or not 0 < fit_share < 1:
         raise UserError(
-            f"expected problems.fit_share between 0 and 1, got {fit_share!r}; use for example 0.5"
+            f"expected problems.fit_share above 0 and below 1, got {fit_share!r}; use for example "
+            "0.5"
         )
     n = len(problems)
     n_fit = round(n * fit_share)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mech_arith.progress import counted
+from mech_arith.records import read_record
 from mech_arith.report.listing import Listed
 
 HYDRAS_CONFIG = Path(".hydra") / "config.yaml"
@@ -54,15 +56,27 @@ def unfinished(cell: Listed) -> tuple[dict[str, Any], str | None]:
         fields["model"] = f"{fields.get('model')}:{Path(path).name}"
     if (value := given.get(APART, _at(config, APART))) is not None:
         fields["design"] = f"{fields.get('design')} {value}"
-    bounds = [_at(config, f"layers.{name}") for name in ("start", "stop", "step")]
-    if config and bounds != [None, None, 1]:
-        fields["layers"] = f"{fields.get('layers')} {bounds}"
+    fields |= _layers(cell.directory, config)
     style, shots = _at(config, "prompt.style"), _at(config, "prompt.shots")
     if _at(config, "model.kind") == "language_model" and style is not None:
-        fields["prompt"] = f"{style}, {shots} shots"
+        fields["prompt"] = f"{style}, {counted(shots, 'shot')}"
     return {
         name: _seed(found) if name == "seed" else str(found) for name, found in fields.items()
     }, text
+
+
+def _layers(directory: Path, config: Any) -> dict[str, str]:
+    """The layers as a finished cell names them; by their bounds if no model was loaded."""
+    record = read_record(directory)
+    if record is not None and record.layers is not None:
+        return {"layers": record.layers}
+    if (numbers := _at(config, "layers.list")) is not None:
+        return {"layers": ", ".join(map(str, numbers))}
+    bounds = {name: _at(config, f"layers.{name}") for name in ("start", "stop", "step")}
+    if not config or list(bounds.values()) == [None, None, 1]:
+        return {}
+    said = [f"{name} {bound}" for name, bound in bounds.items() if bound is not None]
+    return {"layers": ", ".join([str(_at(config, "layers.part")), *said])}
 
 
 def _config(path: Path) -> tuple[str | None, Any]:

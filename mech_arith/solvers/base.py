@@ -9,12 +9,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from mech_arith.names import POINTS
 from mech_arith.problems import ProblemSet
 from mech_arith.solvers.attention import NOTHING, KeysValues, Past
 from mech_arith.solvers.prompts import Prompts
-
-POINTS = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
-"""Where in a block activations may be read and edited, in the order in which they are computed."""
 
 Tap = Callable[[str, Tensor], Tensor]
 """Called with each point's name and activation; what it returns takes the activation's place."""

@@ -26,9 +26,10 @@ from transformers import AttentionInterface
 
 from mech_arith.digests import json_digest
 from mech_arith.errors import UserError
+from mech_arith.names import POINTS
 from mech_arith.problems import ProblemSet
 from mech_arith.solvers.attention import NOTHING, KeysValues, NotReplayableError, Past, attend
-from mech_arith.solvers.base import EVERY, POINTS, NextNorm, Place, Tap, untouched
+from mech_arith.solvers.base import EVERY, NextNorm, Place, Tap, untouched
 from mech_arith.solvers.editable import EditableSolver, no_matrix, sharing_tensors
 from mech_arith.solvers.loading import LoadedModel
 from mech_arith.solvers.norms import StreamNorms, find_norms, next_before

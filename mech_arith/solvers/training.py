@@ -160,8 +160,10 @@ def main() -> None:
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    from mech_arith.overrides import as_typed
     from mech_arith.paths import conf_dir
 
+    sys.argv[1:] = [as_typed(argument, TrainSettings) for argument in sys.argv[1:]]
     ConfigStore.instance().store(name="train_schema", node=TrainSettings)
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")

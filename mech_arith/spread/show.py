@@ -6,6 +6,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from mech_arith.progress import counted
 from mech_arith.spread.groups import Groups, SeedCell
 
 MOST = 24
@@ -22,7 +23,7 @@ def print_spread(
     fields = cells[0].fields
     console.print(
         f"{fields['expression']}, layers {fields['layers']}, {fields['edit']}: "
-        f"{len(cells)} seeds ({', '.join(_named(cell) for cell in cells)})",
+        f"{counted(len(cells), 'seed')} ({', '.join(_named(cell) for cell in cells)})",
         soft_wrap=True,
         highlight=False,
         markup=False,
