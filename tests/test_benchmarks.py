@@ -5,6 +5,7 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -152,6 +153,47 @@ def test_multiply_adds_by_hand(load: Any, first: int, layer: int, expected: int)
     workload = tiny_workload(load, first=first)
     (edits,) = (edits for edits in workload.sites if edits.layer == layer)
     assert load("bound").work_of_edit(workload, edits).total == expected
+
+
+def test_multiply_adds_of_an_answer_by_hand(load: Any) -> None:
+    """Two fed tokens behind the prompt's end, all three read: as above, at three positions."""
+    workload = tiny_workload(load, first=8)
+    work = load("bound").work_of_pass(
+        list(workload.blocks), workload.unembedding, 0, first=8, end=11, read=3
+    )
+    assert work.total == 2 * (3 * 7680 + 2 * (9 + 10 + 11) * 32) + 3 * 3360
+
+
+def test_a_cell_by_hooks_gives_the_engines_answers(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = load("cells")
+    monkeypatch.setattr(cells, "BOUND_SECONDS", 0.01)
+    tiny_lm("llama", tmp_path)
+    overrides = ["model=hf_dir", f"model.path={tmp_path}", "prompt=plain", "prompt.shots=2"]
+    overrides += ["template=sum_of_two", "tracing=pca_last", "intervention=interchange"]
+    overrides += ["problems.n=16", "problems.operands.min=1", "problems.operands.max=80"]
+    overrides += ["tracing.n_components=2", "inference.resamples=100", "inference.permutations=100"]
+    overrides += ["intervention.controls.random=2", "intervention.sources=2", "layers.stop=1"]
+    cell = cells.prepare_cell(tuple(overrides))
+    treated = cell.intervene()
+    every, hooked = cells.passes(treated), cells.HookedCell(cell)
+    differences = cells.Differences()
+    for one in every[:6]:
+        differences.add(cells.answers_of(treated, one), hooked.edit(treated, one))
+    assert differences.answers == sum(len(treated[one[0]].rows) for one in every[:6])
+    assert differences.same == differences.answers
+    assert differences.log_prob < 1e-4
+    clean = cell.baseline.answers.log_prob
+    moved = cells.answers_of(treated, every[0]).log_prob - clean[treated[every[0][0]].rows]
+    assert float(moved.abs().max()) > 1e-2, "an edit without effect says nothing"
+    result = cells.benchmark(cell, rounds=1, seconds=0.01, clock=time.perf_counter)
+    assert result.edits == sum(cells.n_moved(treated, one) for one in every)
+    assert result.agrees
+    assert cells.table(result).row_count == 2
+    result.ours[:] = [0.5 * result.bound_edits_per_second]
+    assert cells.verdict(result, share_of_a=0.8)[0].startswith("met: 0.50 of the bound")
+    assert cells.verdict(result, share_of_a=0.9)[0].startswith("MISSED: 0.50 of the bound")
 
 
 def test_the_bound_is_work_over_rate(load: Any) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from agreement import TOLERANCE
 from bound import Clock, Rates, work_of_pass
@@ -115,7 +116,7 @@ def prepare_cell(overrides: tuple[str, ...] = CELL) -> Cell:
         how=plan.how,
     )
     n = min(plan.n_edited or len(prompts), len(prompts))
-    return Cell(solver, baseline.take(n), prepared.report.take(range(n)), traces, plan)
+    return Cell(solver, baseline.take(n), prepared.report.take(np.arange(n)), traces, plan)
 
 
 Pass = tuple[int, int, int, int]
