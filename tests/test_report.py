@@ -16,6 +16,7 @@ import pytest
 
 from mech_arith.report import __main__ as command
 from mech_arith.report import write_report
+from mech_arith.report.build import build
 from mech_arith.report.compact import edited, numbers, traced
 from mech_arith.report.evidence import evidence_rows, specificity_maps
 from mech_arith.report.listing import Listed
@@ -252,6 +253,21 @@ def test_runs_and_sweeps_from_several_places(
     assert report(monkeypatch, *places, "--out", tmp_path / "out") == 0
     rows = pd.read_parquet(tmp_path / "out" / "sweep.parquet")
     assert list(dict.fromkeys(rows["cell"])) == ["first/0", "first/1", "second/0", "single"]
+
+
+def test_a_folder_of_links_to_runs_is_reported_under_the_links_names(tmp_path: Path) -> None:
+    save_cell(tmp_path / "far" / "2026" / "0")
+    save_cell(tmp_path / "far" / "sweep" / "0", seed=1)
+    save_plan(tmp_path / "far" / "sweep", "0", "1")
+    (tmp_path / "chosen").mkdir()
+    (tmp_path / "chosen" / "before").symlink_to(tmp_path / "far" / "2026" / "0")
+    (tmp_path / "chosen" / "after").symlink_to(tmp_path / "far" / "sweep")
+    built = build(tmp_path / "chosen", [tmp_path / "chosen"])
+    assert [(cell.name, cell.status) for cell in built.cells] == [
+        ("after/0", "done"),
+        ("after/1", "missing"),
+        ("before", "done"),
+    ]
 
 
 def test_a_single_run_is_reported_on_in_its_directory(tmp_path: Path) -> None:
