@@ -21,6 +21,7 @@ PACKAGE = ROOT / "mech_arith"
 ROOMS = (
     "__init__ errors paths progress",  # what every room may use
     "config",
+    "judging",
     "digests",
     "artifacts",
     "unfinished",

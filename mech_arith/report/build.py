@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mech_arith.errors import UserError
 from mech_arith.progress import progress
 from mech_arith.report.cells import cell_overview, cell_page
-from mech_arith.report.files import PAGE, TABLES, outputs
+from mech_arith.report.files import COMPARISON, PAGE, TABLES, outputs
 from mech_arith.report.listing import DAMAGED, Listed, list_cells
 from mech_arith.report.page import Entry, as_json, render
 from mech_arith.report.tables import misfits, put_together
 from mech_arith.report.unfinished import unfinished
 from mech_arith.results import load_run
+
+if TYPE_CHECKING:
+    from mech_arith.report.differences import Compared
 
 Read = tuple[Entry, set[str]]
 """A cell as the page shows it, and the names of its tables."""
@@ -32,6 +35,14 @@ class Built:
         return [cell for cell in self.cells if cell.status == DAMAGED]
 
 
+@dataclass(frozen=True)
+class BuiltComparison:
+    """A comparison that has been written."""
+
+    page: Path
+    compared: "Compared"
+
+
 def build(directory: Path, places: Sequence[Path]) -> Built:
     """Write the files of a report into `directory`.
 
@@ -43,7 +54,7 @@ def build(directory: Path, places: Sequence[Path]) -> Built:
         UserError: there is nothing to report on, or `directory` cannot be written.
     """
     listed = list_cells(places, directory)
-    with outputs(directory) as temporary:
+    with outputs(directory, (*TABLES.values(), PAGE)) as temporary:
         read = [_entry(cell) for cell in progress(listed, description="report", unit="cells")]
         read = _fitting(read)
         for table, name in TABLES.items():
@@ -55,6 +66,42 @@ def build(directory: Path, places: Sequence[Path]) -> Built:
         title = ", ".join(dict.fromkeys(_title(place) for place in places))
         temporary[PAGE].write_text(render(title, entries), encoding="utf-8")
     return Built(directory / PAGE, [entry.cell for entry in entries])
+
+
+def build_comparison(directory: Path, one: Path, other: Path) -> BuiltComparison:
+    """Write what two runs or sweeps differ in into `directory`.
+
+    Args:
+        directory: made if it is not there.
+        one: A, a run or a sweep.
+        other: B; the differences are B minus A.
+
+    Raises:
+        UserError: a run is not there or not finished, nothing of them can be compared, or
+            `directory` cannot be written.
+    """
+    from mech_arith.report.differences import compare, plain_differences
+    from mech_arith.report.pairing import pair
+
+    places = (one, other)
+    inside = [{c.directory.resolve() for c in list_cells([p], directory)} for p in places]
+    read = [_entry(cell)[0] for cell in list_cells(places, directory)]
+    sides = [
+        [e for e in read if e.cell.whole and e.cell.directory.resolve() in own] for own in inside
+    ]
+    for place, entries in zip(places, sides, strict=True):
+        if not entries:
+            raise UserError(f"expected a finished run in {place}, found none; run it to its end")
+    pairs, notes = pair(*sides)
+    compared = compare(pairs, notes)
+    parquet, csv, page = COMPARISON
+    with outputs(directory, COMPARISON) as temporary:
+        compared.table.to_parquet(temporary[parquet], index=False)
+        compared.table.to_csv(temporary[csv], index=False)
+        titles = tuple(_title(place) for place in places)
+        html = render(" and ".join(titles), read, plain_differences(compared, titles))
+        temporary[page].write_text(html, encoding="utf-8")
+    return BuiltComparison(directory / page, compared)
 
 
 def _entry(cell: Listed) -> Read:

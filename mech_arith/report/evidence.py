@@ -3,42 +3,76 @@
 As in `compact`, arrays are lists of lists, with None for a number that could not be had.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mech_arith.report.columns import EVIDENCE, judged, known
 from mech_arith.report.compact import Plain, numbers
 from mech_arith.results import slopes_at_best
 
 PLACE = ["layer", "position", "component"]
 
-TEXTS = ("edit", "partial_r_undefined", "least_partial_given")
-NUMBERS = (
-    *("r_fit", "r", "r_low", "r_high", "p_holm", "partial_r", "least_partial_r", "shapley"),
-    *("target_drop", "control_drop", "excess_drop", "excess_low", "excess_high", "excess_p_max"),
-    *("agreement", "agreement_low", "agreement_high", "agreement_p_holm", "floor", "ceiling"),
-    *("slope", "slope_low", "slope_high", "n"),
-)
-"""What the page needs of each row; absent in a run that was not asked for it."""
+NUMBERS = list(dict.fromkeys(name for column in EVIDENCE for name in column.needed))
+TEXTS = list(dict.fromkeys(name for column in EVIDENCE for name in column.texts))
 
 
 def evidence_rows(evidence: pd.DataFrame) -> list[Plain]:
-    """A row per layer, position and value, without what no row has."""
+    """A row per layer, position and value, without what no row has.
+
+    `judged` says of columns whether their number is a finding or may be chance.
+    """
     if evidence.empty:
         return []
     filled = set(evidence.dropna(axis="columns", how="all").columns)
-    known = [name for name in NUMBERS if name in filled]
     columns: dict[str, list[Any]] = {
         "value": evidence["value"].tolist(),
         **{name: evidence[name].tolist() for name in PLACE},
-        **{name: numbers(evidence[name].to_numpy(dtype=float)) for name in known},
+        **{
+            name: numbers(evidence[name].to_numpy(dtype=float))
+            for name in ["r_fit", *NUMBERS]
+            if name in filled
+        },
     }
     for name in TEXTS:
         if name in evidence:
-            known_texts = evidence[name].fillna("").tolist()
-            columns[name] = [entry or None for entry in known_texts]
+            texts = evidence[name].fillna("").tolist()
+            columns[name] = [str(entry) or None for entry in texts]
+    columns["judged"] = [_judged(row) for row in evidence.to_dict(orient="records")]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def headline_rows(rows: Sequence[Plain], summary: Mapping[str, Any]) -> list[Plain]:
+    """Per value the row with the largest |R| on the fit split; the largest |R| first.
+
+    A run of an earlier version has no table of evidence: its summary says some of it.
+    """
+    best: dict[str, Plain] = {}
+    for row in rows or _summarised(summary):
+        kept = best.setdefault(row["value"], row)
+        if abs(known(row, "r_fit") or 0) > abs(known(kept, "r_fit") or 0):
+            best[row["value"]] = row
+    return sorted(best.values(), key=lambda row: -abs(known(row, "r") or 0))
+
+
+def _summarised(summary: Mapping[str, Any]) -> list[Plain]:
+    """What a summary says of the headline of each value, in the evidence's names."""
+    parts = [summary.get(name) or {} for name in ("best", "excess_drop", "counterfactual")]
+    rows = []
+    for value, best in parts[0].items():
+        found = {name: entry for part in parts for name, entry in part.get(value, {}).items()}
+        row = {name: known(found, name) for name in NUMBERS if name in found}
+        place = {name: best.get(name) for name in PLACE}
+        rows.append({"value": value, **place, **row, "judged": _judged(found)})
+    return rows
+
+
+def _judged(row: Mapping[Any, Any]) -> dict[str, str]:
+    """Of each number that is judged."""
+    found = {column.name: judged(row, column) for column in EVIDENCE}
+    return {name: said for name, said in found.items() if said != "not judged"}
 
 
 def specificity_maps(specificity: pd.DataFrame, evidence: pd.DataFrame) -> list[Plain]:

@@ -8,8 +8,7 @@ from jaxtyping import Float
 from scipy.stats import false_discovery_control
 from torch import Tensor
 
-ALPHA = 0.05
-"""Adjusted p up to which a finding counts as one."""
+from mech_arith.judging import ALPHA as ALPHA
 
 
 def holm(p: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -21,16 +21,20 @@ function makeNames(cells) {
   const told = varying.filter((field) => field !== "template" || !varying.includes("expression"));
   for (const cell of cells) {
     const shown = told.length ? told : usual.filter((field) => field in cell.fields);
-    cell.name = shown
+    cell.parts = shown
       .filter((field) => field in cell.fields)
       .map((field) => {
         const plainly = ["model", "template", "expression", "edit"].includes(field);
         return plainly ? fieldText(cell, field) : `${field} ${fieldText(cell, field)}`;
-      })
-      .join(" \u00b7 ");
+      });
+    cell.name = nameOf([cell]);
   }
   return { fields, varying };
 }
+
+/** What some cells' names have in common. */
+const nameOf = ([first, ...others]) =>
+  first.parts.filter((part) => others.every(({ parts }) => parts.includes(part))).join(" \u00b7 ");
 
 const nothing = () => el("span", { class: "quiet" }, DASH);
 
@@ -44,59 +48,24 @@ function largestDrop(cell) {
   return drops.sort(([, a], [, b]) => b.accuracy_drop - a.accuracy_drop)[0] ?? null;
 }
 
-const showBest = (cell) =>
-  cell.map
-    ? el(
-        "ul",
-        { class: "plain" },
-        ...bestLines(cell).map(([value, found]) =>
-          el(
-            "li",
-            {},
-            sureOf(found.abs_r, ...ofSize(found), found.p_holm),
-            " ",
-            named(value),
-            el("span", { class: "quiet" }, ` layer ${found.layer}`),
-          ),
-        ),
-      )
+/** A line for each value, the best-traced first, so that lines of all columns stand side by side. */
+const showEach = (cell, shows) =>
+  cell.headline?.length
+    ? el("ul", { class: "plain" }, ...cell.headline.map((row) => el("li", {}, shows(row))))
     : nothing();
 
-/** A number in bold with its interval; in grey italics if it may be chance. */
-const sureOf = (number, low, high, p) =>
-  el(
-    "span",
-    p > ALPHA ? { class: "doubtful", title: `p ${shownP(p)}, corrected` } : {},
-    el("b", {}, two(number)),
-    el("span", { class: "quiet" }, interval(low, high)),
-  );
+const showValue = (row) =>
+  el("span", {}, named(row.value), el("span", { class: "quiet" }, ` layer ${row.layer}`));
 
-/** Of every value, the best-traced first: what `shows` makes of what `field` has of it. */
-function showEach(cell, field, shows) {
-  const found = cell[field] ?? {};
-  const values = bestLines(cell).map(([value]) => value).filter((value) => value in found);
-  if (!values.length) return nothing();
-  const items = values.map((value) => el("li", {}, ...shows(found[value]), " ", named(value)));
-  return el("ul", { class: "plain" }, ...items);
-}
-
-const showExcess = (cell) =>
-  showEach(cell, "excess", (found) => [
-    sureOf(found.excess_drop, found.excess_low, found.excess_high, found.excess_p_max),
-    el("span", { class: "quiet" }, ` p ${shownP(found.excess_p_max)}`),
-  ]);
-
-const shortly = (number) => short(number) || DASH;
-
-const showAgreement = (cell) =>
-  showEach(cell, "agreement", (found) => [
-    sureOf(found.agreement, found.agreement_low, found.agreement_high, found.agreement_p_holm),
-    el("span", { class: "quiet" }, ` of ${shortly(found.floor)} to ${shortly(found.ceiling)}`),
-  ]);
-
-/** The largest number of a field over values. */
-const largestOf = (cell, field, name) =>
-  Math.max(-2, ...Object.values(cell[field] ?? {}).map((found) => found[name]));
+/** A column of the evidence in the table of all cells. */
+const headlineColumn = (column) => ({
+  title: column.title,
+  known: (cell) => cell.headline?.some((row) => isKnown(row, column)),
+  show: (cell) => showEach(cell, (row) => (isKnown(row, column) ? shownNumber(row, column) : nothing())),
+  sort: (cell) =>
+    Math.max(-9, ...(cell.headline ?? []).map((row) => numberOf(row, column)).filter((number) => number != null)),
+  number: true,
+});
 
 function showDrop(cell) {
   const found = largestDrop(cell);
@@ -107,7 +76,9 @@ function showDrop(cell) {
     "div",
     {},
     el("b", {}, three(drop.accuracy_drop)),
-    el("span", { class: "quiet" }, ` ${two(before)} \u2192 ${two(before - drop.accuracy_drop)}`),
+    el("span", { class: "quiet" }, ` control ${three(drop.control_drop)}`),
+    el("br"),
+    el("span", { class: "quiet" }, `${two(before)} \u2192 ${two(before - drop.accuracy_drop)}`),
     el("br"),
     el(
       "span",
@@ -132,7 +103,14 @@ function showBaseline(cell) {
 
 const showStatus = (status) => el("span", { class: `status ${status}` }, status);
 
-const showCell = (cell) => el("a", { href: cellAddress(cell), title: cell.name }, isolated(cell.id));
+const showCell = (cell) =>
+  el(
+    "div",
+    {},
+    el("a", { href: cellAddress(cell), title: cell.name }, isolated(cell.id)),
+    el("br"),
+    copyButton(commandOf(cell), "Copy", "Copy the command"),
+  );
 
 function fieldColumn(cells, name) {
   const number = cells.every((cell) => typeof (cell.fields[name] ?? 0) === "number");
@@ -146,13 +124,14 @@ function fieldColumn(cells, name) {
   };
 }
 
-/** Columns of the table; one with a `field` is left out where all cells have the same. */
-const columnsOf = (cells, fields) => [
+/** Columns of the table; one with a `field` is left out where all cells have the same, and one of the
+ * evidence where no cell has it. */
+const columnsOf = (cells, fields, headlines) => [
   {
     title: "cell",
     show: showCell,
     sort: (cell) => cell.place,
-    find: (cell) => `${cell.id} ${cell.name}`,
+    find: (cell) => `${cell.id} ${cell.name} ${commandOf(cell)}`,
     number: true,
   },
   {
@@ -169,26 +148,13 @@ const columnsOf = (cells, fields) => [
     number: true,
   },
   {
-    title: "best |R|",
-    show: showBest,
-    sort: (cell) => bestLines(cell)[0]?.[1].abs_r ?? -1,
-    find: (cell) => Object.keys(cell.best ?? {}).join(" "),
-    number: true,
+    title: "value, best layer",
+    known: (cell) => cell.headline?.length,
+    show: (cell) => showEach(cell, showValue),
+    sort: (cell) => cell.headline?.[0]?.value ?? "",
+    find: (cell) => (cell.headline ?? []).map(({ value }) => value).join(" "),
   },
-  {
-    title: "drop beyond random directions",
-    field: "excess",
-    show: showExcess,
-    sort: (cell) => largestOf(cell, "excess", "excess_drop"),
-    number: true,
-  },
-  {
-    title: "answers that follow, of floor to ceiling",
-    field: "agreement",
-    show: showAgreement,
-    sort: (cell) => largestOf(cell, "agreement", "agreement"),
-    number: true,
-  },
+  ...headlines.map(headlineColumn),
   {
     title: "largest accuracy drop",
     show: showDrop,
@@ -196,39 +162,20 @@ const columnsOf = (cells, fields) => [
     number: true,
   },
   {
-    title: "its control",
-    show: (cell) => {
-      const found = largestDrop(cell);
-      return found ? el("span", {}, three(found[1].control_drop)) : nothing();
-    },
-    sort: (cell) => largestDrop(cell)?.[1].control_drop ?? -2,
-    number: true,
-  },
-  {
     title: "note",
-    field: "note",
+    known: (cell) => cell.note,
     show: (cell) => isolated(clipped(cell.note, 160)),
     sort: (cell) => cell.note,
     find: (cell) => `${cell.note} ${cell.error}`,
   },
-  {
-    title: "",
-    show: (cell) => copyButton(commandOf(cell), "Copy command"),
-    sort: () => "",
-    find: (cell) => commandOf(cell),
-    fixed: true,
-  },
 ];
 
-async function makeTable(cells, { fields, varying }, onChange) {
+async function makeTable(cells, { fields, varying }, evidence, onChange) {
   const DataTable = await loadTables();
-  const columns = columnsOf(cells, fields);
+  const headlines = evidence.filter((column) => column.is_headline);
+  const columns = columnsOf(cells, fields, headlines);
   const shown = (column) =>
-    !column.field ||
-    varying.includes(column.field) ||
-    (column.field === "note" && cells.some((cell) => cell.note)) ||
-    (["excess", "agreement"].includes(column.field) &&
-      cells.some((cell) => Object.keys(cell[column.field] ?? {}).length));
+    column.known ? cells.some(column.known) : !column.field || varying.includes(column.field);
   const table = new DataTable("#cells", {
     data: cells,
     columns: columns.map((column) => ({
@@ -236,7 +183,6 @@ async function makeTable(cells, { fields, varying }, onChange) {
       data: null,
       type: column.number ? "num" : "string",
       visible: shown(column),
-      orderable: !column.fixed,
       searchable: false, // DataTables would search what it first takes for HTML
       render: (_, kind, cell) => (kind === "display" ? column.show(cell) : column.sort(cell)),
     })),
@@ -248,6 +194,9 @@ async function makeTable(cells, { fields, varying }, onChange) {
     language: { lengthMenu: "_MENU_ cells per page", zeroRecords: "no cell fits the filters" },
     layout: { topStart: null, topEnd: null, bottomStart: ["info", "pageLength"], bottomEnd: "paging" },
   });
+  const rows = cells.flatMap((cell) => cell.headline ?? []);
+  if (rows.length) document.getElementById("legend").replaceChildren(legendOf(knownColumns(rows, headlines)));
+  document.getElementById("grey").textContent = GREY;
   const same = fields.filter((name) => !varying.includes(name));
   const first = (name) => cells.find((cell) => name in cell.fields);
   const unknown = cells.some((cell) => same.some((name) => !(name in cell.fields)));
