@@ -17,8 +17,9 @@ import pytest
 from mech_arith.report import __main__ as command
 from mech_arith.report import write_report
 from mech_arith.report.build import build
+from mech_arith.report.columns import EVIDENCE, Column, judged
 from mech_arith.report.compact import edited, numbers, traced
-from mech_arith.report.evidence import evidence_rows, specificity_maps
+from mech_arith.report.evidence import evidence_rows, headline_rows, specificity_maps
 from mech_arith.report.listing import Listed
 from mech_arith.report.unfinished import unfinished
 from mech_arith.results import load_run, save_run
@@ -462,11 +463,58 @@ def test_evidence_is_short_and_without_what_was_not_asked() -> None:
     place = {"layer": 0, "position": "all"}
     assert evidence_rows(table) == [
         {"value": "b", **place, "component": 1, "r": 0.1235, "p_holm": 0.0}
-        | {"least_partial_given": "c"},
+        | {"least_partial_given": "c", "judged": {"r": "finding"}},
         {"value": "c", **place, "component": 2, "r": None, "p_holm": 0.2}
-        | {"least_partial_given": None},
+        | {"least_partial_given": None, "judged": {}},
     ]
     assert evidence_rows(pd.DataFrame()) == []
+
+
+def test_the_headline_of_a_value_is_chosen_on_the_fit_split() -> None:
+    """Worked out by hand: layer 1 is best for b on the fit split, layer 0 on the report split."""
+    rows = [
+        {"value": value, "layer": layer, "r_fit": r_fit, "r": r}
+        for value, layer, r_fit, r in [
+            ("b", 0, 0.5, 0.9),
+            ("b", 1, -0.6, -0.4),
+            ("c", 0, 0.3, 0.7),
+            ("c", 1, None, None),
+        ]
+    ]
+    found = [(row["value"], row["layer"]) for row in headline_rows(rows, {})]
+    assert found == [("c", 0), ("b", 1)]
+
+
+def test_a_summary_stands_in_for_the_evidence_of_an_earlier_version() -> None:
+    best = {"b": {"r": -0.9, "layer": 2, "component": 1, "position": "all", "p_holm": 0.2}}
+    excess = {"b": {"excess_drop": 0.3, "excess_low": 0.1, "excess_high": 0.5, "layer": 2}}
+    (row,) = headline_rows([], {"best": best, "excess_drop": excess, "counterfactual": {}})
+    assert (row["value"], row["layer"], row["r"], row["excess_drop"]) == ("b", 2, -0.9, 0.3)
+    assert row["judged"] == {"r": "chance", "excess_drop": "finding"}
+    assert headline_rows([], {}) == []
+
+
+@pytest.mark.parametrize("column", EVIDENCE, ids=lambda column: column.name)
+def test_a_column_of_the_evidence_is_judged_by_its_p_and_its_interval(column: Column) -> None:
+    ends = {name: number for name, number in ((column.low, 0.4), (column.high, 0.6)) if name}
+    row = {column.name: 0.5, **ends, "floor": 0.1, "slope_floor": 0.1}
+    if column.p:
+        assert judged({**row, column.p: 0.06}, column) == "chance"
+        assert judged({**row, column.p: 0.05}, column) == "finding"
+    elif column.low:
+        assert judged(row, column) == "finding"
+    else:
+        assert judged(row, column) == "not judged"
+    if column.low and column.high:
+        assert judged({**row, column.low: -0.1}, column) == "chance"
+    assert judged({**row, column.name: None}, column) == "not judged"
+
+
+def test_a_slope_without_its_floor_is_not_judged() -> None:
+    (slope,) = [column for column in EVIDENCE if column.name == "slope"]
+    row = {"slope": 0.5, "slope_low": 0.4, "slope_high": 0.6}
+    assert judged(row, slope) == "not judged"
+    assert judged({**row, "slope_floor": 0.5}, slope) == "chance"
 
 
 def test_specificity_is_of_the_place_that_is_best_on_the_fit_split() -> None:

@@ -154,7 +154,11 @@ class _Sides:
     def _subtracted(
         self, quantity: str, a: Row, b: Row, of_a: Row, of_b: Row, strength: float | None = None
     ) -> Iterator[dict[str, Any]]:
-        """B minus A, if both are known; without an interval if one has none."""
+        """B minus A, if both are known.
+
+        Without an interval where one has none, or one without width, which says nothing of its
+        error.
+        """
         ends = (quantity, f"{quantity}_low", f"{quantity}_high")
         found = [tuple(known(of_one, name) for name in ends) for of_one in (of_a, of_b)]
         numbers = [number for number, _, _ in found]
@@ -175,7 +179,7 @@ class _Sides:
         measured = [
             Measured(number=number, low=low, high=high)
             for number, low, high in found
-            if number is not None and low is not None and high is not None
+            if number is not None and low is not None and high is not None and low < high
         ]
         if len(measured) == 2:
             between = difference(*measured, level=self.level)

@@ -16,6 +16,7 @@ from importlib.resources import files
 from typing import Any
 
 from mech_arith.report.columns import EVIDENCE
+from mech_arith.report.files import COMPARISON, TABLES
 from mech_arith.report.listing import Listed
 
 CHUNK = 20
@@ -81,6 +82,7 @@ def render(
     }
     return environment.get_template("page.html").render(
         title=title,
+        tables=COMPARISON[:-1] if differences else [*TABLES.values()],
         nonce=secrets.token_urlsafe(16),
         styles=[_library("itables", "html/dt_bundle.css"), _asset("page.css")],
         scripts=[_asset(f"{name}.js") for name in SCRIPTS],

@@ -226,9 +226,9 @@ function showCurves(cells, all) {
     const deepest = Math.max(0, ...drawn.flatMap((cell) => cell.map?.layers ?? []));
     const depth = { title: titled("layer (0-based)"), tick0: 0, dtick: Math.ceil((deepest + 1) / 16) };
     const drop = "accuracy drop (share of problems)";
-    doses.append(
-      card(heading, 340, () => curves(of, kinds, dose, { x: strength, y: drop })),
-    );
+    if (hasDoses(drawn.map((cell) => lineOf(cell).dose))) {
+      doses.append(card(heading, 340, () => curves(of, kinds, dose, { x: strength, y: drop })));
+    }
     layers.append(
       card(
         heading.map((node) => node.cloneNode(true)),
@@ -237,9 +237,9 @@ function showCurves(cells, all) {
       ),
     );
   }
-  if (edits.length) return;
+  const none = edits.length ? "every edit here has one strength: see below" : "no cell with edits here";
   for (const grid of [doses, layers]) {
-    grid.replaceChildren(el("p", { class: "quiet" }, "no cell with edits here"));
+    if (!grid.children.length) grid.replaceChildren(el("p", { class: "quiet" }, none));
   }
 }
 

@@ -172,24 +172,27 @@ function editFigures(cell, edited) {
     );
   const intro = (...more) =>
     el("div", { class: "legend-line" }, el("p", { class: "quiet" }, about), ...more);
-  const panels = panelGrid(layers.length);
-  const dashed = keyOf([
-    [CONTROL, "edited"],
-    [CONTROL, "its control: random directions moved as far", "dashed"],
-  ]);
-  return [
-    el("h2", {}, `Accuracy drop against strength of ${edit}, a panel for each layer`),
-    intro(dashed),
-    el(
-      "div",
-      { class: `cards ${panels.across > 3 ? "full" : "wide"}` },
-      ...cards(panels.height, (value, found) => doseChart(cell, value, found, layers, unit, edit, panels)),
-    ),
+  const bars = [
     el("h2", {}, "Largest accuracy drop by layer"),
     intro(layerKey(layers, "pale")),
     cardsFor(layers, cards(250, (value, found) => layerChart(cell, value, found, layers))),
   ];
+  if (!hasDoses(lines)) return bars;
+  const panels = panelGrid(layers.length);
+  const arms = [[CONTROL, "edited"], [CONTROL, "its control: random directions moved as far", "dotted"]];
+  const charts = cards(panels.height, (value, found) =>
+    doseChart(cell, value, found, layers, unit, edit, panels),
+  );
+  return [
+    el("h2", {}, `Accuracy drop against strength of ${edit}, a panel for each layer`),
+    intro(keyOf(arms)),
+    el("div", { class: `cards ${panels.across > 3 ? "full" : "wide"}` }, ...charts),
+    ...bars,
+  ];
 }
+
+/** Whether there is a strength to draw drops against another. */
+const hasDoses = (lines) => lines.some(({ strengths }) => strengths.length > 1);
 
 /** How many panels fit side by side, all rows about equally long; and the room that they take. */
 function panelGrid(count) {

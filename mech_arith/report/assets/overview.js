@@ -57,14 +57,25 @@ const showEach = (cell, shows) =>
 const showValue = (row) =>
   el("span", {}, named(row.value), el("span", { class: "quiet" }, ` layer ${row.layer}`));
 
+/** What a column of the evidence shows of a value in the table of all cells: one line. */
+function headlineEntry(row, column) {
+  if (!isKnown(row, column)) return nothing();
+  return column.is_text ? named(row[column.name], 40) : shownNumber(row, column);
+}
+
 /** A column of the evidence in the table of all cells. */
 const headlineColumn = (column) => ({
   title: column.title,
   known: (cell) => cell.headline?.some((row) => isKnown(row, column)),
-  show: (cell) => showEach(cell, (row) => (isKnown(row, column) ? shownNumber(row, column) : nothing())),
-  sort: (cell) =>
-    Math.max(-9, ...(cell.headline ?? []).map((row) => numberOf(row, column)).filter((number) => number != null)),
-  number: true,
+  show: (cell) => showEach(cell, (row) => headlineEntry(row, column)),
+  sort: (cell) => {
+    const known = (cell.headline ?? []).filter((row) => isKnown(row, column));
+    if (column.is_text) return known.map((row) => row[column.name]).join(" ");
+    return Math.max(-9, ...known.map((row) => numberOf(row, column)));
+  },
+  find: (cell) =>
+    column.is_text ? (cell.headline ?? []).map((row) => row[column.name] ?? "").join(" ") : "",
+  number: !column.is_text,
 });
 
 function showDrop(cell) {
