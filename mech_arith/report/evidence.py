@@ -17,6 +17,9 @@ PLACE = ["layer", "position", "component"]
 
 NUMBERS = list(dict.fromkeys(name for column in EVIDENCE for name in column.needed))
 TEXTS = list(dict.fromkeys(name for column in EVIDENCE for name in column.texts))
+SHOWN_FIRST = [name for c in EVIDENCE if c.is_headline for name in (*c.needed, *c.texts)]
+HEADLINE = ["value", *PLACE, "judged", *SHOWN_FIRST]
+"""What the table of all cells needs of a row."""
 
 
 def evidence_rows(evidence: pd.DataFrame) -> list[Plain]:
@@ -54,7 +57,8 @@ def headline_rows(rows: Sequence[Plain], summary: Mapping[str, Any]) -> list[Pla
         kept = best.setdefault(row["value"], row)
         if abs(known(row, "r_fit") or 0) > abs(known(kept, "r_fit") or 0):
             best[row["value"]] = row
-    return sorted(best.values(), key=lambda row: -abs(known(row, "r") or 0))
+    ordered = sorted(best.values(), key=lambda row: -abs(known(row, "r") or 0))
+    return [{name: row[name] for name in HEADLINE if name in row} for row in ordered]
 
 
 def _summarised(summary: Mapping[str, Any]) -> list[Plain]:

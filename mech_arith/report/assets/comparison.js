@@ -46,14 +46,13 @@ function byMap(cells) {
 /** The heading of a map: every cell that has it, and what they have in common. */
 function mapHeading(cells) {
   const shared = nameOf(cells);
-  const links = cells.slice(0, MAPS_AT_FIRST).flatMap((cell, place) => [
-    place ? ", " : "",
-    el("a", { href: cellAddress(cell), title: cell.name }, isolated(clipped(cell.id, 40))),
-  ]);
+  const link = (cell, name) =>
+    el("a", { href: cellAddress(cell), title: cell.name }, name, isolated(clipped(cell.id, 40)));
+  const [first, ...others] = cells.slice(0, MAPS_AT_FIRST);
   const left = cells.length - MAPS_AT_FIRST;
   return [
-    `cell${cells.length > 1 ? "s" : ""} `,
-    ...links,
+    link(first, others.length ? "cells " : "cell "),
+    ...others.flatMap((cell) => [", ", link(cell, "")]),
     ...(left > 0 ? [` and ${left} more`] : []),
     " ",
     el("span", { class: "quiet", title: shared }, isolated(clipped(shared, 90))),

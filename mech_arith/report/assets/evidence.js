@@ -25,10 +25,10 @@ const knownColumns = (rows, columns) =>
 
 /** 'p .012', 'floor .03': what is read with a number. */
 function besideOf(row, column) {
-  const [first, ...others] = column.beside.filter(([, name]) => row[name] != null);
-  const said = [first, ...others].filter(Boolean).map(([words, name]) => `${words} ${shortly(row[name])}`);
-  if (row[column.p] != null) said.unshift(`p ${shownP(row[column.p])}`);
-  return said;
+  const said = column.beside
+    .filter(([, name]) => row[name] != null)
+    .map(([words, name]) => `${words} ${shortly(row[name])}`);
+  return row[column.p] == null ? said : [`p ${shownP(row[column.p])}`, ...said];
 }
 
 /** How a number is printed: in bold a finding, in grey what may be chance. */

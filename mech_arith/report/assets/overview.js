@@ -4,6 +4,8 @@
 const GROUPS = { model: "models", template: "templates", layers: "layers", edit: "interventions" };
 /* First in names and columns, in this order. */
 const FIELDS = ["model", "template", "expression", "layers", "edit", "prompt", "design", "seed"];
+/* With more fields that differ, the numbers would not fit beside them. */
+const MOST_FIELDS = 4;
 const EDIT_NAMES = { edit: "intervention" };
 const fieldName = (field) => EDIT_NAMES[field] ?? field;
 const fieldText = (cell, field) => String(cell.fields[field] ?? DASH);
@@ -135,9 +137,27 @@ function fieldColumn(cells, name) {
   };
 }
 
+/** What tells the cell from the others, a line for each field. */
+const settingsColumn = (names) => ({
+  title: "settings",
+  show: (cell) => el("ul", { class: "plain settings" }, ...names.map((name) => settingOf(cell, name))),
+  sort: (cell) => names.map((name) => fieldText(cell, name)).join(" "),
+  find: (cell) => names.map((name) => `${fieldName(name)} ${fieldText(cell, name)}`).join(" "),
+});
+
+const settingOf = (cell, name) =>
+  el("li", {}, el("span", { class: "quiet" }, `${fieldName(name)} `), isolated(clipped(fieldText(cell, name), 60)));
+
+/** A column for each field; of many that differ one for all. */
+function fieldColumns(cells, fields, varying) {
+  const apart = varying.length > MOST_FIELDS ? varying : [];
+  const own = fields.filter((name) => !apart.includes(name)).map((name) => fieldColumn(cells, name));
+  return apart.length ? [...own, settingsColumn(apart)] : own;
+}
+
 /** Columns of the table; one with a `field` is left out where all cells have the same, and one of the
  * evidence where no cell has it. */
-const columnsOf = (cells, fields, headlines) => [
+const columnsOf = (cells, { fields, varying }, headlines) => [
   {
     title: "cell",
     show: showCell,
@@ -151,7 +171,7 @@ const columnsOf = (cells, fields, headlines) => [
     sort: (cell) => cell.status,
     find: (cell) => cell.status,
   },
-  ...fields.map((name) => fieldColumn(cells, name)),
+  ...fieldColumns(cells, fields, varying),
   {
     title: "baseline accuracy",
     show: showBaseline,
@@ -181,10 +201,11 @@ const columnsOf = (cells, fields, headlines) => [
   },
 ];
 
-async function makeTable(cells, { fields, varying }, evidence, onChange) {
+async function makeTable(cells, named, evidence, onChange) {
   const DataTable = await loadTables();
+  const { fields, varying } = named;
   const headlines = evidence.filter((column) => column.is_headline);
-  const columns = columnsOf(cells, fields, headlines);
+  const columns = columnsOf(cells, named, headlines);
   const shown = (column) =>
     column.known ? cells.some(column.known) : !column.field || varying.includes(column.field);
   const table = new DataTable("#cells", {
