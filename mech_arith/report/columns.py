@@ -66,7 +66,7 @@ class Column:
         return tuple(name for name in (own, self.given, self.why) if name)
 
 
-def _contrast(prefix: str, directions: str, about: str, **more: bool) -> Column:
+def _contrast(prefix: str, directions: str, about: str, *, is_headline: bool = False) -> Column:
     """What an edit costs beyond directions of one kind, moved as far."""
     return Column(
         name=f"{prefix}excess_drop",
@@ -78,9 +78,9 @@ def _contrast(prefix: str, directions: str, about: str, **more: bool) -> Column:
         p=f"{prefix}excess_p_max",
         null=0.0,
         beside=(("edited", "target_drop"), ("control", f"{prefix}control_drop")),
+        is_headline=is_headline,
         is_compared=True,
         is_of_edits=True,
-        **more,
     )
 
 

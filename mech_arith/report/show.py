@@ -27,8 +27,8 @@ def print_differences(
     several = len(table.drop_duplicates(["cell_a", "cell_b"])) > 1
     for side, place in zip("AB", places, strict=True):
         console.print(f"{side}: {place}", soft_wrap=True, highlight=False, markup=False)
-    found = int((table["standing"] == "finding").sum())
-    tested = int(table["p"].notna().sum())
+    found = table["standing"].tolist().count("finding")
+    tested = len(table.dropna(subset=["p"]))
     console.print(
         f"{found} of {tested} differences are findings (p at most .05, adjusted for all of them)",
         highlight=False,
