@@ -2,10 +2,11 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,12 @@ import pandas as pd
 
 from mech_arith.artifacts import Store
 from mech_arith.batching import Batching
+from mech_arith.effects import unresolved_drops
 from mech_arith.engine import Asked, stored_baseline
 from mech_arith.engine.guard import check_fast_path
 from mech_arith.errors import UserError
-from mech_arith.evidence import evidence_table
-from mech_arith.interchange import unable, unresolved
+from mech_arith.evidence import evidence_table, no_whole_way
+from mech_arith.interchange import unable_sites, unresolved
 from mech_arith.intervention import Intervened, InterventionPlan, intervene
 from mech_arith.locality import LocalityPlan, locality
 from mech_arith.manifold import manifold_table
@@ -33,6 +35,7 @@ from mech_arith.summary import (
     floor_test,
     intervention_summary,
     tracing_summary,
+    verdict_summary,
 )
 from mech_arith.tracing import Trace, correlation_table, trace
 from mech_arith.unfinished import Unfinished
@@ -72,6 +75,8 @@ class CellPlan:
     """Of the counterfactual answers."""
     how: Resampling = field(default_factory=Resampling)
     """How intervals and nulls are computed."""
+    untrained_twins: int = 0
+    """Networks with random weights that are traced too."""
 
 
 @dataclass(frozen=True)
@@ -156,20 +161,24 @@ def run_cell(
         work.warn(
             ["no map of single positions: not all prompts have their parts at the same positions"]
         )
-    traces = _trace(work, [*sites, *mapped], reported)
+    with work.stage("tracing"):
+        traces = _trace(work, [*sites, *mapped], reported)
     asked = _varying(work, traces, sites)
     edited = _edit(work, asked, reported)
     near = _locality(work, asked, reported)
+    untrained = _untrained(work, list(asked), reported)
     correlations = correlation_table(traces, prompts=prompts, n_fit=len(fit))
     tables = {"correlations": correlations, **edited.tables, **near}
-    tables["evidence"] = evidence_table(tables, [(site.layer, site.position) for site in asked])
-    followed = tables.get("counterfactual", pd.DataFrame())
-    work.warn(unable(followed) + unresolved(followed, plan.how.n_permutations))
+    tables["evidence"] = evidence_table(
+        tables, [(site.layer, site.position) for site in asked], untrained=untrained
+    )
+    work.warn(_edit_warnings(tables, plan))
     work.warn(_constant_values(fit))
     summary = {
         **baseline_summary(solver, reported, plan.how),
         **tracing_summary(asked, correlations, report, plan.how),
         **intervention_summary(tables, report.template.expression.values),
+        "verdicts": verdict_summary(tables["evidence"]),
         "design": design_summary(fit, report),
         "n_fit": len(fit),
         "n_edited": reported.n_edited if plan.intervention else 0,
@@ -195,21 +204,57 @@ def _check(work: _Work, sites: list[Site]) -> float | None:
 
 
 def _trace(work: _Work, sites: list[Site], reported: Reported) -> dict[Site, Trace]:
-    with work.stage("tracing"):
-        return trace(
-            work.solver,
-            work.prompts_fit,
-            work.prompts,
-            work.fit,
-            work.report,
-            list(dict.fromkeys(sites)),
-            passed=reported.passed,
-            n_components=work.plan.n_components,
-            batching=work.batching,
-            store=work.store,
-            how=work.plan.how,
-            unfinished=work.unfinished,
-        )
+    return trace(
+        work.solver,
+        work.prompts_fit,
+        work.prompts,
+        work.fit,
+        work.report,
+        list(dict.fromkeys(sites)),
+        passed=reported.passed,
+        n_components=work.plan.n_components,
+        batching=work.batching,
+        store=work.store,
+        how=work.plan.how,
+        unfinished=work.unfinished,
+    )
+
+
+def _untrained(
+    work: _Work, sites: list[Site], reported: Reported
+) -> dict[tuple[int, str, str], float]:
+    """By layer, position and value: |R| on the report split in a network with random weights, in
+    the component that its own fit split chooses. Of several networks the largest.
+    """
+    found: dict[tuple[int, str, str], float] = {}
+    with work.stage("untrained twins"):
+        for seed in range(work.plan.untrained_twins):
+            twin = work.solver.untrained(seed=seed)
+            if twin is None:
+                work.warn(
+                    [f"{work.solver.name} has no untrained twin: |R| stands without its floor"]
+                )
+                break
+            for site, trace in _trace(replace(work, solver=twin), sites, reported).items():
+                for value, r in zip(trace.values, trace.r_of_best().abs().tolist(), strict=True):
+                    place = (site.layer, site.position, value)
+                    found[place] = max(found.get(place, 0.0), 0.0 if isnan(r) else r)
+    return found
+
+
+def _edit_warnings(tables: Mapping[str, pd.DataFrame], plan: CellPlan) -> list[str]:
+    """What the edits cannot say, and why."""
+    asked = plan.intervention
+    if asked is None:
+        return []
+    contrasts = tables.get("contrasts", pd.DataFrame())
+    followed = tables.get("counterfactual", pd.DataFrame())
+    return [
+        *unresolved_drops(contrasts),
+        *unable_sites(followed),
+        *unresolved(followed, plan.how.n_permutations),
+        *no_whole_way(asked.edit, asked.strengths),
+    ]
 
 
 def _varying(work: _Work, traces: dict[Site, Trace], sites: list[Site]) -> dict[Site, Trace]:

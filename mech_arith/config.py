@@ -18,6 +18,7 @@ from mech_arith.errors import UserError
 
 MAX_SHOTS = 1000
 MAX_DRAWS = 1000
+MAX_TWINS = 100
 MIN_RESAMPLES, MAX_RESAMPLES = 100, 1_000_000
 
 
@@ -124,6 +125,7 @@ class TracingConfig:
     positions: str = "all"
     point: str = "resid_post"
     position_map: bool = True
+    untrained_twins: int = 0
 
 
 @dataclass
@@ -131,7 +133,8 @@ class ControlsConfig:
     """What else is moved as far as the target, to compare it with."""
 
     random: int = 20
-    span: int = 5
+    span: int = 20
+    valueless: int = 20
     other: bool = True
     shuffled: bool = True
 
@@ -237,6 +240,11 @@ class RunConfig:
         n, share, components = self.problems.n, self.problems.fit_share, self.tracing.n_components
         if not 0 < share < 1:
             raise UserError(f"expected problems.fit_share between 0 and 1, got {share}")
+        if not 0 <= self.tracing.untrained_twins <= MAX_TWINS:
+            raise UserError(
+                f"expected tracing.untrained_twins from 0 to {MAX_TWINS}, got "
+                f"{self.tracing.untrained_twins}; each is a network with random weights to trace"
+            )
         if components < 1:
             raise UserError(f"expected tracing.n_components >= 1, got {components}")
         n_fit = round(n * share)
@@ -265,11 +273,12 @@ class RunConfig:
         if n_edited is not None and n_edited < 2:
             raise UserError(f"expected intervention.n_problems >= 2 or null, got {n_edited}")
         controls, sources = self.intervention.controls, self.intervention.sources
-        counts = {"controls.random": controls.random, "controls.span": controls.span}
-        for name, count in counts.items():
+        for name in ("random", "span", "valueless"):
+            count = getattr(controls, name)
             if not 0 <= count <= MAX_DRAWS:
                 raise UserError(
-                    f"expected intervention.{name} from 0 to {MAX_DRAWS}, got {count}; change it"
+                    f"expected intervention.controls.{name} from 0 to {MAX_DRAWS}, got {count}; "
+                    "change it"
                 )
         if not 1 <= sources <= MAX_DRAWS:
             raise UserError(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mech_arith.directions import random_direction
@@ -13,8 +13,16 @@ from mech_arith.errors import UserError, unknown
 from mech_arith.sites import Site
 from mech_arith.tracing import Trace
 
-TARGET, CONTROL, SPAN, OTHER, SHUFFLED = "target", "control", "span", "other", "shuffled"
+TARGET, CONTROL, SPAN, VALUELESS = "target", "control", "span", "valueless"
+OTHER, SHUFFLED = "other", "shuffled"
 """Arms. `CONTROL` are random directions of the whole space."""
+
+DRAWN = (CONTROL, SPAN, VALUELESS)
+"""Arms whose directions are a sample: others might have been drawn."""
+
+INDEPENDENT = 1e-4
+"""Of the largest singular value of the values' covariances with the coordinates: below this share
+of it a combination of values adds no direction of its own."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +31,10 @@ class Controls:
 
     random: int = 20
     """Drawn uniformly from all directions."""
-    span: int = 5
+    span: int = 20
     """Drawn uniformly from those within the span of the components."""
+    valueless: int = 20
+    """Drawn uniformly from those within that span that correlate with no value on the fit split."""
     other: bool = True
     """The components that are best for other values."""
     shuffled: bool = True
@@ -102,15 +112,20 @@ def arms(found: Trace, target: Target, controls: Controls, *, seed: int) -> list
     generator = _generator(seed, found.site, target.component)
     width = fitted.shape[1]
     random = [random_direction(width, generator=generator) for _ in range(controls.random)]
-    # Within the span of a single component there is nothing but the target itself.
-    n_span = controls.span if len(fitted) > 1 else 0
-    weights = torch.randn(n_span, len(fitted), generator=generator, dtype=torch.float64)
+    span = _within(fitted, controls.span, generator)
+    valueless = _within(valueless_span(found), controls.valueless, generator)
     others = _others(found, target) if controls.other else {}
     shuffled = _shuffled(found, target) if controls.shuffled else {}
     every = [
         (TARGET, [fitted[target.component]], [f"component {target.component}"]),
-        (CONTROL, random, [f"random {draw}" for draw in range(controls.random)]),
-        (SPAN, list(weights @ fitted), [f"span {draw}" for draw in range(n_span)]),
+        *(
+            (name, drawn, [f"{label} {draw}" for draw in range(len(drawn))])
+            for name, label, drawn in (
+                (CONTROL, "random", random),
+                (SPAN, SPAN, span),
+                (VALUELESS, VALUELESS, valueless),
+            )
+        ),
         (OTHER, [fitted[k] for k in others], [f"component {k}: {v}" for k, v in others.items()]),
         (SHUFFLED, list(shuffled.values()), [f"shuffled {value}" for value in shuffled]),
     ]
@@ -119,6 +134,29 @@ def arms(found: Trace, target: Target, controls: Controls, *, seed: int) -> list
         for name, vectors, labels in every
         if vectors
     ]
+
+
+def _within(
+    spanning: Float64[Tensor, "k width"], n: int, generator: torch.Generator
+) -> list[Float64[Tensor, " width"]]:
+    """Directions drawn uniformly from a span; none from that of a single direction."""
+    if len(spanning) < 2:
+        return []
+    weights = torch.randn(n, len(spanning), generator=generator, dtype=torch.float64)
+    return list(weights @ spanning)
+
+
+def valueless_span(found: Trace) -> Float64[Tensor, "free width"]:
+    """Orthonormal directions within the span of a site's components that carry no value.
+
+    The coordinate along any combination of them correlates with no value on the fit split. `free`
+    is the number of components less that of linearly independent values.
+    """
+    fitted = found.components.directions
+    covariance = (found.r_fit * found.components.sd[:, None]).nan_to_num(0)
+    vectors, sizes, _ = torch.linalg.svd(covariance, full_matrices=True)
+    rank = int((sizes > INDEPENDENT * sizes.max()).sum()) if len(sizes) else 0
+    return vectors[:, rank:].mT @ fitted
 
 
 def _unit(vectors: Float[Tensor, "k width"]) -> Float[Tensor, "k width"]:

@@ -18,9 +18,9 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from mech_arith.expressions import Constraint
-from mech_arith.metrics import exact
+from mech_arith.metrics import exact, settled
 from mech_arith.problems import ProblemSet
-from mech_arith.statistics import SHARES, Resampling, averaged
+from mech_arith.statistics import SHARES, Resampling, averaged, rank_p
 
 TRIES = 50
 """Partners drawn for a problem before all others are looked through."""
@@ -50,6 +50,11 @@ class Sources:
         """The answers of the base problems with the value replaced by v'."""
         wanted = [source.values[self.value] for source in self.problems]
         return _expected(self.base, self.value, wanted)
+
+    @cached_property
+    def usual(self) -> Float64[Tensor, " n"]:
+        """The mean of the answers expected of each problem's sources, were they drawn anew."""
+        return self.other.mean((0, 1))
 
     @property
     def replaces_the_value_alone(self) -> bool:
@@ -174,18 +179,19 @@ class Agreement:
     p: float
     """Share of such draws, the real one among them, that agree as often or more."""
     slope: float
-    """Of the answer's change on the change expected, by least squares: 1 where it follows."""
+    """Of the answer's change on the change expected, given what the base problem says of both (see
+    `following`): 1 where the answer follows, 0 where it does not, as where it is destroyed."""
     slope_low: float
     slope_high: float
     r2_change: float
-    """Share of the answer's change that this line explains."""
+    """Share of the answer's change that the change expected explains, beyond the base problem."""
     monotonicity: float
     """Over pairs of a problem's sources: share ordered alike in expected and edited answer, minus
     the share ordered the other way (Kendall's tau, pooled); NaN for a single source."""
     wrong_way: float
-    """Share of problems whose own slope, over its sources, is below 0."""
+    """Share of problems whose own slope, over its sources, is below 0; NaN for a single source."""
     own_slope_25: float
-    """Quartiles of the problems' own slopes."""
+    """Quartiles of the problems' own slopes: of the edited answer on the one expected."""
     own_slope_50: float
     own_slope_75: float
 
@@ -210,15 +216,14 @@ def agreement(
         how: intervals are computed; over problems, each with its sources.
         drawn: the directions are a sample, and others might have been drawn.
     """
+    edited = settled(edited, clean)
     hits = exact(edited, sources.expected, tolerance=tolerance)
     by_chance = torch.stack(
         [exact(along, sources.other, tolerance=tolerance).sum((1, 2)) for along in edited]
     ).sum(0)
-    right = torch.from_numpy(sources.base.answers).double()
-    asked, given = (sources.expected - right).expand_as(edited), edited - clean
-    own = torch.stack([_own_slopes(x, y) for x, y in zip(asked, given, strict=True)])
+    own = torch.stack([_own_slopes(sources.expected, along) for along in edited])
     own = own[torch.isfinite(own)]
-    lines = [line(x, y) for x, y in zip(asked, given, strict=True)]
+    lines = [following(along, clean, sources) for along in edited]
     slope = averaged(torch.stack([one.by_problem for one in lines]), how, drawn=drawn)
     agreed = averaged(hits.double().mean(1), how, drawn=drawn, of=SHARES)
     low, middle, high = _quartiles(own)
@@ -227,7 +232,7 @@ def agreement(
         agreement_low=float(agreed.low),
         agreement_high=float(agreed.high),
         floor=float(by_chance.double().mean() / hits.numel()),
-        p=float((1 + (by_chance >= hits.sum()).sum()) / (1 + len(by_chance))),
+        p=float(rank_p(hits.sum().double(), by_chance.double())),
         slope=float(slope.mean),
         slope_low=float(slope.low),
         slope_high=float(slope.high),
@@ -249,45 +254,102 @@ def _quartiles(numbers: Float64[Tensor, " n"]) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Line:
-    """The least-squares line of the answers' change on the change expected. NaN is undefined."""
+    """The least-squares line of y on x, other numbers held fixed. NaN is undefined."""
 
     by_problem: Float64[Tensor, " n"]
     """Each problem's pseudo-value, slope + influence: their mean is the slope, and their spread its
     uncertainty, whatever the pairs of one problem have to do with each other. NaN where a problem
-    has no pair of numbers. Source: the infinitesimal jackknife (Jaeckel, 1972)."""
+    has no pair of numbers. Source: the infinitesimal jackknife (Jaeckel, 1972), made wider for the
+    number of fitted coefficients."""
     r2: float
-    """Share of the answers' change that the line explains."""
+    """Share of y, less what the numbers that are held fixed explain of it, that x explains."""
 
     @property
     def slope(self) -> float:
         return float(self.by_problem.nanmean())
 
 
-def line(x: Float64[Tensor, "m n"], y: Float64[Tensor, "m n"]) -> Line:
-    """Y on x over all pairs of numbers of n problems."""
+NOTHING_LEFT = 1e-9
+"""Share of a number's spread below which what is left of it is rounding."""
+
+
+def line(
+    x: Float64[Tensor, "m n"],
+    y: Float64[Tensor, "m n"],
+    *,
+    fixed: Sequence[Float64[Tensor, " n"]] = (),
+) -> Line:
+    """Y on x over all pairs of numbers of n problems, numbers of the problems being held `fixed`.
+
+    Undefined where those determine x, or where there are no more problems than coefficients.
+    """
     known = torch.isfinite(x) & torch.isfinite(y)
-    x, y = x.where(known, torch.nan), y.where(known, torch.nan)
-    x, y = x - x.nanmean(), y - y.nanmean()
-    spread = x.square().nansum()
-    if spread == 0:
+    n_known = int(known.any(0).sum())
+    basis = _basis([number.expand_as(x)[known] for number in (torch.ones_like(x[0]), *fixed)])
+    n_fitted = 1 + basis.shape[1]
+    x_left, y_left = _left(x[known], basis), _left(y[known], basis)
+    spread = x_left.square().sum()
+    if spread == 0 or n_known <= n_fitted:
         return Line(torch.full_like(x[0], torch.nan), float("nan"))
-    slope = (x * y).nansum() / spread
-    rest = y - slope * x
-    n_known = known.any(0).sum()
-    influence = (x * rest).nansum(0) * (n_known / spread)
-    total = y.square().nansum()
-    r2 = 1 - rest.square().nansum() / total if total > 0 else torch.tensor(torch.nan)
-    return Line((slope + influence).where(known.any(0), torch.nan), float(r2))
+    slope = (x_left @ y_left) / spread
+    influence = torch.zeros_like(x)
+    influence[known] = x_left * (y_left - slope * x_left) * (n_known / spread)
+    wider = ((n_known - 1) / (n_known - n_fitted)) ** 0.5
+    by_problem = slope + wider * influence.sum(0)
+    total = y_left.square().sum()
+    explained = slope.square() * spread / total if total > 0 else torch.zeros_like(total)
+    changes = bool((y[known] != y[known][0]).any())
+    return Line(
+        by_problem.where(known.any(0), torch.nan), float(explained) if changes else float("nan")
+    )
+
+
+def _basis(numbers: Sequence[Float64[Tensor, " pairs"]]) -> Float64[Tensor, "pairs k"]:
+    """Orthonormal columns that span all of these numbers but those that follow from others."""
+    found = numbers[0].new_zeros(len(numbers[0]), 0)
+    for number in numbers:
+        left = _left(number, found)
+        if (left != 0).any():
+            found = torch.cat([found, (left / left.norm())[:, None]], dim=1)
+    return found
+
+
+def _left(
+    number: Float64[Tensor, " pairs"], basis: Float64[Tensor, "pairs k"]
+) -> Float64[Tensor, " pairs"]:
+    """What the basis does not explain; 0 where that is rounding."""
+    left = number
+    for _ in range(2):  # once more, for what rounding left of the first time
+        left = left - basis @ (basis.mT @ left)
+    return left if left.norm() > NOTHING_LEFT * number.norm() else torch.zeros_like(left)
+
+
+def following(
+    edited: Float64[Tensor, "m n"], clean: Float64[Tensor, " n"], sources: Sources
+) -> Line:
+    """How far answers follow the value of the source: 1 all the way, 0 not at all.
+
+    The line of the answer's change on the change expected, where three numbers of the base problem
+    are held fixed: the right answer, the clean answer, and the mean of the answers expected of
+    sources drawn in the same way. Without them an edit that only destroys would seem to follow: the
+    change expected is the wanted answer less the right one, so that every answer that loses the
+    right one, to the mean or to noise, goes half the way. Sources are drawn at random, and given
+    what is expected of such draws the source says nothing more of its base: an answer that knows
+    the base alone, in whatever way, has slope 0.
+
+    Source: Robins, Mark & Newey (1992), on treatments less their expectation.
+    """
+    right = torch.from_numpy(sources.base.answers).double()
+    fixed = (right, sources.usual, clean.where(torch.isfinite(clean), 0.0))
+    return line(sources.expected - right, edited - clean, fixed=fixed)
 
 
 def _own_slopes(x: Float64[Tensor, "m n"], y: Float64[Tensor, "m n"]) -> Float64[Tensor, " n"]:
-    """Of each problem's changes on those expected, through no change; NaN where none is expected.
-
-    Through the origin, since an edit towards the value that is there already changes nothing.
-    """
-    known = torch.isfinite(y)
-    spread = x.square().where(known, 0.0).sum(0)
-    return torch.where(spread > 0, (x * y).where(known, 0.0).sum(0) / spread, torch.nan)
+    """Of each problem's answers on those expected, over its sources; NaN where they are one."""
+    x = x.where(torch.isfinite(y), torch.nan)
+    x, y = x - x.nanmean(0), y - y.nanmean(0)
+    spread = x.square().nansum(0)
+    return torch.where(spread > 0, (x * y).nansum(0) / spread, torch.nan)
 
 
 def _monotonicity(expected: Float64[Tensor, "m n"], edited: Float64[Tensor, "k m n"]) -> float:

@@ -11,22 +11,22 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from mech_arith.answers import Answers
-from mech_arith.controls import CONTROL, SPAN, TARGET, Arm, Target
+from mech_arith.controls import CONTROL, DRAWN, TARGET, Arm, Target
 from mech_arith.edits import Edit
 from mech_arith.metrics import edit_outcome, exact, shifts
 from mech_arith.sites import Site
 from mech_arith.statistics import (
+    ALPHA,
     DIFFERENCES,
     NUMBERS,
     SHARES,
     Resampling,
     averaged,
+    draws_needed,
     excess,
     largest_of_all,
+    least_p,
 )
-
-DRAWN = (CONTROL, SPAN)
-"""Arms whose directions are a sample: others might have been drawn."""
 
 
 @dataclass(frozen=True)
@@ -254,15 +254,33 @@ def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
     for arm in DRAWN:
         places = [i for i, contrast in enumerate(contrasts) if contrast.fields["arm"] == arm]
         if places:
-            targets = torch.tensor([contrasts[i].fields["target_drop"] for i in places])
+            drops = [contrasts[i].fields["target_drop"] for i in places]
+            targets = torch.tensor(drops, dtype=torch.float64)
             draws = torch.stack([contrasts[i].draws for i in places])
-            p_max[places] = largest_of_all(targets.double(), draws)
+            p_max[places] = largest_of_all(targets, draws)
     return pd.DataFrame(
         [
             {**contrast.fields, "p_max": p}
             for contrast, p in zip(contrasts, p_max.tolist(), strict=True)
         ]
     )
+
+
+def unresolved_drops(contrasts: pd.DataFrame) -> list[str]:
+    """Kinds of directions of which too few were drawn for any excess drop to count."""
+    if contrasts.empty:
+        return []
+    drawn = contrasts.loc[contrasts["arm"].isin(DRAWN)]
+    found = []
+    for arm, n in drawn.groupby("arm", sort=False)["n_directions"].min().items():
+        least = least_p(int(n))
+        if least > ALPHA:
+            name = "random" if arm == CONTROL else arm
+            found.append(
+                f"p of a drop beyond {n} {name} directions is {least:.2g} at least, so that none "
+                f"can count: set intervention.controls.{name} to {draws_needed(ALPHA)} or more"
+            )
+    return found
 
 
 def effect_tables(

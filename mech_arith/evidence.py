@@ -1,20 +1,26 @@
 """All that is known of a value at a site, side by side: traced, edited, and asked for its value."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from mech_arith.controls import CONTROL, TARGET
+from mech_arith.controls import CONTROL, DRAWN, SPAN, TARGET, VALUELESS
+from mech_arith.edits import Edit
+from mech_arith.statistics import least_p
+from mech_arith.verdicts import judged
 
 TRACED = (
     "component",
+    "r_fit",
     "r",
     "r_low",
     "r_high",
-    "p_max",
+    "p",
     "p_holm",
     "p_bh",
+    "p_site",
+    "p_site_holm",
     "partial_r",
     "partial_r_undefined",
     "least_partial_r",
@@ -24,9 +30,6 @@ TRACED = (
 """Of the correlations."""
 
 CONTRAST = {
-    "edit": "edit",
-    "n": "n",
-    "target_drop": "target_drop",
     "arm_drop": "control_drop",
     "excess_drop": "excess_drop",
     "low": "excess_low",
@@ -34,7 +37,13 @@ CONTRAST = {
     "p": "excess_p",
     "p_max": "excess_p_max",
 }
-"""Of the target against random directions -> the name here."""
+"""Of the target against the arm that it exceeds with the least certainty -> the name here."""
+
+BY_ARM = {"excess_drop": "drop", "low": "low", "high": "high", "p_max": "p_max"}
+"""Of the target against each arm -> what ends the name here, as in `excess_span_drop`."""
+
+RANDOM = {CONTROL: "random", SPAN: SPAN, VALUELESS: VALUELESS}
+"""Arms of drawn directions -> their names here."""
 
 ANSWERED = {
     "agreement": "agreement",
@@ -44,6 +53,8 @@ ANSWERED = {
     "p": "agreement_p",
     "p_holm": "agreement_p_holm",
     "ceiling": "ceiling",
+    "ceiling_low": "ceiling_low",
+    "ceiling_high": "ceiling_high",
     "slope": "slope",
     "slope_low": "slope_low",
     "slope_high": "slope_high",
@@ -55,10 +66,15 @@ WHOLE_WAY = 1.0
 """The strength at which an edit arrives at the wanted value."""
 
 Row = Mapping[str, Any]
+Place = tuple[int, str, str]
+"""Layer, position and value."""
 
 
 def evidence_table(
-    tables: Mapping[str, pd.DataFrame], places: Iterable[tuple[int, str]]
+    tables: Mapping[str, pd.DataFrame],
+    places: Iterable[tuple[int, str]],
+    *,
+    untrained: Mapping[Place, float] | None = None,
 ) -> pd.DataFrame:
     """A row per layer, position and value, in the component with the largest |R| on the fit split.
 
@@ -66,52 +82,100 @@ def evidence_table(
         tables: a cell's, by name: `correlations`, and where something was edited `contrasts` and
             `counterfactual`. What there is no row of is missing.
         places: layers and positions that the cell asks for, without those of its map.
+        untrained: |R| in the same network with random weights, where it was traced.
     """
     wanted = set(places)
-    best: dict[tuple[Any, ...], Row] = {}
-    for row in _records(tables["correlations"]):
-        key = (row["layer"], row["position"], row["value"])
-        if key[:2] in wanted and abs(row["r_fit"]) > abs(best.get(key, _NONE)["r_fit"]):
-            best[key] = row
-    contrasts = _by_place(
-        (row, value)
-        for row in _records(tables.get("contrasts"))
-        if row["arm"] == CONTROL
-        for value in row["chosen_for"].split(" | ")
-    )
-    answered = _by_place(
-        (row, row["value"])
-        for row in _records(tables.get("counterfactual"))
-        if row["arm"] == TARGET and row["strength"] == WHOLE_WAY
-    )
+    contrasts = _contrasts(tables.get("contrasts"))
+    answered = _answered(tables.get("counterfactual"))
     rows = []
-    for (layer, position, value), row in best.items():
-        place = (layer, position, row["component"], value)
-        contrast, answer = contrasts.get(place, {}), answered.get(place, {})
-        rows.append(
-            {
-                "layer": layer,
-                "point": row["point"],
-                "position": position,
-                "value": value,
-                **{name: row.get(name) for name in ("r_fit", *TRACED)},
-                **{ours: contrast.get(theirs) for theirs, ours in CONTRAST.items()},
-                **{ours: answer.get(theirs) for theirs, ours in ANSWERED.items()},
-            }
-        )
+    for row in _records(tables["correlations"]):
+        if not row["chosen"] or (row["layer"], row["position"]) not in wanted:
+            continue
+        place = (row["layer"], row["position"], row["component"], row["value"])
+        found = {
+            **{name: row[name] for name in ("layer", "point", "position", "value")},
+            **{name: row.get(name) for name in TRACED},
+            "untrained_abs_r": (untrained or {}).get((*place[:2], row["value"])),
+            **_contrast_fields(contrasts.get(place, {})),
+            **_answer_fields(answered.get(place, {})),
+        }
+        rows.append({**found, **judged(found)})
     return pd.DataFrame(rows)
-
-
-_NONE: Row = {"r_fit": 0.0}
 
 
 def _records(table: pd.DataFrame | None) -> list[dict[Any, Any]]:
     return [] if table is None else table.to_dict(orient="records")
 
 
-def _by_place(rows: Iterable[tuple[Row, str]]) -> dict[tuple[Any, ...], Row]:
-    """The last row of each layer, position, component and value."""
-    return {(row["layer"], row["position"], row["component"], value): row for row, value in rows}
+def _contrasts(table: pd.DataFrame | None) -> dict[tuple[Any, ...], dict[str, Row]]:
+    """The contrasts with drawn directions, by layer, position, component and value, and by arm."""
+    found: dict[tuple[Any, ...], dict[str, Row]] = {}
+    for row in _records(table):
+        for value in row["chosen_for"].split(" | ") if row["arm"] in DRAWN else ():
+            place = (row["layer"], row["position"], row["component"], value)
+            found.setdefault(place, {})[row["arm"]] = row
+    return found
+
+
+def _contrast_fields(by_arm: Mapping[str, Row]) -> dict[str, Any]:
+    """The contrast with the arm that the target exceeds with the least certainty, and with each.
+
+    A drop counts as the component's own only if it exceeds that of random directions, of directions
+    within the components' span, and of directions there that carry no value: so the largest of the
+    p-values is that of all of them together (an intersection-union test, Berger 1982).
+    """
+    strictest: Row = max(
+        by_arm.values(), key=lambda row: (row["p_max"], -row["excess_drop"]), default={}
+    )
+    return {
+        "edit": strictest.get("edit"),
+        "n": strictest.get("n"),
+        "target_drop": strictest.get("target_drop"),
+        "excess_against": RANDOM.get(strictest.get("arm", "")),
+        "excess_p_least": max(
+            (least_p(row["n_directions"]) for row in by_arm.values()), default=None
+        ),
+        **{ours: strictest.get(theirs) for theirs, ours in CONTRAST.items()},
+        **{
+            f"excess_{name}_{ours}": by_arm.get(arm, {}).get(theirs)
+            for arm, name in RANDOM.items()
+            for theirs, ours in BY_ARM.items()
+        },
+    }
+
+
+def _answered(table: pd.DataFrame | None) -> dict[tuple[Any, ...], dict[str, Row]]:
+    """What answers do on the whole way, by layer, position, component and value, and by arm."""
+    found: dict[tuple[Any, ...], dict[str, Row]] = {}
+    for row in _records(table):
+        if row["strength"] == WHOLE_WAY:
+            place = (row["layer"], row["position"], row["component"], row["value"])
+            found.setdefault(place, {})[row["arm"]] = row
+    return found
+
+
+def _answer_fields(by_arm: Mapping[str, Row]) -> dict[str, Any]:
+    """Of the target, and how far answers follow the value along drawn directions."""
+    target = by_arm.get(TARGET, {})
+    return {
+        **{ours: target.get(theirs) for theirs, ours in ANSWERED.items()},
+        **{
+            f"{number}_{name}": by_arm.get(arm, {}).get(number)
+            for number in ("agreement", "slope")
+            for arm, name in RANDOM.items()
+        },
+    }
+
+
+def no_whole_way(edit: Edit, strengths: Sequence[float]) -> list[str]:
+    """Where an edit towards values never arrives, so that the evidence has no agreement."""
+    if edit.towards is None or WHOLE_WAY in strengths:
+        return []
+    return [
+        f"the evidence says nothing of answers that follow a value: the strengths "
+        f"{list(strengths)} of {edit.name} do not hold {WHOLE_WAY:g}, the whole way to the other "
+        "value; add it to intervention.strengths"
+    ]
 
 
 def headline(evidence: pd.DataFrame) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,6 @@ taken from the source; and for specificity the coordinate taken from sources of 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import ceil
 from typing import Any
 
 import pandas as pd
@@ -19,10 +18,10 @@ from torch import Tensor
 from mech_arith.activations import capture
 from mech_arith.answers import Answers
 from mech_arith.batching import Batching
-from mech_arith.controls import TARGET, Target
-from mech_arith.counterfactual import Sources, agreement, line
+from mech_arith.controls import DRAWN, TARGET, Target
+from mech_arith.counterfactual import Sources, agreement, following
 from mech_arith.edits import Edit
-from mech_arith.effects import DRAWN, Judge, Treated
+from mech_arith.effects import Judge, Treated
 from mech_arith.engine import Baseline, Moves, SiteGrid, SiteVectors, run_edits
 from mech_arith.metrics import exact
 from mech_arith.problems import ProblemSet
@@ -30,12 +29,10 @@ from mech_arith.progress import progress
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
-from mech_arith.statistics import ALPHA, averaged, holm, share_interval
+from mech_arith.statistics import ALPHA, averaged, draws_needed, holm, least_p, share_interval
 from mech_arith.tracing import Trace, read_coordinates
 from mech_arith.unfinished import Unfinished
-
-LEAST_CEILING = 0.2
-"""Agreement of the whole activation below which a site cannot carry a value to the answer."""
+from mech_arith.verdicts import layers_text, unable
 
 AT_ONCE = 2**27
 """Numbers of whole activations that are held at a time: half a gibibyte."""
@@ -268,8 +265,7 @@ def _specificity(
 ) -> dict[str, Any]:
     judge = judge.of(sources.rows)
     edited = edited[:, sources.rows]
-    right = torch.from_numpy(sources.base.answers).double()
-    fitted = line(sources.expected - right, edited - judge.clean.numbers)
+    fitted = following(edited, judge.clean.numbers, sources)
     slope = averaged(fitted.by_problem[None], judge.how, drawn=False)
     hits = exact(edited, sources.expected, tolerance=judge.tolerance).double().mean(0)
     ends = share_interval(hits, judge.how)
@@ -310,25 +306,25 @@ def unresolved(counterfactual: pd.DataFrame, n_shuffles: int) -> list[str]:
     """Where there are too many tests for any of them to come out, however often answers agree."""
     rows = [row for row in counterfactual.to_dict(orient="records") if row["arm"] == TARGET]
     n_tests = max(Counter(row["strength"] for row in rows).values(), default=0)
-    least = n_tests / (n_shuffles + 1)
+    least = least_p(n_shuffles, n_tests=n_tests)
     if least <= ALPHA:
         return []
     return [
-        f"p of agreement, corrected for {n_tests} tests, is {min(least, 1.0):.2g} at least with "
-        f"{n_shuffles} draws of chance: raise inference.permutations to {ceil(n_tests / ALPHA)}"
+        f"p of agreement, corrected for {n_tests} tests, is {least:.2g} at least with "
+        f"{n_shuffles} draws of chance: raise inference.permutations to "
+        f"{draws_needed(ALPHA, n_tests=n_tests)}"
     ]
 
 
-def unable(counterfactual: pd.DataFrame) -> list[str]:
+def unable_sites(counterfactual: pd.DataFrame) -> list[str]:
     """Where no coordinate could make the answer follow, since the whole activation does not."""
     rows = [row for row in counterfactual.to_dict(orient="records") if row["arm"] == TARGET]
-    without = [row for row in rows if not row["ceiling_high"] > max(row["floor"], LEAST_CEILING)]
-    known = [row for row in without if row["ceiling"] == row["ceiling"]]
+    known = [row for row in rows if unable(row)]
     if not known:
         return []
-    layers = sorted({row["layer"] for row in known})
+    layers = layers_text(row["layer"] for row in known)
     return [
         f"answers do not follow a value even where the whole activation is taken from its source, "
-        f"in {len(known)} of {len(rows)} cases (layers {layers}): agreement says nothing there, "
+        f"in {len(known)} of {len(rows)} cases ({layers}): agreement says nothing there, "
         "for what is written later reads the value elsewhere"
     ]

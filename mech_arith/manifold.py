@@ -216,7 +216,7 @@ class _Walk:
         self._norm = solver.next_norm(dose.site.layer, dose.site.point)
         places = () if self._norm is None else self._norm.stream
         self._stream = [Site(layer, point, dose.site.position) for layer, point in places]
-        self._place = torch.full((n,), -1)
+        self._place = torch.full((n,), -1, dtype=torch.int64)
         self._place[dose.rows] = torch.arange(len(dose.rows))
         self._ratio, self._left = (torch.full_like(dose.changes, torch.nan) for _ in range(2))
 

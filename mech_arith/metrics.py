@@ -164,7 +164,25 @@ def edit_outcome(
 
 def shifts(edited: Answers, clean: Answers) -> Float64[Tensor, "*edits n"]:
     """Edited minus clean prediction of each problem; NaN where one of them is no number."""
-    return _finite(edited.numbers - clean.numbers)
+    return _finite(settled(edited.numbers, clean.numbers) - clean.numbers)
+
+
+ROUNDING = 1e-6
+"""Of regressed answers, which are computed in float32: a share of the largest of them."""
+
+
+def settled(
+    edited: Float64[Tensor, "*edits n"], clean: Float64[Tensor, " n"]
+) -> Float64[Tensor, "*edits n"]:
+    """The edited answers, where these differ from the clean ones by more than rounding.
+
+    Else an edit that moves no answer would seem to move all of them, half of them the wrong way.
+    Whole differences are none of rounding.
+    """
+    size = _finite(clean).abs().nan_to_num(0.0).amax() if len(clean) else 0.0
+    differences = edited - clean
+    rounded = (differences.abs() <= ROUNDING * size) & (differences != differences.trunc())
+    return torch.where(rounded, clean, edited)
 
 
 def _finite(numbers: Float64[Tensor, "*rows n"]) -> Float64[Tensor, "*rows n"]:

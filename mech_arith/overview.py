@@ -9,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from mech_arith.results import load_summary
-from mech_arith.statistics import ALPHA
 from mech_arith.summary import CLEARLY
 from mech_arith.sweeps import DONE, STATUSES, CellState, own_overrides
 
@@ -23,15 +22,28 @@ USUAL = {
 }
 """What a cell's name need not say."""
 
-DOUBTFUL = " p>.05"
-"""Behind a number that may be chance, corrected for all that were looked at."""
-
-
-NAME_WIDTH = 20
-"""Characters in a line of a cell's name: the numbers' lines stay whole."""
-
 FEW = 10
-"""Cells of which each one's figures are listed."""
+"""Cells of which each one has a table of its own, and its figures listed."""
+
+TRACED = (
+    "Held: a direction of the activations goes with the value. |R|: how closely, on problems that "
+    "were not used to find the direction (1: exactly; [95% interval]); untrained: in the same "
+    "network with random weights. With another value: the direction goes with that one as well."
+)
+FOLLOWED = (
+    "Used: the answer follows the value. Each problem's coordinate along that direction is "
+    "replaced by another problem's. Follows: how much of the change that the other value calls "
+    "for the answer makes (1: all of it, 0: none); beside it the same along random directions. "
+    "Equal: how often the answer becomes exactly the one that the other value calls for; chance "
+    "gives that by itself; whole: where the whole activation is replaced."
+)
+COSTED = (
+    "Used: moving the coordinate along that direction costs more right answers than moving it as "
+    "far along drawn directions, of whatever kind: any, those between the components, or those "
+    "between them that carry no value. p: of so large a difference by chance, for all edits "
+    "together."
+)
+"""What the tables' columns mean."""
 
 
 def cell_name(cell: Mapping[str, Any]) -> str:
@@ -43,11 +55,17 @@ def cell_name(cell: Mapping[str, Any]) -> str:
 
 
 def print_overview(directories: Sequence[Path], *, console: Console | None = None) -> None:
-    """Print a row per run directory, and where the results and figures are."""
+    """Print what each run has found, and where the results and figures are."""
     console = console or Console()
     if not console.is_terminal:
         console = Console(width=140, file=console.file)
-    console.print(overview(directories))
+    summaries = [load_summary(directory) for directory in directories]
+    if len(directories) > FEW:
+        console.print(overview(summaries))
+    else:
+        for summary in summaries:
+            console.print(cell_table(summary))
+    console.print(*_legend(summaries), sep="\n", highlight=False, markup=False)
     # Of a large sweep the report says where what is.
     for directory in directories if len(directories) <= FEW else ():
         figures = sorted((directory / "figures").glob("*.png"))
@@ -77,89 +95,92 @@ def _which(state: CellState, overrides: str) -> str:
     return f"{named}: {state.note}" if state.note else named
 
 
-def overview(directories: Sequence[Path]) -> Table:
-    """Cell, baseline accuracy, best |R|, what edits cost and whether answers follow a value."""
+def cell_table(summary: Mapping[str, Any]) -> Table:
+    """A row per value: where it is held, where it is used, and the numbers that say so."""
     table = Table(
-        caption="Of each value the component, layer and position with the largest |R| on the fit "
-        "split; numbers of the report split, in brackets their intervals, p corrected for all that "
-        "were tried. Excess: the drop beyond that of random directions moved as far, mean over "
-        "strengths; the largest drop is one of many. Floors: always the most frequent answer; "
-        "chance, with other values. Ceiling: the whole activation.",
-        show_lines=True,
+        title=Text(f"{cell_name(summary['cell'])}\n{_baseline(summary)}"),
+        title_justify="left",
+        title_style="bold",
     )
-    table.add_column("cell", overflow="fold", max_width=NAME_WIDTH)
-    for column in ("baseline\naccuracy", "best |R|", "what edits do"):
-        table.add_column(column, overflow="fold")
-    for directory in directories:
-        table.add_row(*(Text(entry) for entry in _row(directory)))
+    for column, most in (("value", 14), ("held in", 22), ("|R| there", 28), ("used in", 22)):
+        table.add_column(column, overflow="fold", max_width=most)
+    table.add_column("because", overflow="fold")
+    for value, found in _by_length(summary.get("verdicts") or {}):
+        table.add_row(*(Text(entry) for entry in (value, *_entries(found))))
+    if not summary.get("verdicts"):
+        table.add_row(Text("an earlier version wrote this run: run it again for its verdicts"))
     return table
 
 
-def _row(directory: Path) -> tuple[str, ...]:
-    summary = load_summary(directory)
-    lines = [*_excess(summary), *_agreement(summary), *_largest(summary)]
-    return (
-        cell_name(summary["cell"]),
-        _baseline(summary),
-        _best(summary),
-        "\n".join(lines) or "no edit asked for",
-    )
+def overview(summaries: Sequence[Mapping[str, Any]]) -> Table:
+    """A row per cell: how well it answers, and the verdict of each value."""
+    table = Table(show_lines=True)
+    for column, most in (("cell", 40), ("right answers", 24)):
+        table.add_column(column, overflow="fold", max_width=most)
+    table.add_column("verdicts", overflow="fold")
+    for summary in summaries:
+        said = [found["text"] for _, found in _by_length(summary.get("verdicts") or {})]
+        entries = (cell_name(summary["cell"]), _baseline(summary), "\n".join(said))
+        table.add_row(*(Text(entry) for entry in entries))
+    return table
+
+
+def _legend(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The meanings of the columns that are shown."""
+    best = [
+        found["best"] for summary in summaries for found in (summary.get("verdicts") or {}).values()
+    ]
+    legend = [TRACED] if best else []
+    legend += [FOLLOWED] if any(row.get("agreement") is not None for row in best) else []
+    costs = [row for row in best if row.get("agreement") is None and row.get("edit") is not None]
+    return [*legend, COSTED] if costs else legend
 
 
 def _baseline(summary: Mapping[str, Any]) -> str:
     """The accuracy, beside that of always giving the most frequent answer."""
-    near = "\nnot clearly above it" if summary["above_floor_p"] >= CLEARLY else ""
-    ends = _interval(summary, "baseline_accuracy").strip()
-    accuracy = f"{summary['baseline_accuracy']:.3f}"
-    lines = [accuracy, ends, f"floor {summary['majority_floor']:.3f}{near}"]
-    return "\n".join(line for line in lines if line)
+    near = "; not clearly more than that" if summary["above_floor_p"] >= CLEARLY else ""
+    ends = _interval(summary, "baseline_accuracy")
+    return (
+        f"{_two(summary['baseline_accuracy'])}{ends} of {summary['n_report']} answers are right "
+        f"(always the same answer: {_two(summary['majority_floor'])}{near})"
+    )
 
 
-def _best(summary: Mapping[str, Any]) -> str:
-    """One line per value: its best |R|, the layer, and out of how many components."""
-    lines = [
-        f"{value} {_two(found['abs_r'])}{_r_interval(found)} layer {found['layer']}"
-        f"{DOUBTFUL if (found.get('p_holm') or 0) > ALPHA else ''}"
-        for value, found in _by_length(summary["best"])
-    ]
-    return "\n".join([*lines, f"of {summary['n_searched']} components"])
+def _entries(found: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Held where, |R|, used where, and why."""
+    held = [*found["held"], *(f"with {o}: {', '.join(at)}" for o, at in found["shared"].items())]
+    used = "; ".join(found["used"]) or "nowhere"
+    if held and not found["used"] and found["untold"]:
+        used = "cannot be told"
+    best = found["best"]
+    untrained = best.get("untrained_abs_r")
+    floor = "" if untrained is None else f"\nuntrained {_two(untrained)}"
+    r = f"{_two(abs(best['r']))}{_r_interval(best)} {_place(best)}{floor}"
+    why = list(found["untold"]) if held and not found["used"] else []
+    return "\n".join(held) or "nowhere", r, used, "\n".join([*why, *_reasons(best)])
 
 
-def _excess(summary: Mapping[str, Any]) -> list[str]:
-    """Per value what its component costs beyond random directions."""
-    lines = [
-        f"{value} {_two(found['excess_drop'])}{_interval(found, 'excess')} "
-        f"{_p(found['excess_p_max'])} (target {_two(found['target_drop'])}, "
-        f"control {_two(found['control_drop'])})"
-        for value, found in _by_length(summary.get("excess_drop") or {})
-    ]
-    return [f"excess drop, {summary['n_edited']} problems:", *lines] if lines else []
-
-
-def _agreement(summary: Mapping[str, Any]) -> list[str]:
-    """Per value how often answers follow the value put in its place."""
-    lines = [
-        f"{value} {_two(found['agreement'])}{_interval(found, 'agreement')} "
-        f"(floor {_two(found['floor'])}, ceiling {_two(found['ceiling'])})"
-        for value, found in _by_length(summary.get("counterfactual") or {})
-    ]
-    return ["answers that follow the value:", *lines] if lines else []
-
-
-def _largest(summary: Mapping[str, Any]) -> list[str]:
-    """The largest drop of all edits, which is a maximum over many."""
-    drops = summary["largest_drop"]
-    if not drops:
+def _reasons(best: Mapping[str, Any]) -> list[str]:
+    """The numbers of use, at the place that they are read from."""
+    if best.get("agreement") is not None:
+        return [
+            f"follows {_two(best['slope'])}{_interval(best, 'slope')} {_place(best)}; random "
+            f"{_two(best.get('slope_random'))}",
+            f"equal {_two(best['agreement'])}{_interval(best, 'agreement')}; chance "
+            f"{_two(best['floor'])}, whole {_two(best['ceiling'])}",
+        ]
+    if best.get("excess_drop") is None:
         return []
-    value, worst = max(drops.items(), key=lambda item: item[1]["accuracy_drop"])
-    before, drop = worst["baseline_accuracy"], worst["accuracy_drop"]
-    p = summary.get("largest_drop_p")
     return [
-        f"largest drop of {summary['n_edits_searched']} edits: {drop:.3f} "
-        f"({before:.2f} -> {before - drop:.2f}){'' if p is None else f' {_p(p)}'}",
-        f"layer {worst['layer']}, component {worst['component']} ({value}), "
-        f"strength {worst['strength']:g}; control {_two(worst['control_drop'])}",
+        f"costs {_two(best['target_drop'])} {_place(best)}, {_two(best['excess_drop'])}"
+        f"{_interval(best, 'excess')} more than {best['excess_against']} directions; "
+        f"{_p(best['excess_p_max'])}"
     ]
+
+
+def _place(best: Mapping[str, Any]) -> str:
+    at = "" if best["position"] == "all" else f" at {best['position']}"
+    return f"in layer {best['layer']}{at}"
 
 
 def _by_length(found: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -64,6 +64,7 @@ class Prepared:
             point=config.tracing.point,
             positions=config.tracing.positions,
             position_map=config.tracing.position_map,
+            untrained_twins=config.tracing.untrained_twins,
             n_components=config.tracing.n_components,
             intervention=self.intervention,
             n_edited=config.intervention.n_problems,

@@ -6,10 +6,11 @@ from math import inf
 from typing import Any
 
 import pandas as pd
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from mech_arith.controls import CONTROL, TARGET
+from mech_arith.controls import CONTROL, DRAWN, TARGET
 from mech_arith.engine import Baseline
 from mech_arith.evidence import headline
 from mech_arith.metrics import digit_accuracy, exact
@@ -22,10 +23,12 @@ from mech_arith.statistics import (
     binomial_above,
     majority_floor,
     r_squared,
+    rank_p,
     relations,
     share_interval,
 )
 from mech_arith.tracing import Trace, best_rows, value_table
+from mech_arith.verdicts import verdicts
 
 CLEARLY = 0.01
 """p below which the baseline accuracy is clearly above the majority-answer floor."""
@@ -88,8 +91,10 @@ BEST = (
     "r",
     "r_low",
     "r_high",
+    "p",
     "p_holm",
     "p_bh",
+    "p_site_holm",
     "partial_r",
     "least_partial_r",
     "least_partial_given",
@@ -113,7 +118,7 @@ def tracing_summary(
     wanted = {(site.layer, site.position) for site in asked}
     places = zip(correlations["layer"], correlations["position"], strict=True)
     best = best_rows(correlations.loc[[place in wanted for place in places]])
-    tests = correlations.drop_duplicates(["layer", "point", "position", "value"])
+    tests = correlations.loc[correlations["chosen"].astype(bool)].dropna(subset=["p"])
     return {
         "n_searched": sum(found.r_fit.shape[0] for found in asked.values()),
         "best": {
@@ -124,7 +129,7 @@ def tracing_summary(
             "level": how.level,
             "n_resamples": how.n_resamples,
             "n_permutations": how.n_permutations,
-            "n_tests": len(tests.dropna(subset=["p_max"])),
+            "n_tests": len(tests),
             "n_significant_holm": len(tests.loc[tests["p_holm"] <= ALPHA]),
             "n_significant_bh": len(tests.loc[tests["p_bh"] <= ALPHA]),
         },
@@ -134,10 +139,13 @@ def tracing_summary(
 
 EXCESS = (
     "excess_drop",
+    "excess_against",
+    "excess_counts",
     "excess_low",
     "excess_high",
     "excess_p",
     "excess_p_max",
+    "excess_p_least",
     "target_drop",
     "control_drop",
 )
@@ -147,10 +155,36 @@ AGREEMENT = (
     "agreement_high",
     "floor",
     "agreement_p_holm",
+    "agreement_counts",
+    "agreement_random",
     "ceiling",
     "slope",
+    "slope_low",
+    "slope_high",
+    "slope_counts",
+    "slope_random",
+    "slope_valueless",
     "wrong_way",
 )
+
+
+TARGET_KEY = ["layer", "position", "component", "towards"]
+"""What tells one edited target from another."""
+
+
+def verdict_summary(evidence: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Per value in which layers it is held and used, in words and as numbers of one place."""
+    return {
+        found.value: {
+            "text": found.text,
+            "held": list(found.held),
+            "shared": {other: list(at) for other, at in found.shared.items()},
+            "used": list(found.used),
+            "untold": {why: list(at) for why, at in found.untold.items()},
+            "best": dict(found.best),
+        }
+        for found in verdicts(evidence.to_dict(orient="records"))
+    }
 
 
 def intervention_summary(
@@ -165,8 +199,10 @@ def intervention_summary(
     effects, best = tables["effects"], headline(tables["evidence"])
     if effects.empty:
         return {"n_edits_searched": 0, "largest_drop": {}, "control": {}}
-    contrasts = tables["contrasts"].to_dict(orient="records")
-    tested = [row["p_max"] for row in contrasts if row["arm"] == CONTROL]
+    drawn = tables["contrasts"]
+    drawn = drawn.loc[drawn["arm"].isin(DRAWN)] if len(drawn) else drawn
+    beyond = drawn.assign(beyond=(drawn["p_max"] <= ALPHA) & (drawn["low"] > 0))
+    targets = beyond.groupby(TARGET_KEY, sort=False)["beyond"].all()
     return {
         "n_edits_searched": len(effects.loc[effects["arm"] == TARGET]),
         "largest_drop": largest_drops(effects, values),
@@ -174,8 +210,8 @@ def intervention_summary(
         "control": _largest_control(effects),
         "excess_drop": _headlines(best, EXCESS),
         "counterfactual": _headlines(best, AGREEMENT),
-        "n_contrasts": len(tested),
-        "n_contrasts_beyond": sum(p <= ALPHA for p in tested),
+        "n_contrasts": len(targets),
+        "n_contrasts_beyond": int(targets.sum()),
     }
 
 
@@ -202,8 +238,8 @@ def largest_drop_p(effects: pd.DataFrame, draws: pd.DataFrame) -> float:
     if not largest:
         return float("nan")
     targets = effects.loc[effects["arm"] == TARGET]
-    found = max(targets["accuracy_drop"])
-    return (1 + sum(drop >= found for drop in largest.values())) / (1 + len(largest))
+    found = torch.tensor(max(targets["accuracy_drop"]), dtype=torch.float64)
+    return float(rank_p(found, torch.tensor(list(largest.values()), dtype=torch.float64)))
 
 
 def _largest_control(effects: pd.DataFrame) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from mech_arith import activations, directions, sites, solvers, statistics, sums
@@ -73,10 +73,26 @@ class Trace:
         slope = self.r_fit[component, index] * self.components.sd[component] / self.value_sd[index]
         return slope * (wanted - self.value_mean[index])
 
+    def r_of_best(self) -> Float64[Tensor, " v"]:
+        """R on the report split of each value's best component; NaN where there is none."""
+        if self.is_constant:
+            return torch.full((len(self.values),), torch.nan, dtype=torch.float64)
+        chosen = chosen_components(self.r_fit)
+        r = self.r.gather(0, chosen.clamp(min=0)[None])[0]
+        return r.where(chosen >= 0, torch.nan)
+
     def best_component(self, value: str) -> int | None:
         """The component with the largest |R| on the fit split; None if the value never varies."""
-        on_fit = self.r_fit[:, self.values.index(value)].abs()
-        return None if bool(on_fit.isnan().all()) else int(on_fit.nan_to_num(-1).argmax())
+        component = int(chosen_components(self.r_fit)[self.values.index(value)])
+        return None if component < 0 else component
+
+
+def chosen_components(r_fit: Float64[Tensor, "k v"]) -> Int64[Tensor, " v"]:
+    """For each value the component with the largest |R| on the fit split; -1 where none has any."""
+    if not len(r_fit):
+        return torch.full(r_fit.shape[1:], -1)
+    found = r_fit.abs().nan_to_num(-1).max(0)
+    return torch.where(found.values < 0, -1, found.indices)
 
 
 def value_table(problems: ProblemSet) -> Float64[Tensor, "n v"]:
@@ -156,7 +172,9 @@ def trace(
         code=CODE,
     )
     found = [projected[site]["coordinates"] for site in sites]
-    inference = dict(zip(sites, infer(found, values_report, names, how), strict=True))
+    chosen = [chosen_components(fitted[site]["r"]) for site in sites]
+    inferred = infer(found, values_report, names, how, chosen=chosen)
+    inference = dict(zip(sites, inferred, strict=True))
     return {
         site: Trace(
             site=site,
@@ -316,7 +334,7 @@ def _numbers(found: Trace) -> dict[str, np.ndarray]:
         "explained_variance": found.explained_variance,
         "explained_variance_fit": found.explained_variance_fit,
     }
-    by_value = {"p_max": inference.p_max, "p_holm": inference.p_holm, "p_bh": inference.p_bh}
+    by_value = {"p_site": inference.p_site, "p_site_holm": inference.p_site_holm}
     by_both = {
         "r": found.r,
         "abs_r": found.r.abs(),
@@ -324,6 +342,10 @@ def _numbers(found: Trace) -> dict[str, np.ndarray]:
         "r_high": inference.r_high,
         "r_passed": found.r_passed,
         "r_fit": found.r_fit,
+        "chosen": torch.arange(k)[:, None] == chosen_components(found.r_fit),
+        "p": inference.p,
+        "p_holm": inference.p_holm,
+        "p_bh": inference.p_bh,
         "partial_r": inference.partial_r,
         "least_partial_r": inference.least_partial_r,
         "shapley": inference.shapley,
@@ -351,6 +373,6 @@ def _undefined(found: Trace) -> np.ndarray:
 
 def best_rows(correlations: pd.DataFrame) -> pd.DataFrame:
     """For each value the row that is best on the fit split; its `r` is the report split's."""
-    known = correlations.dropna(subset=["r_fit"])
-    best = known.groupby("value", sort=False)["r_fit"].agg(lambda r: r.abs().idxmax())
-    return known.loc[best]
+    chosen = correlations.loc[correlations["chosen"].astype(bool)]
+    best = chosen.groupby("value", sort=False)["r_fit"].agg(lambda r: r.abs().idxmax())
+    return chosen.loc[best]

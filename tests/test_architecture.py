@@ -36,6 +36,7 @@ ROOMS = (
     "directions",
     "sums",
     "statistics",
+    "verdicts",
     "answers",
     "metrics",
     "tracing",
@@ -90,6 +91,10 @@ FORBIDDEN_CALLS = {"eval", "exec", "__import__"}
 FORBIDDEN_ATTRIBUTES = {"torch.load", "torch.save"}
 FORBIDDEN_METHODS = {"to_pickle", "read_pickle"}
 FORBIDDEN_OPTIONS = {"allow_pickle", "trust_remote_code"}
+STATISTICS = {"statistics", "metrics", "tracing", "effects", "counterfactual", "interchange"}
+STATISTICS |= {"intervention", "locality", "manifold", "evidence", "summary"}
+"""Rooms that compute what is reported: in float64, as no default has it."""
+FLOAT32_BY_DEFAULT = {f"torch.{name}" for name in ("tensor", "full", "zeros", "ones", "linspace")}
 HEAVY = {"torch", "transformers", "transformer_lens", "sklearn", "pandas", "wandb", "matplotlib"}
 
 
@@ -195,6 +200,17 @@ def _dangerous(tree: ast.Module) -> list[str]:
     return wrong
 
 
+def _untyped(tree: ast.Module) -> list[str]:
+    """Tensors that would be float32, unlike the numbers that they are compared with."""
+    return [
+        f"line {node.lineno}: {ast.unparse(node)} says no dtype"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in FLOAT32_BY_DEFAULT
+        and "dtype" not in {keyword.arg for keyword in node.keywords}
+    ]
+
+
 def test_there_are_modules() -> None:
     assert {"errors", "expressions"} <= NAMES
 
@@ -239,6 +255,20 @@ def test_libraries_stay_in_their_rooms(module: Module) -> None:
 @each_module
 def test_no_eval_no_pickle_no_deferred_annotations(module: Module) -> None:
     assert not _dangerous(module.tree)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [module for module in MODULES if module.room in STATISTICS],
+    ids=lambda module: module.name,
+)
+def test_tensors_of_statistics_say_their_dtype(module: Module) -> None:
+    assert not _untyped(module.tree)
+
+
+def test_a_tensor_without_dtype_is_seen() -> None:
+    assert _untyped(ast.parse("x = torch.tensor([drop])"))
+    assert not _untyped(ast.parse("x = torch.tensor([drop], dtype=torch.float64)"))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from mech_arith.intervention import InterventionPlan
 from mech_arith.problems import draw, split
 from mech_arith.templates import build_template
 from mech_arith.unfinished import Unfinished
-from tests.tiny import PlantedSolver
+from tests.tiny import PlantedSolver, tiny_decoder
 
 TEMPLATE = build_template("nested", "a-(b-c)")
 ABC = dict.fromkeys("abc", (100, 999))
@@ -87,6 +87,28 @@ def test_constant_positions_are_refused():
     fit, report = problems()
     with pytest.raises(UserError, match=r"activations that vary at positions 'last', got constant"):
         run(PlantedSolver(), fit, report, plan(point="resid_pre", layers=range(1)))
+
+
+def test_an_untrained_twin_says_what_the_input_alone_gives():
+    fit, report = problems()
+    asked = plan(intervention=None, position_map=True, n_components=5, untrained_twins=2)
+    result = run(tiny_decoder(), fit, report, asked)
+    floors = result.tables["evidence"].set_index(["layer", "value"])["untrained_abs_r"]
+    assert floors.between(0, 1).all()
+    by_hand = []
+    for seed in (0, 1):
+        twin = tiny_decoder().untrained(seed=seed)
+        assert twin.digest != tiny_decoder().digest
+        alone = run(twin, fit, report, plan(intervention=None, n_components=5))
+        by_hand.append(alone.tables["evidence"].set_index(["layer", "value"])["r"].abs())
+    expected = by_hand[0].combine(by_hand[1], max)
+    assert floors.to_numpy() == pytest.approx(expected.loc[floors.index].to_numpy())
+    without = run(tiny_decoder(), fit, report, plan(intervention=None, n_components=5))
+    assert without.tables["evidence"]["untrained_abs_r"].isna().all()
+    planted = run(PlantedSolver(), fit, report, plan(intervention=None, untrained_twins=1))
+    assert (
+        "planted has no untrained twin: |R| stands without its floor" in planted.summary["warnings"]
+    )
 
 
 def test_what_lies_outside_the_training_is_said():

@@ -129,11 +129,8 @@ def test_agreement_by_hand():
     clean = torch.tensor([8.0, 5.0], dtype=torch.float64)
     found = agreement(rows([6, 5])[None], clean, sources, tolerance=0.0, how=HOW)
     assert found.agreement == 0.5
-    # Expected changes -2 and 2, given -2 and 0: slope 1/2, and half the residual is left.
-    assert found.slope == pytest.approx(0.5)
-    assert found.r2_change == pytest.approx(1)
-    assert (found.own_slope_25, found.own_slope_75) == pytest.approx((0.25, 0.75))
-    assert math.isnan(found.monotonicity)
+    for name in ("slope", "r2_change", "monotonicity", "wrong_way", "own_slope_50"):
+        assert math.isnan(getattr(found, name)), name  # of two problems with one source each
     # Each problem has but one other to take its a from: chance expects just the same.
     assert found.floor == 0.5
     assert found.p == 1
@@ -167,6 +164,92 @@ numbers = st.lists(
 ).filter(lambda pairs: len({x for x, _ in pairs}) > 1 and len({y for _, y in pairs}) > 1)
 
 
+def following_edits(sources: Sources, clean: torch.Tensor, *, seed: int = 0) -> dict:
+    """Answers under edits of which it is known how far they follow the source -> that share."""
+    generator = torch.Generator().manual_seed(seed)
+    shape, right = sources.expected.shape, torch.from_numpy(sources.base.answers).double()
+    order = torch.randperm(len(right), generator=generator)
+    inside = sources.base.template.expression.operands_of(sources.value)
+    operands = {
+        name: np.full_like(numbers, numbers.mean()) if name in inside else numbers
+        for name, numbers in sources.base.operands.items()
+    }
+    without = ProblemSet.of(sources.base.template, operands).answers
+    noise = torch.randn(shape, generator=generator, dtype=torch.float64) * right.std()
+    given_ = {
+        "follows": (sources.expected, 1.0),
+        "does nothing": (clean, 0.0),
+        "destroys the answer: its mean": (right.mean(), 0.0),
+        "destroys the answer: noise": (right.mean() + noise, 0.0),
+        "destroys the answer: another problem's": (right[order], 0.0),
+        "destroys the value alone: its mean": (torch.from_numpy(without).double(), 0.0),
+        "half way": (clean + (sources.expected - right) / 2, 0.5),
+        "half way, and noise": (clean + (sources.expected - right) / 2 + noise, 0.5),
+        "the wrong way": (clean - (sources.expected - right), -1.0),
+    }
+    return {name: (answers.expand(shape), share) for name, (answers, share) in given_.items()}
+
+
+CASES = [("a-(b-c)", "b-c"), ("a-(b-c)", "b"), ("a-(b-c)", "a-(b-c)"), ("a*(b+c)", "b+c")]
+
+
+@pytest.mark.parametrize(("expression", "value"), CASES)
+def test_a_slope_is_0_where_the_answer_does_not_follow_and_1_where_it_does(expression, value):
+    """Also where it is destroyed; without noise, to a digit."""
+    template = build_template("mine", expression)
+    base = draw(template, n=60, ranges=dict.fromkeys("abc", (1, 99)), seed=5)
+    sources = draw_sources(base, value, m=3, n_shuffles=80, seed=1)
+    assert sources is not None
+    clean = torch.from_numpy(sources.base.answers).double()
+    clean[::7] += 30  # not all answers are right
+    for name, (edited, share) in following_edits(sources, clean).items():
+        wide = Resampling(level=0.9999)
+        found = agreement(edited[None], clean, sources, tolerance=0.0, how=wide)
+        assert found.slope_low - 0.02 <= share <= found.slope_high + 0.02, name
+        if "noise" not in name and "another" not in name:
+            assert found.slope == pytest.approx(share, abs=0.02), name
+        if "mean" in name:
+            assert found.wrong_way == 0, name
+            assert found.own_slope_50 == pytest.approx(0), name
+
+
+def test_a_slopes_interval_excludes_0_for_a_destroyed_answer_as_seldom_as_it_says():
+    base = draw(TEMPLATE, n=60, ranges=dict.fromkeys("abc", (100, 999)), seed=6)
+    clean, held = torch.from_numpy(base.answers).double(), []
+    sources = draw_sources(base, "b-c", m=3, n_shuffles=60, seed=0)
+    assert sources is not None
+    for seed in range(120):
+        edits = following_edits(sources, clean, seed=seed)
+        for name in ("destroys the answer: noise", "destroys the answer: another problem's"):
+            found = agreement(edits[name][0][None], clean, sources, tolerance=0.0, how=HOW)
+            held.append(found.slope_low <= 0 <= found.slope_high)
+    assert 0.92 <= np.mean(held) <= 0.98
+
+
+def test_a_slope_that_the_base_problem_determines_is_undefined():
+    """With two numbers to choose from, the other one is no news."""
+    base = problems("a-b", a=[1, 2] * 10, b=list(range(20)))
+    sources = sources_of(base, "a", m=2, seed=0)
+    assert sources is not None
+    clean = torch.from_numpy(base.answers).double()
+    found = agreement(sources.expected[None], clean, sources, tolerance=0.0, how=HOW)
+    assert found.agreement == 1
+    assert math.isnan(found.slope)
+    assert math.isnan(found.slope_low)
+
+
+def test_answers_that_differ_by_rounding_have_not_moved():
+    sources = drawn("b-c")
+    clean = torch.from_numpy(PROBLEMS.answers).double()
+    generator = torch.Generator().manual_seed(0)
+    rounding = 1e-5 * torch.randn(1, 3, 40, generator=generator, dtype=torch.float64)
+    found = agreement(clean + rounding, clean, sources, tolerance=0.5, how=HOW)
+    assert (found.slope, found.wrong_way, found.monotonicity) == (0, 0, 0)
+    moved = agreement(clean - 1.0 + 0 * rounding, clean, sources, tolerance=0.5, how=HOW)
+    assert moved.wrong_way == 0
+    assert moved.slope == pytest.approx(0)
+
+
 @given(numbers)
 def test_the_line_is_that_of_scipy(pairs):
     x, y = rows(*[[float(number) for number in column] for column in zip(*pairs, strict=True)])
@@ -191,8 +274,32 @@ def test_the_slopes_interval_is_that_of_clustered_errors():
         cov_type="cluster", cov_kwds={"groups": groups, "use_correction": False}
     )
     ours = averaged(line(x, y).by_problem[None], HOW, drawn=False)
+    assert ours.mean == pytest.approx(theirs.params[1])
     half = float(ours.high - ours.low) / 2
     assert half == pytest.approx(1.97 * theirs.bse[1], rel=0.02)
+
+
+def test_a_line_with_numbers_held_fixed_is_that_of_a_regression_on_all():
+    statsmodels = pytest.importorskip("statsmodels.api")
+    generator = torch.Generator().manual_seed(0)
+    fixed = torch.randn(2, 150, generator=generator, dtype=torch.float64)
+    noise = torch.randn(3, 150, generator=generator, dtype=torch.float64)
+    x = fixed[0] - fixed[1] + torch.randn(3, 150, generator=generator, dtype=torch.float64)
+    y = 0.4 * x + 2 * fixed[0] + 1e3 + noise
+    y[1, ::9], y[:, 4] = torch.nan, torch.inf
+    known = torch.isfinite(y)
+    every = torch.stack([x, *(one.expand(3, -1) for one in fixed)])[:, known].T.numpy()
+    groups = torch.arange(150).expand(3, -1)[known].numpy()
+    theirs = statsmodels.OLS(y[known].numpy(), statsmodels.add_constant(every)).fit(
+        cov_type="cluster", cov_kwds={"groups": groups, "use_correction": False}
+    )
+    # One more that follows from the others changes nothing.
+    found = line(x, y, fixed=[*fixed, fixed.sum(0) - 1])
+    assert found.slope == pytest.approx(theirs.params[1])
+    assert int(found.by_problem.isnan().sum()) == 1
+    ours = averaged(found.by_problem[None], HOW, drawn=False)
+    half = float(ours.high - ours.low) / 2
+    assert half == pytest.approx(1.976 * theirs.bse[1], rel=0.02)
 
 
 def test_monotonicity_is_kendalls_tau_of_a_problem():

@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
+from mech_arith.activations import capture
 from mech_arith.batching import Batching
-from mech_arith.controls import Controls, Target, arms, choose_targets
+from mech_arith.controls import Controls, Target, arms, choose_targets, valueless_span
 from mech_arith.edits import EDITS
+from mech_arith.effects import unresolved_drops
 from mech_arith.engine import Asked, run_baseline
 from mech_arith.errors import UserError
 from mech_arith.interchange import unresolved
@@ -15,10 +17,13 @@ from mech_arith.intervention import InterventionPlan, coordinate_changes, interv
 from mech_arith.problems import draw, split
 from mech_arith.results import per_value
 from mech_arith.sites import Site
-from mech_arith.statistics import Resampling
+from mech_arith.statistics import Resampling, pearson
 from mech_arith.summary import largest_drops
+from mech_arith.tracing import value_table
 from tests.test_tracing import TEMPLATE, planted, traced
-from tests.tiny import PlantedSolver
+from tests.tiny import PlantedSolver, tiny_decoder
+
+ABC = dict.fromkeys("abc", (100, 999))
 
 SCALE = InterventionPlan(EDITS["scale"], (0.0, 1.0, 2.0))
 INTERCHANGE = InterventionPlan(EDITS["interchange"], (0.0, 1.0), values=("a", "b-c"))
@@ -89,7 +94,7 @@ def test_controls_move_as_far_as_their_target():
     assert len(effects) == 5 * 3 * effects["component"].nunique()
     directions = effects.set_index("arm")["n_directions"]
     assert set(directions["control"]) == {20}
-    assert set(directions["span"]) == {5}
+    assert set(directions["span"]) == {20}
 
 
 def test_the_uncentred_variant_differs_by_the_means_coordinate():
@@ -134,7 +139,7 @@ def test_arms_are_unit_vectors_of_the_kinds_that_they_say():
         torch.testing.assert_close(arm.directions.norm(dim=1), torch.ones(len(arm.directions)))
     torch.testing.assert_close(every["target"].directions[0], fitted[component])
     inside = (every["span"].directions @ fitted.mT).norm(dim=1)
-    torch.testing.assert_close(inside, torch.ones(5))
+    torch.testing.assert_close(inside, torch.ones(20))
     outside = (every["control"].directions @ fitted.mT).norm(dim=1)
     assert (outside < 0.95).all()
     assert component not in {int(label.split()[1][:-1]) for label in every["other"].labels}
@@ -142,9 +147,32 @@ def test_arms_are_unit_vectors_of_the_kinds_that_they_say():
     torch.testing.assert_close(every["shuffled"].directions[0], found.shuffled[index].float())
 
 
+def test_valueless_directions_lie_within_the_span_and_carry_no_value_on_the_fit_split():
+    solver = tiny_decoder()
+    fit, report = split(draw(TEMPLATE, n=240, ranges=ABC, seed=0), fit_share=0.5, seed=0)
+    site = Site(1, "resid_post", "all")
+    found = traced(solver, fit, report, [site], n_components=8, batch_size=100)[site]
+    arm = unit_rows(found)["valueless"]
+    assert arm.directions.shape == (20, found.components.directions.shape[1])
+    fitted = found.components.directions
+    torch.testing.assert_close(
+        (arm.directions.double() @ fitted.mT).norm(dim=1), torch.ones(20, dtype=torch.float64)
+    )
+    # Of the eight components three combinations go with a, b and c; the rest with none.
+    assert valueless_span(found).shape[0] == 5
+    (captured,) = (
+        seen[site] for _, seen in capture(solver, solver.encode(fit), [site], Batching())
+    )
+    along = captured.double() @ arm.directions.double().mT
+    assert pearson(along, value_table(fit)).abs().max() < 1e-3
+    # Those drawn from the whole span do carry values.
+    span = captured.double() @ unit_rows(found)["span"].directions.double().mT
+    assert pearson(span, value_table(fit)).abs().max() > 0.2
+
+
 def test_controls_may_be_left_out():
     *_, sites, traces = planted()
-    few = unit_rows(traces[sites[0]], random=1, span=0, other=False, shuffled=False)
+    few = unit_rows(traces[sites[0]], random=1, span=0, other=False, shuffled=False, valueless=0)
     assert {name: len(arm.directions) for name, arm in few.items()} == {"target": 1, "control": 1}
 
 
@@ -192,6 +220,16 @@ def test_the_targets_drop_is_set_against_its_controls():
         "shuffled": False,
         "span": True,
     }
+
+
+def test_where_too_few_directions_are_drawn_it_is_said_that_no_drop_can_count():
+    controls = Controls(random=5, span=19, other=False, shuffled=False)
+    _, _, tables = planted_effects(replace(SCALE, controls=controls))
+    assert unresolved_drops(tables["contrasts"]) == [
+        "p of a drop beyond 5 random directions is 0.17 at least, so that none can count: set "
+        "intervention.controls.random to 19 or more"
+    ]
+    assert unresolved_drops(planted_effects(SCALE)[2]["contrasts"]) == []
 
 
 def test_without_controls_nothing_is_said_of_an_excess():

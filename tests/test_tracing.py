@@ -14,9 +14,9 @@ from mech_arith.statistics import (
     Resampling,
     benjamini_hochberg,
     correlation_interval,
+    correlation_p,
     holm,
     infer,
-    max_correlation_p,
     partial_correlation,
     pearson,
     shapley_shares,
@@ -26,6 +26,8 @@ from mech_arith.tracing import _shuffled, best_rows, correlation_table, trace, v
 from tests.tiny import PlantedSolver
 
 TEMPLATE = build_template("nested", "a-(b-c)")
+FIRST = torch.zeros(20, dtype=torch.int64)
+"""The first component, chosen for every value."""
 
 STORE = Store(None)
 HOW = Resampling(n_resamples=200, n_permutations=200)
@@ -214,7 +216,7 @@ def test_a_value_that_is_constant_has_no_shuffled_direction():
     found = traced(solver, fit, report, [site], n_components=2, batch_size=80)[site]
     assert found.shuffled[1].isnan().all()
     assert torch.allclose(found.shuffled[[0, 2]].norm(dim=1), torch.ones(2, dtype=torch.float64))
-    assert found.inference.p_max[1].isnan()
+    assert found.inference.p_site[1].isnan()
     table = correlation_table({site: found}, prompts=solver.encode(report), n_fit=40)
     of_b = table[table["value"] == "b"]
     assert set(of_b["partial_r_undefined"]) == {"b is constant"}
@@ -227,9 +229,10 @@ def test_the_table_says_how_sure_each_r_is_and_how_far_it_is_the_values_own():
     solver, _, report, sites, traces = planted()
     table = correlation_table(traces, prompts=solver.encode(report), n_fit=200)
     values, names = value_table(report), list(TEMPLATE.expression.values)
-    p = torch.stack(
-        [max_correlation_p([traces[site].coordinates], values, HOW)[0] for site in sites]
-    )
+    by_site = [correlation_p([traces[site].coordinates], values, HOW) for site in sites]
+    p_site = torch.cat([p.site for p in by_site])
+    best = torch.stack([traces[site].r_fit.abs().argmax(0) for site in sites])
+    tested = torch.stack([p.own[0] for p in by_site]).gather(1, best[:, None])[:, 0]
     for row, site in enumerate(sites):
         x = traces[site].coordinates
         rows = table[table["layer"] == site.layer].set_index(["component", "value"])
@@ -244,12 +247,13 @@ def test_the_table_says_how_sure_each_r_is_and_how_far_it_is_the_values_own():
             assert of_row["r_low"] == pytest.approx(of_all)
             assert of_row["r_high"] == pytest.approx(float(high[k, v]))
             assert of_row["r_low"] <= of_row["r"] <= of_row["r_high"]
-            for name, adjusted in (
-                ("p_max", p),
-                ("p_holm", holm(p)),
-                ("p_bh", benjamini_hochberg(p)),
-            ):
-                assert of_row[name] == pytest.approx(float(adjusted[row, v]))
+            for name, of_site in (("p_site", p_site), ("p_site_holm", holm(p_site))):
+                assert of_row[name] == pytest.approx(float(of_site[row, v]))
+            assert of_row["p"] == pytest.approx(float(by_site[row].own[0, k, v]))
+            assert of_row["chosen"] == (k == best[row, v])
+            for name, adjusted in (("p_holm", holm(tested)), ("p_bh", benjamini_hochberg(tested))):
+                expected = float(adjusted[row, v]) if of_row["chosen"] else np.nan
+                assert of_row[name] == pytest.approx(expected, nan_ok=True)
             least = np.nanargmin(np.abs(each[k, v]))
             assert of_row["least_partial_r"] == pytest.approx(each[k, v, least])
             assert of_row["least_partial_given"] == names[least]
@@ -267,7 +271,7 @@ def test_values_without_relations_have_a_partial_r():
     x = torch.randn(200, 2, generator=generator, dtype=torch.float64)
     values = value_table(problems)
     x[:, 0] += values[:, 2] / 1000
-    (found,) = infer([x], values, template.expression.values, HOW)
+    (found,) = infer([x], values, template.expression.values, HOW, chosen=[FIRST[:3]])
     assert found.relations == ("", "", "")
     torch.testing.assert_close(found.partial_r, partial_correlation(x, values, given=[0, 1, 2]))
     assert found.partial_r[0, 2] > 0.3
@@ -277,12 +281,13 @@ def test_values_without_relations_have_a_partial_r():
 
 
 def test_without_sites_nothing_is_inferred():
-    assert infer([], torch.ones(5, 2), ["a", "b"], HOW) == []
+    assert infer([], torch.ones(5, 2), ["a", "b"], HOW, chosen=[]) == []
 
 
 def test_beyond_a_dozen_values_no_share_is_said():
     values = torch.randn(60, 13, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    (found,) = infer([values[:, :2] + 1], values, [f"v{i}" for i in range(13)], HOW)
+    names = [f"v{i}" for i in range(13)]
+    (found,) = infer([values[:, :2] + 1], values, names, HOW, chosen=[FIRST[:13]])
     assert found.shapley.isnan().all()
     # Each coordinate is a value: nothing of it is left beside that.
     assert found.partial_r[0, 1:].isnan().all()
@@ -293,7 +298,7 @@ def test_a_coordinate_that_values_make_up_is_said_to_be_one():
     found = traces[sites[0]]
     x = found.coordinates.clone()
     x[:, 0] = value_table(report)[:, 0]
-    (inference,) = infer([x], value_table(report)[:, :3], "abc", HOW)
+    (inference,) = infer([x], value_table(report)[:, :3], "abc", HOW, chosen=[FIRST[:3]])
     exact = replace(
         found,
         values=("a", "b", "c"),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mech_arith.problems import ProblemSet
 from mech_arith.sites import Site
-from mech_arith.statistics import pearson, r_squared
+from mech_arith.statistics import pearson, r_squared, rank_p
 from mech_arith.tracing import Trace
 
 DEGREE = 4
@@ -134,7 +134,7 @@ class _Chance:
         known = [match.r for match in self.matches if match.r == match.r]
         if r != r or len(known) < len(self.matches) / 2:
             return float("nan")
-        return (1 + sum(other >= r for other in known)) / (1 + len(known))
+        return float(rank_p(*(torch.tensor(x, dtype=torch.float64) for x in (r, known))))
 
 
 def _mean(numbers: Sequence[float]) -> float:

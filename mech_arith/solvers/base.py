@@ -122,6 +122,13 @@ class Solver(ABC):
         """The positions whose last residual stream the answer is read from."""
         return slice(-1, None) if self.causal else slice(0, 1)
 
+    def untrained(self, *, seed: int) -> "Solver | None":
+        """The same network with weights that are drawn and not trained; None where there is none.
+
+        It reads the same prompts. What it shows of a value is what the input alone gives.
+        """
+        return None
+
     def width_at(self, layer: int, point: str) -> int:
         """Of the activation at a point."""
         return self.d_model

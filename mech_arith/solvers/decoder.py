@@ -14,17 +14,17 @@ class ArithmeticDecoder(PreNormSolver):
     """Writes sign and digits after `=`, greedily."""
 
     vocabulary = ARITHMETIC
+    shape: DecoderShape
+    shapes = DecoderShape
 
     def __init__(self, card: Card, weights: dict[str, Tensor], device: torch.device) -> None:
         super().__init__(card, device)
-        shape = DecoderShape(**card.facts["shape"])
-        self.n_layers, self.n_heads, self.d_model = shape.n_layers, shape.n_heads, shape.d_model
-        self.width_out = shape.d_vocab
+        self.width_out = self.shape.d_vocab
         self.prompt_length = int(card.facts["prompt_length"])
         self.reader = self.answer_format = AnswerFormat.named(**card.facts["answer"])
-        network = shape.network()
+        network = self.shape.network()
         network.load_state_dict(weights)
-        self._adopt_native(network, shape.bridge_config())
+        self._adopt_native(network, self.shape.bridge_config())
 
     def _frame(self, length: int) -> Frame:
         blanks = blanks_before(length, self.prompt_length, reader=self.name)

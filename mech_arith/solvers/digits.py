@@ -16,10 +16,11 @@ from mech_arith.digests import json_digest
 from mech_arith.errors import UserError
 from mech_arith.problems import ProblemSet
 from mech_arith.solvers.attention import NOTHING, KeysValues, Past
-from mech_arith.solvers.base import EVERY, NextNorm, Place, Tap, untouched
+from mech_arith.solvers.base import EVERY, NextNorm, Place, Solver, Tap, untouched
 from mech_arith.solvers.blocks import pre_norm_block
 from mech_arith.solvers.checkpoints import Card, write_checkpoint
 from mech_arith.solvers.editable import EditableSolver, sharing_tensors
+from mech_arith.solvers.networks import DecoderShape, EncoderShape
 from mech_arith.solvers.norms import Normalises, StreamNorms, next_before
 from mech_arith.solvers.prompts import Prompts
 from mech_arith.solvers.tokens import Vocabulary, encode_expression, layout
@@ -52,6 +53,9 @@ class ArithmeticSolver(EditableSolver):
     """What the two have in common: cards, fixed-width prompts, a bridge."""
 
     vocabulary: Vocabulary
+    shape: DecoderShape | EncoderShape
+    shapes: type[DecoderShape] | type[EncoderShape]
+    """What its shape is one of."""
     bridge: "TransformerBridge"
     trained_operands: tuple[int, int]
 
@@ -65,12 +69,24 @@ class ArithmeticSolver(EditableSolver):
         self.trained_operands = (card.operand_min, card.operand_max)
         self.trained_with = card.settings
         self.device = device
+        shape = self.shape = self.shapes(**card.facts["shape"])
+        self.n_layers, self.n_heads, self.d_model = shape.n_layers, shape.n_heads, shape.d_model
 
     def _adopt(self, bridge: "TransformerBridge") -> None:
         self.bridge = bridge.eval()
         if self.device.type != "cpu":
             self.bridge.to(self.device)
         self.bridge.requires_grad_(False)
+
+    def untrained(self, *, seed: int) -> Solver:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            weights = self.shape.network().state_dict()
+        card = replace(self.card, name=f"{self.name}_untrained", digest=f"untrained, seed {seed}")
+        kind: Any = type(self)
+        twin = kind(card, weights, self.device)
+        twin.replays = self.replays
+        return twin
 
     def projection(self, layer: int, point: str) -> nn.Module:
         block = self.bridge.blocks[layer]

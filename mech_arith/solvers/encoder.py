@@ -24,17 +24,17 @@ class ArithmeticEncoder(ArithmeticSolver):
     causal = False
     width_out = 1
     vocabulary = ENCODER
+    shape: EncoderShape
+    shapes = EncoderShape
 
     def __init__(self, card: Card, weights: dict[str, Tensor], device: torch.device) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         super().__init__(card, device)
-        shape = EncoderShape(**card.facts["shape"])
-        self.n_layers, self.n_heads, self.d_model = shape.n_layers, shape.n_heads, shape.d_model
-        self.n_ctx = shape.n_ctx
+        self.n_ctx = self.shape.n_ctx
         self.scale = float(card.facts["scale"])
-        network = shape.network()
+        network = self.shape.network()
         network.load_state_dict(weights)
-        self._adopt_network(network, shape)
+        self._adopt_network(network, self.shape)
 
     def _adopt_network(self, network: Any, shape: EncoderShape) -> None:
         from transformer_lens.model_bridge.sources._bridge_builder import (

@@ -199,6 +199,19 @@ class PretrainedSolver(EditableSolver):
                 f"{needed}; lower prompt.shots"
             )
 
+    def untrained(self, *, seed: int) -> "PretrainedSolver | None":
+        if len(set(getattr(self.model, "hf_device_map", {}).values())) > 1:
+            return None  # it was spread since it does not fit one device, and neither does a twin
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = type(self.model)(copy.deepcopy(self.model.config))
+        model.to(device=self.device, dtype=self.dtype).eval().requires_grad_(False)
+        digest = f"untrained, seed {seed}"
+        loaded = LoadedModel(f"{self.name}_untrained", model, self.tokenizer, digest)
+        twin = PretrainedSolver(loaded, self.prompting)
+        twin.replays = self.replays
+        return twin
+
     @torch.inference_mode()
     def embed(
         self, tokens: Int64[Tensor, "rows new"], *, start: int = 0

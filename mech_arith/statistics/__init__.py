@@ -23,7 +23,8 @@ from mech_arith.statistics.intervals import (
     share_interval,
 )
 from mech_arith.statistics.multiplicity import ALPHA, benjamini_hochberg, holm
-from mech_arith.statistics.permutation import max_correlation_p
+from mech_arith.statistics.permutation import CorrelationP, correlation_p
+from mech_arith.statistics.ranks import draws_needed, least_p, rank_p
 from mech_arith.statistics.relatives import (
     partial_correlation,
     partial_given_each,
@@ -38,6 +39,7 @@ __all__ = [
     "NUMBERS",
     "SHARES",
     "Averaged",
+    "CorrelationP",
     "Excess",
     "Inference",
     "Interval",
@@ -47,19 +49,22 @@ __all__ = [
     "benjamini_hochberg",
     "binomial_above",
     "correlation_interval",
+    "correlation_p",
     "drawn_interval",
+    "draws_needed",
     "excess",
     "holm",
     "infer",
     "largest_of_all",
+    "least_p",
     "majority_floor",
-    "max_correlation_p",
     "mean_interval",
     "paired_interval",
     "partial_correlation",
     "partial_given_each",
     "pearson",
     "r_squared",
+    "rank_p",
     "relation",
     "relations",
     "shapley_shares",

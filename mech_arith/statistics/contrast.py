@@ -18,6 +18,7 @@ from mech_arith.statistics.intervals import (
     one_way,
     with_imagined,
 )
+from mech_arith.statistics.ranks import rank_p
 
 ENTRIES = 4_000_000
 """Numbers that are worked on at a time, at most: 32 MB."""
@@ -122,12 +123,14 @@ def _excess(
     estimate = differences.flatten(1).nanmean(1)
     two = two_way(with_imagined(differences, of))
     low, high = two.interval(how, of, estimate)
-    by_draw = differences.nanmean(2)
-    at_least = (by_draw <= 0).sum(1)
-    known = by_draw.isfinite()
-    share = (1 + at_least).double() / (1 + known.sum(1))
-    p = torch.where(known.any(1), share, torch.nan)
+    size = torch.maximum(_largest(target), _largest(controls.flatten(1)))
+    p = rank_p(torch.zeros_like(estimate), -differences.nanmean(2), size=size)
     return Excess(estimate, low, high, p)
+
+
+def _largest(x: Float64[Tensor, "rows n"]) -> Float64[Tensor, " rows"]:
+    """Size of the largest number of each row."""
+    return x.abs().nan_to_num(0.0).amax(1)
 
 
 def _at_once(x: Shaped[Tensor, "*rows m n"]) -> int:
@@ -178,7 +181,4 @@ def largest_of_all(
     spread = every.std(1, correction=0, keepdim=True)
     centred = every - every.mean(1, keepdim=True)
     z = torch.where(spread > 1e-12, centred / spread, 0.0)
-    largest = z[:, 1:].amax(0)
-    # A hair's breadth of rounding must not part what is equal.
-    as_high = (largest >= z[:, :1] - 1e-9).sum(1)
-    return (1 + as_high).double() / (1 + controls.shape[1])
+    return rank_p(z[:, 0], z[:, 1:].amax(0).expand_as(controls))

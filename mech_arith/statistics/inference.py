@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from mech_arith.statistics.bootstrap import correlation_interval
 from mech_arith.statistics.intervals import Resampling
 from mech_arith.statistics.multiplicity import benjamini_hochberg, holm
-from mech_arith.statistics.permutation import max_correlation_p
+from mech_arith.statistics.permutation import correlation_p
 from mech_arith.statistics.relatives import (
     MOST_VALUES,
     partial_correlation,
@@ -27,12 +27,17 @@ class Inference:
     r_low: Float64[Tensor, "k v"]
     """Ends of the interval of R."""
     r_high: Float64[Tensor, "k v"]
-    p_max: Float64[Tensor, " v"]
-    """Of the largest |R| over the components, against values permuted over problems."""
-    p_holm: Float64[Tensor, " v"]
+    p: Float64[Tensor, "k v"]
+    """Of each R, against values permuted over problems; corrected for nothing."""
+    p_holm: Float64[Tensor, "k v"]
+    """Of the component chosen for the value, corrected for all sites and values of the run:
+    family-wise. NaN for the other components, of which none was to be tested."""
+    p_bh: Float64[Tensor, "k v"]
+    """The same, corrected for the rate of false discoveries."""
+    p_site: Float64[Tensor, " v"]
+    """Of the largest |R| over the site's components, whichever it is on these problems."""
+    p_site_holm: Float64[Tensor, " v"]
     """The same, corrected for all sites and values of the run: family-wise."""
-    p_bh: Float64[Tensor, " v"]
-    """And for the rate of false discoveries."""
     partial_r: Float64[Tensor, "k v"]
     """R when all other values are held fixed; NaN where the value is a combination of them."""
     relations: tuple[str, ...]
@@ -50,46 +55,77 @@ def infer(
     values: Float[Tensor, "n v"],
     names: Sequence[str],
     how: Resampling,
+    *,
+    chosen: Sequence[Int64[Tensor, " v"]],
 ) -> list[Inference]:
-    """Inference at every site, from the coordinates of the same problems at each."""
+    """Inference at every site, from the coordinates of the same problems at each.
+
+    Args:
+        coordinates: of each site's components.
+        values: of every problem.
+        names: of the values.
+        how: intervals and nulls are computed.
+        chosen: for each site the component that other problems have chosen for each value; -1 for
+            none. These components alone are tested, so that a p belongs to the R beside it.
+    """
     if not coordinates:
         return []
     sizes = [found.shape[1] for found in coordinates]
     x = torch.cat([found.double() for found in coordinates], dim=1)
-    p = max_correlation_p(coordinates, values, how)
+    p = correlation_p(coordinates, values, how)
+    tested = _of_chosen(p.own, torch.stack(list(chosen)))
+    own = zip(
+        *(_without_missing(every, sizes) for every in (p.own, *_corrected(p.own, tested))),
+        strict=True,
+    )
+    relations = tuple(relation(values, names, name) for name in names)
+    by_component = (numbers.split(sizes) for numbers in _by_component(x, values, how))
+    return [
+        Inference(*ends, *ps, p_site, p_site_holm, partial, relations, least, given, shares)
+        for ps, p_site, p_site_holm, *ends, partial, least, given, shares in zip(
+            own, p.site, holm(p.site), *by_component, strict=True
+        )
+    ]
+
+
+def _by_component(
+    x: Float64[Tensor, "n k"], values: Float[Tensor, "n v"], how: Resampling
+) -> tuple[Tensor, ...]:
+    """What does not depend on other components, `[k, v]` each: the ends of R's interval, partial R,
+    the least partial R and which value is held fixed there, and Shapley shares.
+    """
     every = range(values.shape[1])
     given_each = partial_given_each(x, values)
     # A value without any other keeps its NaN; `argmin` needs a number.
     given = given_each.abs().nan_to_num(torch.inf).argmin(2)
     least = given_each.gather(2, given[:, :, None])[:, :, 0]
-    by_component = (
+    few = len(every) <= MOST_VALUES
+    return (
         *correlation_interval(x, values, how),
         partial_correlation(x, values, given=every),
         least,
         torch.where(least.isnan(), -1, given),
-        shapley_shares(x, values)
-        if len(every) <= MOST_VALUES
-        else torch.full_like(least, torch.nan),
+        shapley_shares(x, values) if few else torch.full_like(least, torch.nan),
     )
-    relations = tuple(relation(values, names, name) for name in names)
-    return [
-        Inference(
-            r_low=low,
-            r_high=high,
-            p_max=p_max,
-            p_holm=p_holm,
-            p_bh=p_bh,
-            partial_r=partial,
-            relations=relations,
-            least_partial_r=least_partial,
-            least_partial_given=least_given,
-            shapley=shares,
-        )
-        for p_max, p_holm, p_bh, low, high, partial, least_partial, least_given, shares in zip(
-            p,
-            holm(p),
-            benjamini_hochberg(p),
-            *(numbers.split(sizes) for numbers in by_component),
-            strict=True,
-        )
-    ]
+
+
+def _of_chosen(
+    p: Float64[Tensor, "sites k v"], chosen: Int64[Tensor, "sites v"]
+) -> Bool[Tensor, "sites k v"]:
+    """Where the chosen components stand."""
+    return torch.arange(p.shape[1])[:, None] == chosen[:, None]
+
+
+def _corrected(
+    p: Float64[Tensor, "sites k v"], tested: Bool[Tensor, "sites k v"]
+) -> tuple[Float64[Tensor, "sites k v"], Float64[Tensor, "sites k v"]]:
+    """Family-wise, and for the rate of false discoveries; NaN where nothing is tested."""
+    asked = p.where(tested, torch.nan)
+    return holm(asked), benjamini_hochberg(asked)
+
+
+def _without_missing(
+    p: Float64[Tensor, "sites k v"], sizes: Sequence[int]
+) -> list[Float64[Tensor, "_ v"]]:
+    """Of each site's own components."""
+    return [of_site[:size] for of_site, size in zip(p, sizes, strict=True)]

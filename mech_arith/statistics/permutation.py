@@ -1,6 +1,7 @@
-"""The null of the largest |R| over components: values permuted over problems."""
+"""The null of R, and of the largest |R| over components: values permuted over problems."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,33 +20,63 @@ ENTRIES = 8_000_000
 """Numbers that are worked on at a time, at most: 64 MB."""
 
 
-def max_correlation_p(
+class CorrelationP(NamedTuple):
+    """P-values of correlations, two-sided; NaN where nothing varies."""
+
+    own: Float64[Tensor, "sites k v"]
+    """Of each component's own R with each value. A component that a site lacks is NaN."""
+    site: Float64[Tensor, "sites v"]
+    """Of the largest |R| over the site's components."""
+
+
+def correlation_p(
     coordinates: Sequence[Float[Tensor, "n _"]], y: Float[Tensor, "n v"], how: Resampling
-) -> Float64[Tensor, "sites v"]:
-    """The p-value of the largest |R| over a site's components, for each site and value.
+) -> CorrelationP:
+    """P-values of every R, and of the largest |R| over a site's components.
 
     The values are permuted over the problems, the same way for all sites; p is (1 + permutations
-    whose largest |R| is as large) / (1 + permutations), which is exact (Phipson & Smyth, 2010).
-    Where fewer than `FEW` reach it, p would be limited by the number of permutations, and no
-    correction over many sites and values could leave it significant. There p is the tail of R^2
-    (see `tail`), summed over the components (Bonferroni), and at most what `FEW` would give.
-
-    NaN where nothing varies.
+    whose |R| is as large) / (1 + permutations), which is exact (Phipson & Smyth, 2010). The null of
+    a site is that of its largest |R|; the null of one R is its own, for a component that was chosen
+    on other problems. Where fewer than `FEW` permutations reach the observed |R|, p would be
+    limited by their number, and no correction over many tests could leave it significant. There p
+    is the tail of R^2 (see `tail`), summed over the components of a site (Bonferroni), and at most
+    what `FEW` would give.
     """
     n, v = y.shape
     x, values = _unit_rows(coordinates, n), _unit(y)
-    largest = (x @ values).abs().amax(1)
-    enough = largest * (1 - ROUNDING)
-    reached = torch.zeros_like(largest)
+    sizes = (x @ values).abs()
+    largest = sizes.amax(1)
+    reached, reached_site = torch.zeros_like(sizes), torch.zeros_like(largest)
     at_once = max(1, ENTRIES // max(1, v * max(n, x.shape[0] * x.shape[1])))
     for orders in _permutations(n, how).split(at_once):
         permuted = values[orders].movedim(0, 1).flatten(1)
-        null = (x @ permuted).abs().amax(1).view(len(x), len(orders), v)
-        reached += (null >= enough[:, None]).sum(1)
-    p = (1 + reached) / (1 + how.n_permutations)
+        null = (x @ permuted).abs().unflatten(2, (len(orders), v))
+        reached += (null >= _nearly(sizes)[:, :, None]).sum(2)
+        reached_site += (null.amax(1) >= _nearly(largest)[:, None]).sum(1)
+    own_tail = tail(sizes.square(), x, values)
+    site_tail = tail(largest.square()[:, None], x, values).sum(1)
+    return CorrelationP(
+        _counted(sizes, reached, own_tail, how), _counted(largest, reached_site, site_tail, how)
+    )
+
+
+def _nearly(sizes: Float64[Tensor, "*rows"]) -> Float64[Tensor, "*rows"]:
+    """A hair less, since equal numbers may differ by rounding."""
+    return sizes * (1 - ROUNDING)
+
+
+def _counted(
+    sizes: Float64[Tensor, "*rows"],
+    reached: Float64[Tensor, "*rows"],
+    beyond: Float64[Tensor, "*rows"],
+    how: Resampling,
+) -> Float64[Tensor, "*rows"]:
+    """P by the permutations that reach |R|, or by the tail where these are too few."""
     few = (1 + FEW) / (1 + how.n_permutations)
-    far = tail(largest.square(), x, values).sum(1).clamp(SMALLEST, few)
-    return torch.where(largest > 0, torch.where(reached < FEW, far, p), torch.nan)
+    p = torch.where(
+        reached < FEW, beyond.clamp(SMALLEST, few), (1 + reached) / (1 + how.n_permutations)
+    )
+    return torch.where(sizes > 0, p, torch.nan)
 
 
 def _unit_rows(coordinates: Sequence[Float[Tensor, "n _"]], n: int) -> Float64[Tensor, "sites k n"]:
@@ -69,7 +100,7 @@ def _permutations(n: int, how: Resampling) -> Int64[Tensor, "b n"]:
 
 
 def tail(
-    r_squared: Float64[Tensor, "sites v"],
+    r_squared: Float64[Tensor, "sites _ v"],
     x: Float64[Tensor, "sites k n"],
     y: Float64[Tensor, "n v"],
 ) -> Float64[Tensor, "sites k v"]:
@@ -89,7 +120,7 @@ def tail(
 
 
 def _skewed_tail(
-    r_squared: Float64[Tensor, "sites v"],
+    r_squared: Float64[Tensor, "sites _ v"],
     x: Float64[Tensor, "sites k n"],
     y: Float64[Tensor, "n v"],
 ) -> Float64[np.ndarray, "sites k v"]:
@@ -98,12 +129,12 @@ def _skewed_tail(
     skewness = _skewness(x)[..., None] * _skewness(y.mT) * (n - 2) / (n * (n - 1) ** 0.5)
     r_squared = r_squared.clamp(max=1 - ROUNDING)
     student = t.sf((r_squared * (n - 2) / (1 - r_squared)).sqrt().numpy(), n - 2)
-    score = norm.isf(np.clip(student, SMALLEST, 0.5))[:, None]
+    score = norm.isf(np.clip(student, SMALLEST, 0.5))
     return pearson3.sf(score, skewness.numpy()) + pearson3.sf(score, -skewness.numpy())
 
 
 def _heavy_tail(
-    r_squared: Float64[Tensor, "sites v"],
+    r_squared: Float64[Tensor, "sites _ v"],
     x: Float64[Tensor, "sites k n"],
     y: Float64[Tensor, "n v"],
 ) -> Float64[np.ndarray, "sites k v"]:
@@ -114,7 +145,7 @@ def _heavy_tail(
     # Where one column has heavy and the other light tails, R^2 varies less: not made use of.
     variance = fourth.clamp(min=normal) - mean**2
     total = mean * (1 - mean) / variance - 1
-    return beta.sf(r_squared[:, None].numpy(), (mean * total).numpy(), ((1 - mean) * total).numpy())
+    return beta.sf(r_squared.numpy(), (mean * total).numpy(), ((1 - mean) * total).numpy())
 
 
 def _skewness(unit: Float64[Tensor, "*rows n"]) -> Float64[Tensor, "*rows"]:

@@ -130,7 +130,7 @@ def _make_up(
     between: Float64[Tensor, "v v"], this: int, sets: Sequence[Sequence[int]]
 ) -> list[bool]:
     """Whether each set of values, all of one size, leaves nothing of this one."""
-    places = torch.tensor(sets)
+    places = torch.tensor(sets, dtype=torch.int64)
     within, on_this = between[places[:, :, None], places[:, None]], between[places, this]
     inverse = torch.linalg.pinv(within, rtol=NOTHING, hermitian=True)
     explained = torch.einsum("si,sij,sj->s", on_this, inverse, on_this)

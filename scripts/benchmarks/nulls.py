@@ -239,7 +239,7 @@ def null_rows(seeds: Sequence[int]) -> list[Row]:
     n = len(traced)
     n_tests = max(one.n_tests for one in traced)
     any_p = sum(one.uncorrected <= ALPHA for one in traced)
-    drops = torch.tensor([one.drop for one in edited])
+    drops = torch.tensor([one.drop for one in edited], dtype=torch.float64)
     return [
         at_most(
             f"random networks in which tracing finds anything in {n_tests} tests (Holm)",
