@@ -21,7 +21,6 @@ PACKAGE = ROOT / "mech_arith"
 ROOMS = (
     "__init__ errors paths progress",  # what every room may use
     "config",
-    "judging",
     "digests",
     "artifacts",
     "unfinished",

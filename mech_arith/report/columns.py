@@ -2,14 +2,13 @@
 figures and the comparison of two runs are made from this list.
 
 A column of which a run has no number is not shown: a new one needs an entry here and nothing else.
+Whether a number counts is not decided here: `verdicts` does, and the evidence says it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
-
-from mech_arith.judging import Standing, standing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +25,16 @@ class Column:
     """Columns with the ends of its interval."""
     p: str | None = None
     """Column with its p, corrected for all tests of the cell."""
-    null: float | str | None = None
-    """What the number is by chance, or the column that says it; None where nobody knows."""
+    counts: str | None = None
+    """Column that says whether the number is a finding; see `verdicts`."""
+    null: str | None = None
+    """Column with what the number is by chance."""
     is_size: bool = False
     """Shown without its sign, which is an accident of the fit."""
     beside: tuple[tuple[str, str], ...] = ()
     """Words and columns of numbers that are read with it."""
-    given: str | None = None
-    """Column with the value that is held fixed."""
+    said: tuple[str, str] | None = None
+    """A word and a column of text that is read with it."""
     why: str | None = None
     """Column that says why there is no number."""
     is_text: bool = False
@@ -55,37 +56,28 @@ class Column:
     @property
     def needed(self) -> tuple[str, ...]:
         """Every column of numbers that it is shown with."""
-        null = self.null if isinstance(self.null, str) else None
-        names = (self.name, self.low, self.high, self.p, null, *(name for _, name in self.beside))
+        beside = (name for _, name in self.beside)
+        names = (self.name, self.low, self.high, self.p, self.null, *beside)
         return tuple(name for name in names if name and not (self.is_text and name == self.name))
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Every column of text that it is shown with."""
         own = self.name if self.is_text else None
-        return tuple(name for name in (own, self.given, self.why) if name)
-
-
-def _contrast(prefix: str, directions: str, about: str, *, is_headline: bool = False) -> Column:
-    """What an edit costs beyond directions of one kind, moved as far."""
-    return Column(
-        name=f"{prefix}excess_drop",
-        title=f"drop beyond {directions}",
-        about=f"{about}, moved as far; mean over all strengths. p: the largest of all targets "
-        "under their controls",
-        low=f"{prefix}excess_low",
-        high=f"{prefix}excess_high",
-        p=f"{prefix}excess_p_max",
-        null=0.0,
-        beside=(("edited", "target_drop"), ("control", f"{prefix}control_drop")),
-        is_headline=is_headline,
-        is_compared=True,
-        is_of_edits=True,
-    )
+        said = self.said[1] if self.said else None
+        return tuple(name for name in (own, said, self.why) if name)
 
 
 EVIDENCE = (
-    Column(name="verdict", title="verdict", about="what all numbers say together", is_text=True),
+    Column(
+        name="verdict",
+        title="verdict",
+        about="what all numbers say together: whether the component holds the value, perhaps "
+        "together with another one, and whether the answer is computed from it",
+        why="untold",
+        is_text=True,
+        is_headline=True,
+    ),
     Column(
         name="r",
         title="|R|",
@@ -93,9 +85,10 @@ EVIDENCE = (
         low="r_low",
         high="r_high",
         p="p_holm",
-        null=0.0,
+        counts="r_counts",
+        null="untrained_abs_r",
         is_size=True,
-        beside=(("untrained", "twin_abs_r"), ("p of the site's largest", "p_site_holm")),
+        beside=(("untrained", "untrained_abs_r"), ("p of the site's largest", "p_site_holm")),
         is_headline=True,
         is_drawn=True,
         is_compared=True,
@@ -109,8 +102,9 @@ EVIDENCE = (
         low="agreement_low",
         high="agreement_high",
         p="agreement_p_holm",
+        counts="agreement_counts",
         null="floor",
-        beside=(("floor", "floor"), ("ceiling", "ceiling")),
+        beside=(("floor", "floor"), ("random", "agreement_random"), ("ceiling", "ceiling")),
         is_headline=True,
         is_drawn=True,
         is_compared=True,
@@ -122,21 +116,46 @@ EVIDENCE = (
         "would change: 1 follows wholly",
         low="slope_low",
         high="slope_high",
-        null="slope_floor",
-        beside=(("floor", "slope_floor"),),
+        counts="slope_counts",
+        null="slope_random",
+        beside=(
+            ("random", "slope_random"),
+            ("span", "slope_span"),
+            ("valueless", "slope_valueless"),
+        ),
         is_headline=True,
         is_drawn=True,
         is_compared=True,
     ),
-    _contrast("", "random directions", "accuracy lost beyond random directions", is_headline=True),
-    _contrast("span_", "the components' span", "accuracy lost beyond directions of that span"),
-    _contrast("valueless_", "directions without value", "accuracy lost beyond such directions"),
+    Column(
+        name="excess_drop",
+        title="drop beyond drawn directions",
+        about="accuracy that the edit costs beyond drawn directions, moved as far; mean over all "
+        "strengths. Of random directions, of directions in the components' span and of ones there "
+        "that carry no value the kind that it exceeds with the least certainty. p: the largest of "
+        "all targets under their controls",
+        low="excess_low",
+        high="excess_high",
+        p="excess_p_max",
+        counts="excess_counts",
+        beside=(
+            ("edited", "target_drop"),
+            ("control", "control_drop"),
+            ("beyond random", "excess_random_drop"),
+            ("span", "excess_span_drop"),
+            ("valueless", "excess_valueless_drop"),
+        ),
+        said=("beyond", "excess_against"),
+        is_headline=True,
+        is_compared=True,
+        is_of_edits=True,
+    ),
     Column(
         name="least_partial_r",
         title="least |R|, another value held fixed",
         about="the least that is left of |R| where one other value is held fixed",
         is_size=True,
-        given="least_partial_given",
+        said=("given", "least_partial_given"),
     ),
     Column(
         name="partial_r",
@@ -161,10 +180,25 @@ def known(row: Row, name: str | None) -> float | None:
     return float(number) if isinstance(number, int | float) and isfinite(number) else None
 
 
-def judged(row: Row, column: Column) -> Standing:
-    """Whether a row's number is a finding."""
-    if known(row, column.name) is None:
-        return "not judged"
-    null = known(row, column.null) if isinstance(column.null, str) else column.null
-    p, low, high = (known(row, name) for name in (column.p, column.low, column.high))
-    return standing(p=p, low=low, high=high, by_chance=null)
+def judged(row: Row) -> dict[str, str]:
+    """Of each column that is judged whether its number is a finding or may be chance."""
+    said = {column.name: row.get(column.counts) for column in EVIDENCE if column.counts}
+    words = {True: "finding", False: "chance"}
+    return {name: words[bool(counts)] for name, counts in said.items() if _is_truth(counts)}
+
+
+def verdict(row: Row) -> str:
+    """What a row's numbers say together, in few words; '' in a run of an earlier version."""
+    if not _is_truth(row.get("held")):
+        return ""
+    if not row["held"]:
+        return "not held"
+    held = f"shared with {row['shared_with']}" if row.get("shared_with") else "held"
+    if not _is_truth(row.get("used")):
+        return f"{held}, use cannot be told"
+    return f"{held}, {'used' if row['used'] else 'not used'}"
+
+
+def _is_truth(entry: Any) -> bool:
+    """Whether it is true or false: a table may hold numpy's, or 1.0 beside what is missing."""
+    return entry is not None and entry in (True, False)

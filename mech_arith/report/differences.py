@@ -12,12 +12,11 @@ import pandas as pd
 import torch
 
 from mech_arith.errors import UserError
-from mech_arith.judging import standing
 from mech_arith.report.columns import EVIDENCE, Column, known
 from mech_arith.report.compact import DIGITS, Plain
 from mech_arith.report.pairing import Pair
 from mech_arith.results import best_places, load_run, per_value
-from mech_arith.statistics import holm
+from mech_arith.statistics import ALPHA, holm
 from mech_arith.statistics.independent import Measured, difference
 
 BASELINE, DROP = "baseline_accuracy", "accuracy_drop"
@@ -38,9 +37,10 @@ SCHEMA = {
     **{f"{side}{end}": "float64" for side in ("a", "b") for end in ("", "_low", "_high")},
     **{f"difference{end}": "float64" for end in ("", "_low", "_high")},
     **dict.fromkeys(("p", "p_holm"), "float64"),
-    "standing": "string",
+    "counts": "boolean",
 }
-"""Columns of the table of differences. `p_holm` is adjusted for all rows of the table."""
+"""Columns of the table of differences. `p_holm` is adjusted for all rows of the table; a difference
+counts if it is at most `ALPHA`, which no p is whose interval holds 0."""
 
 Row = Mapping[Any, Any]
 
@@ -74,13 +74,8 @@ def compare(pairs: Sequence[Pair], notes: Sequence[str] = ()) -> Compared:
     table = pd.DataFrame(rows).reindex(columns=[*SCHEMA])
     adjusted = holm(torch.tensor(table["p"].tolist(), dtype=torch.float64)).tolist()
     table = table.assign(p_holm=adjusted)
-    table["standing"] = [_standing(row) for row in table.to_dict(orient="records")]
+    table = table.assign(counts=(table["p_holm"] <= ALPHA).where(table["p"].notna(), None))
     return Compared(table.astype(SCHEMA), tuple(dict.fromkeys(said)))
-
-
-def _standing(row: Row) -> str:
-    p, low, high = (known(row, n) for n in ("p_holm", "difference_low", "difference_high"))
-    return standing(p=p, low=low, high=high, by_chance=0.0)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mech_arith.report.columns import EVIDENCE, judged, known
+from mech_arith.report.columns import EVIDENCE, judged, known, verdict
 from mech_arith.report.compact import Plain, numbers
 from mech_arith.results import slopes_at_best
 
@@ -29,6 +29,8 @@ def evidence_rows(evidence: pd.DataFrame) -> list[Plain]:
     """
     if evidence.empty:
         return []
+    raw = evidence.to_dict(orient="records")
+    evidence = evidence.assign(verdict=[verdict(row) or None for row in raw])
     filled = set(evidence.dropna(axis="columns", how="all").columns)
     columns: dict[str, list[Any]] = {
         "value": evidence["value"].tolist(),
@@ -43,40 +45,61 @@ def evidence_rows(evidence: pd.DataFrame) -> list[Plain]:
         if name in evidence:
             texts = evidence[name].fillna("").tolist()
             columns[name] = [str(entry) or None for entry in texts]
-    columns["judged"] = [_judged(row) for row in evidence.to_dict(orient="records")]
+    columns["judged"] = [judged(row) for row in raw]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def headline_rows(rows: Sequence[Plain], summary: Mapping[str, Any]) -> list[Plain]:
-    """Per value the row with the largest |R| on the fit split; the largest |R| first.
+    """Per value one row, the largest |R| first: the one from which its verdict is read.
 
-    A run of an earlier version has no table of evidence: its summary says some of it.
+    A run of an earlier version has no verdicts: there it is the row with the largest |R| on the fit
+    split, and without a table of evidence what the summary says.
     """
+    verdicts = summary.get("verdicts") or {}
+    if verdicts:
+        found = [{"value": value, **_shown(said["best"])} for value, said in verdicts.items()]
+    elif rows:
+        found = _best_on_fit(rows)
+    else:
+        found = _summarised(summary)
+    ordered = sorted(found, key=lambda row: -abs(known(row, "r") or 0))
+    return [
+        {name: row[name] for name in HEADLINE if name in row}
+        | {"sentence": verdicts.get(row["value"], {}).get("text")}
+        for row in ordered
+    ]
+
+
+def _best_on_fit(rows: Sequence[Plain]) -> list[Plain]:
     best: dict[str, Plain] = {}
-    for row in rows or _summarised(summary):
+    for row in rows:
         kept = best.setdefault(row["value"], row)
         if abs(known(row, "r_fit") or 0) > abs(known(kept, "r_fit") or 0):
             best[row["value"]] = row
-    ordered = sorted(best.values(), key=lambda row: -abs(known(row, "r") or 0))
-    return [{name: row[name] for name in HEADLINE if name in row} for row in ordered]
+    return [*best.values()]
 
 
 def _summarised(summary: Mapping[str, Any]) -> list[Plain]:
     """What a summary says of the headline of each value, in the evidence's names."""
     parts = [summary.get(name) or {} for name in ("best", "excess_drop", "counterfactual")]
-    rows = []
-    for value, best in parts[0].items():
-        found = {name: entry for part in parts for name, entry in part.get(value, {}).items()}
-        row = {name: known(found, name) for name in NUMBERS if name in found}
-        place = {name: best.get(name) for name in PLACE}
-        rows.append({"value": value, **place, **row, "judged": _judged(found)})
-    return rows
+    return [
+        {
+            "value": value,
+            **_shown(
+                {name: entry for part in parts for name, entry in part.get(value, {}).items()}
+            ),
+            **{name: best.get(name) for name in PLACE},
+        }
+        for value, best in parts[0].items()
+    ]
 
 
-def _judged(row: Mapping[Any, Any]) -> dict[str, str]:
-    """Of each number that is judged."""
-    found = {column.name: judged(row, column) for column in EVIDENCE}
-    return {name: said for name, said in found.items() if said != "not judged"}
+def _shown(row: Mapping[str, Any]) -> Plain:
+    """What the page shows of a row out of a summary."""
+    found: Plain = {name: row[name] for name in PLACE if name in row}
+    found |= {name: known(row, name) for name in NUMBERS if name in row}
+    found |= {name: row[name] for name in TEXTS if isinstance(row.get(name), str)}
+    return found | {"verdict": verdict(row) or None, "judged": judged(row)}
 
 
 def specificity_maps(specificity: pd.DataFrame, evidence: pd.DataFrame) -> list[Plain]:

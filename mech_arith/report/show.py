@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
@@ -12,8 +13,6 @@ from mech_arith.report.differences import ABOUT, BASELINE, TITLES, Compared
 
 MOST = 24
 """Rows of the printed table; the files have all."""
-
-STYLES = {"finding": "bold", "chance": "dim", "not judged": ""}
 
 
 def print_differences(
@@ -27,7 +26,7 @@ def print_differences(
     several = len(table.drop_duplicates(["cell_a", "cell_b"])) > 1
     for side, place in zip("AB", places, strict=True):
         console.print(f"{side}: {place}", soft_wrap=True, highlight=False, markup=False)
-    found = table["standing"].tolist().count("finding")
+    found = table["counts"].tolist().count(True)
     tested = len(table.dropna(subset=["p"]))
     console.print(
         f"{found} of {tested} differences are findings (p at most .05, adjusted for all of them)",
@@ -44,12 +43,17 @@ def print_differences(
     )
     for row in ordered.head(MOST).to_dict(orient="records"):
         cells = [f"{row['cell_a']}, {row['cell_b']}"] if several else []
-        shown.add_row(*cells, *_entries(row), style=STYLES[row["standing"]])
+        shown.add_row(*cells, *_entries(row), style=_style(row["counts"]))
     console.print(shown)
     if len(table) > MOST:
         console.print(f"and {len(table) - MOST} more rows in the file", highlight=False)
     for sentence in (ABOUT, *compared.notes):
         console.print(sentence, highlight=False, markup=False)
+
+
+def _style(counts: Any) -> str:
+    """In bold what counts, in grey what may be chance."""
+    return "" if pd.isna(counts) else "bold" if counts else "dim"
 
 
 def _entries(row: Mapping[Any, Any]) -> list[str]:

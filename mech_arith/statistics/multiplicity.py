@@ -8,7 +8,8 @@ from jaxtyping import Float
 from scipy.stats import false_discovery_control
 from torch import Tensor
 
-from mech_arith.judging import ALPHA as ALPHA
+ALPHA = 0.05
+"""Adjusted p up to which a finding counts as one."""
 
 
 def holm(p: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -10,6 +10,7 @@ async function showCellPage(cell, { cells, chunk, columns }) {
     main.replaceChildren(
       ...parts,
       ...warningsOf(page.summary),
+      ...verdictsOf(page.summary),
       el("h2", {}, "Headline numbers"),
       ...headlines(cell, page, columns),
       ...(await evidenceTable(page.evidence, columns)),
@@ -65,6 +66,16 @@ const warningsOf = (summary) =>
       ]
     : [];
 
+/** For each value where it is held and where it is used, in words. */
+function verdictsOf({ verdicts = {} }) {
+  const values = Object.keys(verdicts).sort(byLength);
+  if (!values.length) return [];
+  return [
+    el("h2", {}, "Where each value is held, and where it is used"),
+    el("ul", {}, ...values.map((value) => el("li", {}, isolated(verdicts[value].text)))),
+  ];
+}
+
 const tile = (name, number, about, ends = "", standing = {}) =>
   el(
     "div",
@@ -100,7 +111,7 @@ function headlineTiles(cell, columns) {
   if (!row) return [];
   const where = `${clipped(row.value, 40)}, layer ${row.layer}`;
   return columns
-    .filter((column) => column.is_headline && isKnown(row, column))
+    .filter((column) => column.is_headline && !column.is_text && isKnown(row, column))
     .map((column) =>
       tile(
         column.title,
@@ -162,7 +173,7 @@ function dropTable(cell) {
 
 /** Everything in the summary that is not shown elsewhere, by dotted names. */
 function factTable(summary) {
-  const shown = ["best", "largest_drop", "excess_drop", "counterfactual", "cell", "warnings", "command"];
+  const shown = ["best", "verdicts", "largest_drop", "excess_drop", "counterfactual", "cell", "warnings", "command"];
   const rows = [];
   const add = (name, value) => {
     if (name === "design.correlations") return; // of every pair of values: in the summary's file

@@ -12,7 +12,7 @@ const ofSide = (row, side) =>
 const differenceOf = (row) =>
   el(
     "span",
-    STANDINGS[row.standing] ?? {},
+    row.counts == null ? {} : STANDINGS[row.counts ? "finding" : "chance"],
     el("span", { class: "number" }, two(row.difference)),
     el("span", { class: "quiet" }, interval(row.difference_low, row.difference_high)),
   );

@@ -44,24 +44,23 @@ const shownNumber = (row, column, ...beside) =>
     ...beside,
   );
 
+/** Why an entry is missing, or is what it is, when the mouse rests on it. */
+const whyOf = (row, column) => (row[column.why] ? { class: "why", title: row[column.why] } : {});
+
 /** What a column of the evidence shows of a row. */
 function shownEntry(row, column) {
-  if (column.is_text) return isolated(row[column.name] ?? DASH);
-  if (!isKnown(row, column)) {
-    const why = row[column.why];
-    return el("span", why ? { class: "quiet", title: why } : { class: "quiet" }, why ? `${DASH} (why?)` : DASH);
-  }
-  const given = row[column.given];
-  if (given) return shownNumber(row, column, el("span", { class: "quiet" }, " given ", named(given)));
+  if (!isKnown(row, column)) return el("span", { class: "quiet", ...whyOf(row, column) }, DASH);
+  if (column.is_text) return el("span", whyOf(row, column), isolated(row[column.name]));
+  const [word, text] = column.said ?? [];
+  const said = row[text] ? el("span", { class: "quiet" }, ` ${word} `, named(row[text])) : null;
   const beside = besideOf(row, column);
-  return beside.length
-    ? shownNumber(row, column, el("br"), el("small", {}, beside.join(", ")))
-    : shownNumber(row, column);
+  const more = beside.length ? el("small", {}, beside.join(", ")) : null;
+  return shownNumber(row, column, said, more);
 }
 
 const GREY =
-  "Bold: a finding. Grey italics: may be chance, for p is above .05 or the interval holds what chance " +
-  "gives. Plain: not tested.";
+  "Bold: a finding, for its p and its interval agree that it is not chance. Grey italics: may be " +
+  "chance. Plain: not judged.";
 
 /** What the columns are, in their order. */
 const legendOf = (columns) =>

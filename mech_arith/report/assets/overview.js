@@ -57,12 +57,13 @@ const showEach = (cell, shows) =>
     : nothing();
 
 const showValue = (row) =>
-  el("span", {}, named(row.value), el("span", { class: "quiet" }, ` layer ${row.layer}`));
+  el("span", row.sentence ? { title: row.sentence } : {}, named(row.value), el("span", { class: "quiet" }, ` layer ${row.layer}`));
 
 /** What a column of the evidence shows of a value in the table of all cells: one line. */
 function headlineEntry(row, column) {
   if (!isKnown(row, column)) return nothing();
-  return column.is_text ? named(row[column.name], 40) : shownNumber(row, column);
+  if (!column.is_text) return shownNumber(row, column);
+  return el("span", whyOf(row, column), named(row[column.name], 32));
 }
 
 /** A column of the evidence in the table of all cells. */
@@ -179,7 +180,7 @@ const columnsOf = (cells, { fields, varying }, headlines) => [
     number: true,
   },
   {
-    title: "value, best layer",
+    title: "value, layer",
     known: (cell) => cell.headline?.length,
     show: (cell) => showEach(cell, showValue),
     sort: (cell) => cell.headline?.[0]?.value ?? "",
