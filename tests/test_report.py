@@ -17,7 +17,7 @@ import pytest
 from mech_arith.report import __main__ as command
 from mech_arith.report import write_report
 from mech_arith.report.build import build
-from mech_arith.report.columns import EVIDENCE, Column, judged
+from mech_arith.report.columns import EVIDENCE, verdict
 from mech_arith.report.compact import edited, numbers, traced
 from mech_arith.report.evidence import evidence_rows, headline_rows, specificity_maps
 from mech_arith.report.listing import Listed
@@ -457,6 +457,9 @@ def test_evidence_is_short_and_without_what_was_not_asked() -> None:
             "p_holm": [0.00001, 0.2],
             "agreement": None,
             "least_partial_given": ["c", ""],
+            "partial_r_undefined": "",
+            "r_counts": [True, False],
+            "slope_counts": [None, None],
             "point": "resid_post",
         }
     )
@@ -465,7 +468,7 @@ def test_evidence_is_short_and_without_what_was_not_asked() -> None:
         {"value": "b", **place, "component": 1, "r": 0.1235, "p_holm": 0.0}
         | {"least_partial_given": "c", "judged": {"r": "finding"}},
         {"value": "c", **place, "component": 2, "r": None, "p_holm": 0.2}
-        | {"least_partial_given": None, "judged": {}},
+        | {"least_partial_given": None, "judged": {"r": "chance"}},
     ]
     assert evidence_rows(pd.DataFrame()) == []
 
@@ -487,34 +490,49 @@ def test_the_headline_of_a_value_is_chosen_on_the_fit_split() -> None:
 
 def test_a_summary_stands_in_for_the_evidence_of_an_earlier_version() -> None:
     best = {"b": {"r": -0.9, "layer": 2, "component": 1, "position": "all", "p_holm": 0.2}}
-    excess = {"b": {"excess_drop": 0.3, "excess_low": 0.1, "excess_high": 0.5, "layer": 2}}
+    excess = {"b": {"excess_drop": 0.3, "excess_low": 0.1, "excess_counts": True, "layer": 2}}
     (row,) = headline_rows([], {"best": best, "excess_drop": excess, "counterfactual": {}})
     assert (row["value"], row["layer"], row["r"], row["excess_drop"]) == ("b", 2, -0.9, 0.3)
-    assert row["judged"] == {"r": "chance", "excess_drop": "finding"}
+    assert row["judged"] == {"excess_drop": "finding"}
     assert headline_rows([], {}) == []
 
 
-@pytest.mark.parametrize("column", EVIDENCE, ids=lambda column: column.name)
-def test_a_column_of_the_evidence_is_judged_by_its_p_and_its_interval(column: Column) -> None:
-    ends = {name: number for name, number in ((column.low, 0.4), (column.high, 0.6)) if name}
-    row = {column.name: 0.5, **ends, "floor": 0.1, "slope_floor": 0.1}
-    if column.p:
-        assert judged({**row, column.p: 0.06}, column) == "chance"
-        assert judged({**row, column.p: 0.05}, column) == "finding"
-    elif column.low:
-        assert judged(row, column) == "finding"
-    else:
-        assert judged(row, column) == "not judged"
-    if column.low and column.high:
-        assert judged({**row, column.low: -0.1}, column) == "chance"
-    assert judged({**row, column.name: None}, column) == "not judged"
+def test_the_headline_of_a_value_is_the_row_of_its_verdict() -> None:
+    best = {"layer": 3, "position": "all", "component": 1, "r": -0.6, "slope": 0.5, "held": True}
+    counts = {"r_counts": True, "slope_counts": False, "used": False, "shared_with": ""}
+    said = {"text": "b: held in layer 3; used nowhere", "best": {**best, **counts}}
+    (row,) = headline_rows([{"value": "b", "layer": 0, "r_fit": 0.9}], {"verdicts": {"b": said}})
+    assert (row["layer"], row["r"], row["verdict"]) == (3, -0.6, "held, not used")
+    assert row["judged"] == {"r": "finding", "slope": "chance"}
+    assert row["sentence"] == "b: held in layer 3; used nowhere"
 
 
-def test_a_slope_without_its_floor_is_not_judged() -> None:
-    (slope,) = [column for column in EVIDENCE if column.name == "slope"]
-    row = {"slope": 0.5, "slope_low": 0.4, "slope_high": 0.6}
-    assert judged(row, slope) == "not judged"
-    assert judged({**row, "slope_floor": 0.5}, slope) == "chance"
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"held": True, "shared_with": "", "used": True}, "held, used"),
+        ({"held": True, "shared_with": "c", "used": False}, "with c, not used"),
+        ({"held": True, "shared_with": "", "used": None}, "held, use unknown"),
+        ({"held": np.True_, "shared_with": "", "used": np.nan}, "held, use unknown"),
+        ({"held": False, "shared_with": "", "used": False}, "not held"),
+        ({}, ""),
+    ],
+)
+def test_a_verdict_in_few_words(row: dict[str, Any], said: str) -> None:
+    assert verdict(row) == said
+
+
+def test_every_column_of_the_evidence_that_is_shown_is_one_that_a_run_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that is misspelt would never be shown."""
+    overrides = ("intervention=interchange", "layers=late", "problems.n=60")
+    assert main(monkeypatch, tmp_path, *SMALL, *overrides) == 0
+    evidence = load_run(tmp_path / "run").tables["evidence"]
+    made_here = {"verdict"}
+    for column in EVIDENCE:
+        names = {*column.needed, *column.texts, *([column.counts] if column.counts else [])}
+        assert names - made_here <= set(evidence), column.title
 
 
 def test_specificity_is_of_the_place_that_is_best_on_the_fit_split() -> None:

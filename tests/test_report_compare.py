@@ -60,7 +60,7 @@ def test_b_minus_a_with_its_interval(tmp_path: Path) -> None:
     ends = [r[f"difference{end}"] for end in ("", "_low", "_high")]
     below, above = (0.2**2 + 0.1**2) ** 0.5, (0.1**2 + 0.1**2) ** 0.5
     assert ends == pytest.approx([0.2, 0.2 - below, 0.2 + above])
-    assert r["standing"] == "chance"
+    assert r["counts"] is False
 
 
 def test_every_number_that_both_have_is_compared(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_of_equal_runs_no_difference_is_a_finding(tmp_path: Path) -> None:
         save_cell(tmp_path / name, edit="interchange")
     table = compared(tmp_path)
     assert (table["difference"] == 0).all()
-    assert "finding" not in set(table["standing"])
+    assert not table["counts"].any()
     assert (table.dropna(subset=["p"])["p_holm"] == 1).all()
 
 
@@ -101,7 +101,7 @@ def test_a_number_whose_interval_has_no_width_has_no_interval_of_a_difference(
     slope = row_of(compared(tmp_path), "slope")
     assert slope["difference"] == slope["b"]
     assert pd.isna(slope["difference_low"])
-    assert slope["standing"] == "not judged"
+    assert slope["counts"] is None
 
 
 def test_drops_of_other_edits_are_not_compared_and_it_is_said(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_the_table_and_the_charts_are_there(page: Page, sweep: Path) -> None:
     best = [line.split(" ")[0] for line in lines]
     assert all(re.search(r"^\d\.\d\d \[\S+, \S+\]$", line) for line in lines)
     assert best == sorted(best, reverse=True)
-    values = page.column("value, best layer")[0].splitlines()
+    values = page.column("value, layer")[0].splitlines()
     assert len(values) == len(best) == 5
     assert all(re.search(r"^\S+ layer \d$", line) for line in values)
     run = load_run(sweep.parent / "0")
@@ -220,7 +220,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_cell(directory / "0", edit="interchange")
     save_cell(directory / "1")
     old = load_run(save_cell(directory / "2"))
-    gone = ("excess_drop", "counterfactual", "inference")
+    gone = ("excess_drop", "counterfactual", "inference", "verdicts")
     summary = {name: entry for name, entry in old.summary.items() if name not in gone}
     for found in summary["best"].values():
         for name in ("r_low", "r_high", "p_holm"):
@@ -238,9 +238,9 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_table_says_how_sure_its_numbers_are(page: Page, asked: Path) -> None:
     page.open(asked)
     summary = load_run(asked.parent / "0").summary
-    values = [line.split(" ")[0] for line in page.column("value, best layer")[0].splitlines()]
+    values = [line.split(" ")[0] for line in page.column("value, layer")[0].splitlines()]
     for title, name, headline in (
-        ("drop beyond random directions", "excess_drop", summary["excess_drop"]),
+        ("drop beyond drawn directions", "excess_drop", summary["excess_drop"]),
         ("answers that follow", "agreement", summary["counterfactual"]),
         ("slope", "slope", _at_best(asked.parent / "0")),
     ):
@@ -269,7 +269,7 @@ def test_columns_that_no_cell_has_are_left_out(page: Page, tmp_path: Path) -> No
     save_run(tmp_path / "run", tables=tables, summary=run.summary, config_yaml="")
     page.open(write_report(tmp_path))
     titles = [text.replace("\n", " ") for text in page.texts("#cells thead th")]
-    assert "drop beyond random directions" not in titles
+    assert "drop beyond drawn directions" not in titles
     assert not {"answers that follow", "slope", "note"} & set(titles)
     assert "answers that follow" not in page.run(
         "return document.getElementById('legend').textContent"
@@ -284,7 +284,7 @@ def test_a_cells_evidence_can_be_sorted(page: Page, asked: Path) -> None:
     heads = page.texts("table.evidence thead th")
     titles = [text.replace("\n", " ") for text in heads]
     assert "position" not in titles  # there is one
-    column = titles.index("drop beyond random directions")
+    column = titles.index("drop beyond drawn directions")
     page.run("arguments[0].scrollIntoView({block: 'center'})", page.one("table.evidence"))
     page.all("table.evidence thead th")[column].click()
     page.until("return document.querySelector('table.evidence th[aria-sort=ascending]') !== null")
@@ -297,8 +297,9 @@ def test_a_cells_evidence_can_be_sorted(page: Page, asked: Path) -> None:
     )
     place = titles.index("|R|") + 1
     marked = f"table.evidence tbody td:nth-child({place}) .doubtful"
-    by_chance = (rows["p_holm"] > 0.05) | ((rows["r_low"] <= 0) & (rows["r_high"] >= 0))
-    assert len(page.all(marked)) == by_chance.sum()
+    assert len(page.all(marked)) == (~rows["r_counts"]).sum() > 0
+    verdicts = page.texts(f"table.evidence tbody td:nth-child({titles.index('verdict') + 1})")
+    assert verdicts.count("not held") == (~rows["held"]).sum() > 0
     assert "not corrected" not in page.one("#cell").text
     slopes = page.texts(f"table.evidence tbody td:nth-child({titles.index('slope') + 1})")
     assert sorted(float(_ascii(text.split(" ")[0])) for text in slopes) == pytest.approx(
@@ -322,7 +323,7 @@ def test_the_slope_is_drawn_beside_what_a_value_is_held_by(page: Page, asked: Pa
     floor = page.run(
         "return arguments[0].data.filter((trace) => trace.line.dash).map((t) => t.y)", chart
     )
-    assert floor == [[0.03] * 4]  # of the answers that follow
+    assert floor == [[0.03] * 4, [0.01] * 4]  # of the answers that follow, and of the slope
     assert re.search(
         r"\|R\| \d\.\d\d \[", page.hover(chart.find_element(By.CSS_SELECTOR, ".point"))
     )

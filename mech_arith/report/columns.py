@@ -72,8 +72,8 @@ EVIDENCE = (
     Column(
         name="verdict",
         title="verdict",
-        about="what all numbers say together: whether the component holds the value, perhaps "
-        "together with another one, and whether the answer is computed from it",
+        about="what all numbers say together: whether the component holds the value ('with b': it "
+        "is b's as well), and whether the answer is computed from it",
         why="untold",
         is_text=True,
         is_headline=True,
@@ -193,9 +193,9 @@ def verdict(row: Row) -> str:
         return ""
     if not row["held"]:
         return "not held"
-    held = f"shared with {row['shared_with']}" if row.get("shared_with") else "held"
+    held = f"with {row['shared_with']}" if row.get("shared_with") else "held"
     if not _is_truth(row.get("used")):
-        return f"{held}, use cannot be told"
+        return f"{held}, use unknown"
     return f"{held}, {'used' if row['used'] else 'not used'}"
 
 

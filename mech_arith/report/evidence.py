@@ -42,9 +42,9 @@ def evidence_rows(evidence: pd.DataFrame) -> list[Plain]:
         },
     }
     for name in TEXTS:
-        if name in evidence:
-            texts = evidence[name].fillna("").tolist()
-            columns[name] = [str(entry) or None for entry in texts]
+        texts = evidence[name].fillna("").astype(str).tolist() if name in evidence else []
+        if any(texts):
+            columns[name] = [text or None for text in texts]
     columns["judged"] = [judged(row) for row in raw]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

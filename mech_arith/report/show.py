@@ -26,7 +26,7 @@ def print_differences(
     several = len(table.drop_duplicates(["cell_a", "cell_b"])) > 1
     for side, place in zip("AB", places, strict=True):
         console.print(f"{side}: {place}", soft_wrap=True, highlight=False, markup=False)
-    found = table["counts"].tolist().count(True)
+    found = sum(table["counts"].dropna().tolist())
     tested = len(table.dropna(subset=["p"]))
     console.print(
         f"{found} of {tested} differences are findings (p at most .05, adjusted for all of them)",

@@ -234,8 +234,8 @@ def _evidence(
     found = best[["layer", "point", "position", "value", "component", "r_fit", *R]].assign(
         partial_r=best["r"] / 3,
         partial_r_undefined="",
-        least_partial_r=best["r"] / 2,
-        least_partial_given=cell.values[0],
+        least_partial_r=best["r"] * 0.6,
+        least_partial_given=[cell.values[value == cell.values[0]] for value in best["value"]],
         shapley=best["r"] ** 2 / 2,
         edit=cell.edit,
         n=200,

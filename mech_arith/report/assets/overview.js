@@ -5,7 +5,7 @@ const GROUPS = { model: "models", template: "templates", layers: "layers", edit:
 /* First in names and columns, in this order. */
 const FIELDS = ["model", "template", "expression", "layers", "edit", "prompt", "design", "seed"];
 /* With more fields that differ, the numbers would not fit beside them. */
-const MOST_FIELDS = 4;
+const MOST_FIELDS = 3;
 const EDIT_NAMES = { edit: "intervention" };
 const fieldName = (field) => EDIT_NAMES[field] ?? field;
 const fieldText = (cell, field) => String(cell.fields[field] ?? DASH);
@@ -63,7 +63,7 @@ const showValue = (row) =>
 function headlineEntry(row, column) {
   if (!isKnown(row, column)) return nothing();
   if (!column.is_text) return shownNumber(row, column);
-  return el("span", whyOf(row, column), named(row[column.name], 32));
+  return el("span", whyOf(row, column), named(row[column.name], 26));
 }
 
 /** A column of the evidence in the table of all cells. */
