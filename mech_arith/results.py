@@ -154,7 +154,7 @@ def _readable(directory: Path) -> Iterator[None]:
 def find_runs(directory: Path) -> list[Path]:
     """Directories of all whole runs in and under `directory`, in natural order (2 before 10).
 
-    Hidden directories and links are passed over.
+    See `walk` for what is passed over.
 
     Raises:
         UserError: `directory` is not there.
@@ -163,12 +163,29 @@ def find_runs(directory: Path) -> list[Path]:
         raise UserError(
             f"expected a directory of runs, got {str(directory)!r}; give one that exists"
         )
-    found = []
-    for parent, children, files in os.walk(directory):
-        children[:] = [child for child in children if not child.startswith(".")]
-        if SUMMARY in files:
-            found.append(Path(parent))
+    found = [parent for parent, files in walk(directory) if SUMMARY in files]
     return sorted(found, key=lambda path: _natural(str(path.relative_to(directory))))
+
+
+def walk(directory: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Every directory in and under `directory`, and the names of its files.
+
+    Links are followed, each directory is visited once, under its own name where it has one below
+    `directory`. Hidden directories are passed over.
+    """
+    visited: set[Path] = set()
+    waiting = [directory]
+    while waiting:
+        for at, children, files in os.walk(waiting.pop(0)):
+            parent = Path(at)
+            place = parent.resolve()
+            if place in visited:
+                children.clear()
+                continue
+            visited.add(place)
+            children[:] = sorted(child for child in children if not child.startswith("."))
+            waiting += [parent / child for child in children if (parent / child).is_symlink()]
+            yield parent, files
 
 
 def check_writable(directory: Path) -> None:

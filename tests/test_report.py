@@ -21,8 +21,10 @@ from mech_arith.columns import TABLES as COLUMNS
 from mech_arith.records import begin, write_record
 from mech_arith.report import __main__ as command
 from mech_arith.report import write_report
+from mech_arith.report.build import build
+from mech_arith.report.columns import EVIDENCE, verdict
 from mech_arith.report.compact import edited, numbers, traced
-from mech_arith.report.evidence import evidence_rows, specificity_maps
+from mech_arith.report.evidence import evidence_rows, headline_rows, specificity_maps
 from mech_arith.report.listing import Listed
 from mech_arith.report.unfinished import unfinished
 from mech_arith.results import load_run, save_run
@@ -293,6 +295,21 @@ def test_runs_and_sweeps_from_several_places(
     assert list(dict.fromkeys(rows["cell"])) == ["first/0", "first/1", "second/0", "single"]
 
 
+def test_a_folder_of_links_to_runs_is_reported_under_the_links_names(tmp_path: Path) -> None:
+    save_cell(tmp_path / "far" / "2026" / "0")
+    save_cell(tmp_path / "far" / "sweep" / "0", seed=1)
+    save_plan(tmp_path / "far" / "sweep", "0", "1")
+    (tmp_path / "chosen").mkdir()
+    (tmp_path / "chosen" / "before").symlink_to(tmp_path / "far" / "2026" / "0")
+    (tmp_path / "chosen" / "after").symlink_to(tmp_path / "far" / "sweep")
+    built = build(tmp_path / "chosen", [tmp_path / "chosen"])
+    assert [(cell.name, cell.status) for cell in built.cells] == [
+        ("after/0", "done"),
+        ("after/1", "missing"),
+        ("before", "done"),
+    ]
+
+
 def test_a_single_run_is_reported_on_in_its_directory(tmp_path: Path) -> None:
     write_report(save_cell(tmp_path / "run"))
     assert set(pd.read_parquet(tmp_path / "run" / "sweep.parquet")["cell"]) == {"run"}
@@ -479,17 +496,82 @@ def test_evidence_is_short_and_without_what_was_not_asked() -> None:
             "p_holm": [0.00001, 0.2],
             "agreement": None,
             "least_partial_given": ["c", ""],
+            "partial_r_undefined": "",
+            "r_counts": [True, False],
+            "slope_counts": [None, None],
             "point": "resid_post",
         }
     )
     place = {"layer": 0, "position": "all"}
     assert evidence_rows(table) == [
         {"value": "b", **place, "component": 1, "r": 0.1235, "p_holm": 0.0}
-        | {"least_partial_given": "c"},
+        | {"least_partial_given": "c", "judged": {"r": "finding"}},
         {"value": "c", **place, "component": 2, "r": None, "p_holm": 0.2}
-        | {"least_partial_given": None},
+        | {"least_partial_given": None, "judged": {"r": "chance"}},
     ]
     assert evidence_rows(pd.DataFrame()) == []
+
+
+def test_the_headline_of_a_value_is_chosen_on_the_fit_split() -> None:
+    """Worked out by hand: layer 1 is best for b on the fit split, layer 0 on the report split."""
+    rows = [
+        {"value": value, "layer": layer, "r_fit": r_fit, "r": r}
+        for value, layer, r_fit, r in [
+            ("b", 0, 0.5, 0.9),
+            ("b", 1, -0.6, -0.4),
+            ("c", 0, 0.3, 0.7),
+            ("c", 1, None, None),
+        ]
+    ]
+    found = [(row["value"], row["layer"]) for row in headline_rows(rows, {})]
+    assert found == [("c", 0), ("b", 1)]
+
+
+def test_a_summary_stands_in_for_the_evidence_of_an_earlier_version() -> None:
+    best = {"b": {"r": -0.9, "layer": 2, "component": 1, "position": "all", "p_holm": 0.2}}
+    excess = {"b": {"excess_drop": 0.3, "excess_low": 0.1, "excess_counts": True, "layer": 2}}
+    (row,) = headline_rows([], {"best": best, "excess_drop": excess, "counterfactual": {}})
+    assert (row["value"], row["layer"], row["r"], row["excess_drop"]) == ("b", 2, -0.9, 0.3)
+    assert row["judged"] == {"excess_drop": "finding"}
+    assert headline_rows([], {}) == []
+
+
+def test_the_headline_of_a_value_is_the_row_of_its_verdict() -> None:
+    best = {"layer": 3, "position": "all", "component": 1, "r": -0.6, "slope": 0.5, "held": True}
+    counts = {"r_counts": True, "slope_counts": False, "used": False, "shared_with": ""}
+    said = {"text": "b: held in layer 3; used nowhere", "best": {**best, **counts}}
+    (row,) = headline_rows([{"value": "b", "layer": 0, "r_fit": 0.9}], {"verdicts": {"b": said}})
+    assert (row["layer"], row["r"], row["verdict"]) == (3, -0.6, "held, not used")
+    assert row["judged"] == {"r": "finding", "slope": "chance"}
+    assert row["sentence"] == "b: held in layer 3; used nowhere"
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"held": True, "shared_with": "", "used": True}, "held, used"),
+        ({"held": True, "shared_with": "c", "used": False}, "with c, not used"),
+        ({"held": True, "shared_with": "", "used": None}, "held, use unknown"),
+        ({"held": np.True_, "shared_with": "", "used": np.nan}, "held, use unknown"),
+        ({"held": False, "shared_with": "", "used": False}, "not held"),
+        ({}, ""),
+    ],
+)
+def test_a_verdict_in_few_words(row: dict[str, Any], said: str) -> None:
+    assert verdict(row) == said
+
+
+def test_every_column_of_the_evidence_that_is_shown_is_one_that_a_run_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that is misspelt would never be shown."""
+    overrides = ("intervention=interchange", "layers=late", "problems.n=60")
+    assert main(monkeypatch, tmp_path, *SMALL, *overrides) == 0
+    evidence = load_run(tmp_path / "run").tables["evidence"]
+    made_here = {"verdict"}
+    for column in EVIDENCE:
+        names = {*column.needed, *column.texts, *([column.counts] if column.counts else [])}
+        assert names - made_here <= set(evidence), column.title
 
 
 def test_specificity_is_of_the_place_that_is_best_on_the_fit_split() -> None:

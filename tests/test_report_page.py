@@ -20,6 +20,7 @@ from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.ui import WebDriverWait
 
 from mech_arith.report import write_report
+from mech_arith.report.build import build_comparison
 from mech_arith.results import load_run, save_run
 from tests.running import SMALL, main
 from tests.synthetic import save_cell, save_sweep
@@ -194,15 +195,18 @@ def test_the_table_and_the_charts_are_there(page: Page, sweep: Path) -> None:
         "The same in all of which it is known: template nested_subtraction"
     )
     assert page.column("baseline accuracy")[0] == "0.980\nfloor 0.010"
-    lines = page.column("best |R|")[0].splitlines()
+    lines = page.column("|R|")[0].splitlines()
     best = [line.split(" ")[0] for line in lines]
-    assert all(re.search(r"^\d\.\d\d \[\S+, \S+\] \S+ layer \d$", line) for line in lines)
+    assert all(re.search(r"^\d\.\d\d \[\S+, \S+\]$", line) for line in lines)
     assert best == sorted(best, reverse=True)
+    values = page.column("value, layer")[0].splitlines()
+    assert len(values) == len(best) == 5
+    assert all(re.search(r"^\S+ layer \d$", line) for line in values)
     run = load_run(sweep.parent / "0")
     assert best[0] == f"{max(found['abs_r'] for found in run.summary['best'].values()):.2f}"
     worst = max(run.summary["largest_drop"].values(), key=lambda drop: drop["accuracy_drop"])
     assert page.column("largest accuracy drop")[0].startswith(f"{worst['accuracy_drop']:.3f}")
-    assert page.column("its control")[0] == f"{worst['control_drop']:.3f}"
+    assert f"control {worst['control_drop']:.3f}" in _flat(page.column("largest accuracy drop")[0])
     for chart in ("#scale", "#maps .plot", "#doses .plot", "#layers .plot"):
         assert page.drawn(chart).find_elements(By.CSS_SELECTOR, "svg.main-svg")
 
@@ -216,7 +220,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_cell(directory / "0", edit="interchange")
     save_cell(directory / "1")
     old = load_run(save_cell(directory / "2"))
-    gone = ("excess_drop", "counterfactual", "inference")
+    gone = ("excess_drop", "counterfactual", "inference", "verdicts")
     summary = {name: entry for name, entry in old.summary.items() if name not in gone}
     for found in summary["best"].values():
         for name in ("r_low", "r_high", "p_holm"):
@@ -233,31 +237,44 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_table_says_how_sure_its_numbers_are(page: Page, asked: Path) -> None:
     page.open(asked)
-    beyond = page.column("drop beyond random directions")
     summary = load_run(asked.parent / "0").summary
-    shown = dict(
-        re.search(r"^(\S+) \[\S+, \S+\] p \S+(?: \S+)? (\S+)$", line).groups()[::-1]  # type: ignore[union-attr]
-        for line in beyond[0].splitlines()
-    )
-    assert shown == {
-        value: _signed(found["excess_drop"]) for value, found in summary["excess_drop"].items()
-    }
-    assert beyond[2] == "\N{EN DASH}"
-    follow = page.column("answers that follow, of floor to ceiling")
-    assert all(" of .03 to .98 " in line for line in follow[0].splitlines())
-    assert follow[1:] == ["\N{EN DASH}"] * 2
+    values = [line.split(" ")[0] for line in page.column("value, layer")[0].splitlines()]
+    for title, name, headline in (
+        ("drop beyond drawn directions", "excess_drop", summary["excess_drop"]),
+        ("answers that follow", "agreement", summary["counterfactual"]),
+        ("slope", "slope", _at_best(asked.parent / "0")),
+    ):
+        lines = page.column(title)[0].splitlines()
+        assert all(re.search(r"^\S+ \[\S+, \S+\]$", line) for line in lines)
+        shown = [line.split(" ")[0] for line in lines]
+        assert shown == [_signed(headline[value][name]) for value in values]
+    assert page.column("slope")[1:] == ["\n".join(["\N{EN DASH}"] * 5)] * 2
     said = [str(one.get_attribute("title")) for one in page.all("#cells .doubtful")]
-    assert all(re.fullmatch(r"p \.\d{3}, corrected", title) for title in said)
+    assert set(said) <= {"may be chance"}
+    assert len(page.all("#cells .finding")) > 10
+
+
+def _at_best(run: Path) -> dict[str, dict[str, Any]]:
+    """Per value its row of evidence at the layer that is best on the fit split."""
+    evidence = load_run(run).tables["evidence"]
+    best = evidence.loc[evidence["r_fit"].abs().groupby(evidence["value"]).idxmax()]
+    return {row["value"]: row for row in best.to_dict(orient="records")}
 
 
 def test_columns_that_no_cell_has_are_left_out(page: Page, tmp_path: Path) -> None:
     run = load_run(save_cell(tmp_path / "run"))
-    summary = run.summary | {"excess_drop": {}}
-    save_run(tmp_path / "run", tables=run.tables, summary=summary, config_yaml="")
+    excess = [name for name in run.tables["evidence"] if name.startswith("excess")]
+    evidence = run.tables["evidence"].drop(columns=excess).assign(slope=None)
+    tables = run.tables | {"evidence": evidence}
+    summary = {name: entry for name, entry in run.summary.items() if name != "verdicts"}
+    save_run(tmp_path / "run", tables=tables, summary=summary, config_yaml="")
     page.open(write_report(tmp_path))
     titles = [text.replace("\n", " ") for text in page.texts("#cells thead th")]
-    assert "drop beyond random directions" not in titles
-    assert not [title for title in titles if title.startswith("answers that follow")]
+    assert "drop beyond drawn directions" not in titles
+    assert not {"answers that follow", "slope", "note"} & set(titles)
+    assert "answers that follow" not in page.run(
+        "return document.getElementById('legend').textContent"
+    )
     assert "largest accuracy drop" in titles
 
 
@@ -268,17 +285,49 @@ def test_a_cells_evidence_can_be_sorted(page: Page, asked: Path) -> None:
     heads = page.texts("table.evidence thead th")
     titles = [text.replace("\n", " ") for text in heads]
     assert "position" not in titles  # there is one
-    column = titles.index("drop beyond random directions")
+    column = titles.index("drop beyond drawn directions")
     page.run("arguments[0].scrollIntoView({block: 'center'})", page.one("table.evidence"))
     page.all("table.evidence thead th")[column].click()
     page.until("return document.querySelector('table.evidence th[aria-sort=ascending]') !== null")
     cells = page.texts(f"table.evidence tbody td:nth-child({column + 1})")
     shown = [float(text.split(" ")[0].replace("\N{MINUS SIGN}", "-")) for text in cells]
     assert shown == pytest.approx(sorted(rows["excess_drop"]), abs=0.006)
-    assert all(re.search(r"\d\.\d\d \[\S+, \S+\]$", text) for text in cells)
+    assert all(
+        re.search(r"^\S+ \[\S+, \S+\]\np \S+( \S+)?, edited \S+, control \S+$", text)
+        for text in cells
+    )
     place = titles.index("|R|") + 1
     marked = f"table.evidence tbody td:nth-child({place}) .doubtful"
-    assert len(page.all(marked)) == (rows["p_holm"] > 0.05).sum()
+    assert len(page.all(marked)) == (~rows["r_counts"]).sum() > 0
+    verdicts = page.texts(f"table.evidence tbody td:nth-child({titles.index('verdict') + 1})")
+    assert verdicts.count("not held") == (~rows["held"]).sum() > 0
+    assert "not corrected" not in page.one("#cell").text
+    slopes = page.texts(f"table.evidence tbody td:nth-child({titles.index('slope') + 1})")
+    assert sorted(float(_ascii(text.split(" ")[0])) for text in slopes) == pytest.approx(
+        sorted(rows["slope"]), abs=0.006
+    )
+
+
+def test_the_slope_is_drawn_beside_what_a_value_is_held_by(page: Page, asked: Path) -> None:
+    page.open(asked, "#cell=0")
+    rows = load_run(asked.parent / "0").tables["evidence"].query("value == 'a'")
+    chart = page.drawn("#cell .plot")  # of a, the first value
+    found = page.run(
+        "return arguments[0].data.filter((trace) => trace.error_y)"
+        ".map((trace) => [trace.y, trace.error_y.array])",
+        chart,
+    )
+    wanted = [rows["r"].abs(), rows["agreement"], rows["slope"]]
+    for (y, above), numbers in zip(found, wanted, strict=True):
+        assert y == pytest.approx(numbers.tolist(), abs=1e-4)
+        assert len(above) == 4
+    floor = page.run(
+        "return arguments[0].data.filter((trace) => trace.line.dash).map((t) => t.y)", chart
+    )
+    assert floor == [[0.03] * 4, [0.01] * 4]  # of the answers that follow, and of the slope
+    assert re.search(
+        r"\|R\| \d\.\d\d \[", page.hover(chart.find_element(By.CSS_SELECTOR, ".point"))
+    )
 
 
 def test_specificity_has_a_map_per_layer(page: Page, asked: Path) -> None:
@@ -311,15 +360,19 @@ def test_intervals_stand_around_lines_and_bars(page: Page, asked: Path) -> None:
     for plot in (dose, bars):
         page.run("arguments[0].scrollIntoView({block: 'center'})", plot)
         page.until("return arguments[0].dataset.drawn", plot)
-    filled = "return arguments[0].data.filter((trace) => trace.fill === 'toself').length"
-    assert page.run(filled, dose) == 8  # four layers and their controls
+    filled = (
+        "return arguments[0].data.filter((trace) => trace.fill === 'toself')"
+        ".map((trace) => trace.xaxis ?? 'x')"
+    )
+    panels = ["x", "x2", "x3", "x4"]
+    assert page.run(filled, dose) == [panel for panel in panels for _ in range(2)]
     ends = page.run("return [...arguments[0].data].map((trace) => trace.error_y.array)", bars)
     assert ends[0] == pytest.approx([0.06] * 4)
     page.open(asked, "#cell=2")  # of an earlier version
     dose = page.all("#cell .plot")[10]
     page.run("arguments[0].scrollIntoView({block: 'center'})", dose)
     page.until("return arguments[0].dataset.drawn", dose)
-    assert page.run(filled, dose) == 0
+    assert page.run(filled, dose) == []
     assert not page.all("table.evidence")
 
 
@@ -347,12 +400,12 @@ def test_filters_choose_cells_and_charts_follow(page: Page, sweep: Path) -> None
     page.choose("model", "arith_encoder")
     page.choose("edit", "shift")
     assert page.one("#count").text == "3 of 16 cells"
-    assert page.column("cell") == ["3", "7", "11"]
+    assert page.texts("#cells td:first-child a") == ["3", "7", "11"]
     assert page.texts("#maps .card a") == ["cell 3", "cell 7", "cell 11"]
     assert page.texts("#doses figcaption b") == ["shift"]
     search = page.one("input[type=search]")
     search.send_keys("seed 7")
-    assert page.column("cell") == ["7"]
+    assert page.texts("#cells td:first-child a") == ["7"]
     page.one("#filters button").click()
     assert page.one("#count").text == "16 of 16 cells"
     assert search.get_attribute("value") == ""
@@ -425,7 +478,8 @@ def test_of_equal_drops_the_curves_show_the_one_that_the_table_names(
     summary = run.summary | {"largest_drop": drops}
     save_run(tmp_path / "run", tables=run.tables, summary=summary, config_yaml="")
     page.open(write_report(tmp_path))
-    value = page.column("largest accuracy drop")[0].splitlines()[1].partition(", layer")[0]
+    said = page.column("largest accuracy drop")[0]
+    (value,) = re.findall(r"^(\S+), layer", said, re.MULTILINE)
     page.drawn("#doses .plot")
     shown = page.run("return document.querySelector('#doses .plot').data.at(-1).hovertext")
     assert f"direction for {value}, layer" in shown[0]
@@ -440,7 +494,7 @@ def test_colours_are_for_the_cells_that_have_lines(page: Page, tmp_path: Path) -
         "return document.querySelector('#doses .plot')"
         ".data.map((line) => [line.name, line.line.color])"
     )
-    assert lines[1:] == [["arith_decoder", "#0072b2"]]
+    assert lines[1:] == [["arith_decoder", "#0072b2"]] * 2  # its control, and itself
 
 
 def test_a_report_without_edits_says_so_in_both_sections(page: Page, tmp_path: Path) -> None:
@@ -482,7 +536,8 @@ def test_a_failed_cell_has_its_fields_and_its_config(page: Page, tmp_path: Path)
     )
     save_plan(tmp_path, "0", "1", "2")
     page.open(write_report(tmp_path))
-    assert page.column("seed") == ["0", "1", "2"]
+    for index, settings in enumerate(page.column("settings")):
+        assert f"seed {index}" in settings.splitlines()
     assert "model" not in page.one("#same").text
     page.choose("model", "gpt2")
     assert page.column("status") == ["failed"]
@@ -522,8 +577,8 @@ def test_the_figures_of_a_cell_show_its_tables(page: Page, sweep: Path) -> None:
     )
     edits = run.tables["effects"].query("arm == 'control' and layer == 0")
     of_a = edits[[("a" in names) for names in edits["chosen_for"]]]
-    grey = page.run("return document.querySelectorAll('#cell .plot')[10].data[0].y")
-    assert grey[: len(of_a)] == pytest.approx(of_a["accuracy_drop"].tolist(), abs=1e-4)
+    control = page.run("return document.querySelectorAll('#cell .plot')[10].data[0].y")
+    assert control[: len(of_a)] == pytest.approx(of_a["accuracy_drop"].tolist(), abs=1e-4)
 
 
 def test_the_components_of_many_positions_are_shown_one_position_at_a_time(
@@ -563,6 +618,195 @@ def test_hovering_a_curve_says_what_it_is_and_a_click_how_to_have_it_again(
     assert page.one("#reproduce p").text.startswith("accuracy drop")
     page.one("#reproduce button[aria-label=Close]").click()
     assert not page.one("#reproduce").is_displayed()
+
+
+def test_a_control_has_the_hue_of_its_target_and_is_told_from_it(page: Page, asked: Path) -> None:
+    page.open(asked, "#cell=1")
+    dose = page.drawn("#cell .cards.full .plot")
+    lines = page.run(
+        "return arguments[0].data.filter((trace) => trace.mode === 'lines+markers')"
+        ".map((trace) => [trace.xaxis ?? 'x', trace.line.color, trace.line.dash ?? 'solid'])",
+        dose,
+    )
+    by_panel: dict[str, dict[str, str]] = {}
+    for panel, colour, dash in lines:
+        by_panel.setdefault(panel, {})[dash] = colour
+    assert [set(arms) for arms in by_panel.values()] == [{"solid", "dot"}] * 4
+    assert all(arms["solid"] == arms["dot"] for arms in by_panel.values())
+    assert len({arms["solid"] for arms in by_panel.values()}) == 4
+    bars = page.run(
+        "const plot = [...document.querySelectorAll('#cell .plot')].at(-1);"
+        "plot.scrollIntoView({block: 'center'}); return plot"
+    )
+    page.until("return arguments[0].dataset.drawn", bars)
+    target, control = page.run(
+        "return arguments[0].data.map((trace) => [trace.marker.color, trace.marker.opacity])", bars
+    )
+    assert target[0] == control[0]
+    assert target[1] > control[1]
+
+
+def test_cells_that_share_a_map_show_it_once(page: Page, tmp_path: Path) -> None:
+    save_cell(tmp_path / "0", edit="scale")
+    save_cell(tmp_path / "1", edit="shift")
+    save_cell(tmp_path / "2", seed=1)
+    page.open(write_report(tmp_path))
+    assert page.one("#maps-more").text == "2 of 2 maps shown"
+    shared, alone = page.texts("#maps figcaption")
+    assert shared == "cells 0, 1 seed 0, n = 500"
+    assert alone == "cell 2 scale \N{MIDDLE DOT} seed 1, n = 500"
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of two cells of 30 layers and one of six."""
+    directory = tmp_path_factory.mktemp("deep")
+    save_cell(directory / "0", n_layers=30, edit="interchange")
+    save_cell(directory / "1", n_layers=30, edit="scale", seed=1)
+    save_cell(directory / "2", n_layers=6, edit="scale", seed=2)
+    return write_report(directory)
+
+
+@pytest.fixture
+def small_window(page: Page) -> Iterator[Page]:
+    """The page in a window of 1280 x 720."""
+    window = {"width": 1280, "height": 720, "deviceScaleFactor": 1, "mobile": False}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
+    yield page
+    page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+OUTSIDE = """
+const shown = [...document.querySelectorAll('main:not([hidden]) *')]
+  .filter((node) => node.getClientRects().length && !node.closest('caption'));
+return shown.filter((node) => {
+  const { left, right } = node.getBoundingClientRect();
+  return right > left && (left < -1 || right > innerWidth + 1);
+}).map((node) => `${node.tagName} ${node.textContent.slice(0, 40)}`);
+"""
+
+COLLIDING = """
+const found = [];
+for (const plot of document.querySelectorAll('main:not([hidden]) .plot')) {
+  for (const axis of ['.xtick', '.ytick', '.annotation']) {
+    const boxes = [...plot.querySelectorAll(`${axis} text`)]
+      .map((node) => node.getBoundingClientRect());
+    boxes.forEach((a, index) => boxes.slice(index + 1).forEach((b) => {
+      const across = a.right >= b.left && b.right >= a.left;
+      const down = a.bottom >= b.top + 2 && b.bottom >= a.top + 2;
+      if (across && down) found.push([plot.previousElementSibling.textContent, axis]);
+    }));
+  }
+}
+return found;
+"""
+
+
+@pytest.mark.parametrize("address", ["", "#cell=0", "#cell=1", "#cell=2"])
+def test_nothing_is_clipped_or_collides_at_1280_by_720(
+    address: str, small_window: Page, deep: Path
+) -> None:
+    page = small_window
+    page.open(deep, address)
+    assert page.run("return innerWidth") == 1280
+    for index in range(
+        page.run("return document.querySelectorAll('main:not([hidden]) .plot').length")
+    ):
+        plot = page.all("main:not([hidden]) .plot")[index]
+        page.run("arguments[0].scrollIntoView()", plot)
+        page.until("return arguments[0].dataset.drawn", plot)
+    assert page.run(OUTSIDE) == []
+    assert page.run(COLLIDING) == []
+
+
+def test_many_swept_options_stand_in_one_column(small_window: Page, tmp_path: Path) -> None:
+    """The numbers stay in the window."""
+    page = small_window
+    for index in range(4):
+        save_cell(
+            tmp_path / str(index),
+            seed=index,
+            edit=("scale", "shift")[index % 2],
+            fields={
+                "intervention.strengths": f"[{index}, 1]",
+                "problems.n": 100 * index + 100,
+                "prompt": ("chat, 8 shots", "qa, 4 shots")[index % 2],
+                "design": ("uniform", "decorrelated b-c")[index // 2],
+            },
+        )
+    page.open(write_report(tmp_path))
+    titles = page.texts("#cells thead th")
+    assert titles[:3] == ["cell", "status", "settings"]
+    settings = page.column("settings")[1].splitlines()
+    assert settings[:2] == ["intervention shift", "prompt qa, 4 shots"]
+    assert {"intervention.strengths [1, 1]", "problems.n 200", "seed 1"} <= set(settings)
+    assert page.run(OUTSIDE) == []
+    page.one("input[type=search]").send_keys("strengths [1,")
+    assert page.texts("#cells td:first-child a") == ["1"]
+
+
+def test_layer_0_is_at_the_top_where_rows_are_layers_and_at_the_left_where_columns_are(
+    page: Page, deep: Path
+) -> None:
+    page.open(deep)
+    columns = page.run(TICKS, page.drawn("#maps .plot"), ".xtick", "left")
+    assert columns[0] == "0"
+    assert [int(text) for text in columns] == sorted(int(text) for text in columns)
+    page.open(deep, "#cell=2")
+    titled = "return [...document.querySelectorAll('#cell h2')].find((head) => head.textContent"
+    maps = page.run(f"{titled} === 'Best |R| by position').nextSibling.nextSibling")
+    plot = maps.find_element(By.CSS_SELECTOR, ".plot")
+    page.run("arguments[0].scrollIntoView({block: 'center'})", plot)
+    page.until("return arguments[0].dataset.drawn", plot)
+    assert page.run(TICKS, plot, ".ytick", "top") == list("012345")
+
+
+TICKS = """
+const [plot, axis, side] = arguments;
+return [...plot.querySelectorAll(`${axis} text`)]
+  .map((node) => [node.getBoundingClientRect()[side], node.textContent])
+  .sort((a, b) => a[0] - b[0])
+  .map(([, text]) => text);
+"""
+
+
+def test_edits_of_one_strength_have_no_dose(page: Page, tmp_path: Path) -> None:
+    run = load_run(save_cell(tmp_path / "run"))
+    effects = run.tables["effects"].query("strength == 2.0")
+    tables = run.tables | {"effects": effects}
+    save_run(tmp_path / "run", tables=tables, summary=run.summary, config_yaml="")
+    path = write_report(tmp_path)
+    page.open(path)
+    assert page.one("#doses").text == "every edit here has one strength: see below"
+    page.open(path, "#cell=run")
+    heads = page.texts("#cell h2")
+    assert "Largest accuracy drop by layer" in heads
+    assert not [head for head in heads if head.startswith("Accuracy drop against")]
+
+
+def test_two_runs_stand_side_by_side(small_window: Page, tmp_path: Path) -> None:
+    page = small_window
+    for seed, name in enumerate(("a", "b")):
+        save_cell(tmp_path / name, edit="interchange", seed=seed)
+    built = build_comparison(tmp_path / "out", tmp_path / "a", tmp_path / "b")
+    page.open(built.page)
+    table = built.compared.table
+    titles = page.texts("#differences thead th")
+    assert titles == ["quantity", "value", "layer", "strength", "A", "B", "B minus A", "p"]
+    shown = page.texts("#differences tbody tr:first-child td")
+    first = table.sort_values("p_holm", kind="stable").iloc[0]
+    assert shown[-2].split(" ")[0] == _signed(first["difference"])
+    assert page.one("#differences").text.count("independent samples") == 1
+    plot = page.drawn("#differences .plot")
+    slopes = table.query("quantity == 'slope' and value == 'a'")["difference"]
+    assert page.run("return arguments[0].data.at(-2).y", plot) == pytest.approx(
+        slopes.tolist(), abs=1e-4
+    )
+    assert page.run(OUTSIDE) == []
+    assert "comparison.parquet" in page.one("footer").text
+    assert "sweep.parquet" not in page.one("footer").text
+    page.open(write_report(tmp_path / "a"))
+    assert not page.one("#differences").is_displayed()
 
 
 def test_hovering_a_map(page: Page, sweep: Path) -> None:
@@ -659,6 +903,14 @@ def test_the_commands_give_the_same_numbers(
             found = summary["largest_drop"][value]
             assert number == _signed(found["accuracy_drop"], 3)
             assert beside == _signed(found["control_drop"], 3)
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _ascii(text: str) -> str:
+    return text.replace("\N{MINUS SIGN}", "-")
 
 
 def _signed(number: float, digits: int = 2) -> str:

@@ -178,6 +178,25 @@ def test_runs_are_found_in_natural_order(tmp_path: Path) -> None:
     assert find_runs(tmp_path / "sweep" / "2") == [tmp_path / "sweep" / "2"]
 
 
+def test_runs_are_found_behind_links_each_once_and_in_no_circle(tmp_path: Path) -> None:
+    save(tmp_path / "far" / "sweep" / "1")
+    save(tmp_path / "far" / "single")
+    save(tmp_path / "here" / "own")
+    for name, target in {
+        "a_sweep": tmp_path / "far" / "sweep",
+        "single": tmp_path / "far" / "single",
+        "again": tmp_path / "here" / "own",
+        "circle": tmp_path / "here",
+        "gone": tmp_path / "nowhere",
+        ".hidden": tmp_path / "far",
+    }.items():
+        (tmp_path / "here" / name).symlink_to(target)
+    found = [
+        path.relative_to(tmp_path / "here").as_posix() for path in find_runs(tmp_path / "here")
+    ]
+    assert found == ["a_sweep/1", "own", "single"]
+
+
 def test_runs_are_looked_for_in_a_directory(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected a directory of runs, got"):
         find_runs(tmp_path / "missing")

@@ -5,27 +5,45 @@ import sys
 from pathlib import Path
 
 from mech_arith.errors import UserError
-from mech_arith.report.files import PAGE, TABLES
+from mech_arith.report.files import COMPARISON, PAGE, TABLES
 
 
 def main() -> None:
     """Write the report that the command line asks for; exit code 1 if a run is damaged."""
     arguments = _parser().parse_args()
     places: list[Path] = arguments.directories
-    if arguments.out is None and len(places) > 1:
-        sys.exit("error: expected --out with several directories, got none; say where to write")
-    from mech_arith.report.build import build
-
     try:
-        built = build(arguments.out or places[0], places)
+        if arguments.compare:
+            _compare(places, arguments.out)
+        else:
+            _report(places, arguments.out)
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def _report(places: list[Path], out: Path | None) -> None:
+    if out is None and len(places) > 1:
+        raise UserError("expected --out with several directories, got none; say where to write")
+    from mech_arith.report.build import build
+
+    built = build(out or places[0], places)
     count = len(built.cells)
     sys.stdout.write(f"{count} cell{'' if count == 1 else 's'}: {built.page}\n")
     for cell in built.damaged:
         sys.stderr.write(f"error: {cell.note}\n")
     if built.damaged:
         sys.exit(1)
+
+
+def _compare(places: list[Path], out: Path | None) -> None:
+    if len(places) != 2:
+        raise UserError(f"expected two directories with --compare, got {len(places)}; give A and B")
+    from mech_arith.report.build import build_comparison
+    from mech_arith.report.show import print_differences
+
+    built = build_comparison(out or places[1], *places)
+    print_differences(built.compared, places)
+    sys.stdout.write(f"{built.page}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,7 +63,14 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         metavar="DIR",
         type=Path,
-        help="where to write; by default into DIR, if there is only one",
+        help="where to write; by default into DIR, if there is only one, or into the second of "
+        "two that are compared",
+    )
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="put two runs or sweeps A and B side by side: for each value and layer the numbers "
+        f"of both and B minus A with its interval; writes {', '.join(COMPARISON)}",
     )
     return parser
 

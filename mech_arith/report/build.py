@@ -3,19 +3,22 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mech_arith.columns import SWEPT
 from mech_arith.errors import UserError
 from mech_arith.progress import progress
 from mech_arith.report.cells import cell_overview, cell_page
-from mech_arith.report.files import PAGE, TABLES, outputs
+from mech_arith.report.files import COMPARISON, PAGE, TABLES, outputs
 from mech_arith.report.listing import DAMAGED, Listed, list_cells
 from mech_arith.report.page import Entry, as_json, render
 from mech_arith.report.tables import misfits, put_together
 from mech_arith.report.unfinished import unfinished
 from mech_arith.results import load_run
 from mech_arith.sweeps import swept_overrides, untold
+
+if TYPE_CHECKING:
+    from mech_arith.report.differences import Compared
 
 Read = tuple[Entry, set[str]]
 """A cell as the page shows it, and the names of its tables."""
@@ -34,6 +37,14 @@ class Built:
         return [cell for cell in self.cells if cell.status == DAMAGED]
 
 
+@dataclass(frozen=True)
+class BuiltComparison:
+    """A comparison that has been written."""
+
+    page: Path
+    compared: "Compared"
+
+
 def build(directory: Path, places: Sequence[Path]) -> Built:
     """Write the files of a report into `directory`.
 
@@ -45,7 +56,7 @@ def build(directory: Path, places: Sequence[Path]) -> Built:
         UserError: there is nothing to report on, or `directory` cannot be written.
     """
     listed = list_cells(places, directory)
-    with outputs(directory) as temporary:
+    with outputs(directory, (*TABLES.values(), PAGE)) as temporary:
         read = [_entry(cell) for cell in progress(listed, description="report", unit="cells")]
         read = _fitting(read)
         swept = swept_overrides([cell.overrides or () for cell in listed])
@@ -69,6 +80,42 @@ def _labelled(entries: Sequence[Entry], swept: Sequence[Mapping[str, str]]) -> l
         replace(entry, fields=entry.fields | label)
         for entry, label in zip(entries, labels, strict=True)
     ]
+
+
+def build_comparison(directory: Path, one: Path, other: Path) -> BuiltComparison:
+    """Write what two runs or sweeps differ in into `directory`.
+
+    Args:
+        directory: made if it is not there.
+        one: A, a run or a sweep.
+        other: B; the differences are B minus A.
+
+    Raises:
+        UserError: a run is not there or not finished, nothing of them can be compared, or
+            `directory` cannot be written.
+    """
+    from mech_arith.report.differences import compare, plain_differences
+    from mech_arith.report.pairing import pair
+
+    places = (one, other)
+    inside = [{c.directory.resolve() for c in list_cells([p], directory)} for p in places]
+    read = [_entry(cell)[0] for cell in list_cells(places, directory)]
+    sides = [
+        [e for e in read if e.cell.whole and e.cell.directory.resolve() in own] for own in inside
+    ]
+    for place, entries in zip(places, sides, strict=True):
+        if not entries:
+            raise UserError(f"expected a finished run in {place}, found none; run it to its end")
+    pairs, notes = pair(*sides)
+    compared = compare(pairs, notes)
+    parquet, csv, page = COMPARISON
+    with outputs(directory, COMPARISON) as temporary:
+        compared.table.to_parquet(temporary[parquet], index=False)
+        compared.table.to_csv(temporary[csv], index=False)
+        titles = tuple(_title(place) for place in places)
+        html = render(" and ".join(titles), read, plain_differences(compared, titles))
+        temporary[page].write_text(html, encoding="utf-8")
+    return BuiltComparison(directory / page, compared)
 
 
 def _entry(cell: Listed) -> Read:

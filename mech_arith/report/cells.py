@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from mech_arith.report.compact import Plain, edited, overview_lines, traced
-from mech_arith.report.evidence import evidence_rows, specificity_maps
+from mech_arith.report.evidence import evidence_rows, headline_rows, specificity_maps
 from mech_arith.results import RunResult
 
 
@@ -40,8 +40,7 @@ def cell_overview(page: Plain, summary: Mapping[str, Any]) -> Plain:
             ("accuracy_drop", "control_drop", "baseline_accuracy"),
             ("layer", "strength"),
         ),
-        "excess": _found(summary, "excess_drop", (), ("excess_drop", "layer")),
-        "agreement": _found(summary, "counterfactual", (), ("agreement", "layer")),
+        "headline": headline_rows(page["evidence"], summary),
         "map": page["traced"]["best"],
         "edit": [page["edited"].get("edit"), page["edited"].get("unit")],
         "lines": overview_lines(page["edited"]),

@@ -3,42 +3,103 @@
 As in `compact`, arrays are lists of lists, with None for a number that could not be had.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mech_arith.report.columns import EVIDENCE, judged, known, verdict
 from mech_arith.report.compact import Plain, numbers
 from mech_arith.results import slopes_at_best
 
 PLACE = ["layer", "position", "component"]
 
-TEXTS = ("edit", "partial_r_undefined", "least_partial_given")
-NUMBERS = (
-    *("r_fit", "r", "r_low", "r_high", "p_holm", "partial_r", "least_partial_r", "shapley"),
-    *("target_drop", "control_drop", "excess_drop", "excess_low", "excess_high", "excess_p_max"),
-    *("agreement", "agreement_low", "agreement_high", "agreement_p_holm", "floor", "ceiling"),
-    *("slope", "slope_low", "slope_high", "n"),
-)
-"""What the page needs of each row; absent in a run that was not asked for it."""
+NUMBERS = list(dict.fromkeys(name for column in EVIDENCE for name in column.needed))
+TEXTS = list(dict.fromkeys(name for column in EVIDENCE for name in column.texts))
+SHOWN_FIRST = [name for c in EVIDENCE if c.is_headline for name in (*c.needed, *c.texts)]
+HEADLINE = ["value", *PLACE, "judged", *SHOWN_FIRST]
+"""What the table of all cells needs of a row."""
 
 
 def evidence_rows(evidence: pd.DataFrame) -> list[Plain]:
-    """A row per layer, position and value, without what no row has."""
+    """A row per layer, position and value, without what no row has.
+
+    `judged` says of columns whether their number is a finding or may be chance.
+    """
     if evidence.empty:
         return []
+    raw = evidence.to_dict(orient="records")
+    evidence = evidence.assign(verdict=[verdict(row) or None for row in raw])
     filled = set(evidence.dropna(axis="columns", how="all").columns)
-    known = [name for name in NUMBERS if name in filled]
     columns: dict[str, list[Any]] = {
         "value": evidence["value"].tolist(),
         **{name: evidence[name].tolist() for name in PLACE},
-        **{name: numbers(evidence[name].to_numpy(dtype=float)) for name in known},
+        **{
+            name: numbers(evidence[name].to_numpy(dtype=float))
+            for name in ["r_fit", *NUMBERS]
+            if name in filled
+        },
     }
     for name in TEXTS:
-        if name in evidence:
-            known_texts = evidence[name].fillna("").tolist()
-            columns[name] = [entry or None for entry in known_texts]
+        texts = evidence[name].fillna("").astype(str).tolist() if name in evidence else []
+        if any(texts):
+            columns[name] = [text or None for text in texts]
+    columns["judged"] = [judged(row) for row in raw]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def headline_rows(rows: Sequence[Plain], summary: Mapping[str, Any]) -> list[Plain]:
+    """Per value one row, the largest |R| first: the one from which its verdict is read.
+
+    A run of an earlier version has no verdicts: there it is the row with the largest |R| on the fit
+    split, and without a table of evidence what the summary says.
+    """
+    verdicts = summary.get("verdicts") or {}
+    if verdicts:
+        found = [{"value": value, **_shown(said["best"])} for value, said in verdicts.items()]
+    elif rows:
+        found = _best_on_fit(rows)
+    else:
+        found = _summarised(summary)
+    ordered = sorted(found, key=lambda row: -abs(known(row, "r") or 0))
+    return [
+        {name: row[name] for name in HEADLINE if name in row}
+        | {"sentence": verdicts.get(row["value"], {}).get("text")}
+        for row in ordered
+    ]
+
+
+def _best_on_fit(rows: Sequence[Plain]) -> list[Plain]:
+    best: dict[str, Plain] = {}
+    for row in rows:
+        kept = best.setdefault(row["value"], row)
+        if abs(known(row, "r_fit") or 0) > abs(known(kept, "r_fit") or 0):
+            best[row["value"]] = row
+    return [*best.values()]
+
+
+def _summarised(summary: Mapping[str, Any]) -> list[Plain]:
+    """What a summary says of the headline of each value, in the evidence's names."""
+    parts = [summary.get(name) or {} for name in ("best", "excess_drop", "counterfactual")]
+    return [
+        {
+            "value": value,
+            **_shown(
+                {name: entry for part in parts for name, entry in part.get(value, {}).items()}
+            ),
+            **{name: best.get(name) for name in PLACE},
+        }
+        for value, best in parts[0].items()
+    ]
+
+
+def _shown(row: Mapping[str, Any]) -> Plain:
+    """What the page shows of a row out of a summary."""
+    found: Plain = {name: row[name] for name in PLACE if name in row}
+    found |= {name: known(row, name) for name in NUMBERS if name in row}
+    found |= {name: row[name] for name in TEXTS if isinstance(row.get(name), str)}
+    return found | {"verdict": verdict(row) or None, "judged": judged(row)}
 
 
 def specificity_maps(specificity: pd.DataFrame, evidence: pd.DataFrame) -> list[Plain]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mech_arith.errors import UserError
@@ -17,14 +17,17 @@ TABLES = {
 PAGE = "report.html"
 
 
+COMPARISON = ("comparison.parquet", "comparison.csv", "comparison.html")
+"""Of two runs side by side: the table of differences twice, and the page."""
+
+
 @contextlib.contextmanager
-def outputs(directory: Path) -> Iterator[dict[str, Path]]:
-    """Temporary paths of the report's files, renamed at the end, the page last.
+def outputs(directory: Path, names: Sequence[str]) -> Iterator[dict[str, Path]]:
+    """Temporary paths of files in a directory, renamed at the end, in this order.
 
     Raises:
         UserError: they cannot be written.
     """
-    names = (*TABLES.values(), PAGE)
     paths = {name: directory / f".{name}.{os.getpid()}.tmp" for name in names}
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mech_arith.errors import UserError
 from mech_arith.records import read_record
-from mech_arith.results import find_runs
+from mech_arith.results import find_runs, walk
 from mech_arith.sweeps import DONE, PLAN, RESUMED, WHOLE, CellState, cell_states
 
 DAMAGED = "damaged"
@@ -65,10 +65,11 @@ def list_cells(places: Sequence[Path], base: Path) -> list[Listed]:
     if not found:
         shown = ", ".join(str(place) for place in places)
         raise UserError(f"expected finished runs in {shown}, found none; give a run or a sweep")
-    names = _names(list(found), base.resolve())
+    shown_at = {path: Path(os.path.abspath(state.directory)) for path, state in found.items()}
+    names = _names(list(shown_at.values()), Path(os.path.abspath(base)))
     return [
         Listed(
-            name=names[path],
+            name=names[shown_at[path]],
             directory=state.directory,
             status=state.status,
             note=state.note,
@@ -81,10 +82,7 @@ def list_cells(places: Sequence[Path], base: Path) -> list[Listed]:
 
 def _sweeps(place: Path) -> Iterator[Path]:
     """Directories that hold a sweep's plan."""
-    for parent, children, files in os.walk(place):
-        children[:] = sorted(child for child in children if not child.startswith("."))
-        if PLAN in files:
-            yield Path(parent)
+    return (parent for parent, files in walk(place) if PLAN in files)
 
 
 def _state(run: Path) -> CellState:

@@ -8,13 +8,15 @@ import base64
 import gzip
 import json
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import distribution, version
 from importlib.resources import files
 from typing import Any
 
+from mech_arith.report.columns import EVIDENCE
+from mech_arith.report.files import COMPARISON, TABLES
 from mech_arith.report.listing import Listed
 
 CHUNK = 20
@@ -28,6 +30,7 @@ SCRIPTS = (
     "comparison",
     "figures",
     "evidence",
+    "differences",
     "cell",
     "main",
 )
@@ -48,8 +51,16 @@ class Entry:
     """See `cells.cell_page`; without a result, the config alone if there is one."""
 
 
-def render(title: str, entries: Sequence[Entry]) -> str:
-    """The page as HTML."""
+def render(
+    title: str, entries: Sequence[Entry], differences: Mapping[str, Any] | None = None
+) -> str:
+    """The page as HTML.
+
+    Args:
+        title: of the page.
+        entries: every cell.
+        differences: of two runs, if they are compared; see `differences.plain_differences`.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -65,10 +76,13 @@ def render(title: str, entries: Sequence[Entry]) -> str:
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": version("mech-arith"),
         "chunk": CHUNK,
+        "differences": differences,
+        "columns": [asdict(column) for column in EVIDENCE],
         "cells": [_overview(entry) for entry in entries],
     }
     return environment.get_template("page.html").render(
         title=title,
+        tables=COMPARISON[:-1] if differences else [*TABLES.values()],
         nonce=secrets.token_urlsafe(16),
         styles=[_library("itables", "html/dt_bundle.css"), _asset("page.css")],
         scripts=[_asset(f"{name}.js") for name in SCRIPTS],

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.results import save_run
+from mech_arith.summary import verdict_summary
+from mech_arith.verdicts import judged
 
 TOKENS = (
     "a·100",
@@ -221,18 +223,19 @@ def _evidence(
         "agreement": share,
         "agreement_low": share - 0.05,
         "agreement_high": share + 0.05,
-        "agreement_p": np.where(share > 0.2, 0.001, 0.4),
+        "agreement_p_holm": np.where(share > 0.2, 0.001, 0.4),
         "floor": 0.03,
         "ceiling": 0.98,
         "slope": share,
         "slope_low": share - 0.1,
         "slope_high": share + 0.1,
+        "slope_random": 0.01,
     }
-    return best[["layer", "point", "position", "value", "component", "r_fit", *R]].assign(
+    found = best[["layer", "point", "position", "value", "component", "r_fit", *R]].assign(
         partial_r=best["r"] / 3,
         partial_r_undefined="",
-        least_partial_r=best["r"] / 2,
-        least_partial_given=cell.values[0],
+        least_partial_r=best["r"] * 0.6,
+        least_partial_given=[cell.values[value == cell.values[0]] for value in best["value"]],
         shapley=best["r"] ** 2 / 2,
         edit=cell.edit,
         n=200,
@@ -241,6 +244,8 @@ def _evidence(
         excess_p_max=np.where(share > 0.2, 0.001, 0.5),
         **(answered if asks else dict.fromkeys(answered)),
     )
+    counts = pd.DataFrame([judged(row) for row in found.to_dict(orient="records")])
+    return pd.concat([found, counts], axis=1)
 
 
 def _specificity(
@@ -263,9 +268,17 @@ def _sure_headlines(evidence: pd.DataFrame) -> dict[str, Any]:
     best = best.set_index("value")
     place = ["layer", "position", "component"]
     ends = ["excess_low", "excess_high", "excess_p_max", "target_drop", "control_drop"]
-    answered = ["agreement", "agreement_low", "agreement_high", "agreement_p", "floor", "ceiling"]
+    answered = [
+        "agreement",
+        "agreement_low",
+        "agreement_high",
+        "agreement_p_holm",
+        "floor",
+        "ceiling",
+    ]
     known = best.dropna(subset=["agreement"])
     return {
+        "verdicts": verdict_summary(evidence),
         "excess_drop": best[["excess_drop", *ends, *place]].to_dict(orient="index"),
         "counterfactual": known[[*answered, *place]].to_dict(orient="index"),
         "inference": {"level": 0.95, "n_tests": 20, "n_significant_holm": 10},

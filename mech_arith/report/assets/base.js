@@ -61,15 +61,14 @@ const pause = () => new Promise((resolve) => setTimeout(resolve));
 
 const DASH = "\u2013";
 const fixed = (number, digits) =>
-  number == null ? DASH : number.toFixed(digits).replace(/^-/, "\u2212");
+  number == null ? DASH : number.toFixed(digits).replace(/^-(?=.*[1-9])/, "\u2212").replace("-", "");
 /** |R| as the tables print it. */
 const two = (number) => fixed(number, 2);
 const three = (number) => fixed(number, 3);
+const shortly = (number) => short(number) || DASH;
 /** |R| inside a cell of a map: '.07', '.98', '1.00'. */
 const short = (number) => (number == null ? "" : two(number).replace(/^(\u2212?)0\./, "$1."));
 
-/** Corrected p above which a number may be chance. */
-const ALPHA = 0.05;
 /** ' [.35, .49]'; nothing for a run of a version that had no intervals. */
 const interval = (low, high) =>
   low == null || high == null ? "" : ` [${short(low)}, ${short(high)}]`;

@@ -1,18 +1,19 @@
 "use strict";
 /* A cell's own page: what it found, how it was run, and how to run it again. */
 
-async function showCellPage(cell, cells, chunkSize) {
+async function showCellPage(cell, { cells, chunk, columns }) {
   const main = document.getElementById("cell");
-  const page = (await cellChunk(Math.floor(cell.place / chunkSize)))[cell.place % chunkSize];
+  const page = (await cellChunk(Math.floor(cell.place / chunk)))[cell.place % chunk];
   const parts = [pageHeader(cell, cells), el("h2", {}, "Command"), commandBlock(commandOf(cell))];
   if (!page.summary) main.replaceChildren(...parts, ...withoutResult(cell, page.config));
   else {
     main.replaceChildren(
       ...parts,
       ...warningsOf(page.summary),
+      ...verdictsOf(page.summary),
       el("h2", {}, "Headline numbers"),
-      ...headlines(cell, page),
-      ...(await evidenceTable(page.evidence)),
+      ...headlines(cell, page, columns),
+      ...(await evidenceTable(page.evidence, columns)),
       ...tracingFigures(cell, page.traced),
       ...editFigures(cell, page.edited),
       ...specificityFigures(page.specificity),
@@ -65,35 +66,36 @@ const warningsOf = (summary) =>
       ]
     : [];
 
-const tile = (name, number, about, ends = "") =>
+/** For each value where it is held and where it is used, in words. */
+function verdictsOf({ verdicts = {} }) {
+  const values = Object.keys(verdicts).sort(byLength);
+  if (!values.length) return [];
+  return [
+    el("h2", {}, "Where each value is held, and where it is used"),
+    el("ul", {}, ...values.map((value) => el("li", {}, isolated(verdicts[value].text)))),
+  ];
+}
+
+const tile = (name, number, about, ends = "", standing = {}) =>
   el(
     "div",
-    { class: "tile" },
+    { ...standing, class: `tile ${standing.class ?? ""}` },
     el("span", {}, name),
     el("b", {}, number, el("small", {}, ends)),
     el("small", {}, about),
   );
 
-function headlines(cell, page) {
+function headlines(cell, page, columns) {
   const { summary } = page;
   const [accuracy, floor] = cell.baseline;
   const drop = largestDrop(cell);
-  const best = bestLines(cell)[0];
   const [searched, edits] = cell.searched;
   return [
     el(
       "div",
       { class: "tiles" },
       tile("baseline accuracy", three(accuracy), `floor ${three(floor)}; n = ${summary.n_report}`),
-      best
-        ? tile(
-            "best |R|",
-            two(best[1].abs_r),
-            `${clipped(best[0], 40)}, layer ${best[1].layer}; of ${searched} components`,
-            interval(...ofSize(best[1])),
-          )
-        : null,
-      ...sureTiles(cell, best?.[0]),
+      ...headlineTiles(cell, columns),
       drop
         ? tile("largest accuracy drop", three(drop[1].accuracy_drop), `${clipped(drop[0], 40)}; of ${edits} edits`)
         : null,
@@ -104,27 +106,21 @@ function headlines(cell, page) {
 }
 
 /** What is known of the best-traced value: nothing is chosen on the numbers that are shown. */
-function sureTiles(cell, value) {
-  const [excess, answered] = [cell.excess?.[value], cell.agreement?.[value]];
-  const about = (text) => `${clipped(value, 40)}; ${text}`;
-  return [
-    excess
-      ? tile(
-          "drop beyond random directions",
-          two(excess.excess_drop),
-          about(`p ${shownP(excess.excess_p_max)}, corrected; ${two(excess.target_drop)} against ${two(excess.control_drop)}`),
-          interval(excess.excess_low, excess.excess_high),
-        )
-      : null,
-    answered
-      ? tile(
-          "answers that follow",
-          two(answered.agreement),
-          about(`floor ${two(answered.floor)}, ceiling ${two(answered.ceiling)}`),
-          interval(answered.agreement_low, answered.agreement_high),
-        )
-      : null,
-  ];
+function headlineTiles(cell, columns) {
+  const [row] = cell.headline;
+  if (!row) return [];
+  const where = `${clipped(row.value, 40)}, layer ${row.layer}`;
+  return columns
+    .filter((column) => column.is_headline && !column.is_text && isKnown(row, column))
+    .map((column) =>
+      tile(
+        column.title,
+        two(numberOf(row, column)),
+        [where, ...besideOf(row, column)].join("; "),
+        interval(...endsOfNumber(row, column)),
+        STANDINGS[row.judged[column.name]],
+      ),
+    );
 }
 
 function plainTable(caption, heads, rows) {
@@ -139,7 +135,7 @@ function plainTable(caption, heads, rows) {
 
 const bestTable = (cell) =>
   plainTable(
-    "Best component per value: chosen on the fit split, |R| on the report split",
+    `Best of ${cell.searched[0]} components per value: chosen on the fit split, |R| on the report split`,
     ["value", "|R|", "R where answered right", "interval of R", "layer", "component", "position", ""],
     bestLines(cell).map(([value, found]) => [
       named(value),
@@ -177,7 +173,7 @@ function dropTable(cell) {
 
 /** Everything in the summary that is not shown elsewhere, by dotted names. */
 function factTable(summary) {
-  const shown = ["best", "largest_drop", "excess_drop", "counterfactual", "cell", "warnings", "command"];
+  const shown = ["best", "verdicts", "largest_drop", "excess_drop", "counterfactual", "cell", "warnings", "command"];
   const rows = [];
   const add = (name, value) => {
     if (name === "design.correlations") return; // of every pair of values: in the summary's file

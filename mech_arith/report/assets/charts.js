@@ -39,8 +39,9 @@ function depthColour(index, count) {
   return `rgb(${from.map((part, at) => Math.round(part + share * (to[at] - part))).join(",")})`;
 }
 
+const AXIS = { gridcolor: "#eee", zeroline: false, ticks: "", automargin: true };
+
 function layoutOf(extra) {
-  const axis = { gridcolor: "#eee", zeroline: false, ticks: "", automargin: true };
   return {
     font: { family: FONT, size: 11, color: "#333" },
     margin: { l: 40, r: 8, t: 6, b: 34 },
@@ -50,8 +51,8 @@ function layoutOf(extra) {
     hoverlabel: { font: { family: FONT, size: 12, color: "#222" }, bgcolor: "#fff", align: "left" },
     showlegend: false,
     ...extra,
-    xaxis: { ...axis, ...extra.xaxis },
-    yaxis: { ...axis, ...extra.yaxis },
+    xaxis: { ...AXIS, ...extra.xaxis },
+    yaxis: { ...AXIS, ...extra.yaxis },
   };
 }
 
@@ -74,7 +75,7 @@ function ticks(names, most) {
  * |R| as coloured cells, or with `signed` numbers from -1 to 1.
  * r[row][column]; about(row, column) -> {lines, what, command}; framed: [[row, column], ...].
  */
-function heatmap({ rows, columns, r, about, xTitle, yTitle, framed = [], most = 16, signed = false }) {
+function heatmap({ rows, columns, r, about, xTitle, yTitle, framed = [], most = 16, mostRows = 24, signed = false }) {
   const shown = (number) => (number == null || signed ? number : Math.abs(number));
   const points = r.map((line, row) => line.map((_, column) => about(row, column)));
   return {
@@ -99,7 +100,7 @@ function heatmap({ rows, columns, r, about, xTitle, yTitle, framed = [], most = 
     layout: layoutOf({
       xaxis: { ...ticks(columns, most), title: titled(xTitle), showgrid: false },
       yaxis: {
-        ...ticks(rows, 40),
+        ...ticks(rows, mostRows),
         title: yTitle ? titled(yTitle) : undefined,
         autorange: "reversed",
         showgrid: false,
@@ -117,10 +118,10 @@ function heatmap({ rows, columns, r, about, xTitle, yTitle, framed = [], most = 
 /** Lines of points, drawn as one trace per style, with gaps between the lines. */
 function lineTraces(styles) {
   const points = [];
-  const traces = styles.map(({ lines, name, colour, width, symbol, opacity }) => {
+  const traces = styles.map(({ lines, name, colour, width, symbol, opacity, dash, showlegend }) => {
     const trace = {
       ...{ type: "scatter", mode: "lines+markers", name: literal(name ?? ""), opacity },
-      line: { color: colour, width },
+      ...{ line: { color: colour, width, dash }, showlegend },
       marker: { color: colour, size: width > 1 ? 5 : 3.5, symbol: symbol ?? "circle" },
       ...{ x: [], y: [], customdata: [], hovertext: [], hoverinfo: "text", connectgaps: false },
     };
@@ -140,7 +141,7 @@ function lineTraces(styles) {
 /** The bands of intervals around lines, each {x, low, high, colour}; behind nothing, but faint. */
 const bandTraces = (bands) =>
   bands.map(({ x, low, high, colour }) => ({
-    ...{ type: "scatter", mode: "lines", fill: "toself", fillcolor: colour, opacity: 0.13 },
+    ...{ type: "scatter", mode: "lines", fill: "toself", fillcolor: colour, opacity: 0.2 },
     ...{ line: { width: 0 }, hoverinfo: "skip", showlegend: false },
     x: [...x, ...x.toReversed()],
     y: [...high, ...low.toReversed()],

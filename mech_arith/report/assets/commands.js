@@ -42,8 +42,9 @@ async function copyText(text) {
   }
 }
 
-function copyButton(text, label = "Copy") {
-  const button = el("button", { type: "button", class: "copy", title: text }, label);
+function copyButton(text, label = "Copy", about = null) {
+  const named = about ? { "aria-label": about } : {};
+  const button = el("button", { type: "button", class: "copy", title: text, ...named }, label);
   button.addEventListener("click", async () => {
     await copyText(text);
     button.textContent = "Copied";

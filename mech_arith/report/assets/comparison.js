@@ -5,13 +5,6 @@ const MAPS_AT_FIRST = 12;
 const DRAWN_AT_ONCE = 4;
 const LARGEST_LEGEND = 16;
 
-const headingOf = (cell) => [
-  el("a", { href: cellAddress(cell) }, "cell ", isolated(clipped(cell.id, 40))),
-  " ",
-  el("span", { class: "quiet", title: cell.name }, isolated(clipped(cell.name, 90))),
-  el("span", { class: "quiet" }, `, n = ${cell.baseline[3] ?? "?"}`),
-];
-
 /** What a cell's map says at one value and layer. */
 function mapPoint(cell, row, column) {
   const { values, layers, r, component, position } = cell.map;
@@ -40,14 +33,42 @@ const drawMap = (cell) =>
     framed: [],
   });
 
+/** Cells by their maps: those whose map is the same in every number share it. */
+function byMap(cells) {
+  const groups = new Map();
+  for (const cell of cells) {
+    const key = JSON.stringify([cell.map, cell.baseline[3]]);
+    groups.set(key, [...(groups.get(key) ?? []), cell]);
+  }
+  return [...groups.values()];
+}
+
+/** The heading of a map: every cell that has it, and what they have in common. */
+function mapHeading(cells) {
+  const shared = nameOf(cells);
+  const link = (cell, name) =>
+    el("a", { href: cellAddress(cell), title: cell.name }, name, isolated(clipped(cell.id, 40)));
+  const [first, ...others] = cells.slice(0, MAPS_AT_FIRST);
+  const left = cells.length - MAPS_AT_FIRST;
+  return [
+    link(first, others.length ? "cells " : "cell "),
+    ...others.flatMap((cell) => [", ", link(cell, "")]),
+    ...(left > 0 ? [` and ${left} more`] : []),
+    " ",
+    el("span", { class: "quiet", title: shared }, isolated(clipped(shared, 90))),
+    el("span", { class: "quiet" }, `${shared ? ", " : ""}n = ${cells[0].baseline[3] ?? "?"}`),
+  ];
+}
+
 function showMaps(cells) {
   const grid = document.getElementById("maps");
   const more = document.getElementById("maps-more");
-  const traced = cells.filter((cell) => cell.map);
+  const traced = byMap(cells.filter((cell) => cell.map));
   let shown = 0;
   const add = (count) => {
-    for (const cell of traced.slice(shown, shown + count)) {
-      grid.append(card(headingOf(cell), 66 + 24 * cell.map.values.length, () => drawMap(cell)));
+    for (const alike of traced.slice(shown, shown + count)) {
+      const [cell] = alike;
+      grid.append(card(mapHeading(alike), 66 + 24 * cell.map.values.length, () => drawMap(cell)));
     }
     shown = Math.min(traced.length, shown + count);
     const left = traced.length - shown;
@@ -143,23 +164,27 @@ const layerPoints = (cell, line, isControl) =>
     }),
   );
 
-/** Curves of many cells: a colour per kind of cell, all controls in grey. */
+/** Curves of many cells: a colour per kind of cell, its controls dotted in the same colour. */
 function curves(cells, kinds, pointsOf, axes) {
   const drawn = cells.map((cell) => [cell, lineOf(cell)]).filter(([, line]) => line);
   const crowd = drawn.length > 30;
-  const styles = [
-    {
-      lines: drawn.map(([cell, line]) => pointsOf(cell, line, true)),
-      ...{ name: "control", colour: CONTROL, width: 1, opacity: crowd ? 0.35 : 0.8 },
-    },
-    ...kinds.map((kind, index) => ({
+  const style = (isControl) =>
+    isControl
+      ? { width: 1.2, dash: "dot", opacity: crowd ? 0.4 : 0.8, showlegend: false }
+      : { width: crowd ? 1.2 : 1.8, opacity: crowd ? 0.6 : 1 };
+  const arms = [true, false].flatMap((isControl) =>
+    kinds.map((kind, index) => ({
       lines: drawn
         .filter(([cell]) => fieldText(cell, choice.colour) === kind)
-        .map(([cell, line]) => pointsOf(cell, line, false)),
+        .map(([cell, line]) => pointsOf(cell, line, isControl)),
       ...{ name: clipped(kind, 40), colour: kindColour(index), symbol: kindSymbol(index) },
-      ...{ width: crowd ? 1.2 : 1.8, opacity: crowd ? 0.6 : 1 },
+      ...style(isControl),
     })),
-  ].filter(({ lines }) => lines.length);
+  );
+  const styles = [
+    { lines: [[{ x: null, y: null, lines: [] }]], name: "control", colour: CONTROL, width: 1.2, dash: "dot" },
+    ...arms.filter(({ lines }) => lines.length),
+  ];
   const { traces, pointOf } = lineTraces(styles);
   const legend = { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 } };
   const drops = traces.flatMap((trace) => trace.y);
@@ -200,9 +225,9 @@ function showCurves(cells, all) {
     const deepest = Math.max(0, ...drawn.flatMap((cell) => cell.map?.layers ?? []));
     const depth = { title: titled("layer (0-based)"), tick0: 0, dtick: Math.ceil((deepest + 1) / 16) };
     const drop = "accuracy drop (share of problems)";
-    doses.append(
-      card(heading, 340, () => curves(of, kinds, dose, { x: strength, y: drop })),
-    );
+    if (hasDoses(drawn.map((cell) => lineOf(cell).dose))) {
+      doses.append(card(heading, 340, () => curves(of, kinds, dose, { x: strength, y: drop })));
+    }
     layers.append(
       card(
         heading.map((node) => node.cloneNode(true)),
@@ -211,9 +236,9 @@ function showCurves(cells, all) {
       ),
     );
   }
-  if (edits.length) return;
+  const none = edits.length ? "every edit here has one strength: see below" : "no cell with edits here";
   for (const grid of [doses, layers]) {
-    grid.replaceChildren(el("p", { class: "quiet" }, "no cell with edits here"));
+    if (!grid.children.length) grid.replaceChildren(el("p", { class: "quiet" }, none));
   }
 }
 

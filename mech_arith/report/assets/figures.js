@@ -2,8 +2,10 @@
 /* The charts of a cell's own page. */
 
 const LARGEST_KEY = 12;
-/* With more layers in one chart, intervals would hide the lines. */
-const MOST_BANDS = 8;
+/* A map's rows are as high as its labels up to so many, and lower beyond. */
+const MAP_ROWS = 16;
+/* Of a panel for one layer, in pixels. */
+const PANEL = { width: 150, height: 128 };
 
 /** What a component's |R| says: at [value][layer][component] of a site. */
 function componentPoint(cell, site, value, layer, component) {
@@ -48,7 +50,7 @@ function siteCards(cell, site) {
 
 function mapCards(cell, map) {
   return map.values.map((name, value) =>
-    card([el("b", {}, isolated(clipped(name, 40)))], mapHeight(74, 22, Math.min(map.layers.length, 16)), () =>
+    card([el("b", {}, isolated(clipped(name, 40)))], mapHeight(74, 22, Math.min(map.layers.length, MAP_ROWS)), () =>
       heatmap({
         rows: map.layers.map(String),
         columns: map.positions.map((place, index) => [shownToken(map.tokens[index]), String(place)]),
@@ -56,7 +58,7 @@ function mapCards(cell, map) {
         about: (layer, place) => positionPoint(cell, map, value, layer, place),
         xTitle: "token and position",
         yTitle: "layer (0-based)",
-        most: 30,
+        ...{ most: 30, mostRows: MAP_ROWS },
       }),
     ),
   );
@@ -131,16 +133,24 @@ function tracingFigures(cell, { sites, map }) {
   ];
 }
 
-/** Which colour is which layer; of many layers, some. */
-function layerKey(layers) {
-  const entry = (colour, name) =>
-    el("span", {}, el("i", { style: `background:${colour}` }), String(name));
+/** Which colour is what. */
+const keyOf = (entries, title = "") =>
+  el(
+    "p",
+    { class: "key" },
+    title,
+    ...entries.map(([colour, name, kind]) =>
+      el("span", {}, el("i", { class: kind, style: `color:${colour}` }), String(name)),
+    ),
+  );
+
+/** Which colour is which layer, of many layers some; and what a control looks like. */
+function layerKey(layers, kind) {
   const step = Math.ceil(layers.length / LARGEST_KEY);
   const shown = layers
     .map((layer, index) => [depthColour(index, layers.length), layer])
     .filter((_, index) => index % step === 0);
-  const entries = shown.map(([colour, layer]) => entry(colour, layer));
-  return el("p", { class: "key" }, "layer ", ...entries, entry(CONTROL, "control"));
+  return keyOf([...shown, [CONTROL, "its control, in the same colour", kind]], "layer ");
 }
 
 /** Panels have room for a bar or a column per layer. */
@@ -156,60 +166,111 @@ function editFigures(cell, edited) {
     `n = ${n} problems per point. Of several directions for one value and layer, the one that ` +
     `costs most accuracy.${failed ? ` Failed rows left out: ${failed}.` : ""}`;
   const of = (value) => lines.filter((line) => line.value === value);
-  const cards = (make) =>
+  const cards = (height, make) =>
     values.map((value) =>
-      card([el("b", {}, isolated(clipped(value, 40)))], 250, () => make(value, of(value))),
+      card([el("b", {}, isolated(clipped(value, 40)))], height, () => make(value, of(value))),
     );
-  const intro = () =>
-    el("div", { class: "legend-line" }, el("p", { class: "quiet" }, about), layerKey(layers));
-  return [
-    el("h2", {}, `Accuracy drop against strength of ${edit}`),
-    intro(),
-    cardsFor(layers, cards((value, found) => doseChart(cell, value, found, layers, unit, edit))),
+  const intro = (...more) =>
+    el("div", { class: "legend-line" }, el("p", { class: "quiet" }, about), ...more);
+  const bars = [
     el("h2", {}, "Largest accuracy drop by layer"),
-    intro(),
-    cardsFor(layers, cards((value, found) => layerChart(cell, value, found, layers))),
+    intro(layerKey(layers, "pale")),
+    cardsFor(layers, cards(250, (value, found) => layerChart(cell, value, found, layers))),
+  ];
+  if (!hasDoses(lines)) return bars;
+  const panels = panelGrid(layers.length);
+  const arms = [[CONTROL, "edited"], [CONTROL, "its control: random directions moved as far", "dotted"]];
+  const charts = cards(panels.height, (value, found) =>
+    doseChart(cell, value, found, layers, unit, edit, panels),
+  );
+  return [
+    el("h2", {}, `Accuracy drop against strength of ${edit}, a panel for each layer`),
+    intro(keyOf(arms)),
+    el("div", { class: `cards ${panels.across > 3 ? "full" : "wide"}` }, ...charts),
+    ...bars,
   ];
 }
 
-/** Of every line and its control, where their intervals are known. */
-const bandsOf = (lines, layers) =>
-  lines
-    .flatMap((line) => [
-      ["control", CONTROL, line],
-      ["drop", depthColour(layers.indexOf(line.layer), layers.length), line],
-    ])
-    .filter(([name, , line]) => line[`${name}_low`]?.every((number) => number != null))
-    .map(([name, colour, line]) => ({
-      ...{ x: line.strengths, low: line[`${name}_low`], high: line[`${name}_high`], colour },
-    }));
+/** Whether there is a strength to draw drops against another. */
+const hasDoses = (lines) => lines.some(({ strengths }) => strengths.length > 1);
+
+/** How many panels fit side by side, all rows about equally long; and the room that they take. */
+function panelGrid(count) {
+  const room = Math.min(1480, document.documentElement.clientWidth) - 120;
+  const down = Math.ceil(count / Math.max(2, Math.floor(room / PANEL.width)));
+  return { across: Math.ceil(count / down), down, height: 52 + down * PANEL.height };
+}
+
+/** The axes and titles of panels in rows, all of one scale. */
+function panelLayout(titles, { across, down }, { x, y, xTitle, yTitle }) {
+  const [gap, head] = [0.12 / across, 22 / (down * PANEL.height)];
+  const [width, below] = [(1 + gap) / across - gap, down > 1 ? 8 / (down * PANEL.height) : 0];
+  const layout = { annotations: [] };
+  const note = { showarrow: false, font: { size: 11, color: "#333" } };
+  titles.forEach((title, index) => {
+    const [column, row] = [index % across, Math.floor(index / across)];
+    const suffix = index ? index + 1 : "";
+    const top = 1 - row / down - head;
+    layout[`xaxis${suffix}`] = {
+      ...{ ...AXIS, ...x, automargin: false, nticks: 5, anchor: `y${suffix}` },
+      domain: [column * (width + gap), column * (width + gap) + width],
+      showticklabels: index + across >= titles.length,
+      ...(index ? { matches: "x" } : {}),
+    };
+    layout[`yaxis${suffix}`] = {
+      ...{ ...AXIS, ...y, automargin: false, anchor: `x${suffix}` },
+      domain: [Math.max(0, top - (1 / down - head - below)), top],
+      showticklabels: column === 0,
+      ...(index ? { matches: "y" } : {}),
+    };
+    const at = { xref: `x${suffix} domain`, yref: `y${suffix} domain`, x: 0.5, y: 1, yanchor: "bottom" };
+    layout.annotations.push({ ...note, ...at, text: literal(title) });
+  });
+  const paper = { ...note, xref: "paper", yref: "paper" };
+  layout.annotations.push(
+    { ...paper, x: 0.5, y: 0, yanchor: "top", yshift: -16, text: literal(xTitle) },
+    { ...paper, x: 0, y: 0.5, xanchor: "right", xshift: -32, textangle: -90, text: literal(yTitle) },
+  );
+  return { ...layoutOf({}), ...layout, margin: { l: 52, r: 8, t: 2, b: 36 } };
+}
+
+/** A line's drop or its control with the interval around it, where that is known. */
+const bandOf = (line, name, colour) =>
+  line[`${name}_low`]?.every((number) => number != null)
+    ? bandTraces([{ x: line.strengths, low: line[`${name}_low`], high: line[`${name}_high`], colour }])
+    : [];
 
 /** Bars of intervals around numbers; none where they are not known. */
-const errorBars = (points) =>
+const errorBars = (points, color = "#333") =>
   points.some(({ ends }) => ends[0] != null)
     ? {
-        ...{ type: "data", symmetric: false, thickness: 1, width: 0, color: "#333" },
+        ...{ type: "data", symmetric: false, thickness: 1, width: 0, color },
         array: points.map(({ y, ends }) => (ends[1] == null ? 0 : ends[1] - y)),
         arrayminus: points.map(({ y, ends }) => (ends[0] == null ? 0 : y - ends[0])),
       }
     : undefined;
 
-function doseChart(cell, value, lines, layers, unit, edit) {
-  const styles = [
-    {
-      lines: lines.map((line) => dosePoints(cell, value, line, true)),
-      ...{ name: "control", colour: CONTROL, width: 1 },
-    },
-    ...lines.map((line) => ({
-      lines: [dosePoints(cell, value, line, false)],
-      ...{ colour: depthColour(layers.indexOf(line.layer), layers.length), width: 1.6 },
+function doseChart(cell, value, lines, layers, unit, edit, grid) {
+  const colours = lines.map((line) => depthColour(layers.indexOf(line.layer), layers.length));
+  const arms = [true, false].flatMap((isControl) =>
+    lines.map((line, index) => ({
+      lines: [dosePoints(cell, value, line, isControl)],
+      ...{ name: `layer ${line.layer}${isControl ? " control" : ""}`, colour: colours[index] },
+      ...(isControl ? { width: 1.2, dash: "dot" } : { width: 1.8 }),
     })),
-  ];
-  const { traces, pointOf } = lineTraces(styles);
-  if (lines.length <= MOST_BANDS) traces.push(...bandTraces(bandsOf(lines, layers)));
-  const layout = layoutOf({
-    xaxis: { title: titled(`strength of ${edit} (${unit})`) },
-    yaxis: dropAxis(traces.flatMap((trace) => trace.y), "accuracy drop (share)"),
+  );
+  const { traces, pointOf } = lineTraces(arms);
+  const at = (place) => (place ? { xaxis: `x${place + 1}`, yaxis: `y${place + 1}` } : {});
+  traces.forEach((trace, index) => Object.assign(trace, at(index % lines.length)));
+  for (const [index, line] of lines.entries()) {
+    const bands = [...bandOf(line, "control", CONTROL), ...bandOf(line, "drop", colours[index])];
+    traces.push(...bands.map((band) => Object.assign(band, at(index))));
+  }
+  const layout = panelLayout(lines.map((line) => `layer ${line.layer}`), grid, {
+    x: {},
+    y: dropAxis(traces.flatMap((trace) => trace.y)),
+    xTitle: `strength of ${edit} (${unit})`,
+    yTitle: "accuracy drop (share)",
   });
   return { traces, layout, pointOf };
 }
@@ -229,9 +290,8 @@ function layerChart(cell, value, lines, layers) {
     y: points.map((point) => point.y),
     error_y: errorBars(points),
     marker: {
-      color: isControl
-        ? CONTROL
-        : rows.map(({ layer }) => depthColour(layers.indexOf(layer), layers.length)),
+      color: rows.map(({ layer }) => depthColour(layers.indexOf(layer), layers.length)),
+      opacity: isControl ? 0.4 : 1,
     },
     hovertext: points.map((point) => label(...point.lines)),
     hoverinfo: "text",

@@ -8,7 +8,7 @@ async function start() {
   const named = makeNames(cells);
   showAbout(data);
   window.addEventListener("hashchange", () => route(data));
-  const { table, chosen } = await makeTable(cells, named, (now) => follow(now));
+  const { table, chosen } = await makeTable(cells, named, data.columns, (now) => follow(now));
   const showCount = makeFilters(cells, table);
   const follow = (now) => {
     showCount(now);
@@ -17,6 +17,7 @@ async function start() {
   };
   makeChoices(cells, named.varying, () => showCurves(chosen(), cells));
   showCount(cells);
+  await showDifferences(data.differences, data.columns);
   performance.mark("table");
   await route(data);
   await pause(); // the table is painted before the charts' library is unpacked
@@ -57,7 +58,7 @@ async function route(data) {
   const cell = asked(data);
   hideCommand();
   if (!overview.hidden && cell !== null) places.overview = window.scrollY;
-  if (cell) await showCellPage(cell, data.cells, data.chunk);
+  if (cell) await showCellPage(cell, data);
   else if (cell === undefined) {
     page.replaceChildren(
       el("h1", { tabindex: "-1" }, "No such cell in this report"),

@@ -4,6 +4,8 @@
 const GROUPS = { model: "models", template: "templates", layers: "layers", edit: "interventions" };
 /* First in names and columns, in this order. */
 const FIELDS = ["model", "template", "expression", "layers", "edit", "prompt", "design", "seed"];
+/* With more fields that differ, the numbers would not fit beside them. */
+const MOST_FIELDS = 3;
 const EDIT_NAMES = { edit: "intervention" };
 const fieldName = (field) => EDIT_NAMES[field] ?? field;
 const fieldText = (cell, field) => String(cell.fields[field] ?? DASH);
@@ -21,16 +23,20 @@ function makeNames(cells) {
   const told = varying.filter((field) => field !== "template" || !varying.includes("expression"));
   for (const cell of cells) {
     const shown = told.length ? told : usual.filter((field) => field in cell.fields);
-    cell.name = shown
+    cell.parts = shown
       .filter((field) => field in cell.fields)
       .map((field) => {
         const plainly = ["model", "template", "expression", "edit"].includes(field);
         return plainly ? fieldText(cell, field) : `${field} ${fieldText(cell, field)}`;
-      })
-      .join(" \u00b7 ");
+      });
+    cell.name = nameOf([cell]);
   }
   return { fields, varying };
 }
+
+/** What some cells' names have in common. */
+const nameOf = ([first, ...others]) =>
+  first.parts.filter((part) => others.every(({ parts }) => parts.includes(part))).join(" \u00b7 ");
 
 const nothing = () => el("span", { class: "quiet" }, DASH);
 
@@ -44,59 +50,36 @@ function largestDrop(cell) {
   return drops.sort(([, a], [, b]) => b.accuracy_drop - a.accuracy_drop)[0] ?? null;
 }
 
-const showBest = (cell) =>
-  cell.map
-    ? el(
-        "ul",
-        { class: "plain" },
-        ...bestLines(cell).map(([value, found]) =>
-          el(
-            "li",
-            {},
-            sureOf(found.abs_r, ...ofSize(found), found.p_holm),
-            " ",
-            named(value),
-            el("span", { class: "quiet" }, ` layer ${found.layer}`),
-          ),
-        ),
-      )
+/** A line for each value, the best-traced first, so that lines of all columns stand side by side. */
+const showEach = (cell, shows) =>
+  cell.headline?.length
+    ? el("ul", { class: "plain" }, ...cell.headline.map((row) => el("li", {}, shows(row))))
     : nothing();
 
-/** A number in bold with its interval; in grey italics if it may be chance. */
-const sureOf = (number, low, high, p) =>
-  el(
-    "span",
-    p > ALPHA ? { class: "doubtful", title: `p ${shownP(p)}, corrected` } : {},
-    el("b", {}, two(number)),
-    el("span", { class: "quiet" }, interval(low, high)),
-  );
+const showValue = (row) =>
+  el("span", row.sentence ? { title: row.sentence } : {}, named(row.value), el("span", { class: "quiet" }, ` layer ${row.layer}`));
 
-/** Of every value, the best-traced first: what `shows` makes of what `field` has of it. */
-function showEach(cell, field, shows) {
-  const found = cell[field] ?? {};
-  const values = bestLines(cell).map(([value]) => value).filter((value) => value in found);
-  if (!values.length) return nothing();
-  const items = values.map((value) => el("li", {}, ...shows(found[value]), " ", named(value)));
-  return el("ul", { class: "plain" }, ...items);
+/** What a column of the evidence shows of a value in the table of all cells: one line. */
+function headlineEntry(row, column) {
+  if (!isKnown(row, column)) return nothing();
+  if (!column.is_text) return shownNumber(row, column);
+  return el("span", whyOf(row, column), named(row[column.name], 26));
 }
 
-const showExcess = (cell) =>
-  showEach(cell, "excess", (found) => [
-    sureOf(found.excess_drop, found.excess_low, found.excess_high, found.excess_p_max),
-    el("span", { class: "quiet" }, ` p ${shownP(found.excess_p_max)}`),
-  ]);
-
-const shortly = (number) => short(number) || DASH;
-
-const showAgreement = (cell) =>
-  showEach(cell, "agreement", (found) => [
-    sureOf(found.agreement, found.agreement_low, found.agreement_high, found.agreement_p_holm),
-    el("span", { class: "quiet" }, ` of ${shortly(found.floor)} to ${shortly(found.ceiling)}`),
-  ]);
-
-/** The largest number of a field over values. */
-const largestOf = (cell, field, name) =>
-  Math.max(-2, ...Object.values(cell[field] ?? {}).map((found) => found[name]));
+/** A column of the evidence in the table of all cells. */
+const headlineColumn = (column) => ({
+  title: column.title,
+  known: (cell) => cell.headline?.some((row) => isKnown(row, column)),
+  show: (cell) => showEach(cell, (row) => headlineEntry(row, column)),
+  sort: (cell) => {
+    const known = (cell.headline ?? []).filter((row) => isKnown(row, column));
+    if (column.is_text) return known.map((row) => row[column.name]).join(" ");
+    return Math.max(-9, ...known.map((row) => numberOf(row, column)));
+  },
+  find: (cell) =>
+    column.is_text ? (cell.headline ?? []).map((row) => row[column.name] ?? "").join(" ") : "",
+  number: !column.is_text,
+});
 
 function showDrop(cell) {
   const found = largestDrop(cell);
@@ -107,7 +90,9 @@ function showDrop(cell) {
     "div",
     {},
     el("b", {}, three(drop.accuracy_drop)),
-    el("span", { class: "quiet" }, ` ${two(before)} \u2192 ${two(before - drop.accuracy_drop)}`),
+    el("span", { class: "quiet" }, ` control ${three(drop.control_drop)}`),
+    el("br"),
+    el("span", { class: "quiet" }, `${two(before)} \u2192 ${two(before - drop.accuracy_drop)}`),
     el("br"),
     el(
       "span",
@@ -132,7 +117,14 @@ function showBaseline(cell) {
 
 const showStatus = (status) => el("span", { class: `status ${status}` }, status);
 
-const showCell = (cell) => el("a", { href: cellAddress(cell), title: cell.name }, isolated(cell.id));
+const showCell = (cell) =>
+  el(
+    "div",
+    {},
+    el("a", { href: cellAddress(cell), title: cell.name }, isolated(cell.id)),
+    el("br"),
+    copyButton(commandOf(cell), "Copy", "Copy the command"),
+  );
 
 function fieldColumn(cells, name) {
   const number = cells.every((cell) => typeof (cell.fields[name] ?? 0) === "number");
@@ -146,13 +138,32 @@ function fieldColumn(cells, name) {
   };
 }
 
-/** Columns of the table; one with a `field` is left out where all cells have the same. */
-const columnsOf = (cells, fields) => [
+/** What tells the cell from the others, a line for each field. */
+const settingsColumn = (names) => ({
+  title: "settings",
+  show: (cell) => el("ul", { class: "plain settings" }, ...names.map((name) => settingOf(cell, name))),
+  sort: (cell) => names.map((name) => fieldText(cell, name)).join(" "),
+  find: (cell) => names.map((name) => `${fieldName(name)} ${fieldText(cell, name)}`).join(" "),
+});
+
+const settingOf = (cell, name) =>
+  el("li", {}, el("span", { class: "quiet" }, `${fieldName(name)} `), isolated(clipped(fieldText(cell, name), 60)));
+
+/** A column for each field; of many that differ one for all. */
+function fieldColumns(cells, fields, varying) {
+  const apart = varying.length > MOST_FIELDS ? varying : [];
+  const own = fields.filter((name) => !apart.includes(name)).map((name) => fieldColumn(cells, name));
+  return apart.length ? [...own, settingsColumn(apart)] : own;
+}
+
+/** Columns of the table; one with a `field` is left out where all cells have the same, and one of the
+ * evidence where no cell has it. */
+const columnsOf = (cells, { fields, varying }, headlines) => [
   {
     title: "cell",
     show: showCell,
     sort: (cell) => cell.place,
-    find: (cell) => `${cell.id} ${cell.name}`,
+    find: (cell) => `${cell.id} ${cell.name} ${commandOf(cell)}`,
     number: true,
   },
   {
@@ -161,7 +172,7 @@ const columnsOf = (cells, fields) => [
     sort: (cell) => cell.status,
     find: (cell) => cell.status,
   },
-  ...fields.map((name) => fieldColumn(cells, name)),
+  ...fieldColumns(cells, fields, varying),
   {
     title: "baseline accuracy",
     show: showBaseline,
@@ -169,26 +180,13 @@ const columnsOf = (cells, fields) => [
     number: true,
   },
   {
-    title: "best |R|",
-    show: showBest,
-    sort: (cell) => bestLines(cell)[0]?.[1].abs_r ?? -1,
-    find: (cell) => Object.keys(cell.best ?? {}).join(" "),
-    number: true,
+    title: "value, layer",
+    known: (cell) => cell.headline?.length,
+    show: (cell) => showEach(cell, showValue),
+    sort: (cell) => cell.headline?.[0]?.value ?? "",
+    find: (cell) => (cell.headline ?? []).map(({ value }) => value).join(" "),
   },
-  {
-    title: "drop beyond random directions",
-    field: "excess",
-    show: showExcess,
-    sort: (cell) => largestOf(cell, "excess", "excess_drop"),
-    number: true,
-  },
-  {
-    title: "answers that follow, of floor to ceiling",
-    field: "agreement",
-    show: showAgreement,
-    sort: (cell) => largestOf(cell, "agreement", "agreement"),
-    number: true,
-  },
+  ...headlines.map(headlineColumn),
   {
     title: "largest accuracy drop",
     show: showDrop,
@@ -196,39 +194,21 @@ const columnsOf = (cells, fields) => [
     number: true,
   },
   {
-    title: "its control",
-    show: (cell) => {
-      const found = largestDrop(cell);
-      return found ? el("span", {}, three(found[1].control_drop)) : nothing();
-    },
-    sort: (cell) => largestDrop(cell)?.[1].control_drop ?? -2,
-    number: true,
-  },
-  {
     title: "note",
-    field: "note",
+    known: (cell) => cell.note,
     show: (cell) => isolated(clipped(cell.note, 160)),
     sort: (cell) => cell.note,
     find: (cell) => `${cell.note} ${cell.error}`,
   },
-  {
-    title: "",
-    show: (cell) => copyButton(commandOf(cell), "Copy command"),
-    sort: () => "",
-    find: (cell) => commandOf(cell),
-    fixed: true,
-  },
 ];
 
-async function makeTable(cells, { fields, varying }, onChange) {
+async function makeTable(cells, named, evidence, onChange) {
   const DataTable = await loadTables();
-  const columns = columnsOf(cells, fields);
+  const { fields, varying } = named;
+  const headlines = evidence.filter((column) => column.is_headline);
+  const columns = columnsOf(cells, named, headlines);
   const shown = (column) =>
-    !column.field ||
-    varying.includes(column.field) ||
-    (column.field === "note" && cells.some((cell) => cell.note)) ||
-    (["excess", "agreement"].includes(column.field) &&
-      cells.some((cell) => Object.keys(cell[column.field] ?? {}).length));
+    column.known ? cells.some(column.known) : !column.field || varying.includes(column.field);
   const table = new DataTable("#cells", {
     data: cells,
     columns: columns.map((column) => ({
@@ -236,7 +216,6 @@ async function makeTable(cells, { fields, varying }, onChange) {
       data: null,
       type: column.number ? "num" : "string",
       visible: shown(column),
-      orderable: !column.fixed,
       searchable: false, // DataTables would search what it first takes for HTML
       render: (_, kind, cell) => (kind === "display" ? column.show(cell) : column.sort(cell)),
     })),
@@ -248,6 +227,9 @@ async function makeTable(cells, { fields, varying }, onChange) {
     language: { lengthMenu: "_MENU_ cells per page", zeroRecords: "no cell fits the filters" },
     layout: { topStart: null, topEnd: null, bottomStart: ["info", "pageLength"], bottomEnd: "paging" },
   });
+  const rows = cells.flatMap((cell) => cell.headline ?? []);
+  if (rows.length) document.getElementById("legend").replaceChildren(legendOf(knownColumns(rows, headlines)));
+  document.getElementById("grey").textContent = GREY;
   const same = fields.filter((name) => !varying.includes(name));
   const first = (name) => cells.find((cell) => name in cell.fields);
   const unknown = cells.some((cell) => same.some((name) => !(name in cell.fields)));
