@@ -4,6 +4,7 @@ Heavy libraries are imported inside functions, so that `--help` and `--cfg job` 
 """
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,20 +21,38 @@ from omegaconf import DictConfig
 from mech_arith import callbacks
 from mech_arith.config import RunConfig, quoted
 from mech_arith.errors import UserError
+from mech_arith.interrupts import interruptible, signal_of
 from mech_arith.paths import ERROR_FILE, conf_dir
-from mech_arith.records import LOCK, PATIENCE_S, claimed
+from mech_arith.records import LOCK, PATIENCE_S, claimed, mark_interrupted, write_text
+from mech_arith.streams import lasting_output, no_room
 
 log = logging.getLogger("mech_arith")
+
+NO_ROOM = (
+    "expected room on the disk, got {reason!r}; make room and start again: what is finished is kept"
+)
 
 _failed: list[Path] = []
 """Directories of this process's cells that ended in an error; they decide the exit code."""
 
 
 def main() -> None:
-    """Run the cells that the command line asks for; exit code 1 if any of them failed."""
+    """Run the cells that the command line asks for; exit code 1 if any of them failed.
+
+    A signal that ends it makes 128 and the signal's number of that, as shells do.
+    """
     _failed.clear()
+    callbacks.again.clear()
     callbacks.without_result.clear()
     callbacks.unended.clear()
+    with lasting_output(), interruptible():
+        try:
+            _main()
+        except KeyboardInterrupt as stop:
+            sys.exit(callbacks.end_early(stop))
+
+
+def _main() -> None:
     sys.argv[1:] = [quote_expression(argument) for argument in sys.argv[1:]]
     try:
         sys.argv[1:] = resumed_arguments(sys.argv[1:])
@@ -101,21 +120,27 @@ def quote_expression(argument: str) -> str:
 
 def _cell(config: DictConfig) -> None:
     """One job. An error ends it and is left in its directory; a sweep's other jobs go on."""
-    job = HydraConfig.get()
+    composed = HydraConfig.instance().cfg
+    assert composed is not None
+    job = composed.hydra
     directory = Path(job.runtime.output_dir)
     busy = (
         f"expected no other process at work in {directory}, found one; wait for its end, or choose "
         "another hydra.run.dir or hydra.sweep.dir"
     )
+    from mech_arith.job import check_free, write_composed
     from mech_arith.results import check_writable
 
     try:
         check_writable(directory)
         with claimed(directory / LOCK, patience_s=PATIENCE_S, busy=busy):
+            check_free(config, directory, job.overrides.task, alone=job.mode == RunMode.RUN)
+            write_composed(directory, config, composed)
             _attempt(config, directory, job)
     except UserError as error:
+        # Not to the log: it is that of the cell whose directory this is.
         _failed.append(directory)
-        log.error("%s", error)
+        sys.stderr.write(f"error: {error}\n")
 
 
 def _attempt(config: DictConfig, directory: Path, job: Any) -> None:
@@ -125,13 +150,20 @@ def _attempt(config: DictConfig, directory: Path, job: Any) -> None:
     (directory / ERROR_FILE).unlink(missing_ok=True)
     try:
         run(config, directory, overrides=job.overrides.task, sweep=_sweep_name(job))
+    except KeyboardInterrupt as stop:
+        mark_interrupted(directory, signal_of(stop).name, processes={os.getpid()})
+        raise
     except UserError as error:
         log.error("%s", error)
         _fail(directory, str(error))
     except Exception as error:
-        log.exception("an error that should not have come:")
-        said = " ".join(str(error).split())
-        _fail(directory, f"{type(error).__name__}: {said}\n\n{traceback.format_exc()}")
+        if reason := no_room(error):
+            log.error("%s", text := NO_ROOM.format(reason=reason))
+        else:
+            log.exception("an error that should not have come:")
+            said = " ".join(str(error).split())
+            text = f"{type(error).__name__}: {said}\n\n{traceback.format_exc()}"
+        _fail(directory, text)
 
 
 def _fail(directory: Path, text: str) -> None:
@@ -139,7 +171,7 @@ def _fail(directory: Path, text: str) -> None:
     _failed.append(directory)
     # On a full disk the log is all there is.
     with suppress(OSError):
-        (directory / ERROR_FILE).write_text(f"{text}\n", encoding="utf-8")
+        write_text(directory / ERROR_FILE, f"{text}\n")
 
 
 def _sweep_name(job: Any) -> str | None:

@@ -1,23 +1,29 @@
 """What Hydra calls at the beginning and at the end of runs and sweeps."""
 
-import copy
 import logging
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from mech_arith.config import quoted
 from mech_arith.errors import UserError
-from mech_arith.paths import SUMMARY
+from mech_arith.interrupts import signal_of, uninterrupted
+from mech_arith.records import RECORD
 from mech_arith.sweeps import (
     PLAN,
+    RUNNING,
+    STATES,
     WHOLE,
     CellState,
     PlannedCell,
     cell_states,
+    config_flags,
+    counted,
     states_of,
     write_states,
 )
@@ -32,14 +38,23 @@ unended: list[Path] = []
 without this a sweep whose end fails would pass for a good one."""
 
 
+again: list[str] = []
+"""The command that goes on with this process's single run, once one has been asked for."""
+
+
 class SweepOverview(Callback):
     """Refuses a directory that must not be written; ends a sweep with its tables and report."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Look at the directory before Hydra writes into it."""
         directory = Path(config.hydra.run.dir)
-        taken = (directory / SUMMARY).exists() and not _is_same_cell(config, directory)
-        _check_fresh(directory, taken=taken, hint="choose another hydra.run.dir, or move them away")
+        again[:] = _command(config, directory)
+        if (directory / PLAN).exists():
+            _refuse(
+                f"expected a directory without a sweep, got {directory}, which has one; choose "
+                "another hydra.run.dir"
+            )
+        _check_writable(directory)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Look at the directory before Hydra writes into it."""
@@ -50,10 +65,18 @@ class SweepOverview(Callback):
         from mech_arith.results import find_runs
 
         directory = Path(config.hydra.sweep.dir)
-        taken = directory.is_dir() and ((directory / PLAN).exists() or bool(find_runs(directory)))
-        resume = shlex.quote(f"sweep.resume={directory}")
-        hint = f"go on with them by {resume}, or choose another hydra.sweep.dir"
-        _check_fresh(directory, taken=taken, hint=hint)
+        if (directory / RECORD).exists():
+            _refuse(
+                f"expected a directory of a sweep, got {directory}, in which a single run stands; "
+                "choose another hydra.sweep.dir"
+            )
+        if directory.is_dir() and ((directory / PLAN).exists() or find_runs(directory)):
+            resume = shlex.quote(f"sweep.resume={directory}")
+            _refuse(
+                f"expected a directory without results, got {directory}, which has some; go on "
+                f"with them by {resume}, or choose another hydra.sweep.dir"
+            )
+        _check_writable(directory)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Say what has become of every cell, in the order of the cells, and compare them."""
@@ -61,7 +84,7 @@ class SweepOverview(Callback):
 
         directory = Path(config.hydra.sweep.dir)
         states = _states(directory)
-        write_states(directory, states)
+        _write_states(directory, states)
         whole = [state.directory for state in states if state.status in WHOLE]
         without_result.extend(s.directory for s in states if s.status not in WHOLE)
         print_overview(whole)
@@ -69,25 +92,49 @@ class SweepOverview(Callback):
         _report(directory)
         sys.stdout.write(f"results: {directory}\n")
         if without_result and (directory / PLAN).exists():
-            resume = shlex.quote(f"sweep.resume={directory}")
-            sys.stdout.write(f"go on: python -m mech_arith -m {resume}\n")
+            sys.stdout.write(f"go on: {_resume(directory)}\n")
         unended.clear()
 
 
-def _is_same_cell(config: DictConfig, directory: Path) -> bool:
-    """Whether the results in a directory are those that this very cell would have."""
-    from mech_arith.config import checked
-    from mech_arith.identity import identify
-    from mech_arith.records import read_record
+def end_early(stop: KeyboardInterrupt) -> int:
+    """Say in one line that a signal has ended the program, and how to go on; the exit code.
 
-    overrides = OmegaConf.to_container(config.hydra.overrides.task)
-    assert isinstance(overrides, list)
-    record = read_record(directory)
+    Of a sweep it is written down what has become of each cell.
+    """
+    number = signal_of(stop)
+    said, go_on = f"interrupted by {number.name}", shlex.join(again)
+    with uninterrupted():
+        for directory in unended:
+            if (directory / PLAN).exists():
+                states = cell_states(directory)
+                _write_states(directory, states)
+                said, go_on = f"{said}: {counted(states)}", _resume(directory)
+                if any(state.status == RUNNING for state in states):
+                    said = f"{said}; what runs or is queued goes on (see squeue, scancel)"
+        sys.stderr.write(f"{said}; go on: {go_on}\n" if go_on else f"{said}\n")
+    return 128 + number
+
+
+def _write_states(directory: Path, states: Sequence[CellState]) -> None:
+    """Write the sweep's end down; on a full disk it is told all the same."""
     try:
-        identity = identify(checked(copy.deepcopy(config), overrides))
-    except UserError:
-        return False
-    return record is not None and record.identity == identity.digest
+        write_states(directory, states)
+    except OSError as error:
+        log.error("expected to write %s, got %s; make room there", directory / STATES, error)
+
+
+def _resume(directory: Path) -> str:
+    return f"python -m mech_arith -m {shlex.quote(f'sweep.resume={directory}')}"
+
+
+def _command(config: DictConfig, directory: Path) -> list[str]:
+    """The command that goes on with a single run: the same in the same directory."""
+    given = OmegaConf.to_container(config.hydra.overrides)
+    assert isinstance(given, dict)
+    kept = [o for o in given["hydra"] if o.partition("=")[0] not in ("hydra.run.dir", "hydra.mode")]
+    place = f"hydra.run.dir={quoted(str(directory))}"
+    flags = config_flags(sys.argv[1:])
+    return ["python", "-m", "mech_arith", *flags, *kept, *given["task"], place]
 
 
 def _states(directory: Path) -> list[CellState]:
@@ -111,19 +158,19 @@ def _report(directory: Path) -> None:
         )
 
 
-def _check_fresh(directory: Path, *, taken: bool, hint: str) -> None:
-    """End the program with one line if results stand there already, or none can be written.
-
-    SystemExit, because Hydra passes over other exceptions of callbacks.
-    """
+def _check_writable(directory: Path) -> None:
+    """End the program with one line if nothing can be written there."""
     from mech_arith.results import check_writable
 
     try:
-        if taken:
-            raise UserError(
-                f"expected a directory without results, got {directory}, which has some; {hint}"
-            )
         check_writable(directory)
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(1)
+        _refuse(str(error))
+
+
+def _refuse(why: str) -> NoReturn:
+    """End the program with one line. SystemExit, because Hydra passes over other exceptions of
+    callbacks.
+    """
+    sys.stderr.write(f"error: {why}\n")
+    sys.exit(1)

@@ -31,6 +31,7 @@ SHOWING = {
     "__main__",
     "callbacks",
     "figures",
+    "interrupts",
     "job",
     "overview",
     "progress",
@@ -40,6 +41,7 @@ SHOWING = {
     "resume",
     "slurm",
     "spread",
+    "streams",
     "sweeps",
     "tracking",
 }

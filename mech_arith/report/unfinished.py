@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mech_arith.records import read_record
 from mech_arith.report.listing import Listed
+from mech_arith.weights import ACTIVATIONS
 
 HYDRAS_CONFIG = Path(".hydra") / "config.yaml"
 """In a cell's directory from its first moment on."""
@@ -26,6 +28,9 @@ PLACES = {
 APART = "problems.decorrelate"
 """The value that a design keeps apart from the others."""
 
+VIA = "intervention.via"
+"""What an edit is made on."""
+
 GROUPS = {"model": "model", "template": "template", "layers": "layers", "edit": "intervention"}
 """Fields that are named as the option of their group is."""
 
@@ -33,9 +38,12 @@ GROUPS = {"model": "model", "template": "template", "layers": "layers", "edit": 
 def unfinished(cell: Listed) -> tuple[dict[str, Any], str | None]:
     """The fields that are known of a cell without a result, and its config as text.
 
-    A cell that never started has no config; what its overrides do not speak of stays unknown.
+    One that has begun has recorded them. One that never started has no config; what its overrides
+    do not speak of stays unknown.
     """
     text, config = _config(cell.directory / HYDRAS_CONFIG)
+    if (record := read_record(cell.directory)) is not None and record.cell:
+        return record.cell, text
     given = dict(
         override.lstrip("+").split("=", 1) for override in cell.overrides or () if "=" in override
     )
@@ -54,6 +62,9 @@ def unfinished(cell: Listed) -> tuple[dict[str, Any], str | None]:
         fields["model"] = f"{fields.get('model')}:{Path(path).name}"
     if (value := given.get(APART, _at(config, APART))) is not None:
         fields["design"] = f"{fields.get('design')} {value}"
+    if (via := given.get(VIA, _at(config, VIA))) not in (None, ACTIVATIONS):
+        edit = fields.get("edit", "none")
+        fields["edit"] = edit if edit == "none" else f"{edit} by {via}"
     bounds = [_at(config, f"layers.{name}") for name in ("start", "stop", "step")]
     if config and bounds != [None, None, 1]:
         fields["layers"] = f"{fields.get('layers')} {bounds}"
