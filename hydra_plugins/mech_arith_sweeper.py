@@ -16,7 +16,6 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import filter_overrides
-from hydra_plugins.hydra_submitit_launcher.submitit_launcher import LocalLauncher, SlurmLauncher
 from omegaconf import DictConfig, OmegaConf
 
 from mech_arith.config import quoted
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
     from mech_arith.sweeps import PlannedCell, SweepPlan
 
 log = logging.getLogger("mech_arith")
+
+LOCAL, SLURM = "local", "slurm"
+"""Where submitit runs jobs."""
 
 
 class CellSweeper(BasicSweeper):
@@ -86,6 +88,15 @@ class CellSweeper(BasicSweeper):
             ]
             self._launch(directory, self._plan(arguments, cells), jobs)
 
+    @property
+    def _executor(self) -> str | None:
+        """Where submitit runs the launcher's jobs; None for another launcher.
+
+        Not by its class: Hydra executes the plugins' files anew when it looks for them, so that a
+        class that is imported here may be another one than the launcher's.
+        """
+        return getattr(self.launcher, "_EXECUTOR", None)
+
     def _lists(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of every cell."""
         assert self.hydra_context is not None
@@ -142,7 +153,7 @@ class CellSweeper(BasicSweeper):
         for batch in self._batches(to_run):
             numbers = tuple(number for number, _ in batch)
             before = submitted_jobs(directory)
-            if isinstance(self.launcher, SlurmLauncher):
+            if self._executor == SLURM:
                 # Before the launch: one that is killed in it does not come to say its jobs.
                 plan = replace(plan, launch=Launch(numbers, tuple(sorted(before))))
                 write_plan(directory, plan)
@@ -160,7 +171,7 @@ class CellSweeper(BasicSweeper):
         from mech_arith.interrupts import signal_of, workers
         from mech_arith.records import mark_interrupted
 
-        if not isinstance(self.launcher, LocalLauncher):
+        if self._executor != LOCAL:
             yield
             return
         ended: set[int] = set()
@@ -194,9 +205,9 @@ class CellSweeper(BasicSweeper):
 
     def _wait_for(self, directory: Path, jobs: set[str]) -> None:
         """Wait for jobs that the launcher has left behind."""
-        if isinstance(self.launcher, SlurmLauncher):
+        if self._executor == SLURM:
             _wait_for_slurm(directory, jobs)
-        elif isinstance(self.launcher, LocalLauncher):
+        elif self._executor == LOCAL:
             _wait_for_children(jobs)
 
     def _batches(

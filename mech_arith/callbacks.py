@@ -60,6 +60,7 @@ class SweepOverview(Callback):
         """Look at the directory before Hydra writes into it."""
         without_result.clear()
         unended[:] = [Path(config.hydra.sweep.dir)]
+        _check_folder_of_jobs(config)
         if OmegaConf.select(config, "hydra.sweeper.resume"):
             return
         from mech_arith.results import find_runs
@@ -155,6 +156,22 @@ def _report(directory: Path) -> None:
     except Exception as error:
         log.warning(
             "the report could not be written, the results are there all the same: %r", error
+        )
+
+
+def _check_folder_of_jobs(config: DictConfig) -> None:
+    """End the program with one line if a job's files would go elsewhere than their folder says.
+
+    submitit and SLURM read %j and the like in every part of a path.
+    """
+    folder = OmegaConf.select(config, "hydra.launcher.submitit_folder")
+    if folder is None:
+        return
+    rest = str(folder).removesuffix("%j")
+    if "%" in rest:
+        _refuse(
+            f"expected a directory without '%' for jobs of their own, got {rest!r}, in which SLURM "
+            "reads it as a field such as %j; choose another hydra.sweep.dir, or hydra/launcher=basic"
         )
 
 

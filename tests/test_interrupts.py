@@ -36,7 +36,7 @@ def _signals_count() -> Iterator[None]:
 
 def started(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "mech_arith", *QUICK, f"store.path={tmp_path}/store", *arguments],
+        [sys.executable, "-m", "mech_arith", *arguments, *QUICK, f"store.path={tmp_path}/store"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -135,12 +135,11 @@ def test_no_process_is_left_behind(stubborn):
         f"p = subprocess.Popen([sys.executable, '-c', {child!r}]); print(p.pid, flush=True);"
         "time.sleep(100)"
     )
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert process.stdout is not None
-    lines = sorted(process.stdout.readline().strip() for _ in range(2))
-    grandchild = int(lines[0])
-    assert end({process.pid}) == {process.pid, grandchild}
-    assert not is_alive(grandchild)
-    assert process.wait() is not None
+    ) as process:
+        assert process.stdout is not None
+        lines = sorted(process.stdout.readline().strip() for _ in range(2))
+        grandchild = int(lines[0])
+        assert end({process.pid}) == {process.pid, grandchild}
+        assert not is_alive(grandchild)
