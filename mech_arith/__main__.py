@@ -5,10 +5,11 @@ Heavy libraries are imported inside functions, so that `--help` and `--cfg job` 
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from omegaconf import DictConfig
 from mech_arith import callbacks
 from mech_arith.config import RunConfig, quoted
 from mech_arith.errors import UserError
-from mech_arith.interrupts import interruptible, signal_of
+from mech_arith.interrupts import interruptible, raise_if_received, signal_of
 from mech_arith.paths import ERROR_FILE, conf_dir
 from mech_arith.records import LOCK, PATIENCE_S, claimed, mark_interrupted, write_text
 from mech_arith.streams import lasting_output, no_room
@@ -136,7 +137,9 @@ def _cell(config: DictConfig) -> None:
         with claimed(directory / LOCK, patience_s=PATIENCE_S, busy=busy):
             check_free(config, directory, job.overrides.task, alone=job.mode == RunMode.RUN)
             write_composed(directory, config, composed)
-            _attempt(config, directory, job)
+            # A worker has other plans for other signals.
+            with interruptible([signal.SIGINT]) if _is_worker() else nullcontext():
+                _attempt(config, directory, job)
     except UserError as error:
         # Not to the log: it is that of the cell whose directory this is.
         _failed.append(directory)
@@ -149,7 +152,10 @@ def _attempt(config: DictConfig, directory: Path, job: Any) -> None:
 
     (directory / ERROR_FILE).unlink(missing_ok=True)
     try:
-        run(config, directory, overrides=job.overrides.task, sweep=_sweep_name(job))
+        try:
+            run(config, directory, overrides=job.overrides.task, sweep=_sweep_name(job))
+        finally:
+            raise_if_received()
     except KeyboardInterrupt as stop:
         mark_interrupted(directory, signal_of(stop).name, processes={os.getpid()})
         raise
@@ -164,6 +170,11 @@ def _attempt(config: DictConfig, directory: Path, job: Any) -> None:
             said = " ".join(str(error).split())
             text = f"{type(error).__name__}: {said}\n\n{traceback.format_exc()}"
         _fail(directory, text)
+
+
+def _is_worker() -> bool:
+    """Whether submitit has started this process, and has signals handled."""
+    return "SUBMITIT_EXECUTOR" in os.environ
 
 
 def _fail(directory: Path, text: str) -> None:

@@ -171,7 +171,7 @@ def _check_folder_of_jobs(config: DictConfig) -> None:
     if "%" in rest:
         _refuse(
             f"expected a directory without '%' for jobs of their own, got {rest!r}, in which SLURM "
-            "reads it as a field such as %j; choose another hydra.sweep.dir, or hydra/launcher=basic"
+            "reads it as a field such as %j; choose another hydra.sweep.dir"
         )
 
 

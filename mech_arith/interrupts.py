@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -34,30 +34,50 @@ def signal_of(stop: KeyboardInterrupt) -> signal.Signals:
     return signal.Signals(stop.number if isinstance(stop, Interrupted) else signal.SIGINT)
 
 
+_received: list[int] = []
+"""Signals that have come: the exception may be lost on its way."""
+
+
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Let every signal of `ENDING` raise `Interrupted`, in the main thread.
+def interruptible(numbers: Sequence[int] = ENDING) -> Iterator[None]:
+    """Let signals raise `Interrupted`, in the main thread.
 
     One that the program was started to ignore (as under nohup) stays ignored.
     """
 
     def interrupt(number: int, _: FrameType | None) -> None:
+        _received.append(number)
         raise Interrupted(number)
 
-    with _handled(interrupt):
-        yield
+    try:
+        with _handled(interrupt, numbers):
+            yield
+    finally:
+        _received.clear()
+
+
+def raise_if_received() -> None:
+    """Raise `Interrupted` anew if a signal came: compiled code may make another error of it.
+
+    Raises:
+        Interrupted: a signal has come.
+    """
+    if _received:
+        raise Interrupted(_received[0])
 
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """Hold the signals off while the program tidies up, which must be short."""
-    with _handled(signal.SIG_IGN):
+    with _handled(signal.SIG_IGN, ENDING):
         yield
 
 
 @contextlib.contextmanager
-def _handled(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
-    known = {number: signal.getsignal(number) for number in ENDING}
+def _handled(
+    handler: Callable[[int, FrameType | None], None] | signal.Handlers, numbers: Sequence[int]
+) -> Iterator[None]:
+    known = {number: signal.getsignal(number) for number in numbers}
     changed = {number: old for number, old in known.items() if old is not signal.SIG_IGN}
     for number in changed:
         signal.signal(number, handler)

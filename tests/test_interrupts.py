@@ -1,5 +1,6 @@
 """Signals: each ends the program with one line, its own exit code, and no process left behind."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mech_arith.interrupts import Interrupted, end, interruptible
+from mech_arith.interrupts import Interrupted, end, interruptible, raise_if_received
 from mech_arith.records import Attempt, read_record
 from mech_arith.results import load_summary
 from mech_arith.sweeps import cell_states
@@ -113,6 +114,16 @@ def test_every_signal_becomes_an_exception_and_the_handlers_come_back():
             signal.raise_signal(number)
         assert 128 + stop.value.number == code
     assert [signal.getsignal(number) for number, _ in CODES] == before
+
+
+def test_a_signal_that_compiled_code_makes_another_error_of_is_not_lost():
+    """safetensors does so: the cell would pass for a failed one."""
+    with interruptible():
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(Interrupted):
+            raise_if_received()
+    raise_if_received()  # it is over
 
 
 def test_what_is_to_be_ignored_stays_ignored():

@@ -65,7 +65,7 @@ def test_results_that_do_not_fit_are_one_line(tmp_path: Path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
 
     arguments = command(tmp_path, f"hydra.run.dir={tmp_path}/run", "store.enabled=false")
-    done = subprocess.run(arguments, capture_output=True, text=True, preexec_fn=limit)  # noqa: PLW1509
+    done = subprocess.run(arguments, capture_output=True, text=True, preexec_fn=limit)
     assert done.returncode == 1
     assert done.stderr == ""
     last = done.stdout.splitlines()[-1]
