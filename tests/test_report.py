@@ -20,7 +20,7 @@ from mech_arith.report.compact import edited, numbers, traced
 from mech_arith.report.evidence import evidence_rows, specificity_maps
 from mech_arith.report.listing import Listed
 from mech_arith.report.unfinished import unfinished
-from mech_arith.results import load_run, save_run
+from mech_arith.results import load_run, load_summary, save_run
 from tests.running import SMALL, main
 from tests.synthetic import save_cell
 
@@ -510,7 +510,7 @@ def test_a_killed_cell_has_the_name_that_it_has_when_it_is_whole(
     expected = load_summary(run)["cell"]
     assert expected["edit"] == "shift by weights"
     (run / "summary.json").unlink()
-    assert unfinished(Listed(run, None, "killed", ""))[0] == expected
+    assert unfinished(Listed("run", run, "killed", "", "", None))[0] == expected
     # Nor is one forgotten that has left no record, but what Hydra has composed.
     (run / "cell.json").unlink()
-    assert unfinished(Listed(run, None, "killed", ""))[0]["edit"] == "shift by weights"
+    assert unfinished(Listed("run", run, "killed", "", "", None))[0]["edit"] == "shift by weights"
