@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of errors that mean: no room."""
@@ -31,10 +31,10 @@ class Lasting:
     """A text stream that does not fail: from its first error on, what is written is lost.
 
     A pipe whose reader has gone away is no error worth a word. Any other is told once, by the
-    other stream.
+    other stream. Streams are whatever can be written to: tests have their own.
     """
 
-    def __init__(self, stream: TextIO, *, tell: TextIO) -> None:
+    def __init__(self, stream: Any, *, tell: Any) -> None:
         self._stream = stream
         self._tell = tell
 
