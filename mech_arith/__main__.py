@@ -121,8 +121,7 @@ def quote_expression(argument: str) -> str:
 
 def _cell(config: DictConfig) -> None:
     """One job. An error ends it and is left in its directory; a sweep's other jobs go on."""
-    composed = HydraConfig.instance().cfg
-    assert composed is not None
+    composed: Any = HydraConfig.instance().cfg
     job = composed.hydra
     directory = Path(job.runtime.output_dir)
     busy = (

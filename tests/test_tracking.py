@@ -1,6 +1,7 @@
 """A W&B run on disk."""
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -179,11 +180,13 @@ def test_a_full_disk_is_no_traceback_of_wandbs(
 ) -> None:
     with Run.start(settings(tmp_path), CONFIG):
         *_, handler = logging.getLogger("wandb").handlers
-        with open("/dev/full", "w") as full, contextlib.suppress(OSError):
-            assert isinstance(handler, logging.StreamHandler)
-            kept = handler.setStream(full)
-            logging.getLogger("wandb").warning("lost")
-            handler.setStream(kept)
+        assert isinstance(handler, logging.StreamHandler)
+        full = io.TextIOWrapper(io.FileIO("/dev/full", "w"), write_through=True)
+        kept = handler.setStream(full)
+        logging.getLogger("wandb").warning("lost")
+        handler.setStream(kept)
+        with contextlib.suppress(OSError):
+            full.close()
     assert capfd.readouterr().err == ""
 
 

@@ -36,14 +36,20 @@ def test_the_variables_count_where_the_configuration_says_nothing() -> None:
 
 
 def test_the_configuration_comes_first() -> None:
-    own = {"mode": "online", "project": "p", "entity": "e", "group": "g", "tags": ("t",)}
+    own: dict[str, Any] = {
+        "mode": "online",
+        "project": "p",
+        "entity": "e",
+        "group": "g",
+        "tags": ("t",),
+    }
     found = place(**own, environment=EVERYTHING)
     assert (found.mode, found.project, found.entity) == ("online", "p", "e")
     assert (found.group, found.tags) == ("g", ("t",))
 
 
 def test_a_run_of_an_agent_goes_where_its_sweep_is() -> None:
-    own = NOTHING | {"project": "p", "entity": "e"}
+    own: dict[str, Any] = NOTHING | {"project": "p", "entity": "e"}
     found = place(**own, environment=EVERYTHING | {"WANDB_SWEEP_ID": "s"})
     assert (found.sweep_id, found.project, found.entity) == ("s", "theirs", "team")
 
