@@ -62,7 +62,8 @@ def test_old_names_of_modes(said: str, mode: str) -> None:
 def test_an_unknown_mode_is_one_line() -> None:
     with pytest.raises(UserError, match=r"expected WANDB_MODE to be one of online, .* got 'maybe'"):
         place(**NOTHING, environment={"WANDB_MODE": "maybe"})
-    assert place(**NOTHING | {"mode": "online"}, environment={"WANDB_MODE": "x"}).mode == "online"
+    asked: dict[str, Any] = NOTHING | {"mode": "online"}
+    assert place(**asked, environment={"WANDB_MODE": "x"}).mode == "online"
 
 
 def test_what_is_not_followed_is_said() -> None:
