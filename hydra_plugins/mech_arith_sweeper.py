@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import filter_overrides
 from hydra.errors import HydraException
-from hydra_plugins.hydra_submitit_launcher.submitit_launcher import LocalLauncher, SlurmLauncher
 from omegaconf import DictConfig, OmegaConf
 
 from mech_arith.config import quoted
@@ -30,6 +29,9 @@ if TYPE_CHECKING:
     from mech_arith.sweeps import PlannedCell, SweepPlan
 
 log = logging.getLogger("mech_arith")
+
+LOCAL, SLURM = "local", "slurm"
+"""Where submitit runs jobs."""
 
 
 class CellSweeper(BasicSweeper):
@@ -69,9 +71,10 @@ class CellSweeper(BasicSweeper):
         return []
 
     def _sweep(self, directory: Path, arguments: list[str]) -> None:
+        from mech_arith.errors import UserError
         from mech_arith.records import claimed
         from mech_arith.results import check_writable
-        from mech_arith.sweeps import SWEEP_LOCK
+        from mech_arith.sweeps import PLAN, SWEEP_LOCK
 
         assert self.config is not None
         # Before the directory is made: what is mistyped leaves nothing.
@@ -88,6 +91,9 @@ class CellSweeper(BasicSweeper):
             "choose another hydra.sweep.dir"
         )
         with claimed(directory / SWEEP_LOCK, patience_s=0.0, busy=busy):
+            if not self.resume and (directory / PLAN).exists():
+                # Two launches at the same moment: the other one has been here in between.
+                raise UserError(busy)
             cells, to_run = self._planned(directory, asked)
             OmegaConf.save(self.config, directory / "multirun.yaml")
             # A cell goes where it was planned to go, whatever the process says that runs it.
@@ -95,6 +101,15 @@ class CellSweeper(BasicSweeper):
                 (n, [*lists[n], f"hydra.sweep.subdir={quoted(cells[n].directory)}"]) for n in to_run
             ]
             self._launch(directory, self._plan(arguments, cells), jobs)
+
+    @property
+    def _executor(self) -> str | None:
+        """Where submitit runs the launcher's jobs; None for another launcher.
+
+        Not by its class: Hydra executes the plugins' files anew when it looks for them, so that a
+        class that is imported here may be another one than the launcher's.
+        """
+        return getattr(self.launcher, "_EXECUTOR", None)
 
     def _lists(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of every cell.
@@ -133,7 +148,7 @@ class CellSweeper(BasicSweeper):
         return self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
 
     def _plan(self, arguments: list[str], cells: "list[PlannedCell]") -> "SweepPlan":
-        from mech_arith.sweeps import SweepPlan
+        from mech_arith.sweeps import SweepPlan, config_flags
 
         assert self.config is not None
         hydra = OmegaConf.to_container(self.config.hydra.overrides.hydra)
@@ -172,19 +187,38 @@ class CellSweeper(BasicSweeper):
         from mech_arith.sweeps import Launch, submitted_jobs, with_jobs, write_plan
 
         write_plan(directory, plan)
-        try:
-            for batch in self._batches(to_run):
-                numbers = tuple(number for number, _ in batch)
-                before = submitted_jobs(directory)
-                if isinstance(self.launcher, SlurmLauncher):
-                    # Before the launch: one that is killed in it does not come to say its jobs.
-                    plan = replace(plan, launch=Launch(numbers, tuple(sorted(before))))
-                    write_plan(directory, plan)
-                error = self._launch_batch(directory, batch, before)
-                plan = with_jobs(_with_error(plan, numbers, error), submitted_jobs(directory))
+        for batch in self._batches(to_run):
+            numbers = tuple(number for number, _ in batch)
+            before = submitted_jobs(directory)
+            if self._executor == SLURM:
+                # Before the launch: one that is killed in it does not come to say its jobs.
+                plan = replace(plan, launch=Launch(numbers, tuple(sorted(before))))
                 write_plan(directory, plan)
-        except KeyboardInterrupt:
-            log.warning("interrupted; what SLURM has in its queue goes on (see squeue, scancel)")
+            with self._workers(directory, [plan.cells[number].directory for number in numbers]):
+                error = self._launch_batch(directory, batch, before)
+            plan = with_jobs(_with_error(plan, numbers, error), submitted_jobs(directory))
+            write_plan(directory, plan)
+
+    @contextmanager
+    def _workers(self, directory: Path, cells: Sequence[str]) -> Iterator[None]:
+        """If a signal ends this program, end the processes that the launcher has started here.
+
+        What SLURM has in its queue goes on.
+        """
+        from mech_arith.interrupts import signal_of, workers
+        from mech_arith.records import mark_interrupted
+
+        if self._executor != LOCAL:
+            yield
+            return
+        ended: set[int] = set()
+        try:
+            with workers(directory / ".submitit" / "errors.log") as ended:
+                yield
+        except KeyboardInterrupt as stop:
+            for cell in cells:
+                mark_interrupted(directory / cell, signal_of(stop).name, processes=ended)
+            raise
 
     def _launch_batch(
         self, directory: Path, batch: list[tuple[int, list[str]]], before: set[str]
@@ -208,9 +242,9 @@ class CellSweeper(BasicSweeper):
 
     def _wait_for(self, directory: Path, jobs: set[str]) -> None:
         """Wait for jobs that the launcher has left behind."""
-        if isinstance(self.launcher, SlurmLauncher):
+        if self._executor == SLURM:
             _wait_for_slurm(directory, jobs)
-        elif isinstance(self.launcher, LocalLauncher):
+        elif self._executor == LOCAL:
             _wait_for_children(jobs)
 
     def _batches(
@@ -225,20 +259,6 @@ class CellSweeper(BasicSweeper):
         size = 1 if one_by_one else self.max_batch_size or max(1, len(to_run))
         for start in range(0, len(to_run), size):
             yield to_run[start : start + size]
-
-
-CONFIG_FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
-
-
-def config_flags(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Hydra's flags that say which config is meant, with what follows each."""
-    found: list[str] = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if argument in CONFIG_FLAGS:
-            found += [argument, following]
-        elif argument.partition("=")[0] in CONFIG_FLAGS:
-            found.append(argument)
-    return tuple(found)
 
 
 def _settings(overrides: list[str], config: DictConfig) -> "RunConfig | UserError":
@@ -258,8 +278,8 @@ def _asked(
     overrides: list[str], config: DictConfig, number: int, settings: "RunConfig | UserError"
 ) -> "AskedCell":
     """A cell by its identity and the directory that it would have in a new sweep."""
-    from mech_arith.config import WandbMode
     from mech_arith.identity import identify
+    from mech_arith.job import DISABLED, wandb_place
     from mech_arith.resume import AskedCell
 
     own = tuple(filter_overrides(overrides))
@@ -269,7 +289,7 @@ def _asked(
     if isinstance(settings, UserError):
         return AskedCell(own, None, name)
     try:
-        tracked = settings.wandb.mode is not WandbMode.disabled
+        tracked = wandb_place(settings).mode != DISABLED
         return AskedCell(own, identify(settings), name, is_tracked=tracked)
     except UserError:
         return AskedCell(own, None, name)

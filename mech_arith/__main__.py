@@ -4,11 +4,13 @@ Heavy libraries are imported inside functions, so that `--help` and `--cfg job` 
 """
 
 import logging
+import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +24,40 @@ from mech_arith import callbacks
 from mech_arith.config import RunConfig, quoted
 from mech_arith.errors import UserError
 from mech_arith.guide import answer
+from mech_arith.interrupts import interruptible, raise_if_received, signal_of
 from mech_arith.overrides import as_typed, check_files, check_grammar, own_folders
 from mech_arith.paths import ERROR_FILE, conf_dir
-from mech_arith.records import LOCK, PATIENCE_S, claimed
+from mech_arith.records import LOCK, PATIENCE_S, claimed, mark_interrupted, write_text
 from mech_arith.refusals import one_line_errors
+from mech_arith.streams import lasting_output, no_room
 
 log = logging.getLogger("mech_arith")
+
+NO_ROOM = (
+    "expected room on the disk, got {reason!r}; make room and start again: what is finished is kept"
+)
 
 _failed: list[Path] = []
 """Directories of this process's cells that ended in an error; they decide the exit code."""
 
 
 def main() -> None:
-    """Run the cells that the command line asks for; exit code 1 if any of them failed."""
+    """Run the cells that the command line asks for; exit code 1 if any of them failed.
+
+    A signal that ends it makes 128 and the signal's number of that, as shells do.
+    """
     _failed.clear()
+    callbacks.again.clear()
     callbacks.without_result.clear()
     callbacks.unended.clear()
+    with lasting_output(), interruptible():
+        try:
+            _main()
+        except KeyboardInterrupt as stop:
+            sys.exit(callbacks.end_early(stop))
+
+
+def _main() -> None:
     if (text := answer(sys.argv[1:])) is not None:
         sys.stdout.write(f"{text}\n")
         return
@@ -106,21 +126,28 @@ def _key(override: str) -> str:
 
 def _cell(config: DictConfig) -> None:
     """One job. An error ends it and is left in its directory; a sweep's other jobs go on."""
-    job = HydraConfig.get()
+    composed: Any = HydraConfig.instance().cfg
+    job = composed.hydra
     directory = Path(job.runtime.output_dir)
     busy = (
         f"expected no other process at work in {directory}, found one; wait for its end, or choose "
         "another hydra.run.dir or hydra.sweep.dir"
     )
+    from mech_arith.job import check_free, write_composed
     from mech_arith.results import check_writable
 
     try:
         check_writable(directory)
         with claimed(directory / LOCK, patience_s=PATIENCE_S, busy=busy):
-            _attempt(config, directory, job)
+            check_free(config, directory, job.overrides.task, alone=job.mode == RunMode.RUN)
+            write_composed(directory, config, composed)
+            # A worker has other plans for other signals.
+            with interruptible([signal.SIGINT]) if _is_worker() else nullcontext():
+                _attempt(config, directory, job)
     except UserError as error:
+        # Not to the log: it is that of the cell whose directory this is.
         _failed.append(directory)
-        log.error("%s", error)
+        sys.stderr.write(f"error: {error}\n")
 
 
 def _attempt(config: DictConfig, directory: Path, job: Any) -> None:
@@ -129,14 +156,29 @@ def _attempt(config: DictConfig, directory: Path, job: Any) -> None:
 
     (directory / ERROR_FILE).unlink(missing_ok=True)
     try:
-        run(config, directory, overrides=job.overrides.task, sweep=_sweep_name(job))
+        try:
+            run(config, directory, overrides=job.overrides.task, sweep=_sweep_name(job))
+        finally:
+            raise_if_received()
+    except KeyboardInterrupt as stop:
+        mark_interrupted(directory, signal_of(stop).name, processes={os.getpid()})
+        raise
     except UserError as error:
         log.error("%s", error)
         _fail(directory, str(error))
     except Exception as error:
-        log.exception("an error that should not have come:")
-        said = " ".join(str(error).split())
-        _fail(directory, f"{type(error).__name__}: {said}\n\n{traceback.format_exc()}")
+        if reason := no_room(error):
+            log.error("%s", text := NO_ROOM.format(reason=reason))
+        else:
+            log.exception("an error that should not have come:")
+            said = " ".join(str(error).split())
+            text = f"{type(error).__name__}: {said}\n\n{traceback.format_exc()}"
+        _fail(directory, text)
+
+
+def _is_worker() -> bool:
+    """Whether submitit has started this process, and has signals handled."""
+    return "SUBMITIT_EXECUTOR" in os.environ
 
 
 def _fail(directory: Path, text: str) -> None:
@@ -144,7 +186,7 @@ def _fail(directory: Path, text: str) -> None:
     _failed.append(directory)
     # On a full disk the log is all there is.
     with suppress(OSError):
-        (directory / ERROR_FILE).write_text(f"{text}\n", encoding="utf-8")
+        write_text(directory / ERROR_FILE, f"{text}\n")
 
 
 def _sweep_name(job: Any) -> str | None:

@@ -189,8 +189,8 @@ class LocalityConfig:
 class WandbConfig:
     """The W&B run that each cell leaves."""
 
-    mode: WandbMode = WandbMode.offline
-    project: str = "mech_arith"
+    mode: WandbMode | None = None
+    project: str | None = None
     entity: str | None = None
     group: str | None = None
     tags: list[str] = field(default_factory=list)
@@ -248,7 +248,7 @@ class RunConfig:
             raise UserError(f"expected tolerance >= 0 or null, got {self.tolerance}")
         if self.batch_size != "auto" and not is_count(self.batch_size):
             raise UserError(f"expected batch_size 'auto' or >= 1, got {self.batch_size!r}")
-        if not self.wandb.project:
+        if self.wandb.project == "":
             raise UserError("expected a W&B project, got an empty name; set wandb.project")
         if self.threads is not None and self.threads < 1:
             raise UserError(f"expected threads >= 1 or null, got {self.threads}")

@@ -32,6 +32,7 @@ SHOWING = {
     "callbacks",
     "figures",
     "guide",
+    "interrupts",
     "job",
     "overrides",
     "overview",
@@ -43,6 +44,7 @@ SHOWING = {
     "resume",
     "slurm",
     "spread",
+    "streams",
     "sweeps",
     "tracking",
 }

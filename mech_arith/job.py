@@ -1,5 +1,6 @@
 """One job: everything between a composed config and a finished run directory."""
 
+import copy
 import logging
 import os
 import shlex
@@ -8,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from mech_arith.artifacts import Store
 from mech_arith.cell import CellResult, run_cell
 from mech_arith.choice import DEFAULT_STYLE, load_solver
-from mech_arith.config import RunConfig, WandbMode, checked
+from mech_arith.config import RunConfig, checked
 from mech_arith.digests import json_digest
 from mech_arith.edited import is_saved, save_edited
 from mech_arith.errors import UserError
@@ -27,14 +29,26 @@ from mech_arith.overview import cell_name, print_overview
 from mech_arith.paths import SUMMARY, store_dir
 from mech_arith.plan import Prepared, prepare
 from mech_arith.progress import counted
-from mech_arith.records import PARTS, begin, mark_tracked, read_record, write_record
+from mech_arith.records import (
+    PARTS,
+    begin,
+    mark_tracked,
+    read_record,
+    write_record,
+    write_text,
+)
 from mech_arith.results import RunResult, damage, load_run, save_run
 from mech_arith.solvers.base import Solver
 from mech_arith.sweeps import TOLD, swept_of
-from mech_arith.tracking import Run, TrackingSettings
+from mech_arith.tracking import Place, Run, TrackingSettings, not_followed, place
 from mech_arith.unfinished import Unfinished
 
 log = logging.getLogger("mech_arith")
+
+DISABLED = "disabled"
+
+COMPOSED = ".hydra"
+"""In a run's directory: what Hydra has composed."""
 
 
 def run(
@@ -47,15 +61,61 @@ def run(
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     settings = checked(config, overrides)
+    tracked_at = wandb_place(settings)
+    if tracked_at.mode != DISABLED:
+        _say_once(not_followed(os.environ))
     identity = identify(settings)
-    if finished := (directory / SUMMARY).is_file() and damage(directory) is None:
-        _check_same(directory, identity)
+    finished = (directory / SUMMARY).is_file() and damage(directory) is None
     if finished and not _model_is_gone(settings):
         log.info("%s: finished before, kept", directory)
     else:
         resolved = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
         _compute(settings, directory, identity, overrides, OmegaConf.to_yaml(resolved))
-    _present(settings, directory, sweep)
+    _present(settings, directory, sweep, tracked_at)
+
+
+def check_free(
+    config: DictConfig, directory: Path, overrides: Sequence[str], *, alone: bool
+) -> None:
+    """Refuse a directory in which another cell stands, before anything is written there.
+
+    Args:
+        config: as composed, with or without Hydra's own part.
+        directory: of the cell.
+        overrides: of the command line.
+        alone: whether this is a single run, and not a cell that a sweep has put there.
+
+    Raises:
+        UserError: another cell has finished in the directory; or one has begun there, and the
+            config of this one is bad.
+    """
+    record = read_record(directory)
+    finished = (directory / SUMMARY).is_file() and damage(directory) is None
+    if not finished and record is None:
+        return
+    try:
+        identity = identify(checked(copy.deepcopy(config), overrides))
+    except UserError:
+        if alone:
+            raise
+        return  # the cell's own directory, which the sweep has chosen: it will say what is wrong
+    if finished and (record is None or record.identity != identity.digest):
+        raise UserError(
+            f"expected a directory without results, or with this cell's own, got {directory}, "
+            "which has another cell's; choose another hydra.run.dir or hydra.sweep.dir"
+        )
+
+
+def write_composed(directory: Path, config: DictConfig, composed: DictConfig) -> None:
+    """Write what Hydra has composed, under the names that Hydra gives it.
+
+    Hydra itself would do so before anyone can ask whether the directory is free.
+    """
+    folder = directory / COMPOSED
+    folder.mkdir(exist_ok=True)
+    parts = {"config": config, "hydra": composed, "overrides": composed.hydra.overrides.task}
+    for name, part in parts.items():
+        write_text(folder / f"{name}.yaml", OmegaConf.to_yaml(part))
 
 
 def _compute(
@@ -70,12 +130,13 @@ def _compute(
     model_directory = _model_directory(settings)
     if model_directory is not None:  # something else in its place is said before any work is done
         is_saved(model_directory, identity=identity.digest)
-    record = begin(directory, identity.digest, identity.determines, overrides)
+    cell = _cell_fields(prepared, prepared.layers_name(None))
+    record = begin(directory, identity.digest, identity.determines, overrides, cell)
     solver = load_solver(settings, prepared)
-    layers = prepared.layers_name(solver.n_layers)
-    write_record(directory, replace(record, layers=layers))  # for the name of a cell that is killed
+    cell |= {"layers": prepared.layers_name(solver.n_layers)}
+    record = replace(record, cell=cell)
+    write_record(directory, record)
     result = _numbers(settings, prepared, solver, directory, identity)
-    cell = _cell_fields(prepared, layers)
     provenance = _provenance(solver, settings)
     summary = result.summary | {
         "cell": cell,
@@ -112,7 +173,7 @@ def _model_directory(settings: RunConfig) -> Path | None:
     return None if path is None else Path(path).expanduser()
 
 
-def _present(settings: RunConfig, directory: Path, sweep: str | None) -> None:
+def _present(settings: RunConfig, directory: Path, sweep: str | None, tracked_at: Place) -> None:
     """Show the finished run: figures, W&B, the terminal. What is there already stays.
 
     The numbers are safe on disk: what fails here is a warning.
@@ -121,8 +182,8 @@ def _present(settings: RunConfig, directory: Path, sweep: str | None) -> None:
     saved = load_run(directory)
     _draw(saved, directory / "figures")
     record = read_record(directory)
-    if record is not None and record.tracked is None and _log_to_wandb(settings, saved, sweep):
-        mark_tracked(directory, record, settings.wandb.mode.value)
+    if record is not None and record.tracked is None and _log_to_wandb(saved, sweep, tracked_at):
+        mark_tracked(directory, record, tracked_at.mode)
     if sweep is None:
         print_overview([directory])
 
@@ -140,20 +201,6 @@ def _numbers(
         _shared_store(settings) if settings.store.enabled else own,
         Unfinished(own, cell=identity.digest),
     )
-
-
-def _check_same(directory: Path, identity: Identity) -> None:
-    """Refuse to take another cell's result for this one's.
-
-    Raises:
-        UserError: another cell has finished in the directory.
-    """
-    record = read_record(directory)
-    if record is None or record.identity != identity.digest:
-        raise UserError(
-            f"expected an empty directory or this cell's own, got {directory}, where another cell "
-            "has finished; choose another hydra.run.dir or hydra.sweep.dir"
-        )
 
 
 def _draw(saved: RunResult, directory: Path) -> None:
@@ -244,24 +291,49 @@ def _git_commit(root: Path) -> str | None:
     return described.stdout.strip() or None
 
 
-def _log_to_wandb(settings: RunConfig, saved: RunResult, sweep: str | None) -> bool:
+def wandb_place(settings: RunConfig) -> Place:
+    """Where the cell's W&B run goes, by the config and W&B's variables.
+
+    Raises:
+        UserError: a variable says what W&B does not know.
+    """
+    asked = settings.wandb
+    return place(
+        mode=None if asked.mode is None else asked.mode.value,
+        project=asked.project,
+        entity=asked.entity,
+        group=asked.group,
+        tags=tuple(asked.tags),
+        environment=os.environ,
+    )
+
+
+@cache
+def _say_once(line: str | None) -> None:
+    """Warn of what concerns all cells of the process alike."""
+    if line is not None:
+        log.warning("%s", line)
+
+
+def _log_to_wandb(saved: RunResult, sweep: str | None, at: Place) -> bool:
     """Log a finished cell to W&B; whether that was asked for and done."""
-    if settings.wandb.mode is WandbMode.disabled:
+    if at.mode == DISABLED:
         return False
     cell, tables = saved.summary["cell"], saved.tables
-    group = settings.wandb.group or sweep
+    group = at.group or sweep
     # Of the sweep's other cells the fields are not known yet: what a field may tell is left to it.
     swept = {key: text for key, text in swept_of(saved.directory).items() if key not in TOLD}
     # One W&B run per cell of a sweep, however often its job starts; a lone one goes by its folder.
     names = [saved.summary["identity"], group or str(saved.directory.resolve())]
     tracking = TrackingSettings(
-        mode=settings.wandb.mode.value,
-        project=settings.wandb.project,
-        entity=settings.wandb.entity,
+        mode=at.mode,
+        project=at.project,
+        entity=at.entity,
         group=group,
+        sweep_id=at.sweep_id,
         run_id=json_digest(names)[:16],
         name=cell_name(cell | {"swept": swept}),
-        tags=(cell["model"], cell["template"], cell["edit"], *settings.wandb.tags),
+        tags=(cell["model"], cell["template"], cell["edit"], *at.tags),
         directory=saved.directory,
     )
     try:

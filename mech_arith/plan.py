@@ -42,8 +42,8 @@ class Prepared:
         """Of the largest operand that may be drawn."""
         return largest_digits(self.ranges)
 
-    def layers_name(self, n_layers: int) -> str:
-        """The chosen layers of a model of so many, in words."""
+    def layers_name(self, n_layers: int | None) -> str:
+        """The chosen layers of a model of so many, in words; None where it is not loaded yet."""
         layers = self.config.layers
         part = LayerPart(layers.part)
         return describe_layers(part, n_layers=n_layers, **_chosen_layers(layers))

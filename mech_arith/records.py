@@ -3,8 +3,8 @@
 import json
 import os
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +41,8 @@ class Attempt:
     pid: int
     slurm_job: str | None = None
     """As `sacct` names it: 12, or 12_3 in an array."""
+    interrupted: str | None = None
+    """The signal that has ended it, where it came to say so."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class CellRecord:
     attempts: tuple[Attempt, ...] = ()
     tracked: str | None = None
     """The W&B mode in which the finished cell has been logged; None if it has not yet been."""
-    layers: str | None = None
-    """The chosen layers in words, once the model's depth is known."""
+    cell: dict[str, Any] = field(default_factory=dict)
+    """The fields that name it, as in its summary: a cell that is killed keeps its name."""
     format: int = field(default=FORMAT, kw_only=True)
 
 
@@ -79,7 +81,11 @@ def write_record(directory: Path, record: CellRecord) -> None:
 
 
 def begin(
-    directory: Path, identity: str, determines: dict[str, Any], overrides: Sequence[str]
+    directory: Path,
+    identity: str,
+    determines: dict[str, Any],
+    overrides: Sequence[str],
+    cell: Mapping[str, Any] | None = None,
 ) -> CellRecord:
     """Record that this process begins to work at a cell, after all attempts before it."""
     known = read_record(directory)
@@ -90,7 +96,9 @@ def begin(
         pid=os.getpid(),
         slurm_job=_slurm_job(),
     )
-    record = CellRecord(identity, determines, tuple(overrides), (*attempts, this))
+    record = CellRecord(
+        identity, determines, tuple(overrides), (*attempts, this), cell=dict(cell or {})
+    )
     write_record(directory, record)
     return record
 
@@ -98,6 +106,21 @@ def begin(
 def mark_tracked(directory: Path, record: CellRecord, mode: str) -> None:
     """Record that the finished cell has been logged to W&B."""
     write_record(directory, replace(record, tracked=mode))
+
+
+def mark_interrupted(directory: Path, signal_name: str, *, processes: Collection[int]) -> None:
+    """Record that a signal has ended the last attempt at a cell, if it was one of these processes'.
+
+    On a full disk there is no record of it.
+    """
+    record = read_record(directory)
+    if record is None or not record.attempts or record.attempts[-1].pid not in processes:
+        return
+    *earlier, last = record.attempts
+    if last.host == socket.gethostname() and last.interrupted is None:
+        last = replace(last, interrupted=signal_name)
+        with suppress(OSError):
+            write_record(directory, replace(record, attempts=(*earlier, last)))
 
 
 @contextmanager

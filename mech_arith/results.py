@@ -197,7 +197,8 @@ def check_writable(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with _temporary_names(directory, ["writable"]) as temporary:
-            temporary["writable"].write_bytes(b"")
+            # On a full disk a file can be made, and nothing be written in it.
+            temporary["writable"].write_bytes(bytes(4096))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UserError(

@@ -67,17 +67,24 @@ def select_layers(
 def describe_layers(
     part: LayerPart,
     *,
-    n_layers: int,
+    n_layers: int | None,
     start: int | None = None,
     stop: int | None = None,
     step: int = 1,
     numbers: Sequence[int] | None = None,
 ) -> str:
-    """The same choice in words, for people: 'all', '0-29, every 5th', '1, 3'."""
+    """The same choice in words, for people: 'all', '0-29, every 5th', '1, 3'.
+
+    Of a model that is not loaded yet, whose depth is not known: 'all, start 2, step 5'.
+    """
     if numbers is not None:
         return in_runs(sorted(numbers))
     if (start, stop, step) == (None, None, 1):
         return str(part)
+    if n_layers is None:
+        given = {"start": start, "stop": stop, "step": None if step == 1 else step}
+        said = [f"{name} {bound}" for name, bound in given.items() if bound is not None]
+        return ", ".join([str(part), *said])
     bounds = _layer_range(part, n_layers, start, stop, 1)
     every = "" if step == 1 else f", every {ordinal(step)}"
     return in_runs(bounds) + every

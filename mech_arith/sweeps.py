@@ -23,6 +23,9 @@ SWEEP_LOCK = ".sweep.lock"
 
 FORMAT = 1
 
+CONFIG_FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
+"""Hydra's, that say which config is meant."""
+
 STATUSES = ("done", "resumed", "failed", "killed", "running", "missing")
 DONE, RESUMED, FAILED, KILLED, RUNNING, MISSING = STATUSES
 
@@ -82,6 +85,17 @@ class CellState:
     """In one line: why it has no result."""
     error: str = ""
     """The whole of what a failed cell left: its message, and the traceback if it was unexpected."""
+
+
+def config_flags(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Hydra's flags that say which config is meant, with what follows each."""
+    found: list[str] = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument in CONFIG_FLAGS:
+            found += [argument, following]
+        elif argument.partition("=")[0] in CONFIG_FLAGS:
+            found.append(argument)
+    return tuple(found)
 
 
 def write_plan(directory: Path, plan: SweepPlan) -> None:
@@ -219,10 +233,17 @@ def _why_killed(record: CellRecord | None, job: JobState | None) -> str:
     if job is not None or record is None:
         return str(job)
     last = record.attempts[-1]
-    return (
-        f"its process ({last.pid} on {last.host}, started {last.started}) ended without a result "
-        "or an error: killed, or out of memory"
-    )
+    process = f"its process ({last.pid} on {last.host}, started {last.started})"
+    if last.interrupted is not None:
+        return f"{process} was interrupted by {last.interrupted}"
+    return f"{process} ended without a result or an error: killed, or out of memory"
+
+
+def counted(states: Sequence[CellState]) -> str:
+    """How many cells came to which end: '2 done, 1 killed of 3 cells'."""
+    counts = Counter(state.status for state in states)
+    ends = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+    return f"{ends} of {len(states)} cells"
 
 
 def own_overrides(overrides: Sequence[tuple[str, ...]]) -> list[str]:

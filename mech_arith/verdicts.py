@@ -19,10 +19,10 @@ split:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from math import isnan
 from typing import Any
 
+from mech_arith.sites import in_runs
 from mech_arith.statistics import ALPHA
 
 HELD = 0.5
@@ -199,12 +199,7 @@ def places(rows: Sequence[Row]) -> tuple[str, ...]:
 def layers_text(layers: Iterable[int]) -> str:
     """`layer 3`, `layers 0-2, 5`."""
     ordered = sorted(set(layers))
-    runs = [
-        [layer for _, layer in run]
-        for _, run in groupby(enumerate(ordered), key=lambda place: place[1] - place[0])
-    ]
-    texts = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
-    return f"layer{'s' * (len(ordered) > 1)} {', '.join(texts)}"
+    return f"layer{'s' * (len(ordered) > 1)} {in_runs(ordered)}"
 
 
 MOST_PLACES = 4

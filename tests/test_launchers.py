@@ -99,3 +99,30 @@ def test_a_killed_process_takes_no_other_with_it(tmp_path: Path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 of 3 cells are to be run" in done.stdout
     assert [state.status for state in cell_states(sweep)] == ["resumed", "done", "done"]
+
+
+@pytest.mark.parametrize("launcher", ["local", "slurm"])
+def test_a_directory_that_slurm_would_read_as_a_pattern_is_refused(
+    monkeypatch, tmp_path, capfd, launcher
+):
+    place = tmp_path / "50%j"
+    monkeypatch.chdir(tmp_path)
+    overrides = [f"hydra/launcher={launcher}", f"hydra.sweep.dir='{place}'"]
+    assert main(monkeypatch, tmp_path, *SMALL, *overrides, sweep=True) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: expected a directory without '%' for jobs of their own, got ")
+    assert not list(tmp_path.glob("50*"))
+
+
+def test_hydras_new_classes_are_told_by_where_they_run(monkeypatch, tmp_path):
+    """Hydra executes its plugins' files anew, and so makes other classes of the same name."""
+    from hydra.core.plugins import Plugins
+    from hydra.utils import instantiate
+
+    from hydra_plugins.mech_arith_sweeper import LOCAL, CellSweeper
+
+    sweeper = CellSweeper()
+    Plugins.instance()._initialize()
+    launcher = composed("hydra/launcher=local").launcher
+    sweeper.launcher = instantiate({"_target_": launcher._target_, "submitit_folder": "x"})
+    assert sweeper._executor == LOCAL

@@ -320,7 +320,7 @@ def test_texts_and_layers_of_a_sweep(swept):
     assert [cell.summary["cell"]["layers"] for cell in cells] == ["1, 3", "0-1"]
     record = read_record(swept / "0")
     assert record is not None
-    assert record.layers == "1, 3"  # by which a killed cell would be named
+    assert record.cell["layers"] == "1, 3"  # by which a killed cell would be named
     layers = [sorted(set(cell.tables["correlations"]["layer"])) for cell in cells]
     assert layers == [[1, 3], [0, 1]]
 

@@ -27,7 +27,7 @@ from mech_arith.report.compact import edited, numbers, traced
 from mech_arith.report.evidence import evidence_rows, headline_rows, specificity_maps
 from mech_arith.report.listing import Listed
 from mech_arith.report.unfinished import unfinished
-from mech_arith.results import load_run, save_run
+from mech_arith.results import load_run, load_summary, save_run
 from tests.running import SMALL, main
 from tests.synthetic import save_cell
 
@@ -638,3 +638,20 @@ def test_one_example_is_one_shot(tmp_path: Path) -> None:
 
 def test_numbers_are_short_and_never_stand_in_for_missing_ones() -> None:
     assert numbers(np.array([[0.123456, np.nan], [np.inf, -1.0]])) == [[0.1235, None], [None, -1.0]]
+
+
+def test_a_killed_cell_has_the_name_that_it_has_when_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_weights = ["intervention=shift", "intervention.via=weights", "intervention.components=[0]"]
+    by_weights += ["tracing=pca_last", "tracing.point=mlp_out", "layers.start=2", "layers.stop=3"]
+    by_weights += ["intervention.controls.other=false", "intervention.controls.shuffled=false"]
+    assert main(monkeypatch, tmp_path, *SMALL, *by_weights) == 0
+    run = tmp_path / "run"
+    expected = load_summary(run)["cell"]
+    assert expected["edit"] == "shift by weights"
+    (run / "summary.json").unlink()
+    assert unfinished(Listed("run", run, "killed", "", "", None))[0] == expected
+    # Nor is one forgotten that has left no record, but what Hydra has composed.
+    (run / "cell.json").unlink()
+    assert unfinished(Listed("run", run, "killed", "", "", None))[0]["edit"] == "shift by weights"

@@ -5,6 +5,8 @@ import os
 import shlex
 import shutil
 import sys
+import threading
+import time
 from dataclasses import replace
 
 import pandas as pd
@@ -295,9 +297,15 @@ def test_a_sweep_that_is_interrupted_says_how_to_go_on(swept, monkeypatch, capfd
         return real(solver, fit, report, plan, *more)
 
     monkeypatch.setattr(job, "run_cell", stopped)
-    assert go("problems.seed=1,2,3") == 1
-    said = capfd.readouterr().out
-    assert f"sweep.resume={directory}" in said
+    assert go("problems.seed=1,2,3") == 130
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line == (
+        "interrupted by SIGINT: 1 done, 1 killed, 1 missing of 3 cells; go on: "
+        f"python -m mech_arith -m sweep.resume={directory}"
+    )
+    known = json.loads((directory / "cells.json").read_text(encoding="utf-8"))
+    assert known["counts"]["killed"] == 1
+    assert known["cells"][1]["note"].endswith("was interrupted by SIGINT")
     assert [state.status for state in cell_states(directory)] == ["done", "killed", "missing"]
     monkeypatch.setattr(job, "run_cell", real)
     assert resume(monkeypatch, directory) == 0
@@ -429,13 +437,67 @@ def test_a_cell_run_again_in_its_own_directory_is_kept(tmp_path, monkeypatch, ca
     assert not (tmp_path / "run" / ERROR_FILE).exists()
 
 
-def test_a_cell_that_another_process_works_at_is_left_to_it(tmp_path, monkeypatch, caplog):
-    (tmp_path / "run").mkdir()
+def contents(directory):
+    """Every file and its bytes; where it is a lock there are none."""
+    return {path: path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
+
+
+def test_a_cell_that_another_process_works_at_is_left_to_it(tmp_path, monkeypatch, capfd):
+    assert main(monkeypatch, tmp_path, *QUICK) == 0
+    (tmp_path / "run" / SUMMARY).unlink()
+    before = contents(tmp_path / "run")
     monkeypatch.setattr(entry, "PATIENCE_S", 0.1)
     with claimed(tmp_path / "run" / LOCK, patience_s=0.0, busy="busy"):
-        assert main(monkeypatch, tmp_path, *QUICK) == 1
-    assert not (tmp_path / "run" / "cell.json").exists()
-    assert not (tmp_path / "run" / ERROR_FILE).exists()
+        for another in ("problems.seed=0", "problems.seed=5", "problems.n=-5"):
+            capfd.readouterr()
+            assert main(monkeypatch, tmp_path, *QUICK, another) == 1
+            (line,) = capfd.readouterr().err.splitlines()
+            assert line.startswith("error: expected no other process at work in ")
+            assert contents(tmp_path / "run") == before
+    # Nor does a config that is no cell at all leave its error in a cell that may go on.
+    assert main(monkeypatch, tmp_path, *QUICK, "problems.n=-5") == 1
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_launch_that_waited_for_another_cells_end_writes_nothing(tmp_path, monkeypatch, capfd):
+    """Hydra would write its folder before the wait, and the error would lie in a whole cell."""
+    assert main(monkeypatch, tmp_path, *QUICK) == 0
+    summary = tmp_path / "run" / SUMMARY
+    expected, whole = contents(tmp_path / "run"), summary.read_bytes()
+    summary.unlink()
+    at_work = threading.Event()
+
+    def other_process():
+        with claimed(tmp_path / "run" / LOCK, patience_s=0.0, busy="busy"):
+            at_work.set()
+            time.sleep(2.0)
+            summary.write_bytes(whole)
+
+    thread = threading.Thread(target=other_process)
+    thread.start()
+    at_work.wait()
+    assert main(monkeypatch, tmp_path, *QUICK, "problems.seed=5") == 1
+    thread.join()
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: expected a directory without results, or with this cell's own")
+    assert contents(tmp_path / "run") == expected
+
+
+def test_a_sweep_and_a_single_run_do_not_share_a_directory(swept, tmp_path, monkeypatch, capfd):
+    directory, go = swept
+    assert main(monkeypatch, tmp_path, *QUICK) == 0
+    (directory / SUMMARY).unlink()  # it was killed, say
+    before = contents(directory)
+    assert go("layers=early,late") == 1
+    assert "expected a directory of a sweep" in capfd.readouterr().err
+    assert contents(directory) == before
+
+    shutil.rmtree(directory)
+    assert go("layers=early") == 0
+    before = contents(directory)
+    assert main(monkeypatch, tmp_path, *QUICK) == 1
+    assert "expected a directory without a sweep" in capfd.readouterr().err
+    assert contents(directory) == before
 
 
 def test_figures_that_a_kill_has_left_undrawn_are_drawn(tmp_path, monkeypatch):

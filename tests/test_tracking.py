@@ -1,6 +1,9 @@
 """A W&B run on disk."""
 
+import contextlib
+import io
 import json
+import logging
 import os
 import shutil
 import time
@@ -35,8 +38,9 @@ def check_whole(run_directory: Path) -> None:
     found = records(run_directory)
     (run,) = of_type(found, "run")
     assert run["config"]["update"]["problems"] == {"n": 1000}
-    (cell,) = [record["update"]["cell"] for record in of_type(found, "config")]
-    assert cell == SUMMARY["cell"]
+    (more,) = [record["update"] for record in of_type(found, "config")]
+    assert more["cell"] == SUMMARY["cell"]
+    assert more["values"] == {"b": "b", "a_div_b": "a//b"}
     assert (
         run["project"],
         run["run_group"],
@@ -52,7 +56,15 @@ def check_whole(run_directory: Path) -> None:
     )
     summary = summary_of(found)
     assert HEADLINE.items() <= summary.items()
-    prefixes = ("accuracy_drop/", "drop_by", "control_drop", "best_abs_r", "strength", "layer")
+    prefixes = (
+        "accuracy_drop/",
+        "drop_by",
+        "control_drop",
+        "control_acc",
+        "best_abs_r",
+        "strength",
+        "layer",
+    )
     for prefix in (*prefixes, "excess_drop/", "agreement/", "floor/", "ceiling/"):
         assert not [name for name in summary if name.startswith(prefix)]
     check_history([record["item"] for record in of_type(found, "history")])
@@ -66,6 +78,7 @@ def check_whole(run_directory: Path) -> None:
         "drop_by_strength/*": "strength",
         "control_drop_by_strength/*": "strength",
         "accuracy_drop/*": "strength",
+        "control_accuracy_drop/*": "strength",
         **{f"{curve}/*": "layer" for curve in ("excess_drop", "agreement", "floor", "ceiling")},
     }
 
@@ -138,6 +151,43 @@ def test_jobs_of_one_process_are_runs_of_their_own(
     assert len({of_type(one, "run")[0]["run_id"] for one in found}) == 2
     assert [summary_of(one)["baseline_accuracy"] for one in found] == [0, 0.5]
     assert [exit_code(one) for one in found] == [0, 0]
+
+
+def test_the_run_of_an_agents_sweep_keeps_its_own_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the variable wandb gives it a random id, so that a restart makes a second run."""
+    monkeypatch.setenv("WANDB_SWEEP_ID", "swept")
+    monkeypatch.setenv("WANDB_RUN_ID", "the-agents")
+    folder = tracked(tmp_path, run_id="abc", sweep_id="swept")
+    (run,) = of_type(records(folder), "run")
+    assert (run["run_id"], run["sweep_id"], run["project"]) == ("abc", "swept", "arithmetic")
+    assert os.environ["WANDB_RUN_ID"] == "the-agents"  # it is others' too
+
+
+def test_long_tags_and_names_stay_distinct(tmp_path: Path) -> None:
+    stem = "a" * 80
+    tags, name = (f"{stem}1", f"{stem}2", "short"), stem + stem
+    (run,) = of_type(records(tracked(tmp_path, tags=tags, name=name)), "run")
+    assert len(set(run["tags"])) == 3
+    assert "short" in run["tags"]
+    assert max(len(tag) for tag in run["tags"]) == 64
+    assert len(run["display_name"]) == 128
+
+
+def test_a_full_disk_is_no_traceback_of_wandbs(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Run.start(settings(tmp_path), CONFIG):
+        *_, handler = logging.getLogger("wandb").handlers
+        assert isinstance(handler, logging.StreamHandler)
+        full = io.TextIOWrapper(io.FileIO("/dev/full", "w"), write_through=True)
+        kept = handler.setStream(full)
+        logging.getLogger("wandb").warning("lost")
+        handler.setStream(kept)
+        with contextlib.suppress(OSError):
+            full.close()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_run_of_the_same_id_takes_the_place_of_the_earlier(tmp_path: Path) -> None:

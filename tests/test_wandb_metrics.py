@@ -21,15 +21,15 @@ def test_a_row_per_strength() -> None:
     assert [row["strength"] for row in rows] == [-1.0, 0.0, 2.0]
     # At layer l the target's drop is |strength| (l + 1) / 10, the control's a tenth of it.
     expected = {
-        "accuracy_drop/{}/layer 0": 0.1,
-        "accuracy_drop/{}/layer 0 control": 0.01,
-        "accuracy_drop/{}/layer 1": 0.2,
-        "accuracy_drop/{}/layer 1 control": 0.02,
+        "accuracy_drop/{}/layer_0": 0.1,
+        "control_accuracy_drop/{}/layer_0": 0.01,
+        "accuracy_drop/{}/layer_1": 0.2,
+        "control_accuracy_drop/{}/layer_1": 0.02,
         "drop_by_strength/{}": 0.2,
         "control_drop_by_strength/{}": 0.02,
     }
     of_values = {
-        name.format(value): drop for name, drop in expected.items() for value in ("b", "a//b")
+        name.format(value): drop for name, drop in expected.items() for value in ("b", "a_div_b")
     }
     assert rows[0] == pytest.approx({"strength": -1.0} | of_values)
 
@@ -41,16 +41,16 @@ def test_a_row_per_layer() -> None:
             "layer": 1.0,
             # Component 1 is best on the fit split, and so it is although 0 has the larger |R|.
             "best_abs_r/b": 0.21,
-            "best_abs_r/a//b": 0.21,
+            "best_abs_r/a_div_b": 0.21,
             "drop_by_layer/b": 0.4,
             "control_drop_by_layer/b": 0.04,
-            "drop_by_layer/a//b": 0.4,
-            "control_drop_by_layer/a//b": 0.04,
+            "drop_by_layer/a_div_b": 0.4,
+            "control_drop_by_layer/a_div_b": 0.04,
             # At the position that is best on the fit split, although the other has more.
-            **{f"excess_drop/{value}": 0.6 for value in ("b", "a//b")},
-            **{f"agreement/{value}": 0.8 for value in ("b", "a//b")},
-            **{f"floor/{value}": 0.1 for value in ("b", "a//b")},
-            **{f"ceiling/{value}": 1.0 for value in ("b", "a//b")},
+            **{f"excess_drop/{value}": 0.6 for value in ("b", "a_div_b")},
+            **{f"agreement/{value}": 0.8 for value in ("b", "a_div_b")},
+            **{f"floor/{value}": 0.1 for value in ("b", "a_div_b")},
+            **{f"ceiling/{value}": 1.0 for value in ("b", "a_div_b")},
         }
     )
     assert [row["layer"] for row in rows] == [0.0, 1.0]
@@ -61,26 +61,26 @@ def test_what_was_not_asked_has_no_curve() -> None:
     (row, _) = by_layer(correlations(), pd.DataFrame(), table, positions="all")
     assert set(row) == {
         "layer",
-        *(f"{curve}/{v}" for curve in ("best_abs_r", "excess_drop") for v in ("b", "a//b")),
+        *(f"{curve}/{v}" for curve in ("best_abs_r", "excess_drop") for v in ("b", "a_div_b")),
     }
 
 
 def test_single_positions_count_where_they_are_what_is_traced() -> None:
     (first, _) = by_layer(correlations(), pd.DataFrame(), pd.DataFrame(), positions="each")
-    assert first == pytest.approx({"layer": 0.0, "best_abs_r/b": 0.9, "best_abs_r/a//b": 0.9})
+    assert first == pytest.approx({"layer": 0.0, "best_abs_r/b": 0.9, "best_abs_r/a_div_b": 0.9})
 
 
 def test_values_without_a_correlation_have_no_point() -> None:
     table = correlations()
     table.loc[table["value"] == "b", ["r_fit", "abs_r"]] = float("nan")
     rows = by_layer(table, pd.DataFrame(), pd.DataFrame(), positions="all")
-    assert all(set(row) == {"layer", "best_abs_r/a//b"} for row in rows)
+    assert all(set(row) == {"layer", "best_abs_r/a_div_b"} for row in rows)
 
 
 def test_positions_are_named_where_there_are_several() -> None:
     table = pd.concat([effects(chosen_for=()), effects(chosen_for=(), position="last")])
     (row, *_) = by_strength(table)
-    assert "accuracy_drop/component 2/layer 1 last control" in row
+    assert "control_accuracy_drop/component_2/layer_1_last" in row
     assert len(row) == 1 + 2 * 4 + 2 * 2
 
 

@@ -44,11 +44,11 @@ HEADLINE = {
     "best/b/layer": 1,
     "best/b/component": 2,
     "best/b/position": "all",
-    "best/a//b/abs_r": 0.5,
-    "best/a//b/r": 0.5,
-    "best/a//b/layer": 0,
-    "best/a//b/component": 0,
-    "best/a//b/position": "all",
+    "best/a_div_b/abs_r": 0.5,
+    "best/a_div_b/r": 0.5,
+    "best/a_div_b/layer": 0,
+    "best/a_div_b/component": 0,
+    "best/a_div_b/position": "all",
     "inference/n_tests": 12,
     "inference/n_significant_holm": 3,
     "design/name": "uniform",
@@ -84,12 +84,12 @@ CURVES = (
 
 NAMES = {
     *("layer", "strength", "correlations", "effects", "evidence", "heatmap"),
-    *(f"{curve}/{value}" for curve in CURVES for value in ("b", "a//b")),
+    *(f"{curve}/{value}" for curve in CURVES for value in ("b", "a_div_b")),
     *(
-        f"accuracy_drop/{value}/layer {layer}{arm}"
-        for value in ("b", "a//b")
+        f"{arm}accuracy_drop/{value}/layer_{layer}"
+        for value in ("b", "a_div_b")
         for layer in (0, 1)
-        for arm in ("", " control")
+        for arm in ("", "control_")
     ),
 }
 """All metrics that `log_all` logs."""
@@ -216,7 +216,7 @@ def check_history(history: list[dict[str, Any]]) -> None:
     """Every row that `log_all` logs is there, once."""
     assert [item["strength"] for item in history if "strength" in item] == [-1, 0, 2]
     assert [item["layer"] for item in history if "layer" in item] == [0, 1]
-    assert history[2]["accuracy_drop/a//b/layer 1 control"] == pytest.approx(0.04)
+    assert history[2]["control_accuracy_drop/a_div_b/layer_1"] == pytest.approx(0.04)
     assert history[4]["best_abs_r/b"] == pytest.approx(0.21)
     # Tables and images are several fields each, which some readers of a run put side by side.
     logged = {name.partition(".")[0] for item in history for name in item if name[0] != "_"}

@@ -6,10 +6,16 @@ from pathlib import Path
 
 from mech_arith.errors import UserError
 from mech_arith.report.files import COMPARISON, PAGE, TABLES
+from mech_arith.streams import lasting_output
 
 
 def main() -> None:
     """Write the report that the command line asks for; exit code 1 if a run is damaged."""
+    with lasting_output():
+        _main()
+
+
+def _main() -> None:
     arguments = _parser().parse_args()
     places: list[Path] = arguments.directories
     try:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mech_arith.names import ACTIVATIONS
 from mech_arith.progress import counted
 from mech_arith.records import read_record
 from mech_arith.report.listing import Listed
@@ -28,6 +29,9 @@ PLACES = {
 APART = "problems.decorrelate"
 """The value that a design keeps apart from the others."""
 
+VIA = "intervention.via"
+"""What an edit is made on."""
+
 GROUPS = {"model": "model", "template": "template", "layers": "layers", "edit": "intervention"}
 """Fields that are named as the option of their group is."""
 
@@ -35,9 +39,12 @@ GROUPS = {"model": "model", "template": "template", "layers": "layers", "edit": 
 def unfinished(cell: Listed) -> tuple[dict[str, Any], str | None]:
     """The fields that are known of a cell without a result, and its config as text.
 
-    A cell that never started has no config; what its overrides do not speak of stays unknown.
+    One that has begun has recorded them. One that never started has no config; what its overrides
+    do not speak of stays unknown.
     """
     text, config = _config(cell.directory / HYDRAS_CONFIG)
+    if (record := read_record(cell.directory)) is not None and record.cell:
+        return record.cell, text
     given = dict(
         override.lstrip("+").split("=", 1) for override in cell.overrides or () if "=" in override
     )
@@ -56,7 +63,10 @@ def unfinished(cell: Listed) -> tuple[dict[str, Any], str | None]:
         fields["model"] = f"{fields.get('model')}:{Path(path).name}"
     if (value := given.get(APART, _at(config, APART))) is not None:
         fields["design"] = f"{fields.get('design')} {value}"
-    fields |= _layers(cell.directory, config)
+    fields |= _layers(config)
+    if (via := given.get(VIA, _at(config, VIA))) not in (None, ACTIVATIONS):
+        edit = fields.get("edit", "none")
+        fields["edit"] = edit if edit == "none" else f"{edit} by {via}"
     style, shots = _at(config, "prompt.style"), _at(config, "prompt.shots")
     if _at(config, "model.kind") == "language_model" and style is not None:
         fields["prompt"] = f"{style}, {counted(shots, 'shot')}"
@@ -65,11 +75,8 @@ def unfinished(cell: Listed) -> tuple[dict[str, Any], str | None]:
     }, text
 
 
-def _layers(directory: Path, config: Any) -> dict[str, str]:
-    """The layers as a finished cell names them; by their bounds if no model was loaded."""
-    record = read_record(directory)
-    if record is not None and record.layers is not None:
-        return {"layers": record.layers}
+def _layers(config: Any) -> dict[str, str]:
+    """The layers by their bounds; how deep the model is, is not known."""
     if (numbers := _at(config, "layers.list")) is not None:
         return {"layers": ", ".join(map(str, numbers))}
     bounds = {name: _at(config, f"layers.{name}") for name in ("start", "stop", "step")}

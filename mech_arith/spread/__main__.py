@@ -5,10 +5,16 @@ import sys
 from pathlib import Path
 
 from mech_arith.errors import UserError
+from mech_arith.streams import lasting_output
 
 
 def main() -> None:
     """Write and print the spread that the command line asks for."""
+    with lasting_output():
+        _main()
+
+
+def _main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m mech_arith.spread",
         description="Compare the cells of a sweep that differ in the seed of their solver alone: "

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 from types import ModuleType
 
-NOT_OURS = ("WANDB_RESUME", "WANDB_RUN_ID")
-"""Variables that would merge the runs of a sweep, or append to a run what it holds already."""
+from mech_arith.tracking.environment import without_runs
 
 URL = "WANDB_BASE_URL"
 """Variable that holds the server's address."""
@@ -23,12 +22,11 @@ def load_wandb() -> ModuleType:
     # wandb reports its own use to its server, even of offline runs, and waits for the answer when
     # the program ends: on a machine without a network, half a minute of silence.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    for name in NOT_OURS:
-        os.environ.pop(name, None)
     import wandb
 
-    _bad_url()
-    wandb.setup(settings=wandb.Settings(silent=True))
+    with without_runs():
+        _bad_url()
+        wandb.setup(settings=wandb.Settings(silent=True))
     return wandb
 
 

@@ -1,7 +1,8 @@
 """What a run is compared by: the names under which numbers are logged, and their x axes.
 
 The same in every run, whatever model, template and layers it has: a layer or a strength is an x
-axis and no part of a name, but for ACCURACY_DROP, a run's own curves.
+axis and no part of a name, but for ACCURACY_DROP, a run's own curves. Values have the names of
+`names.part_name`; in W&B's tables they are as everywhere else.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from mech_arith.results import best_places, per_value, plain
+from mech_arith.tracking.names import part_name
 
 STRENGTH = "strength"
 LAYER = "layer"
@@ -25,7 +27,7 @@ DROP_BY_STRENGTH = "drop_by_strength"
 """Against STRENGTH, per value: the largest accuracy drop over layers (and positions)."""
 
 ACCURACY_DROP = "accuracy_drop"
-"""Against STRENGTH, per value and layer; ' control' at the end sets the control's apart."""
+"""Against STRENGTH, per value and layer."""
 
 EXCESS_DROP = "excess_drop"
 """Against LAYER, per value: the accuracy drop beyond that of random directions, over all strengths,
@@ -39,7 +41,7 @@ OF_EVIDENCE = (EXCESS_DROP, AGREEMENT, FLOOR, CEILING)
 """Curves that are columns of the evidence too."""
 
 CONTROL = "control_"
-"""Before DROP_BY_LAYER and DROP_BY_STRENGTH: the largest drop of as many controls."""
+"""Before DROP_BY_LAYER, DROP_BY_STRENGTH and ACCURACY_DROP: that of as many controls."""
 
 X_AXES = {
     BEST_ABS_R: LAYER,
@@ -48,6 +50,7 @@ X_AXES = {
     DROP_BY_STRENGTH: STRENGTH,
     CONTROL + DROP_BY_STRENGTH: STRENGTH,
     ACCURACY_DROP: STRENGTH,
+    CONTROL + ACCURACY_DROP: STRENGTH,
     **dict.fromkeys(OF_EVIDENCE, LAYER),
 }
 """Prefix of a curve's name -> the metric that is its x axis."""
@@ -82,6 +85,14 @@ RENAMED = {"largest_drop": "drop", "excess_drop": "excess"}
 
 CELL = "cell"
 """In the configuration: the cell's fields (model, template, ...), to group and filter runs by."""
+
+VALUES = "values"
+"""In the configuration: the name that a value has within metrics -> the value."""
+
+
+def named_values(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The values that a summary is about, by their names within metrics."""
+    return {part_name(value): value for value in summary.get("best", {})}
 
 
 def headline(summary: Mapping[str, Any]) -> dict[str, float | int | str | bool]:
@@ -128,10 +139,10 @@ def by_strength(effects: pd.DataFrame) -> list[dict[str, float]]:
     several = [name for name in ("point", "position") if len({row[name] for row in drops}) > 1]
     points = []
     for row in drops:
-        where = "".join(f" {row[name]}" for name in several)
-        arm = " control" if row["arm"] == "control" else ""
-        layered = f"{ACCURACY_DROP}/{row['value']}/layer {row[LAYER]}{where}{arm}"
-        overall = f"{_prefix(row)}{DROP_BY_STRENGTH}/{row['value']}"
+        where = "".join(f"_{part_name(str(row[name]))}" for name in several)
+        value = part_name(row["value"])
+        layered = f"{_prefix(row)}{ACCURACY_DROP}/{value}/layer_{row[LAYER]}{where}"
+        overall = f"{_prefix(row)}{DROP_BY_STRENGTH}/{value}"
         points += [(row[STRENGTH], name, row["accuracy_drop"]) for name in (layered, overall)]
     return _rows(STRENGTH, points)
 
@@ -158,11 +169,15 @@ def by_layer(
     strongest = known.groupby([LAYER, "value"], sort=False)["r_fit"]
     best = known.loc[strongest.agg(lambda r: r.abs().idxmax())]
     points = [
-        (row[LAYER], f"{BEST_ABS_R}/{row['value']}", row["abs_r"])
+        (row[LAYER], f"{BEST_ABS_R}/{part_name(row['value'])}", row["abs_r"])
         for row in best.to_dict(orient="records")
     ]
     points += [
-        (row[LAYER], f"{_prefix(row)}{DROP_BY_LAYER}/{row['value']}", row["accuracy_drop"])
+        (
+            row[LAYER],
+            f"{_prefix(row)}{DROP_BY_LAYER}/{part_name(row['value'])}",
+            row["accuracy_drop"],
+        )
         for row in _drops(effects)
     ]
     return _rows(LAYER, points + _of_evidence(evidence))
@@ -174,7 +189,7 @@ def _of_evidence(evidence: pd.DataFrame) -> list[tuple[float | int, str, float]]
         return []
     best = best_places(evidence.dropna(subset=["r_fit"]))
     return [
-        (row[LAYER], f"{curve}/{row['value']}", row[curve])
+        (row[LAYER], f"{curve}/{part_name(row['value'])}", row[curve])
         for row in best.to_dict(orient="records")
         for curve in OF_EVIDENCE
         if plain(row.get(curve)) is not None
@@ -205,6 +220,6 @@ def _rows(axis: str, points: Iterable[tuple[float | int, str, float]]) -> list[d
 def _leaves(name: str, entry: Any) -> Iterator[tuple[str, float | int | str | bool]]:
     if isinstance(entry, Mapping):
         for key, inner in entry.items():
-            yield from _leaves(f"{name}/{key}", inner)
+            yield from _leaves(f"{name}/{part_name(key)}", inner)
     elif entry is not None and not isinstance(entry, list):
         yield name, entry

@@ -14,8 +14,19 @@ from typing import Any
 import pandas as pd
 
 from mech_arith.results import plain
+from mech_arith.streams import no_room
 from mech_arith.tracking.client import load_wandb, no_server, one_line
-from mech_arith.tracking.metrics import CELL, X_AXES, by_layer, by_strength, headline
+from mech_arith.tracking.environment import without_runs
+from mech_arith.tracking.metrics import (
+    CELL,
+    VALUES,
+    X_AXES,
+    by_layer,
+    by_strength,
+    headline,
+    named_values,
+)
+from mech_arith.tracking.names import short, short_tag
 from mech_arith.tracking.settings import TrackingSettings
 from mech_arith.tracking.upload import check_whole, send
 
@@ -28,8 +39,7 @@ WRITING_SECONDS = 5.0
 """Writing the last of a run to the disk takes a few milliseconds."""
 
 LONGEST_NAME = 128
-LONGEST_TAG = 64
-"""Characters that the W&B server takes."""
+"""Characters of a name or a group that the W&B server takes."""
 
 
 class Run:
@@ -68,10 +78,10 @@ class Run:
         return None if self._run is None else Path(self._run.settings.sync_dir)
 
     def log_summary(self, summary: Mapping[str, Any]) -> None:
-        """Log a run's headline numbers, flat (see `headline`), and its cell's fields."""
+        """Log a run's headline numbers, flat (see `headline`), its cell's fields and its values."""
         if self._run is None:
             return
-        self._run.config.update({CELL: plain(summary.get(CELL, {}))})
+        self._run.config.update({CELL: plain(summary.get(CELL, {})), VALUES: named_values(summary)})
         self._run.summary.update(headline(summary))
 
     def log_curves(
@@ -151,11 +161,12 @@ class Run:
         except Exception as error:  # wandb's own process may have died
             if not failed:
                 raise
-            logger.warning(
-                "W&B: the run did not end well (%s); what was logged is in %s",
-                one_line(error) or type(error).__name__,
-                folder,
-            )
+            if not no_room(error):  # which the error that is on its way says
+                logger.warning(
+                    "W&B: the run did not end well (%s); what was logged is in %s",
+                    one_line(error) or type(error).__name__,
+                    folder,
+                )
         if failed:
             return
         check_whole(folder, within_s=WRITING_SECONDS)
@@ -180,20 +191,32 @@ def _begin(settings: TrackingSettings, config: Mapping[str, Any]) -> Any:
     # wandb would silently use the system's temporary folder if this one were missing.
     settings.directory.mkdir(parents=True, exist_ok=True)
     wandb = load_wandb()
+    with without_runs():
+        run = _init(wandb, settings, config)
+    for handler in logging.getLogger("wandb").handlers:
+        # wandb's own log, in the run's folder: on a full disk every line of it would end in a
+        # traceback on the terminal.
+        handler.handleError = lambda record: None
+    return run
+
+
+def _init(wandb: Any, settings: TrackingSettings, config: Mapping[str, Any]) -> Any:
     return wandb.init(
         mode="offline",
         # Without wandb's own resuming, which appends: a run that is logged again is the same rows.
         id=settings.run_id or uuid.uuid4().hex[:8],
         project=settings.project,
         entity=settings.entity,
-        group=_short(settings.group, LONGEST_NAME),
+        group=settings.group and short(settings.group, LONGEST_NAME),
         job_type=settings.job_type,
-        name=_short(settings.name, LONGEST_NAME),
-        tags=list(dict.fromkeys(tag[:LONGEST_TAG] for tag in settings.tags if tag)),
+        name=settings.name and short(settings.name, LONGEST_NAME),
+        tags=list(dict.fromkeys(short_tag(tag) for tag in settings.tags if tag)),
         dir=str(settings.directory.resolve()),
         config=plain(config),
         reinit="create_new",
         settings=wandb.Settings(
+            # Not by the variable: wandb would then give the run a random id.
+            sweep_id=settings.sweep_id,
             # To and from the disk: a fraction of it is much.
             init_timeout=settings.wait_s / 2,
             finish_timeout=settings.wait_s / 2,
@@ -258,7 +281,3 @@ def _entry(entry: Any) -> Any:
     if isinstance(entry, Mapping):
         return ", ".join(f"{name}={number}" for name, number in entry.items())
     return ", ".join(map(str, entry)) if isinstance(entry, list) else entry
-
-
-def _short(text: str | None, longest: int) -> str | None:
-    return text if text is None or len(text) <= longest else f"{text[: longest - 3]}..."

@@ -32,6 +32,9 @@ class TrackingSettings:
 
     job_type: str = "cell"
 
+    sweep_id: str | None = None
+    """The sweep of a W&B agent that the run belongs to."""
+
     name: str | None = None
 
     tags: tuple[str, ...] = ()

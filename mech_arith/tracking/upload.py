@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mech_arith.tracking.client import NOT_OURS
+from mech_arith.tracking.environment import HIDDEN
 
 POLL_SECONDS = 0.2
 WRITING_POLL_SECONDS = 0.05
@@ -116,7 +116,9 @@ def _send(folder: Path, *, within_s: float, stop: threading.Event | None) -> Sen
 def _sync(folder: Path, scratch: Path, *, within_s: float, stop: threading.Event | None) -> str:
     """Run `wandb sync`, with its output and logs in `scratch`; why it was given up, or nothing."""
     command = [sys.executable, "-m", "wandb", "sync", "--include-online", "--include-synced"]
-    environment = {name: value for name, value in os.environ.items() if name not in NOT_OURS} | {
+    # What the run says of itself counts, whatever the environment says of runs.
+    hidden = {*HIDDEN, "WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_NAME", "WANDB_TAGS"}
+    environment = {name: value for name, value in os.environ.items() if name not in hidden} | {
         "WANDB_DIR": str(scratch),
         "WANDB_ERROR_REPORTING": "false",
         "WANDB_SILENT": "false",  # it would say nothing of errors either
