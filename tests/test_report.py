@@ -18,7 +18,7 @@ import pytest
 
 from mech_arith.columns import CELL, MADE_BY, in_memory
 from mech_arith.columns import TABLES as COLUMNS
-from mech_arith.records import begin, write_record
+from mech_arith.records import begin
 from mech_arith.report import __main__ as command
 from mech_arith.report import write_report
 from mech_arith.report.build import build
@@ -624,8 +624,7 @@ def test_an_unfinished_cell_names_its_layers_as_a_finished_one_does(tmp_path: Pa
     for own, name in (({}, "all, step 5"), ({"list": [1, 3]}, "1, 3")):
         path.write_text(json.dumps({"layers": layers | own}))
         assert unfinished(cell)[0]["layers"] == name
-    record = begin(tmp_path, "id", {}, [])
-    write_record(tmp_path, replace(record, layers="0-29, every 5th"))
+    begin(tmp_path, "id", {}, [], {"layers": "0-29, every 5th"})
     assert unfinished(cell)[0]["layers"] == "0-29, every 5th"
 
 
