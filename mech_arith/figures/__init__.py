@@ -21,10 +21,10 @@ from mech_arith.figures.counterfactual import (
     specificity_maps,
 )
 from mech_arith.figures.drops import accuracy_by_layer
-from mech_arith.figures.effects import dose_response
+from mech_arith.figures.effects import SHIFT, dose_response
 from mech_arith.figures.evidence import evidence_maps
 from mech_arith.figures.locality import locality_distance, locality_example
-from mech_arith.figures.style import DPI
+from mech_arith.figures.sheet import DPI
 from mech_arith.results import slopes_at_best
 
 __all__ = [
@@ -90,6 +90,7 @@ def _of_edits(
             tables.get(name) for name in ("manifold", "contrasts", "control_draws")
         )
         figures["dose_response"] = dose_response(effects, manifold, **heading)
+        figures["mean_shift"] = dose_response(effects, manifold, response=SHIFT, **heading)
         figures["accuracy_by_layer"] = accuracy_by_layer(effects, contrasts, draws, **heading)
     counterfactual = tables.get("counterfactual", pd.DataFrame())
     if len(counterfactual) and len(agreements_drawn(counterfactual, evidence)):

@@ -1,0 +1,43 @@
+"""Which numbers a figure shows as found, and which as what may be chance."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isnan
+from typing import Any
+
+import pandas as pd
+
+from mech_arith.statistics import ALPHA
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A number of a table's row, and what says how sure it is; what a row lacks says nothing."""
+
+    number: str
+    low: str = ""
+    high: str = ""
+    """Columns of its interval's ends."""
+    p: str = ""
+    floor: str = ""
+    """Column of what the number is without any effect; 0 where the row has none."""
+
+
+def counts(row: Row, claim: Claim) -> bool:
+    """Whether the number stands: its p is at most ALPHA and its interval excludes the floor.
+
+    Both must agree. Of a p or an interval that the row does not have, the other one decides.
+    """
+    p, low, high = (number_of(row, name) for name in (claim.p, claim.low, claim.high))
+    floor = number_of(row, claim.floor)
+    nothing = 0.0 if isnan(floor) else floor
+    crosses = low <= nothing <= high  # False of an end that is not known
+    return not crosses and not p > ALPHA
+
+
+def number_of(row: Row, name: str) -> float:
+    """NaN where the row has no such column, or nothing in it."""
+    number = row.get(name)
+    return float("nan") if number is None or number is pd.NA else float(number)
