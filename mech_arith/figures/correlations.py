@@ -11,6 +11,7 @@ from mech_arith.figures.lettering import width_of
 from mech_arith.figures.sharing import MARK, place_of, served, sharing_note
 from mech_arith.figures.sheet import SMALL, Panel, Sheet
 from mech_arith.figures.style import (
+    LAYERS,
     Grid,
     distinct,
     heatmap,
@@ -140,7 +141,7 @@ def best_correlation_map(correlations: pd.DataFrame, *, title: str = "") -> Shee
     sheet = grid.sheet()
     panel = grid.panel(sheet, 0)
     heatmap(panel, shares, rows=values, columns=[str(layer) for layer in layers], notes=notes)
-    panel.name(x="layer (0-based)", y="value")
+    panel.name(x=LAYERS, y="value")
     grid.add_scale(sheet, SCALE)
     return sheet
 
@@ -191,7 +192,7 @@ def position_maps(correlations: pd.DataFrame, *, title: str = "") -> Sheet:
             notes=None if many or len(layers) > MANY_LAYERS else _numbers(shares),
             upright=rotated,
         )
-        beside = "layer (0-based)" if index % across == 0 else ""
+        beside = LAYERS if index % across == 0 else ""
         panel.name(title=value, x="token and position", y=beside)
     grid.add_scale(sheet, SCALE)
     return sheet

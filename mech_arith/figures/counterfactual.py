@@ -10,14 +10,16 @@ from mech_arith.evidence import WHOLE_WAY
 from mech_arith.figures.drawn import ACROSS, in_order
 from mech_arith.figures.evidence import FEW
 from mech_arith.figures.lettering import width_of
-from mech_arith.figures.sharing import served, sharing_note
+from mech_arith.figures.sharing import MARK, MOST_NAMED, layer_names, served, sharing_note
 from mech_arith.figures.sheet import SMALL, Panel, Sheet
 from mech_arith.figures.style import (
+    LAYERS,
     WIDEST,
     Grid,
     Key,
     details,
     distinct,
+    evenly,
     heatmap,
     layer_colours,
     records,
@@ -64,16 +66,17 @@ def counterfactual_agreement(
         width=width,
         height=1.7,
         left=0.9,
-        below=0.5,
+        below=0.65,
         keys=[_keys(colours[layers[len(layers) // 2]])],
-        notes=sharing_note(shared),
+        notes=sharing_note(shared, MARK if len(layers) <= MOST_NAMED else ""),
     )
     sheet = grid.sheet()
     found = records(rows.sort_values("layer", kind="stable"))
     for index, value in enumerate(values):
         panel = grid.panel(sheet, index)
         panel.limit((-0.6, len(layers) - 0.4), (-0.03, 1.03))
-        panel.tick_x(range(len(layers)), thinned(layers))
+        targets = [row for row in found if row["value"] == value and row["arm"] == "target"]
+        panel.tick_x(range(len(layers)), thinned(layer_names(layers, targets, shared)))
         panel.frame(x_grid=False, y_named=index % across == 0)
         for arm, shift in (("control", 0.15), ("target", -0.15)):
             of_arm = [row for row in found if row["value"] == value and row["arm"] == arm]
@@ -84,7 +87,7 @@ def counterfactual_agreement(
                     at = [row[bound] for row in of_arm]
                     panel.line(places, at, color="black", linestyle=style, linewidth=1)
         beside = "answers that\nfollow the value" if index % across == 0 else ""
-        panel.name(title=value, x="layer (0-based)", y=beside)
+        panel.name(title=value, x=LAYERS, y=beside)
     return sheet
 
 
@@ -145,7 +148,7 @@ def specificity_maps(
     left = room_for(directions, beside=0.45)
     longest = max(width_of(value, SMALL) for value in changed)
     upright = longest > cell - 0.05
-    across = max(1, min(len(layers), int((WIDEST - left) / (cell * len(changed) + 0.25))))
+    across = evenly(len(layers), int((WIDEST - left) / (cell * len(changed) + 0.25)))
     grid = Grid(
         title=title,
         subtitle="slope of the answer's change against the change of an answer that follows",
@@ -155,7 +158,9 @@ def specificity_maps(
         height=(0.45 if written else 0.22) * len(directions),
         left=left,
         below=0.4 + (longest if upright else 0.1),
-        notes=sharing_note(served(records(rows[["layer", "position", "component", "value"]]))),
+        notes=sharing_note(
+            served(records(rows[["layer", "position", "component", "value"]])), mark=""
+        ),
         scale=True,
     )
     sheet = grid.sheet()

@@ -15,9 +15,10 @@ from mech_arith.figures.drawn import (
     shared_components,
 )
 from mech_arith.figures.rule import Claim, Row, counts
-from mech_arith.figures.sharing import sharing_note
+from mech_arith.figures.sharing import MARK, MOST_NAMED, layer_names, sharing_note
 from mech_arith.figures.sheet import Panel, Sheet
 from mech_arith.figures.style import (
+    LAYERS,
     WIDEST,
     Colour,
     Grid,
@@ -74,6 +75,7 @@ def accuracy_by_layer(
     dots = {} if draws is None or len(layers) > MOST_DRAWS else _by_target(draws, "strength")
     against = {} if contrasts is None else _by_target(contrasts)
     rows = 2 if against else 1
+    shared = shared_components(arms)
     width = max(1.6, 0.17 * len(layers))
     across = max(1, min(ACROSS, len(values), int(WIDEST / width)))
     colours = layer_colours(layers)
@@ -85,28 +87,31 @@ def accuracy_by_layer(
         width=width,
         height=1.6,
         left=0.95,
-        below=0.5,
+        below=0.65,
+        above=0.27,
         keys=[_keys(colours[layers[len(layers) // 2]], dots=bool(dots), excess=rows == 2)],
-        notes=sharing_note(shared_components(arms)),
+        notes=sharing_note(shared, MARK if len(layers) <= MOST_NAMED else ""),
     )
     sheet = grid.sheet()
     limits = _limits(arms, ["accuracy_drop", "accuracy_drop_low", "accuracy_drop_high"])
-    beyond = _limits(contrasts, ["excess_drop", "low", "high"])
+    beyond = _limits(_random(contrasts), ["excess_drop", "low", "high"])
     worst = _worst(arms)
     for index, value in enumerate(values):
         block, column = divmod(index, across)
         place = rows * block * across + column
         of_value = [worst.get((value, layer), {}) for layer in layers]
         panel = grid.panel(sheet, place)
-        _frame(panel, layers, limits, labelled=column == 0)
+        targets = [arms["target"] for arms in of_value if arms]
+        names = thinned(layer_names(layers, targets, shared), max(8, int(width / 0.22)))
+        _frame(panel, names, limits, labelled=column == 0)
         _bars(panel, of_value, list(colours.values()))
         _dots(panel, of_value, dots)
-        panel.name(title=value, x="layer (0-based)", y=_named("largest accuracy drop", column))
+        panel.name(title=value, x=LAYERS, y=_named("largest accuracy drop", column))
         if rows == 2:
             below = grid.panel(sheet, place + across)
-            _frame(below, layers, beyond, labelled=column == 0)
+            _frame(below, names, beyond, labelled=column == 0)
             _excess(below, of_value, against, list(colours.values()))
-            below.name(x="layer (0-based)", y=_named("drop beyond the control", column))
+            below.name(x=LAYERS, y=_named("drop beyond the control", column))
     return sheet
 
 
@@ -127,6 +132,11 @@ def _keys(colour: Colour, *, dots: bool, excess: bool) -> list[Key]:
             Key(f"hollow: may be chance (p above {ALPHA:g}, or 0 inside)", "hollow", colour)
         )
     return keys
+
+
+def _random(table: pd.DataFrame | None) -> pd.DataFrame | None:
+    """The rows of the random directions, among those of all controls."""
+    return None if table is None or table.empty else table.loc[table["arm"] == "control"]
 
 
 def _limits(table: pd.DataFrame | None, columns: list[str]) -> tuple[float, float]:
@@ -213,9 +223,9 @@ def _beside(found: dict[tuple[Any, ...], list[Row]], arms: Arms, *also: str) -> 
     return found.get(key, [])
 
 
-def _frame(panel: Panel, layers: list[int], limits: tuple[float, float], *, labelled: bool) -> None:
+def _frame(panel: Panel, names: list[str], limits: tuple[float, float], *, labelled: bool) -> None:
     """The axes of a panel over layers."""
-    panel.limit((-0.6, len(layers) - 0.4), limits)
-    panel.tick_x(range(len(layers)), thinned(layers, max(8, int(panel.box[2] / 0.22))))
+    panel.limit((-0.6, len(names) - 0.4), limits)
+    panel.tick_x(range(len(names)), names)
     panel.frame(x_grid=False, y_named=labelled)
     panel.level(0.0)

@@ -18,10 +18,11 @@ from mech_arith.figures.drawn import (
     outside_shares,
     shared_components,
 )
-from mech_arith.figures.sharing import MARK, place_of, sharing_note
+from mech_arith.figures.sharing import MARK, MOST_NAMED, layer_names, place_of, sharing_note
 from mech_arith.figures.sheet import SMALL, Panel, Sheet, number_names
 from mech_arith.figures.style import (
     CONTROL_LINE,
+    LAYERS,
     Colour,
     Grid,
     Key,
@@ -37,8 +38,8 @@ from mech_arith.figures.style import (
 MOST_CURVES = 8
 """With more layers a value has a map of layers and strengths instead of a panel for each layer."""
 
-LONGEST_LABEL = 30
-"""Characters that fit under a panel."""
+NOWHERE = np.empty(0), np.empty(0)
+"""Strengths and shares outside of what the table has no row of."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,15 @@ class _Doses:
         """The name of the component that is drawn, with a mark where it serves other values too."""
         row = self.rows[value, layer, "target"][0]
         return f"c{row['component']}{MARK if place_of(row) in self.shared else ''}"
+
+    def leaves(self) -> bool:
+        """Whether anything is to be shaded."""
+        return any((shares > outside.HALF).any() for _, shares in self.outside.values())
+
+    def targets(self, value: str) -> list[dict[str, Any]]:
+        """A row of the component that is drawn at each layer."""
+        keys = [(value, layer, "target") for layer in self.layers]
+        return [self.rows[key][0] for key in keys if key in self.rows]
 
     def numbers(self, value: str, layer: int, arm: str) -> tuple[np.ndarray, ...]:
         """Strengths, and at each the number and the ends of its interval, NaN where unknown."""
@@ -134,6 +144,7 @@ def dose_response(
         marks = "bars" if len(strengths) == 1 else "bands"
         subtitle += f"; {marks}: {level:.0%} intervals"
     shared = shared_components(arms)
+    unmarked = len(layers) > MOST_NAMED
     doses = _Doses(
         rows=rows,
         values=in_order(arms),
@@ -145,7 +156,11 @@ def dose_response(
         strength=f"strength of {arms['edit'].iloc[0]} ({arms['strength_unit'].iloc[0]})",
         outside=outside_shares(arms, manifold),
         shared=shared,
-        heading={"title": title, "subtitle": subtitle, "notes": sharing_note(shared)},
+        heading={
+            "title": title,
+            "subtitle": subtitle,
+            "notes": sharing_note(shared, "" if unmarked else MARK),
+        },
     )
     if len(strengths) == 1:
         return _by_layer(doses)
@@ -171,7 +186,7 @@ def _keys(doses: _Doses, *, curves: bool) -> list[Key]:
         Key("component, a colour per layer", kinds[0], colours["target"]),
         Key(f"{CONTROL_LABEL} (paler)", kinds[1], colours["control"]),
         Key("without edit", "dotted"),
-        *([outside.EDITED] if doses.outside else []),
+        *([outside.EDITED] if doses.leaves() else []),
     ]
 
 
@@ -235,7 +250,7 @@ def _by_layer(doses: _Doses) -> Sheet:
         width=max(2.1, 0.14 * len(doses.layers)),
         height=1.55,
         left=0.85,
-        below=0.5,
+        below=0.65,
         keys=[_keys(doses, curves=False)],
         **doses.heading
         | {"subtitle": f"{doses.strength} {doses.strengths[0]:g}; {doses.heading['subtitle']}"},
@@ -244,13 +259,12 @@ def _by_layer(doses: _Doses) -> Sheet:
     for index, value in enumerate(doses.values):
         panel = grid.panel(sheet, index)
         panel.limit((-0.6, len(doses.layers) - 0.4), doses.limits)
-        panel.tick_x(range(len(doses.layers)), thinned(doses.layers))
+        names = layer_names(doses.layers, doses.targets(value), doses.shared)
+        panel.tick_x(range(len(doses.layers)), thinned(names))
         panel.frame(x_grid=False, y_named=index % across == 0)
         panel.level(doses.resting, linestyle=":", linewidth=1)
         for place, (layer, colours) in enumerate(doses.colours().items()):
-            if any(
-                share > outside.HALF for share in doses.outside.get((value, layer), [[], []])[1]
-            ):
+            if any(doses.outside.get((value, layer), NOWHERE)[1] > outside.HALF):
                 corners = [(place - 0.5, panel.y[0], place + 0.5, panel.y[1])]
                 panel.rectangles(corners, facecolors=outside.OUTSIDE, zorder=0)
             for arm, aside in (("control", 0.16), ("target", -0.16)):
@@ -259,7 +273,7 @@ def _by_layer(doses: _Doses) -> Sheet:
                 inside = "white" if arm == "control" else colours[arm]
                 style = {"markersize": 4, "color": colours[arm], "markerfacecolor": inside}
                 panel.points([place + aside] * len(middle), middle.tolist(), **style)
-        panel.name(title=value, x="layer (0-based)")
+        panel.name(title=value, x=LAYERS)
     _name_left(grid, sheet, doses.response.name)
     return sheet
 
@@ -282,7 +296,7 @@ def _maps(doses: _Doses) -> Sheet:
         above=0.46,
         below=0.75,
         keys=[[Key("hatched: over half of the edits leave the observed range", "tick")]]
-        if doses.outside
+        if doses.leaves()
         else [],
         scale=True,
         **doses.heading,
@@ -310,7 +324,7 @@ def _maps(doses: _Doses) -> Sheet:
         panel.name(
             title=f"{value}\n{'component' if arm == 'target' else 'its control'}",
             x=doses.strength.replace(" (", "\n("),
-            y="layer (0-based)" if index % grid.across == 0 else "",
+            y=LAYERS if index % grid.across == 0 else "",
         )
     scale = f"{doses.response.short}, of {largest:.3g}" if is_shift else doses.response.short
     grid.add_scale(sheet, scale, signed=is_shift)

@@ -13,11 +13,13 @@ from mech_arith.figures.rule import Claim, Row, counts, number_of
 from mech_arith.figures.sharing import MARK, place_of, served, sharing_note
 from mech_arith.figures.sheet import SMALL, TITLE, Panel, Sheet
 from mech_arith.figures.style import (
+    LAYERS,
     WIDEST,
     Grid,
     Key,
     details,
     distinct,
+    evenly,
     heatmap,
     ink,
     records,
@@ -159,15 +161,15 @@ def evidence_maps(evidence: pd.DataFrame, *, title: str = "", level: float = 0.9
         (_write if written else _hatch)(panel, one, placed)
         if written and index == 0:
             _name_components(panel, placed, shared)
-        panel.name(title=one.title, x="layer (0-based)")
+        panel.name(title=one.title, x=LAYERS)
     grid.add_scale(sheet, "share, |R| or slope", signed=True)
     return sheet
 
 
 def _across(count: int, left: float, width: float) -> int:
     """Maps side by side: all of them, or as even rows as fit."""
-    fitting = max(1, int((WIDEST - left - 1 + 0.25) / (width + 0.25)))
-    return ceil(count / ceil(count / fitting))
+    fitting = int((WIDEST - left - 1 + 0.25) / (width + 0.25))
+    return evenly(count, fitting)
 
 
 def _subtitle(best: pd.DataFrame) -> str:

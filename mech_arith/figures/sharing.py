@@ -1,6 +1,6 @@
 """Components that serve several values, which no figure shows as if each had its own."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 MARK = "*"
@@ -8,6 +8,9 @@ MARK = "*"
 
 Place = tuple[Any, ...]
 """(layer, position, component)."""
+
+MOST_NAMED = 8
+"""Of more layers along an axis their components are not named."""
 
 LONGEST_NOTE = 6
 """Of more shared components than that a note counts the rest."""
@@ -30,6 +33,27 @@ def served(rows: Iterable[Mapping[str, Any]]) -> dict[Place, list[str]]:
 def place_of(row: Mapping[str, Any]) -> Place:
     """Where a row's component is."""
     return row["layer"], row["position"], row["component"]
+
+
+def layer_names(
+    layers: Sequence[Any], rows: Iterable[Mapping[str, Any]], shared: Mapping[Place, list[str]]
+) -> list[str]:
+    """Names of layers along an axis, and under each the component that is drawn, of few layers.
+
+    Args:
+        layers: ascending.
+        rows: of one value, with layer, position and component.
+        shared: the components that have a mark.
+    """
+    if len(layers) > MOST_NAMED:
+        return [str(layer) for layer in layers]
+    drawn = {row["layer"]: row for row in rows}
+    names = []
+    for layer in layers:
+        row = drawn.get(layer)
+        mark = MARK if row is not None and place_of(row) in shared else ""
+        names.append(str(layer) if row is None else f"{layer}\nc{row['component']}{mark}")
+    return names
 
 
 def sharing_note(shared: Mapping[Place, list[str]], mark: str = MARK) -> list[str]:

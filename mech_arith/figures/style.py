@@ -28,6 +28,9 @@ WIDEST = 13.0
 LARGEST_LEGEND = 12
 """Of more layers than that, a legend names every second, third, ..."""
 
+LAYERS = "layer (0-based)"
+"""Name of an axis of layers."""
+
 MOST_TICKS = 16
 """Of more layers than that along an axis, every second, third, ... is named."""
 
@@ -266,6 +269,11 @@ def thinned(layers: Sequence[Any], most: int = MOST_TICKS) -> list[str]:
     """The names of layers along an axis; of many every second or third."""
     step = ceil(len(layers) / most)
     return [str(layer) if index % step == 0 else "" for index, layer in enumerate(layers)]
+
+
+def evenly(count: int, fitting: int) -> int:
+    """How many of `count` panels stand side by side, where so many fit, in even rows."""
+    return ceil(count / ceil(count / max(1, fitting)))
 
 
 def map_colours(shares: np.ndarray, *, signed: bool = False) -> np.ndarray:
