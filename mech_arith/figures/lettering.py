@@ -39,6 +39,8 @@ ASCENT, DESCENT = 0.76, 0.24
 CHECKED_AT = 20.0
 """Points at which it is tried whether a font can draw a character."""
 
+Number = float | int
+
 Mask = np.ndarray
 """(height, width), the lowest row first: how much of each pixel a text covers, of 255."""
 
@@ -48,8 +50,8 @@ class Label:
     """A text and its place; the lines of several stand under each other."""
 
     text: str
-    x: float
-    y: float
+    x: Number
+    y: Number
     """In the coordinates of `transform`."""
     transform: Transform
     size: float

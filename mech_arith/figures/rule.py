@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Claim:
-    """A number of a table's row, and what says how sure it is; what a row lacks says nothing."""
+    """A number of a table's row, and the columns that say how sure it is."""
 
     number: str
     low: str = ""
@@ -28,13 +28,15 @@ class Claim:
 def counts(row: Row, claim: Claim) -> bool:
     """Whether the number stands: its p is at most ALPHA and its interval excludes the floor.
 
-    Both must agree. Of a p or an interval that the row does not have, the other one decides.
+    Both must agree. A p that could not be had is none; of a column that the row does not have at
+    all, nothing is asked.
     """
-    p, low, high = (number_of(row, name) for name in (claim.p, claim.low, claim.high))
+    low, high = number_of(row, claim.low), number_of(row, claim.high)
     floor = number_of(row, claim.floor)
     nothing = 0.0 if isnan(floor) else floor
-    crosses = low <= nothing <= high  # False of an end that is not known
-    return not crosses and not p > ALPHA
+    if low <= nothing <= high:  # False of an end that is not known
+        return False
+    return claim.p not in row or number_of(row, claim.p) <= ALPHA
 
 
 def number_of(row: Row, name: str) -> float:

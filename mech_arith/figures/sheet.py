@@ -15,9 +15,9 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D, Bbox, TransformedBbox
 from matplotlib.typing import ColorType
 
-from mech_arith.figures.lettering import LINE, Label, Lettering, width_of
+from mech_arith.figures.lettering import LINE, Label, Lettering, Number, width_of
 
-DPI = 150
+DPI = 150.0
 
 SMALL = 7.5
 """Font size of numbers inside cells and of tick labels, in points."""
@@ -32,9 +32,9 @@ MINUS = "\N{MINUS SIGN}"
 
 GRID = "0.92"
 
-Limits = tuple[float, float]
+Limits = tuple[Number, Number]
 
-Corners = tuple[float, float, float, float]
+Corners = tuple[Number, Number, Number, Number]
 """Of a rectangle: left, bottom, right, top."""
 
 
@@ -48,7 +48,7 @@ class Sheet(Figure):
         self.lettering = Lettering()
         self.add_artist(self.lettering)
 
-    def write(self, text: str, x: float, y: float, *, size: float, **about: Any) -> None:
+    def write(self, text: str, x: Number, y: Number, *, size: float, **about: Any) -> None:
         """Write at a place in inches from the lower left corner."""
         if text:
             where = self.dpi_scale_trans
@@ -60,7 +60,7 @@ class Sheet(Figure):
 class Panel:
     """A rectangle of a sheet with coordinates of its own, and what is drawn in it."""
 
-    def __init__(self, sheet: Sheet, box: tuple[float, float, float, float]) -> None:
+    def __init__(self, sheet: Sheet, box: Corners) -> None:
         """An empty panel.
 
         Args:
@@ -72,8 +72,8 @@ class Panel:
         self.x: Limits = (0.0, 1.0)
         self.y: Limits = (0.0, 1.0)
         self.title = self.x_name = self.y_name = ""
-        self.x_ticks: list[tuple[float, str]] = []
-        self.y_ticks: list[tuple[float, str]] = []
+        self.x_ticks: list[tuple[Number, str]] = []
+        self.y_ticks: list[tuple[Number, str]] = []
         self.labels: list[Label] = []
         """What is written into it."""
         self.lines: list[Line2D] = []
@@ -106,20 +106,20 @@ class Panel:
         self._scale.translate(left, bottom)
 
     def line(
-        self, x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, **style: Any
+        self, x: Sequence[Number] | np.ndarray, y: Sequence[Number] | np.ndarray, **style: Any
     ) -> None:
         """A line through points; `style` is Line2D's."""
         self.lines.append(self._add(Line2D(x, y, **{"solid_joinstyle": "round"} | style)))
 
-    def points(self, x: Sequence[float], y: Sequence[float], **style: Any) -> None:
+    def points(self, x: Sequence[Number], y: Sequence[Number], **style: Any) -> None:
         """Points without a line."""
         self.line(x, y, **{"linestyle": "", "marker": "o", "markeredgewidth": 1.0} | style)
 
-    def level(self, y: float, **style: Any) -> None:
+    def level(self, y: Number, **style: Any) -> None:
         """A line at a height, from edge to edge."""
         self._add(Line2D(self.x, (y, y), **{"color": "black", "linewidth": 0.8} | style))
 
-    def upright(self, x: float, **style: Any) -> None:
+    def upright(self, x: Number, **style: Any) -> None:
         """A line at a place, from the bottom to the top as they are by now."""
         self.lines.append(self._add(Line2D((x, x), self.y, **{"color": "black"} | style)))
 
@@ -138,15 +138,13 @@ class Panel:
         self.bands.append(self._add(PolyCollection(outlines, **style)))
 
     def intervals(
-        self, x: Iterable[float], low: Iterable[float], high: Iterable[float], **style: Any
+        self, x: Iterable[Number], low: Iterable[Number], high: Iterable[Number], **style: Any
     ) -> None:
         """An upright line from each `low` to its `high`."""
         ends = np.array([[(at, lo), (at, hi)] for at, lo, hi in zip(x, low, high, strict=True)])
         self.ends.append(self._add(LineCollection(ends[~np.isnan(ends).any((1, 2))], **style)))
 
-    def rectangles(
-        self, corners: Sequence[tuple[float, float, float, float]], **style: Any
-    ) -> None:
+    def rectangles(self, corners: Sequence[Corners], **style: Any) -> None:
         """Filled rectangles of left, bottom, right, top."""
         outlines = [[(x, y), (u, y), (u, v), (x, v)] for x, y, u, v in corners]
         common = {"linewidth": 0, "zorder": 0.8}
@@ -159,7 +157,7 @@ class Panel:
             self.rectangles(corners, facecolors="none", edgecolors=colour, hatch="//////", zorder=3)
             self.hatched += cells
 
-    def write(self, text: str, x: float, y: float, *, size: float = SMALL, **about: Any) -> None:
+    def write(self, text: str, x: Number, y: Number, *, size: float = SMALL, **about: Any) -> None:
         """Write at a place in the panel's coordinates."""
         if not text:
             return
@@ -186,7 +184,7 @@ class Panel:
             self.sheet.write(y, before, bottom + height / 2, size=NAMES, upright=True)
 
     def tick_x(
-        self, places: Sequence[float], names: Sequence[str], *, upright: bool = False
+        self, places: Sequence[Number], names: Sequence[str], *, upright: bool = False
     ) -> None:
         """Names under places; an empty one is left out."""
         left, bottom, width, _ = self.box
@@ -197,7 +195,9 @@ class Panel:
             self.sheet.write(name, x, bottom - 0.05, size=SMALL, **turned)
         self._upright_ticks = upright
 
-    def tick_y(self, places: Sequence[float], names: Sequence[str], *, size: float = SMALL) -> None:
+    def tick_y(
+        self, places: Sequence[Number], names: Sequence[str], *, size: float = SMALL
+    ) -> None:
         """Names at the left of heights; an empty one is left out."""
         left, bottom, _, height = self.box
         self.y_ticks = [(p, n) for p, n in zip(places, names, strict=True) if n]
@@ -220,7 +220,7 @@ class Panel:
         """Round numbers along x, as many as there is room for."""
         return self.round_numbers(self.x, max(2, round(self.box[2] / 0.4)))
 
-    def rule(self, x: Sequence[float], y: Sequence[float]) -> None:
+    def rule(self, x: Sequence[Number], y: Sequence[Number]) -> None:
         """Grid lines, and the two axes."""
         grid = [[(at, self.y[0]), (at, self.y[1])] for at in x]
         grid += [[(self.x[0], at), (self.x[1], at)] for at in y]
@@ -258,7 +258,7 @@ class Panel:
         return artist
 
 
-def number_names(numbers: Sequence[float]) -> list[str]:
+def number_names(numbers: Sequence[Number]) -> list[str]:
     """Numbers with as many decimals as they need, all alike, and a real minus."""
     decimals = next((d for d in range(6) if all(abs(round(n, d) - n) < 1e-9 for n in numbers)), 6)
     return [f"{number:z.{decimals}f}".replace("-", MINUS) for number in numbers]

@@ -34,6 +34,9 @@ LAYERS = "layer (0-based)"
 MOST_TICKS = 16
 """Of more layers than that along an axis, every second, third, ... is named."""
 
+HEADING = 11.0
+"""Font size of the title."""
+
 KEY_ROW = 0.22
 """Height of a line of the legend."""
 
@@ -90,7 +93,7 @@ class Grid:
         """A sheet of the right size with its heading and legends, and no panels yet."""
         sheet = Sheet(*self.size)
         wide, high = self.size
-        sheet.write(self.title, wide / 2, high - 0.09, size=11, along="top")
+        sheet.write(self.title, wide / 2, high - 0.09, size=HEADING, along="top")
         for number, line in enumerate(self._subtitle):
             y = high - 0.32 - LINE_OF_TEXT * number
             sheet.write(line, wide / 2, y, size=NAMES, colour="0.3", along="top")
@@ -119,7 +122,7 @@ class Grid:
 
     @cached_property
     def _wide(self) -> float:
-        return max(self._content, NARROWEST, width_of(self.title, 11) + 0.4)
+        return max(self._content, NARROWEST, width_of(self.title, HEADING) + 0.4)
 
     @cached_property
     def _subtitle(self) -> list[str]:
