@@ -19,6 +19,7 @@ from mech_arith.figures import (
     correlation_heatmaps,
     counterfactual_agreement,
     dose_response,
+    draw_cell,
     evidence_maps,
     locality_distance,
     locality_example,
@@ -878,10 +879,7 @@ def test_the_evidence_shows_all_that_is_known_and_the_slope_beside_its_floor() -
         "answers that",
         "slope: how far answers",
     ]
-    assert (
-        texts_of(panels["|R|"])[:2] == [".45", ".35 to .55\ntw. .20"]
-        or "tw. .20" in texts_of(panels["|R|"])[1]
-    )
+    assert texts_of(panels["|R|"])[:2] == ["(.45)", ".35 to .55\ntw. .20"]
     slope = panels["slope: how far answers"]
     assert texts_of(slope) == ["(.55)", ".40 to .65\nfl. .50", "1.00", ".85 to 1.10\nfl. .50"]
     without = heatmaps_of(evidence_maps(table.drop(columns=["slope_floor", "twin_abs_r"])))
@@ -1093,6 +1091,40 @@ def test_two_figures_never_share_a_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected figures with different file names"):
         save_figures({"a/b": Figure(), "a+b": Figure()}, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def drawn_in(tables: dict[str, pd.DataFrame], directory: Path, **about: Any) -> dict[str, bytes]:
+    draw_cell(tables, directory, **{"title": TITLE} | about)
+    return {path.stem: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_what_another_cell_has_drawn_is_not_drawn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bytes, and only the figures of the tables that differ are made."""
+    first = drawn_in(whole(), tmp_path / "first")
+    assert first == {
+        path.stem: path.read_bytes()
+        for path in save_figures(cell_figures(whole(), title=TITLE), tmp_path / "each")
+    }
+    drawn: list[str] = []
+    draw = Sheet.draw
+    monkeypatch.setattr(Sheet, "draw", lambda *given: (drawn.append("sheet"), draw(*given)))
+    assert drawn_in(whole(), tmp_path / "again") == first
+    assert not drawn
+    other = whole()
+    other["effects"]["edited_accuracy"] *= 0.5
+    found = drawn_in(other, tmp_path / "other")
+    assert [name for name in first if found[name] != first[name]] == ["dose_response"]
+    assert len(drawn) == 3  # of the table that differs: accuracy, mean shift, drops
+    assert drawn_in(whole(), tmp_path / "named", title="another model") != first
+
+
+def test_the_order_and_the_type_of_rows_are_part_of_what_was_drawn(tmp_path: Path) -> None:
+    table = correlations(1, values=["a", "b"])
+    first = drawn_in({"correlations": table}, tmp_path / "first")
+    turned = drawn_in({"correlations": table.iloc[::-1]}, tmp_path / "turned")
+    assert first["correlations"] != turned["correlations"]
 
 
 def test_no_global_state_of_matplotlib_is_used() -> None:

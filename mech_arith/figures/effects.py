@@ -198,7 +198,7 @@ def _curves(doses: _Doses) -> Sheet:
         across=across,
         down=blocks * depth,
         width=2.1,
-        height=0.68,
+        height=max(0.68, 1.5 / depth),
         left=0.85,
         below=0.22,
         above=0.2,

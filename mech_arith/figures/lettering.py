@@ -4,6 +4,7 @@ Matplotlib lays out and draws each text anew, in half a millisecond, and a cell'
 than a thousand. Here a string is drawn once per process and size, and then only put in its places.
 """
 
+import contextlib
 import logging
 import unicodedata
 from collections.abc import Iterable
@@ -35,6 +36,9 @@ CAPITAL = 0.73
 
 ASCENT, DESCENT = 0.76, 0.24
 """How far letters reach over and under the line that they stand on, in font sizes."""
+
+MOST_FONTS = 300
+"""Installed fonts that are searched for a character."""
 
 CHECKED_AT = 20.0
 """Points at which it is tried whether a font can draw a character."""
@@ -116,7 +120,7 @@ def drawable(text: str) -> str:
     seen = "".join(c for c in text if not _invisible(c))
     lacking = [c for c in dict.fromkeys(seen) if font_of(c) is None]
     if lacking:
-        _say_once(tuple(lacking))
+        _say_once(lacking)
         seen = seen.translate({ord(c): BOX for c in lacking})
     return seen
 
@@ -124,23 +128,28 @@ def drawable(text: str) -> str:
 @cache
 def font_of(character: str) -> Path | None:
     """A font that can draw the character: the figures' own, or an installed one; None for none."""
-    own = _own()
-    if _draws(own, character):
-        return own
-    return next((path for path in _installed() if _draws(path, character)), None)
+    if _draws(_own(), character):
+        return _own()
+    fonts = (path for path, covered in _coverage() if ord(character) in covered)
+    return next((path for path in fonts if _draws(path, character)), None)
 
 
-@cache
-def _say_once(lacking: tuple[str, ...]) -> None:
+_REPORTED: set[str] = set()
+"""Characters of which a line in the log says that they are drawn as boxes."""
+
+
+def _say_once(lacking: list[str]) -> None:
     """One line for the whole process, however many texts are concerned."""
-    if _say_once.cache_info().currsize:
-        return
-    log.warning(
-        "figures show %s as boxes: no installed font that matplotlib can draw has %s; install one, "
-        "e.g. Debian's fonts-noto-cjk for Chinese, Japanese and Korean, fonts-symbola for emoji",
-        ", ".join(f"{c} (U+{ord(c):04X})" for c in lacking[:3]) + (", ..." if lacking[3:] else ""),
-        "it" if len(lacking) == 1 else "them",
-    )
+    if not _REPORTED:
+        log.warning(
+            "figures show %s as boxes: matplotlib can draw no installed font that has %s; install "
+            "one, e.g. Debian's fonts-noto-cjk for Chinese, Japanese and Korean, fonts-symbola for "
+            "emoji",
+            ", ".join(f"{c} (U+{ord(c):04X})" for c in lacking[:3])
+            + (", ..." if lacking[3:] else ""),
+            "it" if len(lacking) == 1 else "them",
+        )
+    _REPORTED.update(lacking)
 
 
 def _invisible(character: str) -> bool:
@@ -154,21 +163,31 @@ def _own() -> Path:
 
 
 @cache
-def _installed() -> list[Path]:
-    """The system's fonts, those for running text first; matplotlib's own list may be outdated."""
-    special = ("Bold", "Italic", "Oblique", "Mono", "Serif", "Light", "Thin", "Black", "Condensed")
+def _coverage() -> list[tuple[Path, frozenset[int]]]:
+    """Installed fonts with the code points that they have, the most suitable first.
 
-    def order(path: Path) -> tuple[int, str]:
-        return sum(word.lower() in path.name.lower() for word in special), str(path)
+    Matplotlib's own list of fonts is made once, and does not know what was installed since.
+    """
+    wanted = ("cjk", "emoji", "symbola", "unifont", "noto")
+    special = ("bold", "italic", "oblique", "mono", "serif", "light", "thin", "black", "condensed")
 
-    return sorted(map(Path, font_manager.findSystemFonts()), key=order)
+    def order(path: Path) -> tuple[bool, int, str]:
+        name = path.name.lower()
+        unlikely = not any(word in name for word in wanted)
+        return unlikely, sum(word in name for word in special), str(path)
+
+    found = []
+    for path in sorted(map(Path, font_manager.findSystemFonts()), key=order)[:MOST_FONTS]:
+        with contextlib.suppress(RuntimeError, OSError, ValueError):  # not a font after all
+            found.append((path, frozenset(_open(path).get_charmap())))
+    return found
 
 
 def _draws(path: Path, character: str) -> bool:
     """Whether the font has the character in a form that matplotlib can draw, not as a picture."""
     try:
         font = _open(path)
-        if not font.get_char_index(ord(character)):
+        if not (font.scalable and font.get_char_index(ord(character))):
             return False
         font.clear()
         font.set_size(CHECKED_AT, 72)
