@@ -840,8 +840,10 @@ def test_what_is_beyond_the_control_is_hollow_where_it_may_be_chance() -> None:
         (0.0, 0.01, None, False),
         (0.1, None, None, False),
         (0.1, 0.01, 0.2, False),
+        (0.1, 0.01, 0.6, False),  # below the floor
         (0.1, 0.01, 0.05, True),
         (None, 0.01, None, True),
+        (-0.9, 0.01, None, False),
     ],
 )
 def test_p_and_interval_must_agree(low: Any, p: Any, floor: Any, *, stands: bool) -> None:
@@ -850,6 +852,12 @@ def test_p_and_interval_must_agree(low: Any, p: Any, floor: Any, *, stands: bool
     without = {name: entry for name, entry in row.items() if name != "p"}
     expected = low is None or low > (floor or 0.0)
     assert counts(without, Claim("slope", "low", "high", "p", "floor")) == expected
+
+
+def test_a_correlation_may_be_negative_and_a_drop_may_not() -> None:
+    row = {"r": -0.4, "low": -0.5, "high": -0.3, "p": 0.01}
+    assert counts(row, Claim("r", "low", "high", "p", either_way=True))
+    assert not counts(row, Claim("r", "low", "high", "p"))
 
 
 def test_the_evidence_says_what_may_be_chance() -> None:

@@ -41,7 +41,7 @@ def font(path: Path, *characters: str) -> Path:
     builder = FontBuilder(1000, isTTF=True)
     builder.setupGlyphOrder(names)
     builder.setupCharacterMap({ord(c): f"u{ord(c):04X}" for c in characters})
-    builder.setupGlyf({name: pen.glyph() for name in names})
+    builder.setupGlyf(dict.fromkeys(names, pen.glyph()))
     builder.setupHorizontalMetrics(dict.fromkeys(names, (900, 0)))
     builder.setupHorizontalHeader(ascent=800, descent=-200)
     builder.setupNameTable({"familyName": f"Test {path.stem}", "styleName": "Regular"})

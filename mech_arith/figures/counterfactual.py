@@ -66,7 +66,7 @@ def counterfactual_agreement(
         width=width,
         height=1.7,
         left=0.9,
-        below=0.65,
+        below=0.65 if len(layers) <= MOST_NAMED else 0.5,
         keys=[_keys(colours[layers[len(layers) // 2]])],
         notes=sharing_note(shared, MARK if len(layers) <= MOST_NAMED else ""),
     )

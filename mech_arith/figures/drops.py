@@ -87,7 +87,7 @@ def accuracy_by_layer(
         width=width,
         height=1.6,
         left=0.95,
-        below=0.65,
+        below=0.65 if len(layers) <= MOST_NAMED else 0.5,
         above=0.27,
         keys=[_keys(colours[layers[len(layers) // 2]], dots=bool(dots), excess=rows == 2)],
         notes=sharing_note(shared, MARK if len(layers) <= MOST_NAMED else ""),
@@ -129,7 +129,11 @@ def _keys(colour: Colour, *, dots: bool, excess: bool) -> list[Key]:
         keys.append(Key("each random direction", "dot", "0.3"))
     if excess:
         keys.append(
-            Key(f"hollow: may be chance (p above {ALPHA:g}, or 0 inside)", "hollow", colour)
+            Key(
+                f"hollow: may be chance (p above {ALPHA:g}, or the interval reaches 0)",
+                "hollow",
+                colour,
+            )
         )
     return keys
 

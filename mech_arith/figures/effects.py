@@ -23,6 +23,7 @@ from mech_arith.figures.sheet import SMALL, Panel, Sheet, number_names
 from mech_arith.figures.style import (
     CONTROL_LINE,
     LAYERS,
+    WIDEST,
     Colour,
     Grid,
     Key,
@@ -243,14 +244,15 @@ def _curve(panel: Panel, numbers: tuple[np.ndarray, ...], colour: Colour, arm: s
 
 def _by_layer(doses: _Doses) -> Sheet:
     """A panel per value, with a point and its control at every layer."""
-    across = min(ACROSS, len(doses.values))
+    width = max(2.1, 0.14 * len(doses.layers))
+    across = min(ACROSS, len(doses.values), int(WIDEST / width))
     grid = Grid(
         across=across,
         down=ceil(len(doses.values) / across),
-        width=max(2.1, 0.14 * len(doses.layers)),
+        width=width,
         height=1.55,
         left=0.85,
-        below=0.65,
+        below=0.65 if len(doses.layers) <= MOST_NAMED else 0.5,
         keys=[_keys(doses, curves=False)],
         **doses.heading
         | {"subtitle": f"{doses.strength} {doses.strengths[0]:g}; {doses.heading['subtitle']}"},
@@ -284,7 +286,7 @@ def _maps(doses: _Doses) -> Sheet:
     cell = max(0.22, 1.3 / len(strengths))
     left = room_for(thinned(layers), beside=0.45)
     pair = 2 * (cell * len(strengths) + 0.25)
-    pairs = max(1, min(len(values), int((13.0 - left) / pair)))
+    pairs = max(1, min(len(values), int((WIDEST - left) / pair)))
     is_shift = doses.response is SHIFT
     largest = max(map(abs, doses.limits)) if is_shift else 1.0
     grid = Grid(
@@ -326,8 +328,7 @@ def _maps(doses: _Doses) -> Sheet:
             x=doses.strength.replace(" (", "\n("),
             y=LAYERS if index % grid.across == 0 else "",
         )
-    scale = f"{doses.response.short}, of {largest:.3g}" if is_shift else doses.response.short
-    grid.add_scale(sheet, scale, signed=is_shift)
+    grid.add_scale(sheet, doses.response.short, signed=is_shift, largest=largest)
     return sheet
 
 

@@ -89,7 +89,12 @@ AGREEMENT = Claim("agreement", "agreement_low", "agreement_high", "agreement_p_h
 SLOPE = Claim("slope", "slope_low", "slope_high", floor="slope_floor")
 
 MAPS = (
-    _Map("|R|", Claim("r", "r_low", "r_high", "p_holm"), (("tw.", "twin_abs_r"),), sign=False),
+    _Map(
+        "|R|",
+        Claim("r", "r_low", "r_high", "p_holm", either_way=True),
+        (("tw.", "twin_abs_r"),),
+        sign=False,
+    ),
     _Map(
         "least |R|, another\nvalue held fixed",
         Claim("least_partial_r"),
@@ -181,7 +186,7 @@ def _subtitle(best: pd.DataFrame) -> str:
 
 def _notes(rows: Sequence[Row], maps: Sequence[_Map], level: float, *, written: bool) -> list[str]:
     """What the marks in the cells mean."""
-    doubt = f"may be chance (p above {ALPHA:g}, or 0 or the floor in the interval)"
+    doubt = f"may be chance (p above {ALPHA:g}, or the interval reaches 0 or the floor)"
     if not written:
         return [f"hatched: {doubt}"]
     notes = [f"pale, in brackets: {doubt}", f"small: {level:.0%} interval"]

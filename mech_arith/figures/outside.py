@@ -5,7 +5,7 @@ import numpy as np
 from mech_arith.figures.sheet import Panel
 from mech_arith.figures.style import Key
 
-OUTSIDE = "#f8ecd9"
+OUTSIDE = "#fbf1e2"
 """Not grey, which is the controls'."""
 
 HALF = 0.5

@@ -23,10 +23,12 @@ class Claim:
     p: str = ""
     floor: str = ""
     """Column of what the number is without any effect; 0 where the row has none."""
+    either_way: bool = False
+    """Whether a number below the floor is a finding too."""
 
 
 def counts(row: Row, claim: Claim) -> bool:
-    """Whether the number stands: its p is at most ALPHA and its interval excludes the floor.
+    """Whether the number stands: its p is at most ALPHA and its interval is above the floor.
 
     Both must agree. A p that could not be had is none; of a column that the row does not have at
     all, nothing is asked.
@@ -34,7 +36,8 @@ def counts(row: Row, claim: Claim) -> bool:
     low, high = number_of(row, claim.low), number_of(row, claim.high)
     floor = number_of(row, claim.floor)
     nothing = 0.0 if isnan(floor) else floor
-    if low <= nothing <= high:  # False of an end that is not known
+    above, below = not low <= nothing, not high >= nothing  # also of an end that is not known
+    if not (above or (claim.either_way and below)):
         return False
     return claim.p not in row or number_of(row, claim.p) <= ALPHA
 

@@ -178,8 +178,10 @@ class Grid:
         y += under * (self.above + self.height + self.below)
         return Panel(sheet, (x, y, self.width, self.height if height is None else height))
 
-    def add_scale(self, sheet: Sheet, label: str, *, signed: bool = False) -> None:
-        """The scale of a map's colours, at the right of the panels."""
+    def add_scale(
+        self, sheet: Sheet, label: str, *, signed: bool = False, largest: float = 1.0
+    ) -> None:
+        """The scale of a map's colours, at the right of the panels; `largest` is the darkest."""
         room = self.size[1] - self._heading - self._foot
         tall = min(2.2, room - self.above - self.below)
         x = self._start + self._content - 0.8
@@ -190,9 +192,10 @@ class Grid:
         corners = [(0.0, low, 1.0, high) for low, high in pairwise(edges.tolist())]
         scale.rectangles(corners, facecolors=colours, antialiased=False)
         wide = 0.13
-        for at in np.linspace(*scale.y, 5):
+        marks = np.linspace(*scale.y, 5)
+        names = number_names([float(f"{at * largest:.3g}") for at in marks])
+        for at, text in zip(marks.tolist(), names, strict=True):
             y = scale.box[1] + tall * (at - scale.y[0]) / (scale.y[1] - scale.y[0])
-            text = number_names([0.25, float(at)])[1]
             sheet.write(text, x + wide + 0.05, y, size=SMALL, across="left")
         sheet.write(label, x + 0.62, scale.box[1] + tall / 2, size=NAMES, upright=True)
 
@@ -253,7 +256,7 @@ def layer_colours(layers: Iterable[int]) -> dict[int, Colour]:
     return {layer: _viridis(place / last if last else 0.0) for place, layer in enumerate(ordered)}
 
 
-def tint(colour: Colour, share: float = 0.55) -> Colour:
+def tint(colour: Colour, share: float = 0.45) -> Colour:
     """The colour of a control: its target's, mixed with that share of white."""
     red, green, blue = (part + share * (1 - part) for part in colour[:3])
     return red, green, blue, 1.0
@@ -295,6 +298,7 @@ def heatmap(
     notes: list[list[str]] | None = None,
     signed: bool = False,
     upright: bool = False,
+    size: float = SMALL,
 ) -> None:
     """Draw numbers from 0 to 1, or from -1 to 1, as coloured cells.
 
@@ -306,6 +310,7 @@ def heatmap(
         notes: what is written into each cell; nothing by default.
         signed: negative numbers are red.
         upright: the labels of columns are read from below.
+        size: of the notes, in points.
     """
     down, across = shares.shape
     panel.cells = shares
@@ -323,7 +328,7 @@ def heatmap(
     for row, column in np.ndindex(down, across):
         share = float(shares[row, column])
         text = MISSING if np.isnan(share) else notes[row][column]
-        panel.write(text, column, row, colour=ink(share))
+        panel.write(text, column, row, size=size, colour=ink(share))
 
 
 def ink(share: float) -> str:
@@ -338,7 +343,7 @@ def details(
     first, rest = lines[0], "\n".join(lines[1:])
     colour = ink(share)
     if faint:
-        colour = "0.85" if colour == "white" else "0.45"
+        colour = "0.85" if colour == "white" else "0.45" if abs(share) < 0.35 else "0.25"
     panel.write(first, column, row - 0.14 * len(lines[1:]), colour=colour)
     panel.write(rest, column, row + 0.17, size=SMALL - 2, colour=colour)
 
