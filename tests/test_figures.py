@@ -872,7 +872,7 @@ def test_the_evidence_says_what_may_be_chance() -> None:
     assert written[2][4:6] == [".30", ".20 to .40"]
     assert written[3][4:6] == [".90", ".85 to .95\nfl. .03 c. .97"]
     pale = [label.colour for label in r.labels[:1]]
-    assert pale == ["0.45"]
+    assert pale == ["0.25"]
 
 
 def test_the_evidence_shows_all_that_is_known_and_the_slope_beside_its_floor() -> None:
