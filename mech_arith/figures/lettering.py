@@ -84,7 +84,7 @@ class Lettering(Artist):
         """Put every text in its place."""
         context = renderer.new_gc()
         for label in self.labels:
-            for line, x, y in _lines(label, renderer.points_to_pixels(72.0)):
+            for line, x, y in _lines(label, float(renderer.points_to_pixels(72.0))):
                 if isinstance(renderer, RendererAgg):
                     mask, left, low = _placed(line, label, x, y, renderer.dpi)
                     renderer.draw_image(context, left, low, _inked(mask, label.colour))

@@ -29,7 +29,8 @@ def shade_strengths(panel: Panel, strengths: np.ndarray, outside: np.ndarray) ->
     edges = np.flatnonzero(np.diff(np.concatenate([[False], over, [False]])))
     starts, ends = edges[::2], edges[1::2] - 1
     corners = [
-        (places[a], panel.y[0], places[b], panel.y[1]) for a, b in zip(starts, ends, strict=True)
+        (float(places[a]), panel.y[0], float(places[b]), panel.y[1])
+        for a, b in zip(starts, ends, strict=True)
     ]
     if corners:
         panel.rectangles(corners, facecolors=OUTSIDE, zorder=0)

@@ -109,7 +109,7 @@ class Panel:
         self, x: Sequence[Number] | np.ndarray, y: Sequence[Number] | np.ndarray, **style: Any
     ) -> None:
         """A line through points; `style` is Line2D's."""
-        self.lines.append(self._add(Line2D(x, y, **{"solid_joinstyle": "round"} | style)))
+        self.lines.append(self._add(Line2D(x, y, **style)))
 
     def points(self, x: Sequence[Number], y: Sequence[Number], **style: Any) -> None:
         """Points without a line."""
@@ -121,7 +121,7 @@ class Panel:
 
     def upright(self, x: Number, **style: Any) -> None:
         """A line at a place, from the bottom to the top as they are by now."""
-        self.lines.append(self._add(Line2D((x, x), self.y, **{"color": "black"} | style)))
+        self.lines.append(self._add(Line2D((x, x), self.y, color="black", **style)))
 
     def band(
         self, x: np.ndarray, low: np.ndarray, high: np.ndarray, *, colour: ColorType, alpha: float
@@ -142,7 +142,8 @@ class Panel:
     ) -> None:
         """An upright line from each `low` to its `high`."""
         ends = np.array([[(at, lo), (at, hi)] for at, lo, hi in zip(x, low, high, strict=True)])
-        self.ends.append(self._add(LineCollection(ends[~np.isnan(ends).any((1, 2))], **style)))
+        known = list(ends[~np.isnan(ends).any((1, 2))])
+        self.ends.append(self._add(LineCollection(known, **style)))
 
     def rectangles(self, corners: Sequence[Corners], **style: Any) -> None:
         """Filled rectangles of left, bottom, right, top."""

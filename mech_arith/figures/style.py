@@ -206,7 +206,7 @@ def _key_width(key: Key) -> float:
 
 def _draw_key(sheet: Sheet, key: Key, x: float, y: float) -> None:
     """The mark and the words of an entry of the legend."""
-    inches = {"transform": sheet.dpi_scale_trans}
+    inches: dict[str, Any] = {"transform": sheet.dpi_scale_trans}
     ends = ([x + 0.05, x + 0.31], [y, y])
     style: dict[str, Any] = {"color": key.colour, "linewidth": 1.6}
     match key.kind:
@@ -224,7 +224,7 @@ def _draw_key(sheet: Sheet, key: Key, x: float, y: float) -> None:
             sheet.add_artist(box)
         case "point" | "hollow" | "dot":
             size = 1.6 if key.kind == "dot" else 5.0
-            inside = {"markerfacecolor": "white"} if key.kind == "hollow" else {}
+            inside: dict[str, Any] = {"markerfacecolor": "white"} if key.kind == "hollow" else {}
             mark = Line2D([x + 0.2], [y], marker="o", markersize=size, **inside, **style, **inches)
             mark.set_linestyle("")
             sheet.add_artist(mark)
