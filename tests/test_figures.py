@@ -264,7 +264,9 @@ def check_readable(sheet: Sheet) -> None:
     names = [label.text for label, _ in found]
     boxes = np.array([box for _, box in found], dtype=float)
     inside = (boxes[:, :2] >= 0).all(1) & (boxes[:, 2:] <= DPI * sheet.get_size_inches()).all(1)
-    assert inside.all(), [name for name, ok in zip(names, inside.tolist(), strict=True) if not ok]
+    assert np.all(inside), [
+        name for name, ok in zip(names, np.asarray(inside).tolist(), strict=True) if not ok
+    ]
     low, high = boxes[:, :2], boxes[:, 2:]
     crossing = (low[:, None] < high[None]).all(2) & (low[None] < high[:, None]).all(2)
     crossing = np.asarray(crossing) & ~np.eye(len(names), dtype=bool)
@@ -501,7 +503,7 @@ def test_a_number_that_could_not_be_had_is_a_dash() -> None:
 
 def test_numbers_can_be_read_on_their_cells() -> None:
     for panel in heatmaps_of(correlation_heatmaps(correlations(1))):
-        shades = panel.blocks[0].get_facecolor()[:, :3] @ [0.2126, 0.7152, 0.0722]
+        shades = np.asarray(panel.blocks[0].get_facecolor())[:, :3] @ [0.2126, 0.7152, 0.0722]
         for label, shade in zip(panel.labels, shades, strict=True):
             light = to_rgba(label.colour)[0]
             assert abs(light - shade) > 0.35, (label.text, shade)

@@ -83,8 +83,9 @@ class Lettering(Artist):
     def draw(self, renderer) -> None:
         """Put every text in its place."""
         context = renderer.new_gc()
+        dpi = float(np.asarray(renderer.points_to_pixels(72.0)))
         for label in self.labels:
-            for line, x, y in _lines(label, float(renderer.points_to_pixels(72.0))):
+            for line, x, y in _lines(label, dpi):
                 if isinstance(renderer, RendererAgg):
                     mask, left, low = _placed(line, label, x, y, renderer.dpi)
                     renderer.draw_image(context, left, low, _inked(mask, label.colour))
