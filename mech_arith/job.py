@@ -207,14 +207,13 @@ def _draw(saved: RunResult, directory: Path) -> None:
     """The figures, all or none, unless they are there."""
     if directory.is_dir():
         return
-    from mech_arith.figures import cell_figures, save_figures
+    from mech_arith.figures import draw_cell
 
     cell = saved.summary["cell"]
     try:
         title, level = f"{cell['model']}, {cell['expression']}", saved.summary["inference"]["level"]
-        figures = cell_figures(saved.tables, title=title, level=level)
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".figures") as drawn:
-            save_figures(figures, Path(drawn) / directory.name)
+            draw_cell(saved.tables, Path(drawn) / directory.name, title=title, level=level)
             os.replace(Path(drawn) / directory.name, directory)
     except Exception as error:
         log.warning("figures could not be drawn, the tables are on disk all the same: %r", error)

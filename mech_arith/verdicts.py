@@ -19,7 +19,7 @@ split:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import inf, isnan
 from typing import Any
 
 from mech_arith.sites import in_runs
@@ -45,27 +45,34 @@ def _least(number: Any, otherwise: float) -> float:
     return float(number) if _known(number) else otherwise
 
 
+def agree(p: Any, low: Any, floor: Any = 0.0) -> bool:
+    """A number counts where its p is at most `ALPHA` and its interval lies above its floor.
+
+    What is not known speaks against it.
+    """
+    return _least(p, 1.0) <= ALPHA and _least(low, -inf) > _least(floor, inf)
+
+
 def r_counts(row: Row) -> bool:
-    """R is not chance: its p, corrected, and its interval agree."""
-    return _least(row.get("p_holm"), 1.0) <= ALPHA and _abs_low(row) > 0
+    """R is not chance."""
+    return agree(row.get("p_holm"), _abs_low(row))
 
 
 def drop_counts(row: Row) -> bool:
-    """The drop at one strength exceeds that of random directions: p and interval agree."""
-    return _least(row.get("excess_p"), 1.0) <= ALPHA and _least(row.get("excess_low"), 0.0) > 0
+    """The drop at one strength exceeds that of random directions."""
+    return agree(row.get("excess_p"), row.get("excess_low"))
 
 
 def excess_counts(row: Row) -> bool:
-    """The drop exceeds that of drawn directions of every kind: p and intervals agree."""
+    """The drop exceeds that of drawn directions of every kind."""
     lows = [row.get(f"excess_{arm}_low") for arm in ("random", "span", "valueless")]
     known = [low for low in (row.get("excess_low"), *lows) if _known(low)]
-    return _least(row.get("excess_p_max"), 1.0) <= ALPHA and all(low > 0 for low in known)
+    return agree(row.get("excess_p_max"), min(known, default=None))
 
 
 def agreement_counts(row: Row) -> bool:
-    """Answers that follow the value are more than chance gives: p and interval agree."""
-    low = _least(row.get("agreement_low"), 0.0)
-    return _least(row.get("agreement_p_holm"), 1.0) <= ALPHA and low > _least(row.get("floor"), 1.0)
+    """Answers that follow the value are more than chance gives."""
+    return agree(row.get("agreement_p_holm"), row.get("agreement_low"), row.get("floor"))
 
 
 def slope_counts(row: Row) -> bool:

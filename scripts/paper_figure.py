@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from mech_arith.figures.style import heatmap, two_digits
+from mech_arith.figures.sheet import Panel, Sheet
+from mech_arith.figures.style import Grid, heatmap, two_digits
 from mech_arith.results import load_run
 
 TARGET = Path(__file__).parent / "figures" / "paper.png"
@@ -40,43 +40,44 @@ def main() -> None:
     if len(sys.argv) != 2:
         sys.exit("expected one argument, the directory of a run of experiment=paper")
     correlations = load_run(Path(sys.argv[1])).tables["correlations"]
-    ours = correlations[correlations["position"] == "all"]
+    ours = correlations.loc[correlations["position"] == "all"]
     TARGET.parent.mkdir(exist_ok=True)
-    drawn(ours).savefig(TARGET, dpi=110, bbox_inches="tight")
+    drawn(ours).savefig(TARGET, dpi=110)
     print(TARGET)
 
 
-def drawn(ours: pd.DataFrame) -> Figure:
+def drawn(ours: pd.DataFrame) -> Sheet:
     """Our |R| above the paper's, a column per layer."""
-    figure = Figure(figsize=(13.5, 4.6), layout="constrained")
-    rows = figure.subplots(2, LAYERS)
+    title = "|R| of principal components with the values of a-(b-c), all positions"
+    grid = Grid(
+        title=title,
+        subtitle="above: arith_encoder, on the report split; below: the paper's model, first three",
+        across=LAYERS,
+        down=2,
+        width=2.0,
+        height=1.3,
+        left=0.8,
+        below=0.45,
+    )
+    sheet = grid.sheet()
     for layer in range(LAYERS):
         at_layer = ours[ours["layer"] == layer]
         table = at_layer.pivot(index="value", columns="component", values="abs_r")
-        _panel(rows[0, layer], table.loc[list(VALUES)].to_numpy(), first=layer == 0)
-        rows[0, layer].set_title(f"layer {layer}", fontsize=10)
-        _panel(rows[1, layer], REFERENCE[:, layer], first=layer == 0)
-        rows[1, layer].set_xlabel("component", fontsize=8)
-    rows[0, 0].set_ylabel("arith_encoder\n(report split)", fontsize=9)
-    rows[1, 0].set_ylabel("the paper's model\n(first three)", fontsize=9)
-    figure.suptitle(
-        "|R| of principal components with the values of a-(b-c), all positions", size=11
-    )
-    return figure
+        above, below = (grid.panel(sheet, layer + row * LAYERS) for row in (0, 1))
+        _panel(above, table.loc[list(VALUES)].to_numpy(), first=layer == 0)
+        above.name(title=f"layer {layer}")
+        _panel(below, REFERENCE[:, layer], first=layer == 0)
+        below.name(x="component")
+    return sheet
 
 
-def _panel(axes, shares: np.ndarray, *, first: bool) -> None:
-    notes = None
-    if shares.shape[1] <= 3:
-        notes = [[two_digits(share) for share in row] for row in shares]
-    else:
-        notes = [[two_digits(s) if s >= 0.5 else "" for s in row] for row in shares]
+def _panel(panel: Panel, shares: np.ndarray, *, first: bool) -> None:
+    few = shares.shape[1] <= 3
+    notes = [[two_digits(s) if few or s >= 0.5 else "" for s in row] for row in shares]
     labels = VALUES if first else [""] * len(VALUES)
-    heatmap(
-        axes, shares, rows=labels, columns=[str(k) for k in range(shares.shape[1])], notes=notes
-    )
-    for text in axes.texts:
-        text.set_fontsize(6 if shares.shape[1] > 3 else 8)
+    names = [str(k) for k in range(shares.shape[1])]
+    size = 8.0 if few else 6.0
+    heatmap(panel, shares, rows=labels, columns=names, notes=notes, size=size)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgba
+from matplotlib.colors import rgb_to_hsv, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.text import Text
 from PIL import Image
 
 from mech_arith.figures import (
@@ -22,6 +19,7 @@ from mech_arith.figures import (
     correlation_heatmaps,
     counterfactual_agreement,
     dose_response,
+    draw_cell,
     evidence_maps,
     locality_distance,
     locality_example,
@@ -29,7 +27,11 @@ from mech_arith.figures import (
     save_figures,
     specificity_maps,
 )
-from mech_arith.figures.style import CONTROL, layer_colours, two_digits
+from mech_arith.figures.effects import SHIFT
+from mech_arith.figures.rule import Claim, counts
+from mech_arith.figures.sheet import DPI, Panel, Sheet
+from mech_arith.figures.style import layer_colours, tint, two_digits
+from mech_arith.verdicts import judged, slope_counts
 
 TITLE = "arith_encoder, a-(b-c)"
 VALUES = ("a", "b", "c", "b-c", "a-(b-c)")
@@ -190,7 +192,27 @@ def evidence(
                         "ceiling": 0.97,
                     }
                 )
+                rows[-1]["agreement_p_holm"] = rows[-1]["agreement_p"]
+                rows[-1] |= {f"excess_random_{e}": rows[-1][f"excess_{e}"] for e in ENDS}
+                rows[-1] |= judged(rows[-1])
     return pd.DataFrame(rows)
+
+
+ENDS = ("drop", "low", "high", "p_max")
+
+
+def known(n_layers: int) -> pd.DataFrame:
+    """Evidence with all the columns that a run may have."""
+    table = evidence(n_layers)
+    stricter = {
+        f"excess_{arm}_{name}": table[f"excess_{name}"] - 0.1
+        for arm in ("valueless", "span")
+        for name in ("drop", "low", "high")
+    }
+    slope = {"slope": table["agreement"] + 0.1, "slope_low": table["agreement"] - 0.05}
+    ends = {"slope_high": table["agreement"] + 0.2, "slope_random": 0.5, "untrained_abs_r": 0.2}
+    found = table.assign(**stricter, **slope, **ends)
+    return found.assign(slope_counts=[slope_counts(row) for row in found.to_dict("records")])
 
 
 def counterfactual(table: pd.DataFrame) -> pd.DataFrame:
@@ -239,50 +261,37 @@ def curves(n_layers: int = 4, values: Sequence[str] = VALUES) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def texts(figure: Figure) -> list[Text]:
-    """All text that is drawn. Axes also keep tick labels that lie beyond their limits."""
-    beyond = set()
-    for axes in figure.axes:
-        for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-            low, high = sorted(limits)
-            current = axis.get_major_ticks(len(axis.get_majorticklocs()))
-            for tick in [*axis.majorTicks, *axis.minorTicks]:
-                if tick not in current or not low <= tick.get_loc() <= high:
-                    beyond |= {tick.label1, tick.label2}
-    return [
-        text
-        for text in figure.findobj(Text)
-        if isinstance(text, Text)
-        and text.get_visible()
-        and text.get_text().strip()
-        and text not in beyond
-    ]
+def texts(sheet: Sheet) -> list[str]:
+    """All text that is drawn."""
+    return [label.text for label in sheet.lettering.labels]
 
 
-def check_readable(figure: Figure) -> None:
+def check_readable(sheet: Sheet) -> None:
     """Every text lies inside the figure, and none on another."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    shown = texts(figure)
-    names = [text.get_text() for text in shown]
-    boxes = np.array([text.get_window_extent().extents for text in shown])
-    inside = (boxes[:, :2] >= 0).all(1) & (boxes[:, 2:] <= canvas.get_width_height()).all(1)
-    assert inside.all(), [name for name, ok in zip(names, inside, strict=True) if not ok]
-    low, high = boxes[:, :2], boxes[:, 2:] - 0.5  # half a pixel of grace
+    found = sheet.lettering.boxes(DPI)
+    names = [label.text for label, _ in found]
+    boxes = np.array([box for _, box in found], dtype=float)
+    inside = (boxes[:, :2] >= 0).all(1) & (boxes[:, 2:] <= DPI * sheet.get_size_inches()).all(1)
+    assert np.all(inside), [
+        name for name, ok in zip(names, np.asarray(inside).tolist(), strict=True) if not ok
+    ]
+    low, high = boxes[:, :2], boxes[:, 2:]
     crossing = (low[:, None] < high[None]).all(2) & (low[None] < high[:, None]).all(2)
-    np.fill_diagonal(crossing, val=False)
+    crossing = np.asarray(crossing) & ~np.eye(len(names), dtype=bool)
     assert not crossing.any(), [(names[i], names[j]) for i, j in np.argwhere(crossing) if i < j]
 
 
 LONG = ("price", "count", "discount", "price*count", "(price*count)-discount")
 
 
-def drops_of(table: pd.DataFrame) -> Figure:
+def drops_of(table: pd.DataFrame) -> Sheet:
     return accuracy_by_layer(table, contrasts(table), draws(table), title=TITLE)
 
 
 FIGURES = {
     "heatmaps, 4 layers": lambda: correlation_heatmaps(correlations(4), title=TITLE),
+    "heatmaps, 30 layers": lambda: correlation_heatmaps(correlations(30), title=TITLE),
+    "best, 30 layers": lambda: best_correlation_map(correlations(30), title=TITLE),
     "heatmaps, 6 layers": lambda: correlation_heatmaps(correlations(6), title=TITLE),
     "heatmaps, four operands": lambda: correlation_heatmaps(
         correlations(4, values=["a", "b", "c", "d", "c-d", "b-(c-d)", "a-(b-(c-d))"]),
@@ -307,6 +316,15 @@ FIGURES = {
     "dose, 4 layers": lambda: dose_response(effects(4), title=TITLE),
     "dose, 6 layers": lambda: dose_response(effects(6), title=TITLE),
     "dose, 30 layers": lambda: dose_response(effects(30, values=["a", "b"]), title="smollm2, a+b"),
+    "dose, one strength, 30 layers": lambda: dose_response(
+        with_intervals(effects(30, strengths=[1.0])), title=TITLE
+    ),
+    "shift, 4 layers": lambda: dose_response(
+        with_intervals(effects(4)), response=SHIFT, title=TITLE
+    ),
+    "shift, 30 layers": lambda: dose_response(effects(30), response=SHIFT, title=TITLE),
+    "dose, long names": lambda: dose_response(effects(6, values=LONG), title=TITLE),
+    "drops, long names": lambda: drops_of(effects(6, values=LONG)),
     "dose, 7 values": lambda: dose_response(
         effects(2, values=["a", "b", "c", "d", "a-b", "a-b-c", "a-b-c-d"]), title=TITLE
     ),
@@ -333,6 +351,8 @@ FIGURES = {
     "evidence, 4 layers": lambda: evidence_maps(evidence(4), title=TITLE),
     "evidence, 6 layers": lambda: evidence_maps(evidence(6), title=TITLE),
     "evidence, 30 layers": lambda: evidence_maps(evidence(30), title=TITLE),
+    "evidence, all that may be known, 4 layers": lambda: evidence_maps(known(4), title=TITLE),
+    "evidence, all that may be known, 30 layers": lambda: evidence_maps(known(30), title=TITLE),
     "evidence, one of each": lambda: evidence_maps(evidence(1, ["a"]), title=TITLE),
     "evidence, long names": lambda: evidence_maps(evidence(6, LONG), title="gpt2, words"),
     "evidence, traced alone": lambda: evidence_maps(
@@ -367,29 +387,98 @@ def test_labels_neither_overlap_nor_leave_the_figure(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if "4 layers" in name])
 def test_every_figure_says_what_it_shows(name: str) -> None:
-    figure = FIGURES[name]()
-    assert TITLE in [text.get_text() for text in texts(figure)]
+    sheet = FIGURES[name]()
+    assert TITLE in texts(sheet)
     if not name.startswith(("heatmaps", "best", "positions", "specificity")):
-        assert figure.legends
+        assert keys_of(sheet)
+
+
+def keys_of(sheet: Sheet) -> list[str]:
+    """What stands in the legend: at the left of the marks under the panels."""
+    bottom = min(panel.box[1] for panel in sheet.panels)
+    foot = [label for label in sheet.lettering.labels if label.transform is sheet.dpi_scale_trans]
+    return [label.text for label in foot if label.across == "left" and label.y < bottom]
 
 
 def test_the_check_sees_an_overlap() -> None:
-    figure = Figure()
-    figure.text(0.5, 0.5, "one")
-    check_readable(figure)
-    figure.text(0.51, 0.5, "another")
+    sheet = Sheet(6.0, 4.0)
+    sheet.write("one", 3, 2, size=10.0)
+    check_readable(sheet)
+    sheet.write("another", 3.1, 2, size=10.0)
     with pytest.raises(AssertionError, match="another"):
-        check_readable(figure)
+        check_readable(sheet)
 
 
-def heatmaps_of(figure: Figure) -> list[Axes]:
-    return [axes for axes in figure.axes if axes.images]
+def test_the_check_sees_what_leaves_the_figure() -> None:
+    sheet = Sheet(6.0, 4.0)
+    sheet.write("far to the right", 5.9, 2, size=10.0)
+    with pytest.raises(AssertionError, match="far to the right"):
+        check_readable(sheet)
 
 
-def cells(axes: Axes) -> np.ndarray:
-    array = axes.images[0].get_array()
-    assert array is not None
-    return np.ma.filled(np.ma.asarray(array, dtype=float), np.nan)
+def pixels(sheet: Figure) -> np.ndarray:
+    """The figure as it is drawn, the highest row first, 0 for black."""
+    canvas = FigureCanvasAgg(sheet)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].min(2)
+
+
+@pytest.mark.parametrize("upright", [False, True])
+@pytest.mark.parametrize("across", ["left", "center", "right"])
+def test_text_is_drawn_where_it_is_said_to_be(*, upright: bool, across: str) -> None:
+    sheet = Sheet(4.0, 4.0)
+    sheet.write("Lily, 123\nof two lines", 2, 2, size=10.0, upright=upright, across=across)
+    ((_, (left, low, right, high)),) = sheet.lettering.boxes(DPI)
+    rows, columns = np.nonzero(pixels(sheet) < 200)
+    bottom = 4 * DPI - 1 - rows
+    assert left <= columns.min() <= left + 2
+    assert right - 2 <= columns.max() + 1 <= right
+    assert low <= bottom.min() <= low + 2
+    assert high - 2 <= bottom.max() + 1 <= high
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_text_looks_as_matplotlib_draws_it(*, upright: bool) -> None:
+    """Not turned, mirrored or in another size: compared pixel by pixel, up to a shift."""
+    ours, theirs = Sheet(4.0, 4.0), Figure(figsize=(4, 4), dpi=DPI)
+    ours.write("Fg .25 to 1", 2, 2, size=12.0, upright=upright)
+    theirs.text(0.5, 0.5, "Fg .25 to 1", fontsize=12.0, rotation=90 if upright else 0)
+    inks = []
+    for image in (pixels(ours), pixels(theirs)):
+        rows, columns = np.nonzero(image < 128)
+        inks.append(image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] < 128)
+    height, width = (min(ink.shape[axis] for ink in inks) for axis in (0, 1))
+    assert abs(inks[0].shape[0] - inks[1].shape[0]) <= 1
+    assert abs(inks[0].shape[1] - inks[1].shape[1]) <= 2
+    same = [ink[:height, :width] for ink in inks]
+    assert (same[0] == same[1]).mean() > 0.85
+
+
+def heatmaps_of(sheet: Figure) -> list[Panel]:
+    assert isinstance(sheet, Sheet)
+    return [panel for panel in sheet.panels if panel.cells is not None]
+
+
+def cells(panel: Panel) -> np.ndarray:
+    assert panel.cells is not None
+    return panel.cells
+
+
+def texts_of(panel: Panel) -> list[str]:
+    return [label.text for label in panel.labels]
+
+
+def corners(blocks: Any) -> list[list[float]]:
+    """Left, bottom, right, top of each rectangle of a collection."""
+    ends = [path.vertices for path in blocks.get_paths()]
+    return [[*end.min(0).tolist(), *end.max(0).tolist()] for end in ends]
+
+
+def frames(panel: Panel) -> list[list[float]]:
+    """The cells that are framed."""
+    return [
+        corner for blocks in panel.blocks if blocks.get_zorder() == 3 for corner in corners(blocks)
+    ]
 
 
 def test_heatmaps_hold_the_report_split_and_frame_the_fit_splits_best() -> None:
@@ -399,34 +488,33 @@ def test_heatmaps_hold_the_report_split_and_frame_the_fit_splits_best() -> None:
     table.loc[here, "r_fit"] = np.linspace(-0.9, 0.0, 10)  # on the fit split: component 0
     _, second = heatmaps_of(correlation_heatmaps(table))
     assert cells(second)[1] == pytest.approx(np.linspace(0.1, 1.0, 10))
-    written = [text.get_text() for text in second.texts][10:20]
+    written = texts_of(second)[10:20]
     assert written == [".10", ".20", ".30", ".40", ".50", ".60", ".70", ".80", ".90", "1.00"]
-    frames = [patch for patch in second.patches if isinstance(patch, Rectangle)]
-    assert (frames[1].get_x(), frames[1].get_y()) == pytest.approx((-0.47, 0.53))
+    assert frames(second)[1] == pytest.approx([-0.47, 0.53, 0.47, 1.47])
 
 
 def test_heatmaps_show_the_explained_variance() -> None:
     table = correlations(1)
-    bars, *_ = (axes for axes in correlation_heatmaps(table).axes if axes.containers)
-    heights = [bar.get_height() for bar in bars.patches if isinstance(bar, Rectangle)]
+    bars, *_ = correlation_heatmaps(table).panels
+    heights = [top for _, _, _, top in corners(bars.blocks[0])]
     assert heights == pytest.approx(table.groupby("component")["explained_variance"].first())
 
 
 def test_a_number_that_could_not_be_had_is_a_dash() -> None:
     table = correlations(1)
     table.loc[table["value"] == "c", ["r", "abs_r", "r_fit"]] = np.nan
-    (axes,) = heatmaps_of(correlation_heatmaps(table, title=TITLE))
-    assert {text.get_text() for text in axes.texts[20:30]} == {"\N{EN DASH}"}
-    (axes,) = heatmaps_of(best_correlation_map(table, title=TITLE))
-    assert axes.texts[2].get_text() == "\N{EN DASH}"
+    (panel,) = heatmaps_of(correlation_heatmaps(table, title=TITLE))
+    assert set(texts_of(panel)[20:30]) == {"\N{EN DASH}"}
+    (panel,) = heatmaps_of(best_correlation_map(table, title=TITLE))
+    assert texts_of(panel)[2] == "\N{EN DASH}"
 
 
 def test_numbers_can_be_read_on_their_cells() -> None:
-    for axes in heatmaps_of(correlation_heatmaps(correlations(1))):
-        shades = axes.images[0].to_rgba(cells(axes))[..., :3] @ [0.2126, 0.7152, 0.0722]
-        for text, shade in zip(axes.texts, shades.flatten(), strict=True):
-            light = to_rgba(text.get_color())[0]
-            assert abs(light - shade) > 0.35, (text.get_text(), shade)
+    for panel in heatmaps_of(correlation_heatmaps(correlations(1))):
+        shades = np.asarray(panel.blocks[0].get_facecolor())[:, :3] @ [0.2126, 0.7152, 0.0722]
+        for label, shade in zip(panel.labels, shades, strict=True):
+            light = to_rgba(label.colour)[0]
+            assert abs(light - shade) > 0.35, (label.text, shade)
 
 
 @pytest.mark.parametrize("column", ["point", "position"])
@@ -439,123 +527,219 @@ def test_heatmaps_are_of_one_point_and_position(column: str) -> None:
 def test_the_best_map_chooses_on_the_fit_split() -> None:
     table = correlations(1, values=["a"], n_components=2)
     table["r_fit"], table["abs_r"] = [0.9, -0.95], [0.8, 0.7]
-    (axes,) = heatmaps_of(best_correlation_map(table))
-    assert axes.texts[0].get_text() == ".70\nc1"
+    (panel,) = heatmaps_of(best_correlation_map(table))
+    assert texts_of(panel) == [".70\nc1"]
 
 
 def test_the_best_map_names_positions_where_there_are_several() -> None:
     table = single_positions(1, ["x", "y"], values=["a"], n_components=1)
     table["r_fit"], table["abs_r"] = [0.1, 0.9], [0.1, 0.8]
-    (axes,) = heatmaps_of(best_correlation_map(table))
-    assert axes.texts[0].get_text() == ".80\nc0 at 1"
+    (panel,) = heatmaps_of(best_correlation_map(table))
+    assert texts_of(panel) == [".80\nc0\nat 1"]
 
 
-def test_position_maps_show_tokens_and_the_lowest_layer_at_the_bottom() -> None:
+def test_position_maps_show_tokens_and_layer_0_on_top() -> None:
     table = single_positions(2, ["(", " ", "\n"], values=["a"], n_components=1)
     table["abs_r"] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
-    (axes,) = heatmaps_of(position_maps(table))
-    assert cells(axes).tolist() == [[0.4, 0.5, 0.6], [0.1, 0.2, 0.3]]
-    labels = [label.get_text() for label in axes.get_xticklabels()]
+    (panel,) = heatmaps_of(position_maps(table))
+    assert cells(panel).tolist() == [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]
+    labels = [name for _, name in panel.x_ticks]
     assert labels == ["(\n0", "\N{OPEN BOX}\n1", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}\n2"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "0"]
+    assert panel.y_ticks == [(0, "0"), (1, "1")]
+    bottom, top = panel.y
+    assert bottom > top  # the first row is the highest
 
 
-def panel(figure: Figure, title: str, ylabel: str = "") -> Axes:
-    """The panel under a title, or under the panel under it."""
-    found = [axes for axes in figure.axes if axes.get_title() == title]
-    if ylabel:
-        found = [axes for axes in figure.axes if axes.get_ylabel().startswith(ylabel)]
-    return found[0]
+NOTE = "one component serves several values: layer 0 c3 (a, b-c)"
 
 
-def test_dose_response_draws_a_colour_per_layer_and_controls_grey() -> None:
+def test_figures_say_where_one_component_serves_several_values() -> None:
+    traced = correlations(1, values=["a", "b", "b-c"])
+    traced["r_fit"] = np.where(
+        traced["value"] == "b", traced["component"] == 1, traced["component"] == 3
+    )
+    assert NOTE in texts(correlation_heatmaps(traced))
+    best = best_correlation_map(traced)
+    assert f"* {NOTE}" in texts(best)
+    (panel,) = heatmaps_of(best)
+    assert [text.split("\n")[1] for text in texts_of(panel)] == ["c3*", "c1", "c3*"]
+    place = {"a": 3, "b": 1, "b-c": 3}
+    found = evidence(1, list(place))
+    found["component"] = [place[value] for value in found["value"]]
+    assert f"* {NOTE}" in texts(evidence_maps(found))
+    assert f"* {NOTE}" in texts(counterfactual_agreement(counterfactual(found), found))
+    edited = effects(1, values=list(place))
+    edited["component"] = [place[value] for (value,) in edited["chosen_for"]]
+    for draw in (dose_response, accuracy_by_layer):
+        assert f"* {NOTE}" in texts(draw(edited))
+    assert any(text == "b-c, layer 0: c3*" for text in texts(dose_response(edited)))
+    bare = effects(1, values=["a", "b"])
+    assert not any("serves" in text for text in texts(dose_response(bare)))
+
+
+@pytest.mark.parametrize("chosen", [["a", "b-c"], np.array(["a", "b-c"]), "a | b-c"])
+def test_a_direction_of_several_values_may_list_them_or_join_them(chosen: Any) -> None:
+    table = effects(1, values=["a"])
+    table["chosen_for"] = pd.Series([chosen] * len(table), dtype=object)
+    where = manifold(table, 1.5)
+    sheet = dose_response(table, where)
+    assert [panel.title for panel in sheet.panels] == ["a, layer 0: c0*", "b-c, layer 0: c0*"]
+    drops = accuracy_by_layer(table, contrasts(table), draws(table))
+    assert [panel.title for panel in drops.panels] == ["a", "", "b-c", ""]
+    assert all(len(panel.lines) for panel in drops.panels)  # dots above, points below
+    of = specificity(evidence(1, ["a", "b-c"])).head(2)
+    of["direction_of"] = pd.Series([chosen] * 2, dtype=object)
+    assert cells(
+        specificity_maps(of, evidence(1, ["a", "b-c"]).assign(component=0)).panels[0]
+    ).shape == (2, 2)
+
+
+def panel_of(sheet: Sheet, title: str) -> Panel:
+    """The panel whose title begins so."""
+    return next(panel for panel in sheet.panels if panel.title.startswith(title))
+
+
+def test_each_layer_has_a_panel_in_which_the_control_is_a_tint_of_its_target() -> None:
     table = effects(3, values=["b"])
-    figure = dose_response(table, title=TITLE)
-    axes = panel(figure, "b")
-    lines = [line for line in axes.lines if len(np.asarray(line.get_xdata())) == len(STRENGTHS)]
-    colours = [to_rgba(line.get_color()) for line in lines]
-    assert colours == [to_rgba(CONTROL)] * 3 + list(layer_colours(range(3)).values())
-    target = table[(table["layer"] == 2) & (table["arm"] == "target")]
-    assert np.asarray(lines[-1].get_xdata()).tolist() == list(STRENGTHS)
-    assert np.asarray(lines[-1].get_ydata()).tolist() == target["edited_accuracy"].tolist()
-    assert axes.get_xlabel() == "strength of shift (sd)"
-    assert "share of exact answers" in axes.get_ylabel()
-    below = panel(figure, "", "mean shift of prediction")
-    assert "units of the answer" in below.get_ylabel()
-    assert np.asarray(below.lines[-1].get_ydata()).tolist() == target["mean_shift"].tolist()
+    sheet = dose_response(table, title=TITLE)
+    assert [panel.title for panel in sheet.panels] == [f"b, layer {k}: c0" for k in range(3)]
+    heights = [panel.box[1] for panel in sheet.panels]
+    assert heights == sorted(heights, reverse=True)  # layer 0 on top
+    for layer, panel in enumerate(sheet.panels):
+        control, target = panel.lines
+        colour = layer_colours(range(3))[layer]
+        assert to_rgba(target.get_color()) == colour
+        assert to_rgba(control.get_color()) == pytest.approx(tint(colour))
+        assert control.is_dashed()
+        assert not target.is_dashed()
+        rows = table[(table["layer"] == layer) & (table["arm"] == "target")]
+        assert np.asarray(target.get_xdata()).tolist() == list(STRENGTHS)
+        assert np.asarray(target.get_ydata()).tolist() == rows["edited_accuracy"].tolist()
+    assert sheet.panels[-1].x_name == "strength of shift (sd)"
+    assert any("share of exact answers" in text for text in texts(sheet))
 
 
-def shaded(axes: Axes) -> list[tuple[float, float]]:
+def test_the_mean_shift_has_a_figure_of_its_own() -> None:
+    table = effects(3, values=["b"])
+    sheet = dose_response(table, response=SHIFT)
+    rows = table[(table["layer"] == 2) & (table["arm"] == "target")]
+    drawn = np.asarray(sheet.panels[2].lines[-1].get_ydata()).tolist()
+    assert drawn == rows["mean_shift"].tolist()
+    assert any("units of the answer" in text for text in texts(sheet))
+
+
+def test_hues_of_targets_and_controls_can_be_told_apart() -> None:
+    """In HSV: a tint has the hue of its colour, and no other layer's."""
+    for count in (2, 4, 6, 8):
+        colours = np.array([colour[:3] for colour in layer_colours(range(count)).values()])
+        paler = np.array([tint((*colour, 1.0))[:3] for colour in colours])
+        hues, of_controls = rgb_to_hsv(colours)[:, 0], rgb_to_hsv(paler)[:, 0]
+        assert of_controls == pytest.approx(hues)
+        assert np.abs(hues[:, None] - hues[None])[~np.eye(count, dtype=bool)].min() > 0.02
+
+
+def test_many_layers_are_maps_with_their_controls_beside_them() -> None:
+    table = effects(9, values=["b"], strengths=[-1.0, 2.0])
+    target, control = heatmaps_of(dose_response(table))
+    assert [target.title, control.title] == ["b\ncomponent", "b\nits control"]
+    for panel, arm in ((target, "target"), (control, "control")):
+        wide = table[table["arm"] == arm].pivot(
+            index="layer", columns="strength", values="edited_accuracy"
+        )
+        assert cells(panel) == pytest.approx(wide.to_numpy())
+    assert target.y[0] > target.y[1]  # layer 0 on top
+    assert [name for _, name in target.x_ticks] == ["\N{MINUS SIGN}1", "2"]
+    shifts = heatmaps_of(dose_response(table, response=SHIFT))
+    assert [float(np.sign(cells(panel)[8, 0])) for panel in shifts] == [-1, -1]
+
+
+def test_one_strength_stands_layer_by_layer() -> None:
+    table = with_intervals(effects(3, values=["b"], strengths=[1.0]))
+    (panel,) = dose_response(table).panels
+    colours = layer_colours(range(3))
+    drawn = [(to_rgba(point.get_color()), point.get_markerfacecolor()) for point in panel.lines]
+    for layer in range(3):
+        control, target = drawn[2 * layer : 2 * layer + 2]
+        assert control == (pytest.approx(tint(colours[layer])), "white")
+        assert target == (colours[layer], colours[layer])
+    assert [name for _, name in panel.x_ticks] == ["0\nc0", "1\nc0", "2\nc0"]
+
+
+def shaded(panel: Panel) -> list[tuple[float, float]]:
     """The stretches of the x axis under a shade."""
-    pieces = [path for band in axes.collections for path in band.get_paths()]
-    ends = [(path.vertices[:, 0].min(), path.vertices[:, 0].max()) for path in pieces]
-    return [(float(low), float(high)) for low, high in ends]
+    found = [blocks for blocks in panel.blocks if blocks.get_zorder() == 0]
+    return [(low, high) for blocks in found for low, _, high, _ in corners(blocks)]
+
+
+OUT = "over half of the edits leave the observed range"
 
 
 def test_strengths_that_lead_out_of_the_observed_range_are_shaded() -> None:
     table = effects(1, values=["b", "c"], strengths=[-2.0, -1.0, 0.0, 2.0])
     where = manifold(table, 1.5)  # half of the edits are outside at 1.5
     where.loc[where["chosen_for"].isin([("c",)]), "outside_range"] = 0.5
-    figure = dose_response(table, where)
-    axes = panel(figure, "b")
-    low, high = axes.get_xlim()
-    (left, right) = shaded(axes)
+    sheet = dose_response(table, where)
+    of_b, of_c = sheet.panels
+    low, high = of_b.x
+    (left, right) = shaded(of_b)
     assert left == pytest.approx((low, -1.5), abs=0.01)
     assert right == pytest.approx((1.5, high), abs=0.01)
-    assert not shaded(panel(figure, "c"))  # half is not more than half
-    names = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    assert "over half of the edits leave the observed range" in names
-    names = [
-        text.get_text() for legend in dose_response(table).legends for text in legend.get_texts()
-    ]
-    assert "over half of the edits leave the observed range" not in names
+    assert not shaded(of_c)  # half is not more than half
+    assert OUT in keys_of(sheet)
+    assert OUT not in keys_of(dose_response(table))
+    assert OUT not in keys_of(dose_response(table, where.assign(outside_range=0.5)))
 
 
 def test_the_shade_is_of_the_directions_that_are_drawn() -> None:
-    """Of all layers in the panel, and of no position but the one with the largest drop."""
+    """Of the panel's layer, and of no position but the one with the largest drop."""
     table = effects(2, values=["b"], positions=["0", "1"], strengths=[1.0, 2.0])
     where = manifold(table, 1.0).assign(outside_range=0.0)
     where.loc[where["position"] == "0", "outside_range"] = 1.0
-    assert not shaded(panel(dose_response(table, where), "b"))
-    drawn, second = where["position"] == "1", where["strength"] == 2.0
-    where.loc[drawn & second, "outside_range"] = [0.9, 0.05]
-    assert not shaded(panel(dose_response(table, where), "b"))
-    where.loc[drawn & second, "outside_range"] = [0.9, 0.35]
-    assert len(shaded(panel(dose_response(table, where), "b"))) == 1
+    assert not any(shaded(panel) for panel in dose_response(table, where).panels)
+    here = (where["position"] == "1") & (where["layer"] == 1) & (where["strength"] == 2.0)
+    where.loc[here, "outside_range"] = 0.9
+    first, second = dose_response(table, where).panels
+    assert not shaded(first)
+    assert len(shaded(second)) == 1
 
 
-def test_one_strength_may_be_shaded_too() -> None:
-    table = effects(1, values=["b"], strengths=[-3.0])
-    axes = panel(dose_response(table, manifold(table, 1.0)), "b")
-    assert shaded(axes) == [pytest.approx(axes.get_xlim())]
+def test_strengths_outside_the_range_are_shaded_in_all_layouts() -> None:
+    one = effects(2, values=["b"], strengths=[-3.0])
+    where = manifold(one, 1.0)
+    where.loc[where["layer"] == 0, "outside_range"] = 0.0
+    (panel,) = dose_response(one, where).panels
+    assert shaded(panel) == [(0.5, 1.5)]  # layer 1
+    many = effects(9, values=["b"], strengths=[-3.0, 0.0])
+    target, control = heatmaps_of(dose_response(many, manifold(many, 1.0)))
+    assert target.hatched == [(layer, 0) for layer in range(9)]
+    assert not control.hatched
 
 
 def test_strengths_are_drawn_in_order() -> None:
-    figure = dose_response(effects(1, values=["b"], strengths=[2.0, -1.0, 0.0]))
-    line = panel(figure, "b").lines[-1]
-    assert np.asarray(line.get_xdata()).tolist() == [-1.0, 0.0, 2.0]
+    (panel,) = dose_response(effects(1, values=["b"], strengths=[2.0, -1.0, 0.0])).panels
+    assert np.asarray(panel.lines[-1].get_xdata()).tolist() == [-1.0, 0.0, 2.0]
 
 
 def test_of_several_positions_the_one_with_the_largest_drop_is_drawn() -> None:
     table = effects(1, values=["b"], positions=["0", "1"])
-    figure = dose_response(table)
-    line = panel(figure, "b").lines[-1]
+    sheet = dose_response(table)
+    line = sheet.panels[0].lines[-1]
     drawn = table[(table["position"] == "1") & (table["arm"] == "target")]["edited_accuracy"]
     assert np.asarray(line.get_ydata()).tolist() == drawn.tolist()
-    assert any("position with the largest drop" in text.get_text() for text in figure.texts)
+    assert any("position with the largest drop" in text for text in texts(sheet))
 
 
 def test_values_stand_in_the_order_of_their_making() -> None:
-    figure = accuracy_by_layer(effects(1, values=["a-(b-c)", "c", "b-c", "a"]))
-    assert [axes.get_title() for axes in figure.axes] == ["a", "c", "b-c", "a-(b-c)"]
+    sheet = accuracy_by_layer(effects(1, values=["a-(b-c)", "c", "b-c", "a"]))
+    assert [panel.title for panel in sheet.panels] == ["a", "c", "b-c", "a-(b-c)"]
 
 
 def test_failed_rows_are_counted_and_not_drawn() -> None:
     table = effects(1, values=["b"])
     table.loc[table["strength"] == STRENGTHS[0], ["status", "accuracy_drop"]] = ["failed", np.nan]
-    figure = dose_response(table)
-    assert any("failed rows left out: 2" in text.get_text() for text in figure.texts)
-    assert len(np.asarray(panel(figure, "b").lines[-1].get_xdata())) == len(STRENGTHS) - 1
+    sheet = dose_response(table)
+    assert any("failed rows left out: 2" in text for text in texts(sheet))
+    assert len(np.asarray(sheet.panels[0].lines[-1].get_xdata())) == len(STRENGTHS) - 1
 
 
 @pytest.mark.parametrize("draw", [dose_response, accuracy_by_layer])
@@ -564,20 +748,29 @@ def test_nothing_but_failures_is_an_error(draw: Any) -> None:
         draw(effects(1).assign(status="failed"))
 
 
+def heights(panel: Panel) -> list[float]:
+    """Of the bars: of all targets, then of all controls."""
+    return [
+        top if top > 0 else bottom
+        for blocks in panel.blocks
+        for _, bottom, _, top in corners(blocks)
+    ]
+
+
 def test_bars_are_the_largest_drop_and_its_own_control() -> None:
     table = effects(2, values=["b"], strengths=[1.0, 2.0])
     control = (table["arm"] == "control") & (table["strength"] == 1.0)
     table.loc[control, "accuracy_drop"] = 0.9  # larger, but at another strength
-    (axes,) = accuracy_by_layer(table).axes
-    heights = [bar.get_height() for bar in axes.patches if isinstance(bar, Rectangle)]
+    (panel,) = accuracy_by_layer(table).panels
     at_two = table[table["strength"] == 2.0]
     expected = [*at_two[at_two["arm"] == "target"]["accuracy_drop"]]
-    assert heights == pytest.approx(
+    assert heights(panel) == pytest.approx(
         [*expected, *at_two[at_two["arm"] == "control"]["accuracy_drop"]]
     )
-    colours = [to_rgba(bar.get_facecolor()) for bar in axes.patches]
-    assert colours[2:] == [to_rgba(CONTROL)] * 2
-    assert len(set(colours[:2])) == 2
+    targets, controls = (blocks.get_facecolor() for blocks in panel.blocks)
+    colours = list(layer_colours(range(2)).values())
+    assert targets == pytest.approx(np.array(colours))
+    assert controls == pytest.approx(np.array([tint(colour) for colour in colours]))
 
 
 def test_only_targets_are_taken_for_targets() -> None:
@@ -589,25 +782,23 @@ def test_only_targets_are_taken_for_targets() -> None:
     ]
     others = table.assign(arm="span", accuracy_drop=0.99, edited_accuracy=0.0)
     whole = pd.concat([table, others, others.assign(arm="shuffled")], ignore_index=True)
-    of_b = panel(accuracy_by_layer(whole), "b")
-    heights = [bar.get_height() for bar in of_b.patches if isinstance(bar, Rectangle)]
     b = table[table["chosen_for"].isin([("b",)])]
     wanted = [b.loc[b["arm"] == arm, "accuracy_drop"].tolist() for arm in ("target", "control")]
-    assert heights == pytest.approx([*wanted[0], *wanted[1]])
-    of_c = panel(accuracy_by_layer(whole), "c")
-    assert {bar.get_height() for bar in of_c.patches if isinstance(bar, Rectangle)} == {0.47}
-    assert len(panel(dose_response(whole), "b").lines) == 1 + 4
+    of_b, of_c = accuracy_by_layer(whole).panels
+    assert heights(of_b) == pytest.approx([*wanted[0], *wanted[1]])
+    assert set(heights(of_c)) == {0.47}
+    assert len(panel_of(dose_response(whole), "b").lines) == 4
 
 
 def test_bars_and_bands_are_the_tables_intervals() -> None:
     table = with_intervals(effects(1, values=["b"]))
-    (axes,) = accuracy_by_layer(table, level=0.9).axes
+    (panel,) = accuracy_by_layer(table, level=0.9).panels
     worst = table.loc[table["arm"] == "target"].sort_values("accuracy_drop").iloc[-1]
-    ((_, low), (_, high)) = axes.collections[0].get_segments()[0]
+    ((_, low), (_, high)) = panel.ends[0].get_segments()[0]
     assert (low, high) == pytest.approx((worst["accuracy_drop_low"], worst["accuracy_drop_high"]))
-    figure = dose_response(table, level=0.9)
-    assert any("90% intervals" in text.get_text() for text in figure.texts)
-    control, target = (band.get_paths()[0].get_extents() for band in panel(figure, "b").collections)
+    sheet = dose_response(table, level=0.9)
+    assert any("90% intervals" in text for text in texts(sheet))
+    control, target = (band.get_paths()[0].get_extents() for band in sheet.panels[0].bands)
     ends = {
         arm: table.loc[table["arm"] == arm, ["edited_accuracy_low", "edited_accuracy_high"]]
         for arm in ("control", "target")
@@ -617,53 +808,99 @@ def test_bars_and_bands_are_the_tables_intervals() -> None:
             (ends[arm]["edited_accuracy_low"].min(), ends[arm]["edited_accuracy_high"].max())
         )
     many = dose_response(with_intervals(effects(9, values=["b"])))
-    assert not panel(many, "b").collections
-    assert not any("intervals" in text.get_text() for text in many.texts)
+    assert not any("intervals" in text for text in texts(many))
+
+
+def test_a_band_ends_where_its_interval_is_not_known() -> None:
+    table = with_intervals(effects(1, values=["b"], strengths=[0.0, 1.0, 2.0, 3.0, 4.0]))
+    table.loc[table["strength"] == 2.0, "edited_accuracy_low"] = np.nan
+    (panel,) = dose_response(table).panels
+    pieces = [path.get_extents() for path in panel.bands[-1].get_paths()]
+    assert [(piece.x0, piece.x1) for piece in pieces] == [(0.0, 1.0), (3.0, 4.0)]
+
+
+def test_six_layers_have_bands_that_do_not_lie_over_each_other() -> None:
+    sheet = dose_response(with_intervals(effects(6)), title=TITLE)
+    assert len(sheet.panels) == 6 * len(VALUES)
+    assert {len(panel.bands) for panel in sheet.panels} == {2}  # its own, and its control's
 
 
 def test_what_is_beyond_the_control_is_hollow_where_it_may_be_chance() -> None:
-    table = effects(3, values=["b"])
-    found = contrasts(table).assign(excess_drop=[0.1, 0.2, 0.3], p_max=[0.051, 0.05, np.nan])
+    table = effects(4, values=["b"])
+    found = contrasts(table).assign(
+        excess_drop=[0.1, 0.2, 0.3, 0.2],
+        p_max=[0.051, 0.05, np.nan, 0.05],
+        low=[0.05, 0.05, 0.05, -0.01],
+        high=0.5,
+    )
     others = found.assign(arm="span", excess_drop=0.9)
-    figure = accuracy_by_layer(table, pd.concat([found, others]), draws(table, 4))
-    above, below = figure.axes
+    sheet = accuracy_by_layer(table, pd.concat([found, others]), draws(table, 4))
+    above, below = sheet.panels
     dots = [line for line in above.lines if line.get_markersize() < 2]
-    assert [len(np.asarray(line.get_xdata())) for line in dots] == [4] * 3
+    assert [len(np.asarray(line.get_xdata())) for line in dots] == [4] * 4
     points = [line for line in below.lines if line.get_marker() == "o"]
-    assert [float(np.asarray(point.get_ydata())[0]) for point in points] == [0.1, 0.2, 0.3]
+    assert [float(np.asarray(point.get_ydata())[0]) for point in points] == [0.1, 0.2, 0.3, 0.2]
     filled = [point.get_markerfacecolor() != "white" for point in points]
-    assert filled == [False, True, False]
+    assert filled == [False, True, False, False]
+
+
+def test_a_number_stands_by_the_column_that_says_so_or_where_p_and_interval_agree() -> None:
+    row = {"slope": 0.3, "low": 0.1, "p": 0.01, "yes": True, "no": False, "unknown": pd.NA}
+    stands = [counts(row, Claim("slope", counts=name)) for name in ("yes", "no", "unknown", "gone")]
+    assert stands == [True, False, False, False]
+    assert counts(row, Claim("slope", "low", p="p"))
+    assert not counts(row | {"low": -0.1}, Claim("slope", "low", p="p"))
+    assert not counts(row | {"p": 0.051}, Claim("slope", "low", p="p"))
+    assert not counts(row | {"p": None}, Claim("slope", "low", p="p"))
+    assert counts(row, Claim("slope"))  # of which nothing says how sure it is
 
 
 def test_the_evidence_says_what_may_be_chance() -> None:
     table = evidence(2, ["b", "c"])
     r, partial, excess, agreement = heatmaps_of(evidence_maps(table, title=TITLE))
     assert cells(r).tolist() == [[0.45, 0.9]] * 2  # |R|, of negative R too
-    written = [[text.get_text() for text in axes.texts] for axes in (r, partial, excess, agreement)]
-    assert written[0][4:6] == ["(.45)", ".35 to .55"]
-    assert written[0][8:10] == [".90", ".80 to 1.00"]
-    assert written[1][8:10] == [".50", "given c"]
-    assert written[2][4:6] == ["(.05)", "\N{MINUS SIGN}.05 to .15"]
-    assert written[2][8:10] == [".30", ".20 to .40"]
-    assert written[3][8:10] == [".90", ".85 to .95\nfl. .03 c. .97"]
+    written = [texts_of(panel) for panel in (r, partial, excess, agreement)]
+    assert written[0][:2] == ["(.45)", ".35 to .55"]
+    assert written[0][4:6] == [".90", ".80 to 1.00"]
+    assert written[1][4:6] == [".50", "given c"]
+    assert written[2][:2] == ["(.05)", "\N{MINUS SIGN}.05 to .15"]
+    assert written[2][4:6] == [".30", ".20 to .40"]
+    assert written[3][4:6] == [".90", ".85 to .95\nfl. .03 c. .97"]
+    pale = [label.colour for label in r.labels[:1]]
+    assert pale == ["0.25"]
+
+
+def test_the_evidence_shows_all_that_is_known_and_the_slope_beside_its_floor() -> None:
+    table = known(2).loc[lambda rows: rows["value"] == "b"]
+    shown = heatmaps_of(evidence_maps(table))
+    panels = {panel.title.split("\n")[0]: panel for panel in shown}
+    assert [panel.title.split("\n")[0] for panel in shown] == [
+        "|R|",
+        "least |R|, another",
+        "drop beyond directions",
+        "drop beyond directions",
+        "drop beyond",
+        "answers that",
+        "slope: how far answers",
+    ]
+    assert texts_of(panels["|R|"])[:2] == ["(.45)", ".35 to .55\nun. .20"]
+    slope = panels["slope: how far answers"]
+    assert texts_of(slope) == ["(.55)", ".40 to .65\nra. .50", "1.00", ".85 to 1.10\nra. .50"]
+    without = heatmaps_of(evidence_maps(table.drop(columns=["slope_random", "untrained_abs_r"])))
+    assert texts_of(without[-1])[:2] == ["(.55)", ".40 to .65"]
 
 
 def test_the_evidence_of_many_layers_is_hatched() -> None:
     r, partial, *_ = heatmaps_of(evidence_maps(evidence(30, ["b"])))
-    assert [text for text in texts_of(r) if text] == []
-    hatched = [patch.get_xy() for patch in r.patches if isinstance(patch, Rectangle)]
-    assert hatched == [(-0.5, -0.5)]  # layer 0
-    assert not partial.patches  # has no p-value
-
-
-def texts_of(axes: Axes) -> list[str]:
-    return [text.get_text() for text in axes.texts]
+    assert not texts_of(r)
+    assert r.hatched == [(0, layer) for layer in range(3)]  # p of layer 0; 0 inside up to layer 2
+    assert not partial.hatched  # has no p-value and no interval
 
 
 def test_an_interval_across_zero_is_one_of_r_without_its_sign() -> None:
     table = evidence(1, ["b"]).assign(r=-0.05, r_low=-0.2, r_high=0.1)
     r, *_ = heatmaps_of(evidence_maps(table))
-    assert texts_of(r)[1:] == ["(.05)", ".00 to .20"]
+    assert texts_of(r)[:2] == ["(.05)", ".00 to .20"]
 
 
 def test_the_evidence_is_of_the_position_that_is_best_on_the_fit_split() -> None:
@@ -675,35 +912,38 @@ def test_the_evidence_is_of_the_position_that_is_best_on_the_fit_split() -> None
 
 def test_what_was_not_asked_has_no_map_and_what_is_missing_no_number() -> None:
     table = evidence(2, ["b", "c"]).drop(columns=["agreement", "least_partial_r"])
-    table.loc[table["value"] == "c", "excess_drop"] = None
+    table.loc[table["value"] == "c", "excess_random_drop"] = None
     _, excess = heatmaps_of(evidence_maps(table))
     assert np.isnan(cells(excess)[1]).all()
-    assert texts_of(excess)[2:4] == ["\N{EN DASH}"] * 2
+    assert texts_of(excess).count("\N{EN DASH}") == 2
 
 
 def test_agreement_stands_between_its_floor_and_ceiling() -> None:
     table = evidence(2, ["b"])
-    figure = counterfactual_agreement(counterfactual(table), table, title=TITLE)
-    (axes,) = figure.axes
-    drawn = [np.asarray(line.get_ydata()).tolist() for line in axes.lines]
+    sheet = counterfactual_agreement(counterfactual(table), table, title=TITLE)
+    (panel,) = sheet.panels
+    drawn = [np.asarray(line.get_ydata()).tolist() for line in panel.lines]
     assert drawn == [[0.05], [0.05], [0.45], [0.9], [0.03, 0.03], [0.97, 0.97]]
     ends = [
         [float(segment[:, 1].min()), float(segment[:, 1].max())]
-        for bar in axes.collections
+        for bar in panel.ends
         for segment in bar.get_segments()
     ]
     assert ends[2:] == [pytest.approx([0.4, 0.5]), pytest.approx([0.85, 0.95])]
+    colours = list(layer_colours(range(2)).values())
+    shades = [to_rgba(line.get_color()) for line in panel.lines[:4]]
+    assert shades == [*(pytest.approx(tint(colour)) for colour in colours), *colours]
 
 
 def test_specificity_is_a_matrix_of_directions_and_values() -> None:
     table = evidence(2, ["b", "c"])
     rows = specificity(table)
     of_b = rows["direction_of"].isin([("b",)])
-    rows.loc[of_b, "direction_of"] = pd.Series([("b", "a")] * of_b.sum(), rows.index[of_b])
     # a has no place of its own
-    _, axes = heatmaps_of(specificity_maps(rows, table, title=TITLE))
-    assert cells(axes).tolist() == [[0.95, -0.2], [0.0, 0.95]]
-    assert texts_of(axes)[4:8] == [
+    rows.loc[of_b, "direction_of"] = pd.Series([("b", "a")] * of_b.sum(), rows.index[of_b])
+    _, panel = heatmaps_of(specificity_maps(rows, table, title=TITLE))
+    assert cells(panel).tolist() == [[0.95, -0.2], [0.0, 0.95]]
+    assert texts_of(panel)[:4] == [
         ".95",
         ".85 to 1.05",
         "\N{MINUS SIGN}.20",
@@ -726,46 +966,45 @@ def test_no_evidence_is_an_error() -> None:
 
 def test_a_directions_number_names_its_panel_where_no_value_chose_it() -> None:
     table = effects(1, values=["a"])
-    figure = accuracy_by_layer(table.assign(chosen_for=[()] * len(table)))
-    assert [axes.get_title() for axes in figure.axes] == ["component 0"]
+    sheet = accuracy_by_layer(table.assign(chosen_for=[()] * len(table)))
+    assert [panel.title for panel in sheet.panels] == ["component 0"]
 
 
-def bands(axes: Axes) -> list[tuple[float, float]]:
+def bands(panel: Panel) -> list[tuple[float, float]]:
     """The stretches of the y axis under a shade."""
-    shades = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
-    return [(shade.get_y(), shade.get_y() + shade.get_height()) for shade in shades]
+    return [(low, high) for blocks in panel.blocks for _, low, _, high in corners(blocks)]
 
 
 def test_the_locality_example_shows_both_functions_the_range_and_the_original() -> None:
-    figure = locality_example(curves(1, ["b"]), title=TITLE)
-    (axes,) = figure.axes
-    actual, predicted, original = axes.lines
+    (panel,) = locality_example(curves(1, ["b"]), title=TITLE).panels
+    actual, predicted, original = panel.lines
     assert np.asarray(original.get_xdata()).tolist() == [500.0, 500.0]
     assert np.asarray(actual.get_ydata())[0] == pytest.approx((100 - 550) / 25)
     assert np.asarray(predicted.get_ydata())[0] == pytest.approx((100 - 550) / 25 + 1.6)
-    bottom, top = axes.get_ylim()
-    assert bands(axes) == [pytest.approx((bottom, -18.0)), pytest.approx((18.0, top))]
-    assert "units of activation" in axes.get_ylabel()
-    assert axes.get_title() == "layer 0, component 0"
+    bottom, top = panel.y
+    assert bands(panel) == [pytest.approx((bottom, -18.0)), pytest.approx((18.0, top))]
+    assert "units of activation" in panel.y_name
+    assert panel.title == "layer 0, component 0"
 
 
 def test_the_observed_range_may_come_from_outside_the_table() -> None:
-    bare = curves(1, ["b"])[["layer", "component", "value", "kind", "problem", "x", "y"]]
-    (axes,) = locality_example(bare).axes
-    assert not axes.patches
-    assert len(axes.lines) == 2
-    bottom, top = axes.get_ylim()
-    (axes,) = locality_example(bare, (-5.0, 5.0)).axes
-    assert bands(axes) == [pytest.approx((bottom, -5.0)), pytest.approx((5.0, top))]
-    (axes,) = locality_example(bare, (-99.0, 99.0)).axes
-    assert not axes.patches
-    assert axes.get_ylim() == (bottom, top)
+    ends = ["original", "observed_low", "observed_high", "low", "high"]
+    bare = curves(1, ["b"]).drop(columns=ends)
+    (panel,) = locality_example(bare).panels
+    assert not panel.blocks
+    assert len(panel.lines) == 2
+    bottom, top = panel.y
+    (panel,) = locality_example(bare, (-5.0, 5.0)).panels
+    assert bands(panel) == [pytest.approx((bottom, -5.0)), pytest.approx((5.0, top))]
+    (panel,) = locality_example(bare, (-99.0, 99.0)).panels
+    assert not panel.blocks
+    assert panel.y == (bottom, top)
 
 
 def test_the_locality_distance_has_a_median_and_a_band() -> None:
-    (axes,) = locality_distance(curves(1, ["b"]), title=TITLE).axes
-    assert np.asarray(axes.lines[0].get_ydata())[5] == pytest.approx(1.2)
-    (band,) = axes.collections
+    (panel,) = locality_distance(curves(1, ["b"]), title=TITLE).panels
+    assert np.asarray(panel.lines[0].get_ydata())[5] == pytest.approx(1.2)
+    (band,) = panel.bands
     assert band.get_paths()[0].get_extents().height == pytest.approx(5.2 * 1.5 - 1.2 * 0.6)
 
 
@@ -805,6 +1044,7 @@ def test_a_cell_has_a_figure_for_every_table() -> None:
         "positions",
         "evidence",
         "dose_response",
+        "mean_shift",
         "accuracy_by_layer",
         "counterfactual",
         "specificity",
@@ -859,6 +1099,42 @@ def test_two_figures_never_share_a_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected figures with different file names"):
         save_figures({"a/b": Figure(), "a+b": Figure()}, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def drawn_in(
+    tables: dict[str, pd.DataFrame], directory: Path, title: str = TITLE
+) -> dict[str, bytes]:
+    draw_cell(tables, directory, title=title)
+    return {path.stem: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_what_another_cell_has_drawn_is_not_drawn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bytes, and only the figures of the tables that differ are made."""
+    first = drawn_in(whole(), tmp_path / "first")
+    assert first == {
+        path.stem: path.read_bytes()
+        for path in save_figures(cell_figures(whole(), title=TITLE), tmp_path / "each")
+    }
+    drawn: list[str] = []
+    draw = Sheet.draw
+    monkeypatch.setattr(Sheet, "draw", lambda *given: (drawn.append("sheet"), draw(*given)))
+    assert drawn_in(whole(), tmp_path / "again") == first
+    assert not drawn
+    other = whole()
+    other["effects"]["edited_accuracy"] *= 0.5
+    found = drawn_in(other, tmp_path / "other")
+    assert [name for name in first if found[name] != first[name]] == ["dose_response"]
+    assert len(drawn) == 3  # of the table that differs: accuracy, mean shift, drops
+    assert drawn_in(whole(), tmp_path / "named", title="another model") != first
+
+
+def test_the_order_and_the_type_of_rows_are_part_of_what_was_drawn(tmp_path: Path) -> None:
+    table = correlations(1, values=["a", "b"])
+    first = drawn_in({"correlations": table}, tmp_path / "first")
+    turned = drawn_in({"correlations": table.iloc[::-1]}, tmp_path / "turned")
+    assert first["correlations"] != turned["correlations"]
 
 
 def test_no_global_state_of_matplotlib_is_used() -> None:

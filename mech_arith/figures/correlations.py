@@ -6,16 +6,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from mech_arith.figures.lettering import width_of
+from mech_arith.figures.sharing import MARK, place_of, served, sharing_note
+from mech_arith.figures.sheet import SMALL, Panel, Sheet
 from mech_arith.figures.style import (
-    SMALL,
+    LAYERS,
     Grid,
     distinct,
     heatmap,
-    literal,
     outline,
+    records,
+    room_for,
+    thinned,
     two_digits,
 )
 
@@ -30,11 +33,18 @@ BARS = 0.45
 MANY_POSITIONS = 26
 """A map of more positions than that has one column of panels and no numbers in its cells."""
 
+MANY_LAYERS = 12
+"""A panel for each of more layers than that has no numbers in its cells, nor has a map of them."""
 
-def correlation_heatmaps(correlations: pd.DataFrame, *, title: str = "") -> Figure:
+MANY_COMPONENTS = 12
+"""With many layers, of more components than that every second, third, ... is named."""
+
+
+def correlation_heatmaps(correlations: pd.DataFrame, *, title: str = "") -> Sheet:
     """|R| of every component with every value, a panel per layer, its explained variance on top.
 
-    The component that is best on the fit split is framed. Rows of one position set only.
+    The component that is best on the fit split is framed. Rows of one position set only. The panels
+    of many layers are small, and without numbers.
 
     Raises:
         ValueError: the table is empty, or holds several points or positions.
@@ -47,51 +57,58 @@ def correlation_heatmaps(correlations: pd.DataFrame, *, title: str = "") -> Figu
             )
     values, layers = distinct(correlations, "value"), sorted(distinct(correlations, "layer"))
     components = sorted(distinct(correlations, "component"))
-    across = 2 if len(layers) in (2, 4) else min(3, len(layers))
-    down = ceil(len(layers) / across)
+    small = len(layers) > MANY_LAYERS
+    across = 6 if small else 2 if len(layers) in (2, 4) else min(3, len(layers))
     point, position = (distinct(correlations, column)[0] for column in ("point", "position"))
-    cells_height = CELL * len(values)
+    cell = 0.17 if small else CELL
+    cells_height, bars_height = cell * len(values), 0.25 if small else BARS
+    best = _best_on_fit(correlations, ["value", "layer"])
     grid = Grid(
+        title=title,
+        subtitle=f"{point}, positions: {position}; framed: best on the fit split",
         across=across,
-        down=down,
-        width=1.2 * CELL * len(components),
-        height=cells_height + BARS,
-        left=_room_for(values),
-        below=0.5,
+        down=ceil(len(layers) / across),
+        width=(1.0 if small else 1.2) * cell * len(components),
+        height=cells_height + bars_height,
+        left=room_for(values, beside=0.3 if small else 0.45),
+        below=0.42,
+        notes=sharing_note(served(best.values()), mark=""),
         scale=True,
     )
-    figure = grid.figure(title, f"{point}, positions: {position}; framed: best on the fit split")
+    sheet = grid.sheet()
     tallest = float(np.nanmax(correlations["explained_variance"].to_numpy(), initial=1e-3))
-    image = None
     for index, layer in enumerate(layers):
         at_layer = correlations.loc[correlations["layer"] == layer]
         first_column = index % across == 0
-        bars = grid.axes(figure, index, bottom=cells_height, height=BARS)
-        cells = grid.axes(figure, index, height=cells_height)
-        _variance_bars(bars, at_layer, components, top=tallest, labelled=first_column)
-        bars.set_title(f"layer {layer}", fontsize=9.5)
+        bars = grid.panel(sheet, index, bottom=cells_height, height=bars_height)
+        cells = grid.panel(sheet, index, height=cells_height)
+        _variance_bars(bars, at_layer, components, top=tallest, written=not small)
+        if first_column and not small:
+            bars.name(y="variance")
+        bars.name(title=f"layer {layer}")
         shares = _matrix(at_layer, values, components, "abs_r")
-        image = heatmap(
+        most = MANY_COMPONENTS if small else len(components)
+        heatmap(
             cells,
             shares,
             rows=values if first_column else [""] * len(values),
-            columns=[str(component) for component in components],
-            notes=_numbers(shares),
+            columns=thinned(components, most),
+            notes=None if small else _numbers(shares),
         )
         fitted = np.abs(_matrix(at_layer, values, components, "r_fit"))
-        for row, on_fit in enumerate(fitted):
-            if not np.isnan(on_fit).all():
-                outline(cells, row, int(np.nanargmax(on_fit)))
-        cells.set_xlabel("component", fontsize=8.5)
-    assert image is not None
-    grid.add_scale(figure, image, SCALE)
-    return figure
+        known = [row for row, on_fit in enumerate(fitted) if not np.isnan(on_fit).all()]
+        outline(cells, [(row, int(np.nanargmax(fitted[row]))) for row in known])
+        if not small or index >= len(layers) - across:
+            cells.name(x="component")
+    grid.add_scale(sheet, SCALE)
+    return sheet
 
 
-def best_correlation_map(correlations: pd.DataFrame, *, title: str = "") -> Figure:
+def best_correlation_map(correlations: pd.DataFrame, *, title: str = "") -> Sheet:
     """The |R| of the component that is best on the fit split, per value and layer.
 
-    Each cell names the component, and where the table holds several positions the position too.
+    Each cell names the component, and where the table holds several positions the position too. A
+    component that is best for several values has a mark.
 
     Raises:
         ValueError: the table is empty.
@@ -101,84 +118,84 @@ def best_correlation_map(correlations: pd.DataFrame, *, title: str = "") -> Figu
     several = len(distinct(correlations, "position")) > 1
     shares = np.full((len(values), len(layers)), np.nan)
     notes = [["" for _ in layers] for _ in values]
-    for (value, layer), row in _best_on_fit(correlations, ["value", "layer"]).items():
+    best = _best_on_fit(correlations, ["value", "layer"])
+    shared = served(best.values())
+    for (value, layer), row in best.items():
         at = values.index(value), layers.index(layer)
         shares[at] = row["abs_r"]
-        place = f" at {row['position']}" if several else ""
-        notes[at[0]][at[1]] = f"{two_digits(row['abs_r'])}\nc{row['component']}{place}"
+        mark = MARK if place_of(row) in shared else ""
+        where = f"\nat {row['position']}" if several else ""
+        notes[at[0]][at[1]] = f"{two_digits(row['abs_r'])}\nc{row['component']}{mark}{where}"
+    written = [line for row in notes for note in row for line in note.split("\n")]
     grid = Grid(
+        title=title,
+        subtitle="best component of each layer, chosen on the fit split (c: component)",
         across=1,
         down=1,
-        width=(0.8 if several else 0.6) * len(layers),
-        height=0.4 * len(values),
-        left=_room_for(values),
+        width=max(0.36, 0.1 + max(width_of(line, SMALL) for line in written)) * len(layers),
+        height=(0.52 if several else 0.4) * len(values),
+        left=room_for(values, beside=0.45),
+        notes=sharing_note(shared),
         scale=True,
     )
-    figure = grid.figure(
-        title, "best component of each layer, chosen on the fit split (c: component)"
-    )
-    axes = grid.axes(figure, 0)
-    image = heatmap(
-        axes, shares, rows=values, columns=[str(layer) for layer in layers], notes=notes
-    )
-    axes.set_xlabel("layer (0-based)", fontsize=8.5)
-    axes.set_ylabel("value", fontsize=8.5)
-    grid.add_scale(figure, image, SCALE)
-    return figure
+    sheet = grid.sheet()
+    panel = grid.panel(sheet, 0)
+    heatmap(panel, shares, rows=values, columns=[str(layer) for layer in layers], notes=notes)
+    panel.name(x=LAYERS, y="value")
+    grid.add_scale(sheet, SCALE)
+    return sheet
 
 
-def position_maps(correlations: pd.DataFrame, *, title: str = "") -> Figure:
+def position_maps(correlations: pd.DataFrame, *, title: str = "") -> Sheet:
     """The best |R| at every layer and single position, a panel per value, tokens on the x axis.
 
-    Rows of single positions only (see `single_positions`). Components are chosen on the fit split.
+    Layer 0 is the top row. Rows of single positions only (see `single_positions`). Components are
+    chosen on the fit split.
 
     Raises:
         ValueError: there is no row of a single position.
     """
     each = correlations.loc[correlations["position_index"] >= 0]
     _require_rows(each)
-    values, layers = distinct(each, "value"), sorted(distinct(each, "layer"), reverse=True)
+    values, layers = distinct(each, "value"), sorted(distinct(each, "layer"))
     tokens = dict(zip(each["position_index"].tolist(), each["token"].tolist(), strict=True))
     positions = sorted(tokens)
     many = len(positions) > MANY_POSITIONS
     across = 1 if many or len(values) == 1 else 2
-    down = ceil(len(values) / across)
-    longest = max(len(tokens[p]) for p in positions)
-    rotated = many or longest > 5
+    rotated = many or max(width_of(_visible(tokens[p]), SMALL) for p in positions) > 0.33
+    names = [_token_label(tokens[p], p, rotated=rotated) for p in positions]
+    under = max(width_of(name, SMALL) for name in names) if rotated else 0.25
     grid = Grid(
+        title=title,
+        subtitle="best component at each single position, chosen on the fit split",
         across=across,
-        down=down,
+        down=ceil(len(values) / across),
         width=(0.17 if many else 0.36) * len(positions),
-        height=(CELL if len(layers) <= 12 else 0.16) * len(layers),
+        height=(CELL if len(layers) <= MANY_LAYERS else 0.16) * len(layers),
         gap=0.55,
-        below=0.5 + 0.06 * (longest + 4) if rotated else 0.65,
+        below=0.4 + under,
         scale=True,
     )
-    figure = grid.figure(title, "best component at each single position, chosen on the fit split")
-    image = None
+    sheet = grid.sheet()
+    best = _best_on_fit(each, ["value", "layer", "position_index"])
     for index, value in enumerate(values):
-        axes = grid.axes(figure, index)
+        panel = grid.panel(sheet, index)
         shares = np.full((len(layers), len(positions)), np.nan)
-        of_value = each.loc[each["value"] == value]
-        for (layer, position), row in _best_on_fit(of_value, ["layer", "position_index"]).items():
-            shares[layers.index(layer), positions.index(position)] = row["abs_r"]
-        numbers = None if many or len(layers) > 12 else _numbers(shares)
-        image = heatmap(
-            axes,
+        for (of, layer, position), row in best.items():
+            if of == value:
+                shares[layers.index(layer), positions.index(position)] = row["abs_r"]
+        heatmap(
+            panel,
             shares,
             rows=[str(layer) for layer in layers],
-            columns=[_token_label(tokens[p], p, rotated=rotated) for p in positions],
-            notes=numbers,
+            columns=names,
+            notes=None if many or len(layers) > MANY_LAYERS else _numbers(shares),
+            upright=rotated,
         )
-        axes.set_title(literal(value), fontsize=9.5)
-        if rotated:
-            axes.tick_params(axis="x", labelrotation=90)
-        if index % across == 0:
-            axes.set_ylabel("layer (0-based)", fontsize=8.5)
-        axes.set_xlabel("token and position", fontsize=8.5)
-    assert image is not None
-    grid.add_scale(figure, image, SCALE)
-    return figure
+        beside = LAYERS if index % across == 0 else ""
+        panel.name(title=value, x="token and position", y=beside)
+    grid.add_scale(sheet, SCALE)
+    return sheet
 
 
 def single_positions(correlations: pd.DataFrame) -> pd.Series:
@@ -188,27 +205,30 @@ def single_positions(correlations: pd.DataFrame) -> pd.Series:
 
 
 def _variance_bars(
-    axes: Axes, at_layer: pd.DataFrame, components: Sequence[int], *, top: float, labelled: bool
+    panel: Panel, at_layer: pd.DataFrame, components: Sequence[int], *, top: float, written: bool
 ) -> None:
     """Share of the variance that each component explains, above its column."""
     shares = at_layer.groupby("component")["explained_variance"].first().reindex(components)
-    bars = axes.bar(range(len(components)), shares.to_numpy(), color="0.55", width=0.7)
-    texts = ["" if np.isnan(share) or share < 0.005 else two_digits(share) for share in shares]
-    axes.bar_label(bars, texts, fontsize=SMALL - 1.5, padding=1)
-    axes.set_xlim(-0.5, len(components) - 0.5)
-    axes.set_ylim(0, 1.5 * top)  # room for the numbers
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[["top", "left", "right"]].set_visible(False)
-    if labelled:
-        axes.set_ylabel("variance\nexplained", fontsize=SMALL, rotation=0, ha="right", va="center")
+    panel.limit((-0.5, len(components) - 0.5), (0.0, 1.5 * top))  # room for the numbers
+    known = [(at, share) for at, share in enumerate(shares.tolist()) if not np.isnan(share)]
+    corners = [(at - 0.35, 0.0, at + 0.35, share) for at, share in known]
+    panel.rectangles(corners, facecolors="0.55")
+    panel.level(0.0)
+    for at, share in known if written else ():
+        if share >= 0.005:
+            above = {"along": "bottom", "shift": (0.0, 0.01)}
+            panel.write(two_digits(share), at, share, size=SMALL - 1.5, **above)
 
 
 def _best_on_fit(table: pd.DataFrame, keys: list[str]) -> dict[tuple, dict[str, Any]]:
-    """The row with the largest |R| on the fit split, by the keys' values."""
-    known = table.dropna(subset=["r_fit"])
-    best = known["r_fit"].abs().groupby([known[key] for key in keys]).idxmax()
-    return {tuple(row[key] for key in keys): row for row in known.loc[best].to_dict("records")}
+    """The row with the largest |R| on the fit split, by the keys' values, in their order."""
+    best: dict[tuple, tuple[float, dict[str, Any]]] = {}
+    known = table.loc[table["r_fit"].notna()]
+    for row in records(known):
+        key, size = tuple(row[name] for name in keys), abs(row["r_fit"])
+        if key not in best or size > best[key][0]:
+            best[key] = size, row
+    return {key: row for key, (_, row) in best.items()}
 
 
 def _matrix(
@@ -223,16 +243,14 @@ def _numbers(shares: np.ndarray) -> list[list[str]]:
     return [[two_digits(share) for share in row] for row in shares]
 
 
+def _visible(token: str) -> str:
+    """A token with white space that can be seen."""
+    shown = token.replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}")
+    return shown if shown.strip() else "\N{OPEN BOX}"
+
+
 def _token_label(token: str, position: int, *, rotated: bool) -> str:
-    """Token and position, with white space that can be seen."""
-    visible = token.replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}")
-    visible = visible if visible.strip() else "\N{OPEN BOX}"
-    return f"{visible}  {position}" if rotated else f"{visible}\n{position}"
-
-
-def _room_for(values: Sequence[str]) -> float:
-    """Inches that the values' names take at the left of a panel, and a label beside them."""
-    return 0.55 + 0.075 * max(len(value) for value in values)
+    return f"{_visible(token)}{'  ' if rotated else chr(10)}{position}"
 
 
 def _require_rows(table: pd.DataFrame) -> None:

@@ -1,25 +1,31 @@
 """Whether answers follow a value that was put in place of another, and which value they follow."""
 
 from math import ceil, isnan
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from mech_arith.evidence import WHOLE_WAY
-from mech_arith.figures.effects import ACROSS, in_order
+from mech_arith.figures.drawn import ACROSS, in_order
 from mech_arith.figures.evidence import FEW
+from mech_arith.figures.lettering import width_of
+from mech_arith.figures.sharing import MARK, MOST_NAMED, layer_names, served, sharing_note
+from mech_arith.figures.sheet import SMALL, Panel, Sheet
 from mech_arith.figures.style import (
-    CONTROL,
+    LAYERS,
     WIDEST,
     Grid,
+    Key,
     details,
     distinct,
+    evenly,
     heatmap,
     layer_colours,
-    light_axes,
-    literal,
+    records,
+    room_for,
+    thinned,
+    tint,
     two_digits,
 )
 from mech_arith.results import best_places, slopes_at_best
@@ -33,11 +39,12 @@ def counterfactual_agreement(
     *,
     title: str = "",
     level: float = 0.95,
-) -> Figure:
+) -> Sheet:
     """Share of answers that are those to the value put in place, by layer, a panel per value.
 
     Between the chance floor and what the whole activation does; in the component, and of several
-    positions at the one, with the largest |R| on the fit split; the whole way to the value.
+    positions at the one, with the largest |R| on the fit split; the whole way to the value. A
+    control is hollow, in a tint of its target's colour.
 
     Raises:
         ValueError: no row of the table belongs to such a component.
@@ -47,46 +54,59 @@ def counterfactual_agreement(
         raise ValueError("expected agreements of the components in the evidence, got none")
     values, layers = in_order(rows), sorted(distinct(rows, "layer"))
     colours = layer_colours(layers)
-    width = max(1.6, 0.2 * len(layers))
+    width = max(1.6, 0.14 * len(layers))
     across = max(1, min(ACROSS, len(values), int(WIDEST / width)))
+    edit, n = distinct(rows, "edit")[0], max(distinct(rows, "n"))
+    shared = served(records(rows.loc[rows["arm"] == "target", [*PLACE, "value"]]))
     grid = Grid(
+        title=title,
+        subtitle=f"{edit}; {n} problems per point; bars: {level:.0%} intervals",
         across=across,
         down=ceil(len(values) / across),
         width=width,
         height=1.7,
-        left=0.85,
-        below=0.5,
+        left=0.9,
+        below=0.65 if len(layers) <= MOST_NAMED else 0.5,
         keys=[_keys(colours[layers[len(layers) // 2]])],
+        notes=sharing_note(shared, MARK if len(layers) <= MOST_NAMED else ""),
     )
-    edit, n = distinct(rows, "edit")[0], max(distinct(rows, "n"))
-    about = f"{edit}; {n} problems per point; bars: {level:.0%} intervals"
-    figure = grid.figure(title, about)
+    sheet = grid.sheet()
+    found = records(rows.sort_values("layer", kind="stable"))
     for index, value in enumerate(values):
-        axes = grid.axes(figure, index)
-        of_value = rows.loc[rows["value"] == value].sort_values("layer")
+        panel = grid.panel(sheet, index)
+        panel.limit((-0.6, len(layers) - 0.4), (-0.03, 1.03))
+        targets = [row for row in found if row["value"] == value and row["arm"] == "target"]
+        panel.tick_x(range(len(layers)), thinned(layer_names(layers, targets, shared)))
+        panel.frame(x_grid=False, y_named=index % across == 0)
         for arm, shift in (("control", 0.15), ("target", -0.15)):
-            of_arm = of_value.loc[of_value["arm"] == arm]
-            for row in of_arm.to_dict(orient="records"):
-                place = layers.index(row["layer"]) + shift
-                colour = CONTROL if arm == "control" else colours[row["layer"]]
-                axes.vlines(place, row["agreement_low"], row["agreement_high"], color=colour)
-                axes.plot([place], [row["agreement"]], marker="o", markersize=4, color=colour)
+            of_arm = [row for row in found if row["value"] == value and row["arm"] == arm]
+            _points(panel, of_arm, layers, colours, arm, shift)
             if arm == "target":
-                places = [layers.index(layer) for layer in of_arm["layer"]]
-                axes.plot(places, of_arm["floor"], color="black", linestyle=":", linewidth=1)
-                axes.plot(places, of_arm["ceiling"], color="black", linestyle="--", linewidth=1)
-        axes.set_title(literal(value), fontsize=9.5)
-        axes.set_ylim(-0.03, 1.03)
-        axes.set_xlim(-0.6, len(layers) - 0.4)
-        step = ceil(len(layers) / 16)
-        axes.set_xticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]])
-        light_axes(axes)
-        axes.grid(visible=False, axis="x")
-        axes.set_xlabel("layer (0-based)", fontsize=8.5)
-        axes.tick_params(labelleft=index % across == 0)
-        if index % across == 0:
-            axes.set_ylabel("answers that\nfollow the value", fontsize=8.5)
-    return figure
+                places = [layers.index(row["layer"]) for row in of_arm]
+                for bound, style in (("floor", ":"), ("ceiling", "--")):
+                    at = [row[bound] for row in of_arm]
+                    panel.line(places, at, color="black", linestyle=style, linewidth=1)
+        beside = "answers that\nfollow the value" if index % across == 0 else ""
+        panel.name(title=value, x=LAYERS, y=beside)
+    return sheet
+
+
+def _points(
+    panel: Panel,
+    rows: list[Any],
+    layers: list[int],
+    colours: dict[int, Any],
+    arm: str,
+    shift: float,
+) -> None:
+    """A point with its interval at every layer."""
+    for row in rows:
+        at, colour = layers.index(row["layer"]) + shift, colours[row["layer"]]
+        shade = tint(colour) if arm == "control" else colour
+        ends = [row["agreement_low"]], [row["agreement_high"]]
+        panel.intervals([at], *ends, colors=[shade], linewidths=1.3)
+        inside = "white" if arm == "control" else shade
+        panel.points([at], [row["agreement"]], markersize=4, color=shade, markerfacecolor=inside)
 
 
 def agreements_drawn(counterfactual: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
@@ -96,18 +116,18 @@ def agreements_drawn(counterfactual: pd.DataFrame, evidence: pd.DataFrame) -> pd
     return whole_way.merge(best, on=["value", *PLACE])
 
 
-def _keys(colour: tuple[float, float, float, float]) -> list[Line2D]:
+def _keys(colour: tuple[float, float, float, float]) -> list[Key]:
     return [
-        Line2D([], [], color=colour, marker="o", label="component, a colour per layer"),
-        Line2D([], [], color=CONTROL, marker="o", label="random directions, moved as far"),
-        Line2D([], [], color="black", linestyle="--", label="ceiling: the whole activation"),
-        Line2D([], [], color="black", linestyle=":", label="floor: by chance, with other values"),
+        Key("component, a colour per layer", "point", colour),
+        Key("its control: random directions, moved as far (paler)", "hollow", tint(colour)),
+        Key("ceiling: the whole activation", "dashed"),
+        Key("floor: by chance, with other values", "dotted"),
     ]
 
 
 def specificity_maps(
     specificity: pd.DataFrame, evidence: pd.DataFrame, *, title: str = ""
-) -> Figure:
+) -> Sheet:
     """How far the answer follows a change of each value (columns) along each value's direction.
 
     A panel per layer; the cells hold the slope of the answer's change against the change expected:
@@ -125,51 +145,49 @@ def specificity_maps(
     directions, changed = in_order(rows), in_order(rows.assign(value=rows["changed"]))
     written = len(layers) <= FEW
     cell = 0.62 if written else 0.26
-    left = 0.75 + 0.075 * max(len(value) for value in directions)
-    names = max(len(value) for value in changed)
-    across = max(1, min(len(layers), int((WIDEST - left) / (cell * len(changed) + 0.25))))
+    left = room_for(directions, beside=0.45)
+    longest = max(width_of(value, SMALL) for value in changed)
+    upright = longest > cell - 0.05
+    across = evenly(len(layers), int((WIDEST - left) / (cell * len(changed) + 0.25)))
     grid = Grid(
+        title=title,
+        subtitle="slope of the answer's change against the change of an answer that follows",
         across=across,
         down=ceil(len(layers) / across),
         width=cell * len(changed),
         height=(0.45 if written else 0.22) * len(directions),
         left=left,
-        below=0.5 + (0 if written and names <= 8 else 0.07 * names),
+        below=0.4 + (longest if upright else 0.1),
+        notes=sharing_note(served(records(rows)), mark=""),
         scale=True,
     )
-    about = "slope of the answer's change against the change of an answer that follows"
-    figure = grid.figure(title, about)
-    image = None
+    sheet = grid.sheet()
     for index, layer in enumerate(layers):
-        axes = grid.axes(figure, index)
+        panel = grid.panel(sheet, index)
         slopes = np.full((len(directions), len(changed)), np.nan)
-        at_layer = rows.loc[rows["layer"] == layer].to_dict(orient="records")
+        at_layer = records(rows.loc[rows["layer"] == layer])
         for row in at_layer:
             slopes[directions.index(row["value"]), changed.index(row["changed"])] = row["slope"]
-        image = heatmap(
-            axes,
+        heatmap(
+            panel,
             slopes,
             rows=directions if index % across == 0 else [""] * len(directions),
             columns=changed,
             notes=[[""] * len(changed)] * len(directions),
             signed=True,
+            upright=upright,
         )
         for row in at_layer if written else ():
-            _slope(axes, directions.index(row["value"]), changed.index(row["changed"]), row)
-        if not (written and names <= 8):
-            axes.tick_params(axis="x", labelrotation=90)
-        axes.set_title(f"layer {layer}", fontsize=9.5)
-        axes.set_xlabel("value changed", fontsize=8.5)
-        if index % across == 0:
-            axes.set_ylabel("direction of", fontsize=8.5)
-    assert image is not None
-    grid.add_scale(figure, image, "slope")
-    return figure
+            _slope(panel, directions.index(row["value"]), changed.index(row["changed"]), row)
+        beside = "direction of" if index % across == 0 else ""
+        panel.name(title=f"layer {layer}", x="value changed", y=beside)
+    grid.add_scale(sheet, "slope", signed=True)
+    return sheet
 
 
-def _slope(axes, row: int, column: int, found: dict) -> None:
+def _slope(panel: Panel, row: int, column: int, found: dict[str, Any]) -> None:
     slope, low, high = (found[name] for name in ("slope", "slope_low", "slope_high"))
     if isnan(slope):
         return
     ends = [] if isnan(low) else [f"{two_digits(low)} to {two_digits(high)}"]
-    details(axes, row, column, [two_digits(slope), *ends], slope)
+    details(panel, row, column, [two_digits(slope), *ends], slope)

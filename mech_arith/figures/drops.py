@@ -1,33 +1,49 @@
 """What edits cost, layer by layer, and how much of it is beyond what random directions cost."""
 
-from math import ceil
+from math import ceil, isnan
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
-from mech_arith.figures.effects import ACROSS, CONTROL_LABEL, DIRECTION, drawn, in_order
+from mech_arith.controls import DRAWN
+from mech_arith.figures.drawn import (
+    ACROSS,
+    CONTROL_LABEL,
+    DIRECTION,
+    drawn,
+    in_order,
+    shared_components,
+)
+from mech_arith.figures.rule import Claim, Row, counts, number_of
+from mech_arith.figures.sharing import MARK, MOST_NAMED, layer_names, sharing_note
+from mech_arith.figures.sheet import Panel, Sheet
 from mech_arith.figures.style import (
-    CONTROL,
+    LAYERS,
     WIDEST,
     Colour,
     Grid,
+    Key,
     distinct,
     layer_colours,
-    light_axes,
-    literal,
+    records,
+    thinned,
+    tint,
 )
+from mech_arith.results import names_of
 from mech_arith.statistics import ALPHA
+from mech_arith.verdicts import agree
 
 MOST_DRAWS = 12
 """With more layers in one panel, a dot per random direction would be a smear."""
 
-Worst = list[dict[str, dict[str, Any]]]
-"""Per layer the rows, by arm, of the strength at which the target costs most; empty for none."""
+EXCESS = Claim("excess_drop", "low", "high", counts="counts")
+
+Arms = dict[str, Row]
+"""By arm the rows of one value and layer at the strength at which the target costs most."""
+
+Beside = dict[tuple[Any, ...], list[Row]]
+"""The rows of the random directions, by the target that they are beside."""
 
 
 def accuracy_by_layer(
@@ -37,12 +53,12 @@ def accuracy_by_layer(
     *,
     title: str = "",
     level: float = 0.95,
-) -> Figure:
+) -> Sheet:
     """The largest accuracy drop over all strengths, per layer, a panel per chosen value.
 
-    The grey bar is the control at the strength of the coloured one, its dots the single random
-    directions. Below, where the run has contrasts, stands what is beyond the control: the mean over
-    all strengths, of which none was chosen; hollow where it is not significant.
+    The paler bar is the control at the strength of its target, its dots the single random
+    directions. Below, where the run has contrasts, stands what is beyond the strictest kind of
+    controls: the mean over all strengths, of which none was chosen; hollow where it may be chance.
 
     Args:
         effects: the run's table.
@@ -58,152 +74,193 @@ def accuracy_by_layer(
     values, layers = in_order(arms), sorted(distinct(arms, "layer"))
     if "accuracy_drop_low" in arms:
         subtitle += f"; black: {level:.0%} intervals at that strength"
-    if draws is None or len(layers) > MOST_DRAWS:
-        draws = pd.DataFrame()
-    against = pd.DataFrame() if contrasts is None or contrasts.empty else _random(contrasts)
-    rows = 2 if len(against) else 1
-    width = max(1.6, 0.3 * len(layers))
+    dots = {} if draws is None or len(layers) > MOST_DRAWS else _by_target(draws, "strength")
+    contrasts = None if contrasts is None else _strictest(contrasts)
+    against = {} if contrasts is None else _by_target(contrasts)
+    rows = 2 if against else 1
+    shared = shared_components(arms)
+    width = max(1.6, 0.17 * len(layers))
     across = max(1, min(ACROSS, len(values), int(WIDEST / width)))
     colours = layer_colours(layers)
-    keys = _keys(colours[layers[len(layers) // 2]], dots=len(draws) > 0, excess=rows == 2)
     grid = Grid(
+        title=title,
+        subtitle=subtitle,
         across=across,
         down=rows * ceil(len(values) / across),
         width=width,
         height=1.6,
-        left=0.85,
-        below=0.5,
-        keys=[keys],
+        left=0.95,
+        below=0.65 if len(layers) <= MOST_NAMED else 0.5,
+        above=0.27,
+        keys=[_keys(colours[layers[len(layers) // 2]], dots=bool(dots), excess=rows == 2)],
+        notes=sharing_note(shared, MARK if len(layers) <= MOST_NAMED else ""),
     )
-    figure = grid.figure(title, subtitle)
-    bottom = _lowest(arms, ["accuracy_drop", "accuracy_drop_low"])
-    lower = _lowest(against, ["excess_drop", "low"])
+    sheet = grid.sheet()
+    limits = _limits(arms, ["accuracy_drop", "accuracy_drop_low", "accuracy_drop_high"])
+    beyond = _limits(_random(contrasts), ["excess_drop", "low", "high"])
+    worst = _worst(arms)
     for index, value in enumerate(values):
         block, column = divmod(index, across)
         place = rows * block * across + column
-        worst = [_worst(arms, value, layer) for layer in layers]
-        axes = grid.axes(figure, place)
-        _bars(axes, worst, list(colours.values()))
-        if len(draws):
-            _dots(axes, worst, draws)
-        axes.set_ylim(bottom, 1.03)
-        axes.set_title(literal(value), fontsize=9.5)
-        _finish(axes, layers, "largest accuracy drop", labelled=column == 0)
+        of_value = [worst.get((value, layer), {}) for layer in layers]
+        panel = grid.panel(sheet, place)
+        targets = [arms["target"] for arms in of_value if arms]
+        names = thinned(layer_names(layers, targets, shared), max(8, int(width / 0.22)))
+        _frame(panel, names, limits, labelled=column == 0)
+        _bars(panel, of_value, list(colours.values()))
+        _dots(panel, of_value, dots)
+        panel.name(title=value, x=LAYERS, y=_named("largest accuracy drop", column))
         if rows == 2:
-            below = grid.axes(figure, place + across)
-            _excess(below, worst, against, list(colours.values()))
-            below.set_ylim(lower, 1.03)
-            _finish(below, layers, "drop beyond the control", labelled=column == 0)
-    return figure
+            below = grid.panel(sheet, place + across)
+            _frame(below, names, beyond, labelled=column == 0)
+            _excess(below, of_value, against, list(colours.values()))
+            below.name(x=LAYERS, y=_named("drop beyond controls", column))
+    return sheet
 
 
-def _keys(colour: Colour, *, dots: bool, excess: bool) -> list[Patch | Line2D]:
+def _named(label: str, column: int) -> str:
+    return f"{label}\n(share of problems)" if column == 0 else ""
+
+
+def _keys(colour: Colour, *, dots: bool, excess: bool) -> list[Key]:
     """What the legend says."""
-    keys: list[Patch | Line2D] = [
-        Patch(color=colour, label="component, a colour per layer"),
-        Patch(color=CONTROL, label=f"{CONTROL_LABEL}, at the same strength"),
+    keys = [
+        Key("component, a colour per layer", "patch", colour),
+        Key(f"{CONTROL_LABEL}, at the same strength (paler)", "patch", tint(colour)),
     ]
     if dots:
-        label = "each random direction"
-        keys.append(
-            Line2D([], [], linestyle="", marker="o", color="0.3", markersize=2, label=label)
-        )
+        keys.append(Key("each random direction", "dot", "0.3"))
     if excess:
         keys.append(
-            Line2D(
-                [],
-                [],
-                linestyle="",
-                marker="o",
-                markersize=5,
-                color=colour,
-                markerfacecolor="white",
-                label=f"hollow: p above {ALPHA:g}, of all targets",
+            Key(
+                f"hollow: may be chance (p above {ALPHA:g}, or the interval reaches 0)",
+                "hollow",
+                colour,
             )
         )
     return keys
 
 
-def _lowest(table: pd.DataFrame, columns: list[str]) -> float:
-    """The lower end of an axis of drops, which may be negative."""
-    numbers = table.reindex(columns=columns).to_numpy(dtype=float)
-    lowest = float(np.nanmin(numbers, initial=0))
-    return lowest - 0.03 if lowest < 0 else 0.0
-
-
-def _worst(arms: pd.DataFrame, value: str, layer: int) -> dict[str, dict[str, Any]]:
-    here = arms.loc[(arms["value"] == value) & (arms["layer"] == layer)]
-    targets = here.loc[(here["arm"] == "target") & here["accuracy_drop"].notna()]
-    if targets.empty:
-        return {}
-    strength = targets.loc[targets["accuracy_drop"].idxmax(), "strength"]
-    rows = here.loc[here["strength"] == strength].to_dict(orient="records")
-    return {row["arm"]: {str(name): entry for name, entry in row.items()} for row in rows}
-
-
-def _bars(axes: Axes, worst: Worst, colours: list[Colour]) -> None:
-    """Target and control of every layer side by side, with their intervals."""
-    for arm, shift, colour in (("target", -0.2, colours), ("control", 0.2, CONTROL)):
-        drops, lows, highs = (
-            [by_arm.get(arm, {}).get(name, np.nan) for by_arm in worst]
-            for name in ("accuracy_drop", "accuracy_drop_low", "accuracy_drop_high")
-        )
-        places = np.arange(len(worst)) + shift
-        axes.bar(places, drops, width=0.4, color=colour)
-        axes.vlines(places, lows, highs, color="black", linewidth=0.9)
-
-
-def _dots(axes: Axes, worst: Worst, draws: pd.DataFrame) -> None:
-    """The drop of every random direction, at its layer's strength."""
-    for place, by_arm in enumerate(worst):
-        found = _of_control(draws, by_arm.get("target"), "strength")
-        if len(found):
-            axes.plot(
-                place + 0.2 + np.linspace(-0.13, 0.13, len(found)),
-                found["accuracy_drop"],
-                linestyle="",
-                marker="o",
-                markersize=1.4,
-                color="0.3",
-            )
-
-
-def _excess(axes: Axes, worst: Worst, contrasts: pd.DataFrame, colours: list[Colour]) -> None:
-    """Per layer what the direction costs beyond random ones, with its interval."""
-    for place, (by_arm, colour) in enumerate(zip(worst, colours, strict=True)):
-        for row in _of_control(contrasts, by_arm.get("target")).to_dict(orient="records"):
-            axes.vlines(place, row["low"], row["high"], color=colour, linewidth=1.3)
-            axes.plot(
-                [place],
-                [row["excess_drop"]],
-                marker="o",
-                markersize=5,
-                color=colour,
-                markerfacecolor=colour if row["p_max"] <= ALPHA else "white",
-            )
-
-
-def _random(table: pd.DataFrame) -> pd.DataFrame:
+def _random(table: pd.DataFrame | None) -> pd.DataFrame | None:
     """The rows of the random directions, among those of all controls."""
-    return table.loc[table["arm"] == "control"]
+    return None if table is None or table.empty else table.loc[table["arm"] == "control"]
 
 
-def _of_control(table: pd.DataFrame, target: dict[str, Any] | None, *also: str) -> pd.DataFrame:
-    """Rows of the random directions beside one target."""
+def _limits(table: pd.DataFrame | None, columns: list[str]) -> tuple[float, float]:
+    """Ends of an axis of drops, which may be negative, and are not made to look large."""
+    numbers = np.empty(0) if table is None else table.reindex(columns=columns).to_numpy(dtype=float)
+    low, high = float(np.nanmin(numbers, initial=0)), float(np.nanmax(numbers, initial=0.25))
+    return (low - 0.03 if low < 0 else 0.0), high + 0.03
+
+
+def _worst(arms: pd.DataFrame) -> dict[tuple[str, int], Arms]:
+    """By value and layer, both arms at the strength at which the target costs most."""
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in records(arms):
+        found.setdefault((row["value"], row["layer"]), []).append(row)
+    worst: dict[tuple[str, int], Arms] = {}
+    for key, rows in found.items():
+        targets = [r for r in rows if r["arm"] == "target" and not np.isnan(r["accuracy_drop"])]
+        if targets:
+            strength = max(targets, key=lambda row: row["accuracy_drop"])["strength"]
+            worst[key] = {row["arm"]: row for row in rows if row["strength"] == strength}
+    return worst
+
+
+def _bars(panel: Panel, worst: list[Arms], colours: list[Colour]) -> None:
+    """Target and control of every layer side by side, with their intervals."""
+    for arm, shift, shades in (
+        ("target", -0.2, colours),
+        ("control", 0.2, list(map(tint, colours))),
+    ):
+        known = [(place + shift, arms[arm]) for place, arms in enumerate(worst) if arm in arms]
+        corners = [(at - 0.2, 0.0, at + 0.2, row["accuracy_drop"]) for at, row in known]
+        panel.rectangles(corners, facecolors=[shades[round(at - shift)] for at, _ in known])
+        lows, highs = (
+            [row.get(f"accuracy_drop_{end}", np.nan) for _, row in known] for end in ("low", "high")
+        )
+        style = {"colors": ["black"], "linewidths": 0.9, "zorder": 2}
+        panel.intervals([at for at, _ in known], lows, highs, **style)
+
+
+def _dots(panel: Panel, worst: list[Arms], draws: Beside) -> None:
+    """The drop of every random direction, at its layer's strength."""
+    for place, arms in enumerate(worst):
+        found = _beside(draws, arms, "strength")
+        if found:
+            x = place + 0.2 + np.linspace(-0.13, 0.13, len(found))
+            y = [row["accuracy_drop"] for row in found]
+            panel.points(x.tolist(), y, markersize=1.4, color="0.3", markeredgewidth=0, zorder=3)
+
+
+def _excess(
+    panel: Panel,
+    worst: list[Arms],
+    against: dict[tuple[Any, ...], list[Row]],
+    colours: list[Colour],
+) -> None:
+    """Per layer what the direction costs beyond its controls, with its interval."""
+    for place, (arms, colour) in enumerate(zip(worst, colours, strict=True)):
+        for row in _beside(against, arms):
+            panel.intervals([place], [row["low"]], [row["high"]], colors=[colour], linewidths=1.3)
+            inside = colour if counts(row, EXCESS) else "white"
+            style = {"markersize": 5, "color": colour, "markerfacecolor": inside}
+            panel.points([place], [row["excess_drop"]], **style)
+
+
+KEYS = ("layer", *DIRECTION)
+
+
+def _strictest(contrasts: pd.DataFrame) -> pd.DataFrame:
+    """Each target against the kind of drawn directions that it exceeds with the least certainty, as
+    in the evidence; `counts` says whether it exceeds all kinds.
+    """
+    kinds: Beside = {}
+    for row in records(contrasts):
+        if row["arm"] in DRAWN:
+            kinds.setdefault(_key(row), []).append(row)
+    strictest = [
+        {
+            **max(rows, key=_certainty),
+            "counts": all(agree(row["p_max"], row["low"]) for row in rows),
+            "arm": "control",
+        }
+        for rows in kinds.values()
+    ]
+    return pd.DataFrame(strictest, columns=[*contrasts.columns, "counts"])
+
+
+def _certainty(row: Row) -> tuple[float, float]:
+    """The larger, the less certainly the target exceeds these controls."""
+    p = number_of(row, "p_max")
+    return (2.0 if isnan(p) else p, -row["excess_drop"])
+
+
+def _by_target(table: pd.DataFrame, *also: str) -> Beside:
+    """The rows of the random directions, by what they are beside."""
+    found: Beside = {}
+    for row in records(table):
+        if row["arm"] == "control":
+            found.setdefault(_key(row, *also), []).append(row)
+    return found
+
+
+def _key(row: Row, *also: str) -> tuple[Any, ...]:
+    """What tells one target from another."""
+    return (*(row.get(name, "") for name in (*KEYS, *also)), *names_of(row["chosen_for"]))
+
+
+def _beside(found: dict[tuple[Any, ...], list[Row]], arms: Arms, *also: str) -> list[Row]:
+    """The rows of the random directions beside one target."""
+    target = arms.get("target")
     if target is None:
-        return table.iloc[:0]
-    same = [table[name] == target[name] for name in ("layer", *DIRECTION, *also)]
-    return _random(table.loc[np.logical_and.reduce(same)])
+        return []
+    return found.get(_key(target, *also), [])
 
 
-def _finish(axes: Axes, layers: list[int], label: str, *, labelled: bool) -> None:
+def _frame(panel: Panel, names: list[str], limits: tuple[float, float], *, labelled: bool) -> None:
     """The axes of a panel over layers."""
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xlim(-0.6, len(layers) - 0.4)
-    axes.set_xticks(range(len(layers)), [str(layer) for layer in layers])
-    light_axes(axes)
-    axes.grid(visible=False, axis="x")
-    axes.set_xlabel("layer (0-based)", fontsize=8.5)
-    axes.tick_params(labelleft=labelled)
-    if labelled:
-        axes.set_ylabel(f"{label}\n(share of problems)", fontsize=8.5)
+    panel.limit((-0.6, len(names) - 0.4), limits)
+    panel.tick_x(range(len(names)), names)
+    panel.frame(x_grid=False, y_named=labelled)
+    panel.level(0.0)

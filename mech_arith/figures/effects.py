@@ -1,61 +1,132 @@
 """What edits do to the answers: dose and response, beside the control."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.typing import ColorType
 
 from mech_arith.figures import outside
-from mech_arith.figures.style import (
-    CONTROL,
-    Grid,
-    distinct,
-    layer_colours,
-    layer_handles,
-    light_axes,
-    literal,
+from mech_arith.figures.drawn import (
+    ACROSS,
+    ARMS,
+    CONTROL_LABEL,
+    drawn,
+    in_order,
+    outside_shares,
+    shared_components,
 )
-from mech_arith.results import per_value
+from mech_arith.figures.sharing import MARK, MOST_NAMED, layer_names, place_of, sharing_note
+from mech_arith.figures.sheet import SMALL, Panel, Sheet, number_names
+from mech_arith.figures.style import (
+    CONTROL_LINE,
+    LAYERS,
+    WIDEST,
+    Colour,
+    Grid,
+    Key,
+    distinct,
+    heatmap,
+    layer_colours,
+    records,
+    room_for,
+    thinned,
+    tint,
+)
 
-ACROSS = 5
-"""Panels side by side; more go below."""
+MOST_CURVES = 8
+"""With more layers a value has a map of layers and strengths instead of a panel for each layer."""
 
-ARMS = ("control", "target")
-"""In the order in which they lie over each other."""
+NOWHERE = np.empty(0), np.empty(0)
+"""Strengths and shares outside of what the table has no row of."""
 
-DIRECTION = ["point", "position", "component", "towards"]
-"""What tells directions at one layer apart."""
 
-CONTROL_LABEL = "control: random directions, moved as far"
+@dataclass(frozen=True)
+class Response:
+    """A number that follows the strength."""
 
-LONGEST_LABEL = 30
-"""Characters that fit under a panel."""
+    column: str
+    name: str
+    """With its unit."""
+    short: str
 
-MOST_BANDS = 8
-"""With more layers in one panel, intervals would hide the lines."""
+
+ACCURACY = Response("edited_accuracy", "accuracy (share of exact answers)", "accuracy")
+SHIFT = Response("mean_shift", "mean shift of prediction (units of the answer)", "mean shift")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Doses:
+    """What the layouts share."""
+
+    rows: dict[tuple[str, int, str], list[dict[str, Any]]]
+    """By value, layer and arm, ascending in strength."""
+    values: list[str]
+    layers: list[int]
+    strengths: list[float]
+    response: Response
+    limits: tuple[float, float]
+    resting: float
+    """The response without an edit."""
+    strength: str
+    """What the strength is called."""
+    outside: Mapping[tuple[str, int], tuple[np.ndarray, np.ndarray]]
+    shared: Mapping[tuple[Any, ...], list[str]]
+    heading: dict[str, Any]
+    """For the grid."""
+
+    def component(self, value: str, layer: int) -> str:
+        """The name of the component that is drawn, with a mark where it serves other values too."""
+        row = self.rows[value, layer, "target"][0]
+        return f"c{row['component']}{MARK if place_of(row) in self.shared else ''}"
+
+    def leaves(self) -> bool:
+        """Whether anything is to be shaded."""
+        return any((shares > outside.HALF).any() for _, shares in self.outside.values())
+
+    def targets(self, value: str) -> list[dict[str, Any]]:
+        """A row of the component that is drawn at each layer."""
+        keys = [(value, layer, "target") for layer in self.layers]
+        return [self.rows[key][0] for key in keys if key in self.rows]
+
+    def numbers(self, value: str, layer: int, arm: str) -> tuple[np.ndarray, ...]:
+        """Strengths, and at each the number and the ends of its interval, NaN where unknown."""
+        found = self.rows.get((value, layer, arm), [])
+        columns = ("strength", *(f"{self.response.column}{end}" for end in ("", "_low", "_high")))
+        return tuple(
+            np.array([row.get(column, np.nan) for row in found], dtype=float) for column in columns
+        )
+
+    def colours(self) -> dict[int, dict[str, Colour]]:
+        """Of each layer that of the target, and its tint, the control's."""
+        return {
+            layer: {"target": colour, "control": tint(colour)}
+            for layer, colour in layer_colours(self.layers).items()
+        }
 
 
 def dose_response(
     effects: pd.DataFrame,
     manifold: pd.DataFrame | None = None,
     *,
+    response: Response = ACCURACY,
     title: str = "",
     level: float = 0.95,
-) -> Figure:
-    """Accuracy and mean shift of the prediction against strength.
+) -> Sheet:
+    """Accuracy or mean shift of the prediction against strength, beside the control.
 
-    A column of two panels per chosen value, a colour per layer, controls in grey, each in the band
-    of its interval. Of several directions for one value and layer, the one that costs most accuracy
-    is drawn. Shaded over the whole height are the strengths at which more than half of the
-    coordinates edited for a panel, of all its layers, lie outside the observed range.
+    A panel per value (column) and layer (row, layer 0 on top), target and control each in the band
+    of its interval. Of more than `MOST_CURVES` layers, per value a map of layers and strengths and
+    one of its controls. An edit of one strength stands layer by layer in a panel per value. Of
+    several directions for one value and layer, the one that costs most accuracy is drawn. Shaded
+    are the strengths at which over half of the edited coordinates lie outside the observed range.
 
     Args:
         effects: the run's table.
         manifold: the run's table; without it nothing is shaded.
+        response: which number.
         title: model and template.
         level: of the table's intervals.
 
@@ -63,153 +134,210 @@ def dose_response(
         ValueError: no row of the table has status 'ok'.
     """
     arms, subtitle = drawn(effects)
-    values = in_order(arms)
+    rows: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for row in records(arms):
+        rows.setdefault((row["value"], row["layer"], row["arm"]), []).append(row)
     layers = sorted(distinct(arms, "layer"))
-    if has_intervals := "edited_accuracy_low" in arms and len(layers) <= MOST_BANDS:
-        subtitle += f"; bands: {level:.0%} intervals"
-    across = min(ACROSS, len(values))
-    blocks = ceil(len(values) / across)
-    control = Line2D([], [], color=CONTROL, label=CONTROL_LABEL)
-    clean = Line2D([], [], color="black", linestyle=":", linewidth=1, label="without edit")
-    shares = {} if manifold is None else _outside(arms, manifold)
-    notes = [control, clean, *([outside.EDITED] if shares else [])]
-    grid = Grid(
-        across=across,
-        down=2 * blocks,
-        width=2.1,
-        height=1.55,
-        left=0.95,
-        below=0.6,
-        above=0.22,
-        keys=[layer_handles(layers), notes],
+    strengths = sorted(distinct(arms, "strength"))
+    mapped = len(layers) > MOST_CURVES and len(strengths) > 1
+    has_intervals = f"{response.column}_low" in arms and not mapped
+    if has_intervals:
+        marks = "bars" if len(strengths) == 1 else "bands"
+        subtitle += f"; {marks}: {level:.0%} intervals"
+    shared = shared_components(arms)
+    unmarked = len(layers) > MOST_NAMED
+    doses = _Doses(
+        rows=rows,
+        values=in_order(arms),
+        layers=layers,
+        strengths=strengths,
+        response=response,
+        limits=_limits(arms, response, intervals=has_intervals),
+        resting=float(arms["baseline_accuracy"].iloc[0]) if response is ACCURACY else 0.0,
+        strength=f"strength of {arms['edit'].iloc[0]} ({arms['strength_unit'].iloc[0]})",
+        outside=outside_shares(arms, manifold),
+        shared=shared,
+        heading={
+            "title": title,
+            "subtitle": subtitle,
+            "notes": sharing_note(shared, "" if unmarked else MARK),
+        },
     )
-    figure = grid.figure(title, subtitle)
-    shifts = _limits(arms, "mean_shift", intervals=has_intervals)
-    for index, value in enumerate(values):
-        block, column = divmod(index, across)
-        of_value = arms.loc[arms["value"] == value]
-        upper = 2 * block * across + column
-        accuracy, shift = grid.axes(figure, upper), grid.axes(figure, upper + across)
-        baseline = distinct(of_value, "baseline_accuracy")[0]
-        accuracy.axhline(baseline, color="black", linestyle=":", linewidth=1)
-        shift.axhline(0, color="black", linestyle=":", linewidth=1)
-        _lines(accuracy, of_value, "edited_accuracy", layers, intervals=has_intervals)
-        _lines(shift, of_value, "mean_shift", layers, intervals=has_intervals)
-        for axes in (accuracy, shift):
-            if value in shares:
-                outside.shade_strengths(axes, *shares[value])
-        accuracy.set_title(literal(value), fontsize=9.5)
-        accuracy.set_ylim(-0.03, 1.03)
-        shift.set_ylim(*shifts)
-        for axes in (accuracy, shift):
-            axes.set_xlabel(_strength_label(arms), fontsize=8.5)
-            if len(distinct(arms, "strength")) == 1:
-                axes.set_xticks(distinct(arms, "strength"))
-            axes.tick_params(labelleft=column == 0)
-        if column == 0:
-            accuracy.set_ylabel("accuracy\n(share of exact answers)", fontsize=8.5)
-            shift.set_ylabel("mean shift of prediction\n(units of the answer)", fontsize=8.5)
-    return figure
+    if len(strengths) == 1:
+        return _by_layer(doses)
+    return _maps(doses) if mapped else _curves(doses)
 
 
-def drawn(effects: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The rows to draw, one direction per value and layer, and a line that says what they are.
-
-    Of the controls the random directions alone: the others stand in the tables.
-
-    Raises:
-        ValueError: no row has status 'ok'.
-    """
-    compared = effects.loc[effects["arm"].isin(ARMS)]
-    whole = per_value(compared.loc[compared["status"] == "ok"])
-    if whole.empty:
-        raise ValueError("expected effects with status 'ok', got none; see their column `reason`")
-    site = ["value", "layer"]
-    targets = whole.loc[whole["arm"] == "target"].sort_values("accuracy_drop", kind="stable")
-    chosen = targets.drop_duplicates(site, keep="last")[site + DIRECTION]
-    arms = whole.merge(chosen, on=site + DIRECTION).sort_values("strength", kind="stable")
-    points, positions = distinct(whole, "point"), distinct(whole, "position")
-    where = "at the position with the largest drop"
-    notes = [
-        ", ".join(points),
-        f"positions: {positions[0]}" if len(positions) == 1 else where,
-        f"{max(distinct(arms, 'n'))} problems per point",
-    ]
-    if failed := compared["status"].tolist().count("failed"):
-        notes.append(f"failed rows left out: {failed}")
-    return arms, "; ".join(notes)
-
-
-def _outside(
-    arms: pd.DataFrame, manifold: pd.DataFrame
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """By value the strengths, and the share outside the observed range among all that is drawn."""
-    same = ["value", "layer", "point", "position", "component", "strength"]
-    drawn = arms.loc[arms["arm"] == "target", same]
-    shares = drawn.merge(per_value(manifold), on=same).groupby(["value", "strength"], sort=True)
-    mean = shares["outside_range"].mean().reset_index()
-    return {
-        value: (of_value["strength"].to_numpy(), of_value["outside_range"].to_numpy())
-        for value, of_value in mean.groupby("value")
-    }
-
-
-def in_order(arms: pd.DataFrame) -> list[str]:
-    """The values, the plain before the composed: a, b, c, b-c, a-(b-c)."""
-    return sorted(distinct(arms, "value"), key=lambda value: (len(value), value))
-
-
-def _lines(
-    axes: Axes, of_value: pd.DataFrame, number: str, layers: list[int], *, intervals: bool
-) -> None:
-    """A line per layer over a grey one for its control."""
-    colours = layer_colours(layers)
-    for order, arm in enumerate(ARMS, start=1):
-        of_arm = of_value.loc[of_value["arm"] == arm]
-        for layer in distinct(of_arm, "layer"):
-            line = of_arm.loc[of_arm["layer"] == layer]
-            line = line.assign(strength=line["strength"] + _aside(line, layer, layers))
-            colour = CONTROL if arm == "control" else colours[layer]
-            if intervals:
-                _band(axes, line, number, colour)
-            axes.plot(
-                line["strength"],
-                line[number],
-                color=colour,
-                linewidth=1.0 if arm == "control" else 1.6,
-                marker="o",
-                markersize=2.0 if arm == "control" else 3.0,
-                zorder=order,
-            )
-    light_axes(axes)
-
-
-def _aside(line: pd.DataFrame, layer: int, layers: list[int]) -> float:
-    """Points of a single strength stand side by side, and lines where they belong."""
-    return 0.02 * (layers.index(layer) - (len(layers) - 1) / 2) if len(line) == 1 else 0.0
-
-
-def _band(axes: Axes, line: pd.DataFrame, number: str, colour: ColorType) -> None:
-    """The interval around a line; around a single point a bar, for a band would have no width."""
-    ends = line[f"{number}_low"], line[f"{number}_high"]
-    if len(line) == 1:
-        axes.vlines(line["strength"], *ends, color=colour, linewidth=1.2, zorder=0.5)
-    else:
-        axes.fill_between(
-            line["strength"], *ends, color=colour, alpha=0.12, linewidth=0, zorder=0.5
-        )
-
-
-def _strength_label(arms: pd.DataFrame) -> str:
-    edit, unit = distinct(arms, "edit")[0], distinct(arms, "strength_unit")[0]
-    text = f"strength of {edit} ({unit})"
-    return literal(text if len(text) <= LONGEST_LABEL else text.replace(" (", "\n("))
-
-
-def _limits(arms: pd.DataFrame, number: str, *, intervals: bool) -> tuple[float, float]:
-    """Ends of an axis that holds all the numbers and zero, with a little room."""
-    columns = [f"{number}_low", f"{number}_high"] if intervals else []
-    numbers = arms[[number, *columns]].to_numpy(dtype=float)
+def _limits(arms: pd.DataFrame, response: Response, *, intervals: bool) -> tuple[float, float]:
+    """Ends of an axis that holds all the numbers and that without an edit."""
+    columns = [f"{response.column}_low", f"{response.column}_high"] if intervals else []
+    numbers = arms[[response.column, *columns]].to_numpy(dtype=float)
     low, high = float(np.nanmin(numbers, initial=0)), float(np.nanmax(numbers, initial=0))
+    if response is ACCURACY:
+        lowest = float(np.nanmin(numbers, initial=1))
+        return max(-0.03, min(lowest, 0.75) - 0.05), 1.03
     room = 0.05 * (high - low) or 1.0
     return low - room, high + room
+
+
+def _keys(doses: _Doses, *, curves: bool) -> list[Key]:
+    colours = doses.colours()[doses.layers[len(doses.layers) // 2]]
+    kinds: Any = ("line", "dashed") if curves else ("point", "hollow")
+    return [
+        Key("component, a colour per layer", kinds[0], colours["target"]),
+        Key(f"{CONTROL_LABEL} (paler)", kinds[1], colours["control"]),
+        Key("without edit", "dotted"),
+        *([outside.EDITED] if doses.leaves() else []),
+    ]
+
+
+def _curves(doses: _Doses) -> Sheet:
+    """A panel per value and layer."""
+    across = min(ACROSS, len(doses.values))
+    blocks, depth = ceil(len(doses.values) / across), len(doses.layers)
+    grid = Grid(
+        across=across,
+        down=blocks * depth,
+        width=2.1,
+        height=max(0.68, 1.5 / depth),
+        left=0.85,
+        below=0.22,
+        above=0.2,
+        last=0.22,
+        keys=[_keys(doses, curves=True)],
+        **doses.heading,
+    )
+    sheet = grid.sheet()
+    low, high = doses.strengths[0], doses.strengths[-1]
+    room = 0.05 * (high - low)
+    for index, value in enumerate(doses.values):
+        block, column = divmod(index, across)
+        for row, (layer, colours) in enumerate(doses.colours().items()):
+            if (value, layer, "target") not in doses.rows:
+                continue
+            panel = grid.panel(sheet, (block * depth + row) * across + column)
+            panel.limit((low - room, high + room), doses.limits)
+            panel.frame(y_named=column == 0)
+            if (value, layer) in doses.outside:
+                outside.shade_strengths(panel, *doses.outside[value, layer])
+            panel.level(doses.resting, linestyle=":", linewidth=1)
+            for arm in ARMS:
+                _curve(panel, doses.numbers(value, layer, arm), colours[arm], arm)
+            panel.title = f"{value}, layer {layer}: {doses.component(value, layer)}"
+            over = {"across": "left", "along": "bottom", "shift": (0.0, 0.02)}
+            panel.write(panel.title, panel.x[0], panel.y[1], size=SMALL + 0.5, **over)
+            if row == depth - 1 and index + across >= len(doses.values):
+                panel.name(x=doses.strength)
+    _name_left(grid, sheet, doses.response.name)
+    return sheet
+
+
+def _curve(panel: Panel, numbers: tuple[np.ndarray, ...], colour: Colour, arm: str) -> None:
+    """A line in its band; the control's dashed."""
+    strengths, middle, low, high = numbers
+    is_control = arm == "control"
+    panel.band(strengths, low, high, colour=colour, alpha=0.35 if is_control else 0.25)
+    style = CONTROL_LINE | {"zorder": 1} if is_control else {"linewidth": 1.6, "zorder": 2}
+    size = 0.0 if is_control else 2.6
+    panel.line(strengths, middle, color=colour, marker="o", markersize=size, **style)
+
+
+def _by_layer(doses: _Doses) -> Sheet:
+    """A panel per value, with a point and its control at every layer."""
+    width = max(2.1, 0.14 * len(doses.layers))
+    heading = dict(doses.heading)
+    heading["subtitle"] = f"{doses.strength} {doses.strengths[0]:g}; {heading['subtitle']}"
+    across = min(ACROSS, len(doses.values), int(WIDEST / width))
+    grid = Grid(
+        across=across,
+        down=ceil(len(doses.values) / across),
+        width=width,
+        height=1.55,
+        left=0.85,
+        below=0.65 if len(doses.layers) <= MOST_NAMED else 0.5,
+        keys=[_keys(doses, curves=False)],
+        **heading,
+    )
+    sheet = grid.sheet()
+    for index, value in enumerate(doses.values):
+        panel = grid.panel(sheet, index)
+        panel.limit((-0.6, len(doses.layers) - 0.4), doses.limits)
+        names = layer_names(doses.layers, doses.targets(value), doses.shared)
+        panel.tick_x(range(len(doses.layers)), thinned(names))
+        panel.frame(x_grid=False, y_named=index % across == 0)
+        panel.level(doses.resting, linestyle=":", linewidth=1)
+        for place, (layer, colours) in enumerate(doses.colours().items()):
+            if any(doses.outside.get((value, layer), NOWHERE)[1] > outside.HALF):
+                corners = [(place - 0.5, panel.y[0], place + 0.5, panel.y[1])]
+                panel.rectangles(corners, facecolors=outside.OUTSIDE, zorder=0)
+            for arm, aside in (("control", 0.16), ("target", -0.16)):
+                _, middle, low, high = doses.numbers(value, layer, arm)
+                panel.intervals([place + aside] * len(middle), low, high, colors=[colours[arm]])
+                inside = "white" if arm == "control" else colours[arm]
+                style = {"markersize": 4, "color": colours[arm], "markerfacecolor": inside}
+                panel.points([place + aside] * len(middle), middle.tolist(), **style)
+        panel.name(title=value, x=LAYERS)
+    _name_left(grid, sheet, doses.response.name)
+    return sheet
+
+
+def _maps(doses: _Doses) -> Sheet:
+    """Per value a map of layers and strengths, and beside it that of its controls."""
+    values, layers, strengths = doses.values, doses.layers, doses.strengths
+    cell = max(0.22, 1.3 / len(strengths))
+    left = room_for(thinned(layers), beside=0.45)
+    pair = 2 * (cell * len(strengths) + 0.25)
+    pairs = max(1, min(len(values), int((WIDEST - left) / pair)))
+    is_shift = doses.response is SHIFT
+    largest = max(map(abs, doses.limits)) if is_shift else 1.0
+    grid = Grid(
+        across=2 * pairs,
+        down=ceil(len(values) / pairs),
+        width=cell * len(strengths),
+        height=max(1.3, 0.11 * len(layers)),
+        left=left,
+        above=0.46,
+        below=0.75,
+        keys=[[Key("hatched: over half of the edits leave the observed range", "tick")]]
+        if doses.leaves()
+        else [],
+        scale=True,
+        **doses.heading,
+    )
+    sheet = grid.sheet()
+    for index, (value, arm) in enumerate((v, a) for v in values for a in reversed(ARMS)):
+        panel = grid.panel(sheet, index)
+        shares = np.full((len(layers), len(strengths)), np.nan)
+        leaving = []
+        for row, layer in enumerate(layers):
+            for strength, number, *_ in zip(*doses.numbers(value, layer, arm), strict=True):
+                shares[row, strengths.index(strength)] = number / largest
+            if arm == "target" and (value, layer) in doses.outside:
+                out = zip(*doses.outside[value, layer], strict=True)
+                leaving += [(row, strengths.index(s)) for s, share in out if share > outside.HALF]
+        names = thinned(number_names(strengths), max(2, int(panel.box[2] / 0.3)))
+        heatmap(
+            panel,
+            shares,
+            rows=thinned(layers) if index % grid.across == 0 else [""] * len(layers),
+            columns=names,
+            signed=is_shift,
+        )
+        panel.hatch(leaving, "0.5")
+        panel.name(
+            title=f"{value}\n{'component' if arm == 'target' else 'its control'}",
+            x=doses.strength.replace(" (", "\n("),
+            y=LAYERS if index % grid.across == 0 else "",
+        )
+    grid.add_scale(sheet, doses.response.short, signed=is_shift, largest=largest)
+    return sheet
+
+
+def _name_left(grid: Grid, sheet: Sheet, name: str) -> None:
+    """One name for all the y axes, left of the panels."""
+    boxes = [panel.box for panel in sheet.panels]
+    middle = (min(b[1] for b in boxes) + max(b[1] + b[3] for b in boxes)) / 2
+    left = min(b[0] for b in boxes)
+    tall = max(b[1] + b[3] for b in boxes) - min(b[1] for b in boxes)
+    text = name if tall > 3 else name.replace(" (", "\n(")
+    sheet.write(text, left - 0.5, middle, size=8.5, upright=True)

@@ -1,24 +1,30 @@
 """What is known of every value at every layer: traced, told from its relatives, edited, asked."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, isnan
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 
+from mech_arith.figures.lettering import width_of
+from mech_arith.figures.rule import Claim, Row, counts, number_of
+from mech_arith.figures.sharing import MARK, place_of, served, sharing_note
+from mech_arith.figures.sheet import SMALL, TITLE, Panel, Sheet
 from mech_arith.figures.style import (
+    LAYERS,
     WIDEST,
     Grid,
+    Key,
     details,
     distinct,
+    evenly,
     heatmap,
     ink,
+    records,
+    room_for,
+    thinned,
     two_digits,
 )
 from mech_arith.results import best_places
@@ -27,39 +33,91 @@ from mech_arith.statistics import ALPHA
 FEW = 6
 """Layers up to which numbers and their intervals are written into the cells."""
 
-NARROWEST_MAP = 1.3
-"""Inches that a map's title takes."""
-
-Row = Mapping[Any, Any]
+CELL = 0.66
+"""Width of a cell with numbers, in inches."""
 
 
 @dataclass(frozen=True)
 class _Map:
-    """One of the maps: what its cells hold."""
+    """One of the maps: a number of the evidence, and what belongs to it."""
 
     title: str
-    share: Callable[[Row], float]
-    """What gives a cell its colour; NaN leaves it empty."""
-    lines: Callable[[Row], list[str]]
-    """What is written into it."""
-    p: str | None = None
-    """Column of the p-value that says whether the number is one by chance."""
+    claim: Claim
+    beside: tuple[tuple[str, str], ...] = ()
+    """What else is written into a cell: a word and its column."""
+    sign: bool = True
+    """Whether a negative number is one, and not the same as its positive."""
 
-    def doubtful(self, row: Row) -> bool:
-        """Whether the number may be one by chance."""
-        if self.p is None:
-            return False
-        p = _number(row, self.p)
-        return not isnan(p) and p > ALPHA
+    def share(self, row: Row) -> float:
+        """What gives a cell its colour; NaN leaves it empty."""
+        number = number_of(row, self.claim.number)
+        return number if self.sign else abs(number)
+
+    def lines(self, row: Row) -> list[str]:
+        """The number, its interval, and what stands beside it."""
+        low, high = number_of(row, self.claim.low), number_of(row, self.claim.high)
+        if not self.sign:
+            crossing = low < 0 < high
+            low, high = sorted((abs(low), abs(high)))
+            low = 0.0 if crossing else low
+        lines = [two_digits(self.share(row))]
+        if not (isnan(low) or isnan(high)):
+            lines.append(f"{two_digits(low)} to {two_digits(high)}")
+        found = [(word, row.get(column)) for word, column in self.beside]
+        if words := [f"{word} {_short(entry)}" for word, entry in found if _known(entry)]:
+            lines.append(" ".join(words))
+        return lines
 
 
-def evidence_maps(evidence: pd.DataFrame, *, title: str = "", level: float = 0.95) -> Figure:
+def _known(entry: Any) -> bool:
+    if isinstance(entry, str):
+        return 0 < len(entry) <= 8  # a longer name has no room
+    return entry is not None and entry is not pd.NA and not isnan(entry)
+
+
+def _short(entry: Any) -> str:
+    return entry if isinstance(entry, str) else two_digits(abs(entry))
+
+
+def _excess(arm: str) -> Claim:
+    """The drop beyond the controls of one kind."""
+    stem = f"excess_{arm}_"
+    return Claim(f"{stem}drop", f"{stem}low", f"{stem}high", f"{stem}p_max")
+
+
+AGREEMENT = Claim("agreement", "agreement_low", "agreement_high", counts="agreement_counts")
+SLOPE = Claim("slope", "slope_low", "slope_high", counts="slope_counts")
+
+MAPS = (
+    _Map(
+        "|R|",
+        Claim("r", "r_low", "r_high", counts="r_counts"),
+        (("un.", "untrained_abs_r"),),
+        sign=False,
+    ),
+    _Map(
+        "least |R|, another\nvalue held fixed",
+        Claim("least_partial_r"),
+        (("given", "least_partial_given"),),
+        sign=False,
+    ),
+    _Map("drop beyond directions\nwithout a value", _excess("valueless")),
+    _Map("drop beyond directions\nof the span", _excess("span")),
+    _Map("drop beyond\nrandom directions", _excess("random")),
+    _Map("answers that\nfollow the value", AGREEMENT, (("fl.", "floor"), ("c.", "ceiling"))),
+    _Map("slope: how far answers\nfollow the value", SLOPE, (("ra.", "slope_random"),)),
+)
+"""From left to right; those that a run has nothing of are left out."""
+
+
+def evidence_maps(evidence: pd.DataFrame, *, title: str = "", level: float = 0.95) -> Sheet:
     """Every value (rows) at every layer (columns), a map for each question that was asked of it.
 
     |R| on the report split; what is left of it where the value that explains it best is held fixed;
-    what an edit costs beyond random directions; how often the answer follows the value. Each in the
-    component, and of several positions at the one, with the largest |R| on the fit split. What may
-    be chance is in brackets, or hatched where there is no room for numbers.
+    what an edit costs beyond each kind of control; how often, and how far, the answer follows the
+    value. Each in the component, and of several positions at the one, with the largest |R| on the
+    fit split. What may be chance is pale and in brackets, or hatched where there is no room for
+    numbers. A component that serves several values has a mark.
 
     Raises:
         ValueError: the table is empty.
@@ -67,60 +125,56 @@ def evidence_maps(evidence: pd.DataFrame, *, title: str = "", level: float = 0.9
     if evidence.empty:
         raise ValueError("expected a table of evidence with rows, got none; trace first")
     best = best_places(evidence)
+    rows = records(best)
     values, layers = distinct(best, "value"), sorted(distinct(best, "layer"))
-    maps = [one for one in MAPS if not all(isnan(one.share(row)) for row in _rows(best))]
+    maps = [one for one in MAPS if not all(isnan(one.share(row)) for row in rows)]
+    shared = served(rows)
     written = len(layers) <= FEW
-    width = max(NARROWEST_MAP, (0.62 if written else 0.17) * len(layers))
-    left = 0.55 + 0.075 * max(len(value) for value in values)
+    titles = max(width_of(line, TITLE) for one in maps for line in one.title.split("\n"))
+    width = max(titles - 0.1, (CELL if written else 0.15) * len(layers))
+    left = room_for(values, beside=0.1)
     across = _across(len(maps), left, width)
     grid = Grid(
+        title=title,
+        subtitle=_subtitle(best),
         across=across,
         down=ceil(len(maps) / across),
         width=width,
         height=(0.5 if written else 0.24) * len(values),
         left=left,
         above=0.48,
+        below=0.48,
+        keys=[[Key(note, "tick") for note in _notes(rows, maps, level, written=written)]],
+        notes=sharing_note(shared),
         scale=True,
-        keys=[[Line2D([], [], linestyle="", label=note) for note in _notes(maps, level, written)]],
     )
-    figure = grid.figure(title, _subtitle(best))
-    image = None
+    sheet = grid.sheet()
     for index, one in enumerate(maps):
-        axes = grid.axes(figure, index)
+        panel = grid.panel(sheet, index)
         shares = np.full((len(values), len(layers)), np.nan)
-        placed = [
-            (values.index(row["value"]), layers.index(row["layer"]), row) for row in _rows(best)
-        ]
+        placed = [(values.index(row["value"]), layers.index(row["layer"]), row) for row in rows]
         for at_row, at_column, row in placed:
             shares[at_row, at_column] = one.share(row)
-        image = heatmap(
-            axes,
+        heatmap(
+            panel,
             shares,
             rows=values if index % across == 0 else [""] * len(values),
-            columns=_thinned(layers),
+            columns=thinned(layers, 8 if width < 2.5 else 16),
             notes=[[""] * len(layers)] * len(values),
+            signed=True,
         )
-        for at_row, at_column, row in placed:
-            _cell(axes, at_row, at_column, one, row, written=written)
-        axes.set_title(one.title, fontsize=9)
-        axes.set_xlabel("layer (0-based)", fontsize=8.5)
-    assert image is not None
-    grid.add_scale(figure, image, "share, or |R|")
-    return figure
+        (_write if written else _hatch)(panel, one, placed)
+        if written and index == 0:
+            _name_components(panel, placed, shared)
+        panel.name(title=one.title, x=LAYERS)
+    grid.add_scale(sheet, "share, |R| or slope", signed=True)
+    return sheet
 
 
 def _across(count: int, left: float, width: float) -> int:
-    """Maps side by side: all of them, or two, or one."""
-    for across in (count, 2):
-        if left + across * (width + 0.25) + 1 <= WIDEST + 1:
-            return across
-    return 1
-
-
-def _thinned(layers: list[int]) -> list[str]:
-    """Of many layers every second or third is named."""
-    step = ceil(len(layers) / 16)
-    return [str(layer) if index % step == 0 else "" for index, layer in enumerate(layers)]
+    """Maps side by side: all of them, or as even rows as fit."""
+    fitting = int((WIDEST - left - 1 + 0.25) / (width + 0.25))
+    return evenly(count, fitting)
 
 
 def _subtitle(best: pd.DataFrame) -> str:
@@ -130,102 +184,68 @@ def _subtitle(best: pd.DataFrame) -> str:
     return f"{point}; positions: {where}; the fit split's best component"
 
 
-def _notes(maps: Sequence[_Map], level: float, written: bool) -> list[str]:
+def _notes(rows: Sequence[Row], maps: Sequence[_Map], level: float, *, written: bool) -> list[str]:
     """What the marks in the cells mean."""
-    notes = [f"{'in brackets' if written else 'hatched'}: p above {ALPHA:g}"]
-    if written:
-        notes.append(f"small: {level:.0%} interval")
-        if any(one is AGREEMENT for one in maps):
-            notes.append("fl., c.: floor and ceiling")
-    return notes
+    doubt = f"may be chance (p above {ALPHA:g}, or the interval reaches 0 or the floor)"
+    if not written:
+        return [f"hatched: {doubt}"]
+    notes = [f"pale, in brackets: {doubt}", f"small: {level:.0%} interval"]
+    meanings = {
+        "un.": "un.: with random weights",
+        "ra.": "ra.: along random directions",
+        "fl.": "fl.: floor",
+        "c.": "c.: ceiling",
+    }
+    shown = {
+        w for one in maps for w, column in one.beside if any(_known(r.get(column)) for r in rows)
+    }
+    return notes + [meaning for word, meaning in meanings.items() if word in shown]
 
 
-def _cell(axes: Axes, row: int, column: int, one: _Map, found: Row, *, written: bool) -> None:
-    share = one.share(found)
-    if isnan(share):
-        return
-    doubtful = one.doubtful(found)
-    if written:
-        first, *rest = one.lines(found)
-        details(axes, row, column, [f"({first})" if doubtful else first, *rest], share)
-    elif doubtful:
-        axes.add_patch(
-            Rectangle(
-                (column - 0.5, row - 0.5),
-                1,
-                1,
-                fill=False,
-                hatch="//////",
-                edgecolor="0.75" if ink(share) == "white" else "0.55",
-                linewidth=0,
-            )
+def _doubtful(row: Row, one: _Map) -> bool:
+    return not counts(row, one.claim)
+
+
+def _write(panel: Panel, one: _Map, placed: Sequence[tuple[int, int, Row]]) -> None:
+    """The numbers, with what may be chance pale and in brackets."""
+    for at_row, at_column, row in placed:
+        share = one.share(row)
+        if isnan(share):
+            continue
+        first, *rest = one.lines(row)
+        doubtful = _doubtful(row, one)
+        lines = [f"({first})" if doubtful else first, *rest]
+        details(panel, at_row, at_column, lines, share, faint=doubtful)
+
+
+def _hatch(panel: Panel, one: _Map, placed: Sequence[tuple[int, int, Row]]) -> None:
+    """The same where there is no room for numbers."""
+    for colour in ("0.75", "0.55"):
+        panel.hatch(
+            [
+                (at_row, at_column)
+                for at_row, at_column, row in placed
+                if not isnan(share := one.share(row))
+                and _doubtful(row, one)
+                and (ink(share) == "white") == (colour == "0.75")
+            ],
+            colour,
         )
 
 
-def _rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
-    return table.to_dict(orient="records")
-
-
-def _number(row: Row, name: str) -> float:
-    """NaN where the table has no such column, or nothing in it."""
-    number = row.get(name)
-    return float("nan") if number is None else float(number)
-
-
-def _interval(low: float, high: float) -> list[str]:
-    if isnan(low) or isnan(high):
-        return []
-    return [f"{two_digits(low)} to {two_digits(high)}"]
-
-
-def _abs_r(row: Row) -> list[str]:
-    """|R|, and the interval of R without its sign."""
-    low, high = _number(row, "r_low"), _number(row, "r_high")
-    ends = sorted((abs(low), abs(high)))
-    crossing = low < 0 < high
-    return [two_digits(abs(row["r"])), *_interval(0.0 if crossing else ends[0], ends[1])]
-
-
-def _least_partial(row: Row) -> list[str]:
-    given = row.get("least_partial_given")
-    number = two_digits(abs(_number(row, "least_partial_r")))
-    return [number, f"given {given}"] if given and len(given) <= 8 else [number]
-
-
-def _excess(row: Row) -> list[str]:
-    ends = _interval(_number(row, "excess_low"), _number(row, "excess_high"))
-    return [two_digits(row["excess_drop"]), *ends]
-
-
-def _agreement(row: Row) -> list[str]:
-    ends = _interval(_number(row, "agreement_low"), _number(row, "agreement_high"))
-    bounds = [
-        f"{word} {two_digits(number)}"
-        for word, number in (("fl.", _number(row, "floor")), ("c.", _number(row, "ceiling")))
-        if not isnan(number)
-    ]
-    return [two_digits(row["agreement"]), *ends, " ".join(bounds)]
-
-
-AGREEMENT = _Map(
-    "answers that\nfollow the value",
-    lambda row: _number(row, "agreement"),
-    _agreement,
-    "agreement_p_holm",
-)
-MAPS = (
-    _Map("|R|", lambda row: abs(_number(row, "r")), _abs_r, "p_holm"),
-    _Map(
-        "least |R|, another\nvalue held fixed",
-        lambda row: abs(_number(row, "least_partial_r")),
-        _least_partial,
-    ),
-    _Map(
-        "drop beyond\nrandom directions",
-        lambda row: _number(row, "excess_drop"),
-        _excess,
-        "excess_p_max",
-    ),
-    AGREEMENT,
-)
-"""From left to right."""
+def _name_components(
+    panel: Panel,
+    placed: Sequence[tuple[int, int, Row]],
+    shared: dict[tuple[Any, ...], list[str]],
+) -> None:
+    """Which component each cell is about."""
+    for at_row, at_column, row in placed:
+        mark = MARK if place_of(row) in shared else ""
+        panel.write(
+            f"c{row['component']}{mark}",
+            at_column + 0.46,
+            at_row - 0.36,
+            size=SMALL - 2.5,
+            across="right",
+            colour=ink(abs(number_of(row, "r"))),
+        )

@@ -2,16 +2,13 @@
 
 from collections.abc import Callable
 from math import ceil
-from typing import Any
 
+import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from mech_arith.figures import outside
-from mech_arith.figures.style import WIDEST, Grid, distinct, light_axes, literal
+from mech_arith.figures.sheet import Panel, Sheet
+from mech_arith.figures.style import WIDEST, Grid, Key, distinct
 
 PREDICTED = "#d95f02"
 ACTUAL = "#1b6ca8"
@@ -24,7 +21,7 @@ def locality_example(
     observed: tuple[float, float] | None = None,
     *,
     title: str = "",
-) -> Figure:
+) -> Sheet:
     """f_p and f_a of one problem, a panel per value (row) and layer (column).
 
     Args:
@@ -41,29 +38,28 @@ def locality_example(
     functions = _named(curves.loc[curves["kind"].isin(["f_p", "f_a"])])
     _require_rows(functions, "f_p or f_a")
     in_table = "observed_low" in functions and "observed_high" in functions
-    handles: list[Any] = [
-        Line2D([], [], color=PREDICTED, label="f_p: predicted from edited answers"),
-        Line2D([], [], color=ACTUAL, label="f_a: read with the value really replaced"),
+    keys = [
+        Key("f_p: predicted from edited answers", "line", PREDICTED),
+        Key("f_a: read with the value really replaced", "line", ACTUAL),
     ]
     if "original" in functions:
-        own = Line2D([], [], color="black", linestyle=":", label="the problem's own value")
-        handles.append(own)
+        keys.append(Key("the problem's own value", "dotted"))
     if in_table or observed is not None:
-        handles.append(outside.COORDINATES)
+        keys.append(outside.COORDINATES)
 
-    def draw(axes: Axes, panel: pd.DataFrame) -> None:
-        problem = panel.loc[panel["problem"] == distinct(panel, "problem")[0]]
+    def draw(panel: Panel, table: pd.DataFrame) -> None:
+        problem = table.loc[table["problem"] == distinct(table, "problem")[0]]
+        panel.limit(_around(problem["x"]), _around(problem["y"]))
         for kind, colour in (("f_a", ACTUAL), ("f_p", PREDICTED)):
             line = problem.loc[problem["kind"] == kind].sort_values("x")
-            axes.plot(line["x"], line["y"], color=colour, linewidth=1.6)
+            panel.line(line["x"].to_numpy(), line["y"].to_numpy(), color=colour, linewidth=1.6)
         if "original" in problem:
-            original = distinct(problem, "original")[0]
-            axes.axvline(original, color="black", linestyle=":", linewidth=1.2)
+            panel.upright(distinct(problem, "original")[0], linestyle=":", linewidth=1.2)
         if observed is not None:
-            outside.shade_coordinates(axes, *observed)
+            outside.shade_coordinates(panel, *observed)
         elif in_table:
             low, high = (distinct(problem, name)[0] for name in ("observed_low", "observed_high"))
-            outside.shade_coordinates(axes, low, high)
+            outside.shade_coordinates(panel, low, high)
 
     return _small_multiples(
         functions,
@@ -72,11 +68,11 @@ def locality_example(
         subtitle="one problem: the coordinate that goes with each value",
         x_label="{value}, set to",
         y_label=f"coordinate\n{UNIT}",
-        handles=handles,
+        keys=keys,
     )
 
 
-def locality_distance(curves: pd.DataFrame, *, title: str = "") -> Figure:
+def locality_distance(curves: pd.DataFrame, *, title: str = "") -> Sheet:
     """The median of |f_p - f_a| over problems, against the distance from the original value.
 
     A panel per value (row) and layer (column); the band runs from `low` to `high`.
@@ -87,12 +83,13 @@ def locality_distance(curves: pd.DataFrame, *, title: str = "") -> Figure:
     distances = _named(curves.loc[curves["kind"] == "distance"])
     _require_rows(distances, "distance")
 
-    def draw(axes: Axes, panel: pd.DataFrame) -> None:
-        line = panel.sort_values("x")
-        axes.fill_between(line["x"], line["low"], line["high"], color=ACTUAL, alpha=0.2, lw=0)
-        axes.plot(line["x"], line["y"], color=ACTUAL, linewidth=1.6)
-        axes.axvline(0, color="black", linestyle=":", linewidth=1.2)
-        axes.set_ylim(bottom=0)
+    def draw(panel: Panel, table: pd.DataFrame) -> None:
+        line = table.sort_values("x")
+        x, y, low, high = (line[name].to_numpy(float) for name in ("x", "y", "low", "high"))
+        panel.limit(_around(line["x"]), (0.0, _around(line[["y", "high"]])[1]))
+        panel.band(x, low, high, colour=ACTUAL, alpha=0.2)
+        panel.line(x, y, color=ACTUAL, linewidth=1.6)
+        panel.upright(0, linestyle=":", linewidth=1.2)
 
     return _small_multiples(
         distances,
@@ -101,55 +98,66 @@ def locality_distance(curves: pd.DataFrame, *, title: str = "") -> Figure:
         subtitle="how far the predicted function is from the actual one",
         x_label="{value}, minus its original",
         y_label=f"|f_p - f_a|\n{UNIT}",
-        handles=[
-            Line2D([], [], color=ACTUAL, label="median over problems"),
-            Patch(color=ACTUAL, alpha=0.2, label="quartiles"),
-            Line2D([], [], color="black", linestyle=":", label="the original value"),
+        keys=[
+            Key("median over problems", "line", ACTUAL),
+            Key("quartiles", "patch", "#d1e2ee"),
+            Key("the original value", "dotted"),
         ],
     )
 
 
 def _small_multiples(
     table: pd.DataFrame,
-    draw: Callable[[Axes, pd.DataFrame], None],
+    draw: Callable[[Panel, pd.DataFrame], None],
     *,
     title: str,
     subtitle: str,
     x_label: str,
     y_label: str,
-    handles: list[Any],
-) -> Figure:
+    keys: list[Key],
+) -> Sheet:
     """A panel per value (row) and layer (column), drawn by `draw` from its rows of the table."""
     values, layers = distinct(table, "value"), sorted(distinct(table, "layer"))
     width = max(1.55, 4.2 / len(layers))
     across = min(len(layers), int(WIDEST / width))
     rows_per_value = ceil(len(layers) / across)
     grid = Grid(
+        title=title,
+        subtitle=subtitle,
         across=across,
         down=len(values) * rows_per_value,
         width=width,
         height=max(1.1, 2.2 / len(values)),
-        left=0.85,
+        left=1.05,
         gap=0.5,
         below=0.5,
         above=0.25,
-        keys=[handles],
+        keys=[keys],
     )
-    figure = grid.figure(title, subtitle)
+    sheet = grid.sheet()
     for row, value in enumerate(values):
         for column, layer in enumerate(layers):
-            panel = table.loc[(table["value"] == value) & (table["layer"] == layer)]
-            if panel.empty:
+            here = table.loc[(table["value"] == value) & (table["layer"] == layer)]
+            if here.empty:
                 continue
-            axes = grid.axes(figure, row * rows_per_value * across + column)
-            draw(axes, panel)
-            light_axes(axes)
-            components = ", ".join(str(k) for k in sorted(distinct(panel, "component")))
-            axes.set_title(f"layer {layer}, component {components}", fontsize=8)
-            axes.set_xlabel(literal(x_label.format(value=value)), fontsize=8.5)
-            if column % across == 0:
-                axes.set_ylabel(y_label, fontsize=8.5)
-    return figure
+            panel = grid.panel(sheet, row * rows_per_value * across + column)
+            draw(panel, here)
+            panel.frame()
+            components = ", ".join(str(k) for k in sorted(distinct(here, "component")))
+            panel.name(
+                title=f"layer {layer}, component {components}",
+                x=x_label.format(value=value),
+                y=y_label if column % across == 0 else "",
+            )
+    return sheet
+
+
+def _around(numbers: pd.Series | pd.DataFrame) -> tuple[float, float]:
+    """Ends of an axis that holds all the numbers, with a little room."""
+    found = numbers.to_numpy(dtype=float)
+    low, high = float(np.nanmin(found)), float(np.nanmax(found))
+    room = 0.05 * (high - low) or 1.0
+    return low - room, high + room
 
 
 def _named(curves: pd.DataFrame) -> pd.DataFrame:

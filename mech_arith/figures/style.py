@@ -1,31 +1,26 @@
-"""What all figures share: sizes, colours, cells with numbers in them."""
+"""What all figures share: sizes, colours, panels in rows, cells with numbers in them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from math import ceil
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-DPI = 150
-
-CONTROL = "0.62"
-"""Grey of everything that belongs to a control."""
+from mech_arith.figures.lettering import width_of
+from mech_arith.figures.sheet import MINUS, NAMES, SMALL, Panel, Sheet, number_names
 
 MISSING = "\N{EN DASH}"
 """Stands in the cell of a number that could not be had."""
 
-MINUS = "\N{MINUS SIGN}"
-
-SMALL = 7.5
-"""Font size of numbers inside cells and of tick labels, in points."""
+FRAME = "#d95f02"
+"""Colour of the frame around a cell."""
 
 WIDEST = 13.0
 """Inches that panels side by side may take; more go below."""
@@ -33,11 +28,20 @@ WIDEST = 13.0
 LARGEST_LEGEND = 12
 """Of more layers than that, a legend names every second, third, ..."""
 
-HEADING = 0.55
-"""Room for the title and the line under it, in inches."""
+LAYERS = "layer (0-based)"
+"""Name of an axis of layers."""
+
+MOST_TICKS = 16
+"""Of more layers than that along an axis, every second, third, ... is named."""
+
+HEADING = 11.0
+"""Font size of the title."""
 
 KEY_ROW = 0.22
 """Height of a line of the legend."""
+
+LINE_OF_TEXT = 0.17
+"""Height of a line of small print under the title and under the legend."""
 
 NARROWEST = 6.6
 """Width of a figure, however little is in it."""
@@ -45,12 +49,20 @@ NARROWEST = 6.6
 Colour = tuple[float, float, float, float]
 
 
+@dataclass(frozen=True)
+class Key:
+    """An entry of the legend."""
+
+    label: str
+    kind: Literal["line", "dashed", "dotted", "patch", "hatched", "point", "hollow", "dot", "tick"]
+    colour: Any = "black"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """Panels of one size in rows and columns, laid out in inches.
 
-    Sizes in inches keep fonts and cells in proportion however many panels there are, and take a
-    tenth of the time of matplotlib's own search for a layout.
+    Sizes in inches keep fonts and cells in proportion however many panels there are.
     """
 
     across: int
@@ -66,167 +78,257 @@ class Grid:
     """Room under each row for the labels of the x axis."""
     above: float = 0.3
     """Room over each row for the panels' titles."""
-    keys: Sequence[Sequence[Any]] = ()
-    """Legends under all rows, one under the other: the handles of each."""
+    last: float = 0.0
+    """Room under the last row beyond that."""
+    keys: Sequence[Sequence[Key]] = ()
+    """Legends under all rows, one under the other: the entries of each."""
+    notes: Sequence[str] = ()
+    """Lines of small print under the legends."""
     scale: bool = False
     """Whether to keep room for a colour scale on the right."""
+    title: str = ""
+    subtitle: str = ""
 
-    def figure(self, title: str, subtitle: str) -> Figure:
-        """A figure of the right size with its heading and legends, and no panels yet."""
-        figure = Figure(figsize=self.size)
-        height = self.size[1]
-        bottom = self._key
-        for handles in self.keys:
-            bottom -= KEY_ROW * self._key_rows(handles)
-            figure.legend(
-                handles=list(handles),
-                loc="lower center",
-                bbox_to_anchor=(0.5, bottom / height),
-                ncols=self._key_columns(handles),
-                fontsize=8.5,
-                frameon=False,
-                borderaxespad=0,
-                borderpad=0,
-                handlelength=1.5,
-            )
-        figure.text(0.5, 1 - 0.09 / height, literal(title), fontsize=11, ha="center", va="top")
-        figure.text(
-            0.5,
-            1 - 0.32 / height,
-            literal(subtitle),
-            fontsize=8.5,
-            color="0.3",
-            ha="center",
-            va="top",
-        )
-        return figure
+    def sheet(self) -> Sheet:
+        """A sheet of the right size with its heading and legends, and no panels yet."""
+        sheet = Sheet(*self.size)
+        wide, high = self.size
+        sheet.write(self.title, wide / 2, high - 0.09, size=HEADING, along="top")
+        for number, line in enumerate(self._subtitle):
+            y = high - 0.32 - LINE_OF_TEXT * number
+            sheet.write(line, wide / 2, y, size=NAMES, colour="0.3", along="top")
+        bottom = self._foot
+        for row in self._key_rows:
+            bottom -= KEY_ROW
+            x = wide / 2 - sum(map(_key_width, row)) / 2
+            for key in row:
+                _draw_key(sheet, key, x, bottom + KEY_ROW / 2)
+                x += _key_width(key)
+        for line in self._notes:
+            bottom -= LINE_OF_TEXT
+            sheet.write(line, wide / 2, bottom, size=NAMES - 1, colour="0.3", along="bottom")
+        return sheet
 
     @property
     def size(self) -> tuple[float, float]:
-        """Of the figure: wide enough for its heading, too."""
-        height = HEADING + self.down * (self.above + self.height + self.below) + self._key
-        return max(self._content, NARROWEST), height
+        """Of the sheet: wide enough for its title, too."""
+        rows = self.down * (self.above + self.height + self.below) + self.last
+        return self._wide, self._heading + rows + self._foot
 
     @property
     def _content(self) -> float:
         panels = self.across * self.width + (self.across - 1) * self.gap
         return self.left + panels + (1.0 if self.scale else 0.25)
 
+    @cached_property
+    def _wide(self) -> float:
+        return max(self._content, NARROWEST, width_of(self.title, HEADING) + 0.4)
+
+    @cached_property
+    def _subtitle(self) -> list[str]:
+        return _wrapped(self.subtitle, NAMES, self._wide - 0.3)
+
     @property
-    def _key(self) -> float:
-        """Room that the legends take."""
-        rows = sum(self._key_rows(handles) for handles in self.keys)
-        return KEY_ROW * rows + 0.1 if rows else 0.0
+    def _heading(self) -> float:
+        """Room for the title and the lines under it."""
+        return 0.38 + LINE_OF_TEXT * len(self._subtitle)
 
-    def _key_columns(self, handles: Sequence[Any]) -> int:
-        longest = max(len(handle.get_label()) for handle in handles)
-        fitting = int(max(self._content, NARROWEST) / (0.7 + 0.068 * longest))
-        return max(1, min(len(handles), fitting))
+    @cached_property
+    def _notes(self) -> list[str]:
+        return [line for note in self.notes for line in _wrapped(note, NAMES - 1, self._wide - 0.3)]
 
-    def _key_rows(self, handles: Sequence[Any]) -> int:
-        return ceil(len(handles) / self._key_columns(handles))
+    @cached_property
+    def _key_rows(self) -> list[list[Key]]:
+        """The entries line by line, as many as fit."""
+        rows: list[list[Key]] = []
+        for keys in self.keys:
+            rows.append([])
+            for key in keys:
+                if sum(map(_key_width, [*rows[-1], key])) > self._wide - 0.2 and rows[-1]:
+                    rows.append([])
+                rows[-1].append(key)
+        return [row for row in rows if row]
+
+    @property
+    def _foot(self) -> float:
+        """Room that the legends and the notes take."""
+        room = KEY_ROW * len(self._key_rows) + LINE_OF_TEXT * len(self._notes)
+        return room + 0.1 if room else 0.0
 
     @property
     def _start(self) -> float:
         """The left edge of what is drawn, which stands in the middle of a wider figure."""
-        return (self.size[0] - self._content) / 2
+        return (self._wide - self._content) / 2
 
-    def axes(
-        self,
-        figure: Figure,
-        index: int,
-        *,
-        bottom: float = 0.0,
-        height: float | None = None,
-    ) -> Axes:
+    def panel(
+        self, sheet: Sheet, index: int, *, bottom: float = 0.0, height: float | None = None
+    ) -> Panel:
         """The panel of that number, from left to right and top to bottom.
 
         Args:
-            figure: made by `figure`.
+            sheet: made by `sheet`.
             index: from 0.
-            bottom: inches from the panel's lower edge to that of these axes.
+            bottom: inches from the panel's lower edge to that of this one.
             height: inches; the panel's by default.
         """
         row, column = divmod(index, self.across)
         x = self._start + self.left + column * (self.width + self.gap)
-        rows_below = self.down - 1 - row
-        y = self._key + self.below + rows_below * (self.above + self.height + self.below) + bottom
-        tall = self.height if height is None else height
-        wide, high = self.size
-        return figure.add_axes((x / wide, y / high, self.width / wide, tall / high))
+        under = self.down - 1 - row
+        y = self._foot + self.last + self.below + bottom
+        y += under * (self.above + self.height + self.below)
+        return Panel(sheet, (x, y, self.width, self.height if height is None else height))
 
-    def add_scale(self, figure: Figure, image: AxesImage, label: str) -> None:
-        """The scale of the colours, at the right of the panels."""
-        wide, high = self.size
-        tall = min(2.2, high - HEADING - self._key - self.above - self.below)
+    def add_scale(
+        self, sheet: Sheet, label: str, *, signed: bool = False, largest: float = 1.0
+    ) -> None:
+        """The scale of a map's colours, at the right of the panels; `largest` is the darkest."""
+        room = self.size[1] - self._heading - self._foot
+        tall = min(2.2, room - self.above - self.below)
         x = self._start + self._content - 0.8
-        y = (high - HEADING - self._key - tall) / 2 + self._key
-        axes = figure.add_axes((x / wide, y / high, 0.13 / wide, tall / high))
-        bar = figure.colorbar(image, cax=axes)
-        bar.set_label(label, fontsize=8.5)
-        axes.tick_params(labelsize=SMALL, length=2)
-        bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+        scale = Panel(sheet, (x, self._foot + (room - tall) / 2, 0.13, tall))
+        scale.limit(y=(-1.0 if signed else 0.0, 1.0))
+        edges = np.linspace(*scale.y, 65)
+        colours = map_colours((edges[1:] + edges[:-1]) / 2, signed=signed)
+        corners = [(0.0, low, 1.0, high) for low, high in pairwise(edges.tolist())]
+        scale.rectangles(corners, facecolors=colours, antialiased=False)
+        wide = 0.13
+        marks = np.linspace(*scale.y, 5)
+        names = number_names([float(f"{at * largest:.3g}") for at in marks])
+        for at, text in zip(marks.tolist(), names, strict=True):
+            y = scale.box[1] + tall * (at - scale.y[0]) / (scale.y[1] - scale.y[0])
+            sheet.write(text, x + wide + 0.05, y, size=SMALL, across="left")
+        sheet.write(label, x + 0.62, scale.box[1] + tall / 2, size=NAMES, upright=True)
+
+
+def _key_width(key: Key) -> float:
+    return 0.55 + width_of(key.label, NAMES) - (0.33 if key.kind == "tick" else 0.0)
+
+
+def _draw_key(sheet: Sheet, key: Key, x: float, y: float) -> None:
+    """The mark and the words of an entry of the legend."""
+    inches: dict[str, Any] = {"transform": sheet.dpi_scale_trans}
+    ends = ([x + 0.05, x + 0.31], [y, y])
+    style: dict[str, Any] = {"color": key.colour, "linewidth": 1.6}
+    match key.kind:
+        case "line":
+            sheet.add_artist(Line2D(*ends, **style, **inches))
+        case "dashed":
+            sheet.add_artist(Line2D(*ends, **style | CONTROL_LINE, **inches))
+        case "dotted":
+            sheet.add_artist(Line2D(*ends, **style | {"linestyle": ":"}, **inches))
+        case "patch" | "hatched":
+            box = Rectangle((x + 0.05, y - 0.055), 0.26, 0.11, **inches)
+            box.set(facecolor=key.colour, linewidth=0)
+            if key.kind == "hatched":
+                box.set(facecolor="white", edgecolor=key.colour, hatch="//////")
+            sheet.add_artist(box)
+        case "point" | "hollow" | "dot":
+            size = 1.6 if key.kind == "dot" else 5.0
+            inside: dict[str, Any] = {"markerfacecolor": "white"} if key.kind == "hollow" else {}
+            mark = Line2D([x + 0.2], [y], marker="o", markersize=size, **inside, **style, **inches)
+            mark.set_linestyle("")
+            sheet.add_artist(mark)
+        case "tick":
+            x -= 0.33
+    sheet.write(key.label, x + 0.38, y, size=NAMES, across="left")
+
+
+def _wrapped(text: str, size: float, room: float) -> list[str]:
+    """The text in lines of at most `room` inches, broken between its parts or else its words."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and width_of(longer, size) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [line for line in lines if line]
+
+
+CONTROL_LINE: dict[str, Any] = {"linestyle": (0, (3.0, 1.5)), "linewidth": 1.1}
+"""How the line of a control is drawn, in a tint of its target's colour."""
 
 
 def layer_colours(layers: Iterable[int]) -> dict[int, Colour]:
     """One colour per layer, from dark to light as depth grows; none is too light on white."""
     ordered = sorted(set(layers))
-    last = max(ordered, default=0)
-    return {layer: _viridis(layer / last if last else 0.0) for layer in ordered}
+    last = len(ordered) - 1
+    return {layer: _viridis(place / last if last else 0.0) for place, layer in enumerate(ordered)}
 
 
-def layer_handles(layers: Iterable[int]) -> list[Line2D]:
+def tint(colour: Colour, share: float = 0.45) -> Colour:
+    """The colour of a control: its target's, mixed with that share of white."""
+    red, green, blue = (part + share * (1 - part) for part in colour[:3])
+    return red, green, blue, 1.0
+
+
+def layer_keys(layers: Iterable[int]) -> list[Key]:
     """Legend entries that say which colour is which layer; of many layers, some."""
     colours = layer_colours(layers)
     step = ceil(len(colours) / LARGEST_LEGEND)
     return [
-        Line2D([], [], color=colour, linewidth=3, label=f"layer {layer}")
-        for layer, colour in list(colours.items())[::step]
+        Key(f"layer {layer}", "line", colour) for layer, colour in list(colours.items())[::step]
     ]
 
 
+def thinned(layers: Sequence[Any], most: int = MOST_TICKS) -> list[str]:
+    """The names of layers along an axis; of many every second or third."""
+    step = ceil(len(layers) / most)
+    return [str(layer) if index % step == 0 else "" for index, layer in enumerate(layers)]
+
+
+def evenly(count: int, fitting: int) -> int:
+    """How many of `count` panels stand side by side, where so many fit, in even rows."""
+    return ceil(count / ceil(count / max(1, fitting)))
+
+
+def map_colours(shares: np.ndarray, *, signed: bool = False) -> np.ndarray:
+    """Colours of numbers from 0 to 1, or from -1 to 1; white where there is none."""
+    colours = matplotlib.colormaps["RdBu" if signed else "Blues"].with_extremes(bad="white")
+    clipped = np.clip(shares, -1 if signed else 0, 1)
+    return colours(np.ma.masked_invalid((clipped + 1) / 2 if signed else clipped))
+
+
 def heatmap(
-    axes: Axes,
+    panel: Panel,
     shares: np.ndarray,
     *,
     rows: Sequence[str],
     columns: Sequence[str],
     notes: list[list[str]] | None = None,
     signed: bool = False,
-) -> AxesImage:
+    upright: bool = False,
+    size: float = SMALL,
+) -> None:
     """Draw numbers from 0 to 1, or from -1 to 1, as coloured cells.
 
     Args:
-        axes: where to.
+        panel: where to.
         shares: (rows, columns); NaN is left blank, with a dash.
         rows: labels from top to bottom.
         columns: labels from left to right.
         notes: what is written into each cell; nothing by default.
         signed: negative numbers are red.
+        upright: the labels of columns are read from below.
+        size: of the notes, in points.
     """
-    colours, lowest = ("RdBu", -1) if signed else ("Blues", 0)
-    image = axes.imshow(shares, cmap=colours, vmin=lowest, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(columns)), [literal(name) for name in columns], fontsize=SMALL)
-    axes.set_yticks(range(len(rows)), [literal(name) for name in rows], fontsize=SMALL + 1)
-    axes.tick_params(length=0)
-    axes.vlines(np.arange(1, len(columns)) - 0.5, -0.5, len(rows) - 0.5, color="white", lw=0.8)
-    axes.hlines(np.arange(1, len(rows)) - 0.5, -0.5, len(columns) - 0.5, color="white", lw=0.8)
-    axes.spines[:].set_visible(False)
-    if notes is not None:
-        for row, column in np.ndindex(*shares.shape):
-            share = float(shares[row, column])
-            text = MISSING if np.isnan(share) else notes[row][column]
-            axes.text(
-                column,
-                row,
-                text,
-                ha="center",
-                va="center",
-                fontsize=SMALL,
-                linespacing=1.1,
-                color=ink(share),
-            )
-    return image
+    down, across = shares.shape
+    panel.cells = shares
+    panel.limit((-0.5, across - 0.5), (down - 0.5, -0.5))
+    corners = [
+        (column - 0.5, row - 0.5, column + 0.5, row + 0.5)
+        for row, column in np.ndindex(down, across)
+    ]
+    colours = map_colours(shares, signed=signed).reshape(-1, 4)
+    panel.rectangles(corners, facecolors=colours, edgecolors="white", linewidth=0.8)
+    panel.tick_x(range(across), columns, upright=upright)
+    panel.tick_y(range(down), rows, size=SMALL + 1)
+    if notes is None:
+        return
+    for row, column in np.ndindex(down, across):
+        share = float(shares[row, column])
+        text = MISSING if np.isnan(share) else notes[row][column]
+        panel.write(text, column, row, size=size, colour=ink(share))
 
 
 def ink(share: float) -> str:
@@ -234,35 +336,22 @@ def ink(share: float) -> str:
     return "white" if abs(share) > 0.6 else "black"
 
 
-def details(axes: Axes, row: int, column: int, lines: Sequence[str], share: float) -> None:
+def details(
+    panel: Panel, row: int, column: int, lines: Sequence[str], share: float, *, faint: bool = False
+) -> None:
     """A number in a cell of a heatmap, and under it small lines that say more."""
-    rest = "\n".join(lines[1:])
-    common: dict[str, Any] = {"ha": "center", "va": "center", "color": ink(share)}
-    axes.text(column, row - 0.14 * len(lines[1:]), lines[0], fontsize=SMALL, **common)
-    if rest:
-        axes.text(column, row + 0.17, rest, fontsize=SMALL - 2, linespacing=1.15, **common)
+    first, rest = lines[0], "\n".join(lines[1:])
+    colour = ink(share)
+    if faint:
+        colour = "0.85" if colour == "white" else "0.45" if abs(share) < 0.35 else "0.25"
+    panel.write(first, column, row - 0.14 * len(lines[1:]), colour=colour)
+    panel.write(rest, column, row + 0.17, size=SMALL - 2, colour=colour)
 
 
-def outline(axes: Axes, row: int, column: int) -> None:
-    """Frame one cell of a heatmap."""
-    frame = Rectangle(
-        (column - 0.47, row - 0.47),
-        0.94,
-        0.94,
-        fill=False,
-        edgecolor="#d95f02",
-        linewidth=1.6,
-        zorder=3,  # over the lines between the cells
-    )
-    axes.add_patch(frame)
-
-
-def light_axes(axes: Axes) -> None:
-    """A quiet frame and grid for curves and bars."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="0.92", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=SMALL + 0.5)
+def outline(panel: Panel, cells: Iterable[tuple[int, int]]) -> None:
+    """Frame cells of a heatmap, each given by row and column."""
+    corners = [(column - 0.47, row - 0.47, column + 0.47, row + 0.47) for row, column in cells]
+    panel.rectangles(corners, facecolors="none", edgecolors=FRAME, linewidth=1.6, zorder=3)
 
 
 def two_digits(share: float) -> str:
@@ -276,9 +365,16 @@ def distinct(table: pd.DataFrame, column: str) -> list[Any]:
     return list(dict.fromkeys(table[column].tolist()))
 
 
-def literal(text: str) -> str:
-    """Text in which matplotlib finds no formula."""
-    return text.replace("$", r"\$")
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as plain Python objects; faster than pandas' own by far."""
+    names = [str(name) for name in table.columns]
+    columns = [table[name].tolist() for name in table.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def room_for(names: Iterable[str], *, size: float = SMALL + 1, beside: float = 0.4) -> float:
+    """Inches that names take at the left of a panel, and a label beside them."""
+    return beside + 0.1 + max((width_of(name, size) for name in names), default=0.0)
 
 
 def _viridis(share: float) -> Colour:
