@@ -17,7 +17,6 @@ from functools import cache
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 
 class Kind(Enum):
@@ -475,7 +474,7 @@ def _array(name: str, table: pd.DataFrame, column: Column) -> pa.Array:
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     if kind is TEXT:
-        return pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.string()), array)
+        return pa.array([entry or None for entry in array.to_pylist()], pa.string())
     return array
 
 
@@ -484,7 +483,7 @@ def in_memory(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     kinds: Mapping[str, Kind] = {column.name: column.kind for column in columns}
     return table.assign(
         **{
-            name: _usable(table[name], kinds[name])
+            name: _usable(pd.Series(table[name]), kinds[name])
             for name in table.columns
             if name in kinds and kinds[name] is not NUMBER
         }

@@ -220,7 +220,7 @@ def intervention_summary(
     drawn = tables["contrasts"]
     drawn = drawn.loc[drawn["arm"].isin(DRAWN)] if len(drawn) else drawn
     beyond = drawn.assign(beyond=(drawn["p_max"] <= ALPHA) & (drawn["low"] > 0))
-    targets = beyond.groupby(TARGET_KEY, sort=False)["beyond"].all()
+    targets: pd.Series = beyond.groupby(TARGET_KEY, sort=False)["beyond"].all()
     return {
         "n_edits_searched": len(effects.loc[effects["arm"] == TARGET]),
         "largest_drop": largest_drops(effects, values),
@@ -229,7 +229,7 @@ def intervention_summary(
         "excess_drop": _headlines(best, EXCESS),
         "counterfactual": _headlines(best, AGREEMENT),
         "n_contrasts": len(targets),
-        "n_contrasts_beyond": int(targets.sum()),
+        "n_contrasts_beyond": int(targets.to_numpy(dtype=bool).sum()),
     }
 
 

@@ -34,6 +34,11 @@ FOLLOWS = 0.1
 LEAST_CEILING = 0.2
 """Agreement of the whole activation below which a site cannot carry a value to the answer."""
 
+DRAWN = ("random", "span", "valueless")
+"""Kinds of drawn directions, as the evidence names them."""
+
+LOWS = ("excess_low", *(f"excess_{arm}_low" for arm in DRAWN))
+
 Row = Mapping[str, Any]
 
 
@@ -41,8 +46,13 @@ def _known(number: Any) -> bool:
     return number is not None and not (isinstance(number, float) and isnan(number))
 
 
-def _least(number: Any, otherwise: float) -> float:
-    return float(number) if _known(number) else otherwise
+def _number(entry: Any) -> float | None:
+    return float(entry) if _known(entry) else None
+
+
+def _least(entry: Any, otherwise: float) -> float:
+    number = _number(entry)
+    return otherwise if number is None else number
 
 
 def agree(p: Any, low: Any, floor: Any = 0.0) -> bool:
@@ -65,8 +75,7 @@ def drop_counts(row: Row) -> bool:
 
 def excess_counts(row: Row) -> bool:
     """The drop exceeds that of drawn directions of every kind."""
-    lows = [row.get(f"excess_{arm}_low") for arm in ("random", "span", "valueless")]
-    known = [low for low in (row.get("excess_low"), *lows) if _known(low)]
+    known = [low for low in (_number(row.get(name)) for name in LOWS) if low is not None]
     return agree(row.get("excess_p_max"), min(known, default=None))
 
 
@@ -77,9 +86,8 @@ def agreement_counts(row: Row) -> bool:
 
 def slope_counts(row: Row) -> bool:
     """The answer follows the value by more than it follows it along drawn directions."""
-    others = [row.get(f"slope_{arm}") for arm in ("random", "span", "valueless")]
-    floor = max((other for other in others if _known(other)), default=0.0)
-    return _least(row.get("slope_low"), -1.0) > max(FOLLOWS, floor)
+    others = [_least(row.get(f"slope_{arm}"), 0.0) for arm in DRAWN]
+    return _least(row.get("slope_low"), -1.0) > max(FOLLOWS, *others)
 
 
 def unable(row: Row) -> bool:

@@ -222,9 +222,10 @@ class PretrainedSolver(EditableSolver):
     def untrained(self, *, seed: int) -> "PretrainedSolver | None":
         if len(set(getattr(self.model, "hf_device_map", {}).values())) > 1:
             return None  # it was spread since it does not fit one device, and neither does a twin
+        kind: Any = type(self.model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = type(self.model)(copy.deepcopy(self.model.config))
+            model = kind(copy.deepcopy(self.model.config))
         model.to(device=self.device, dtype=self.dtype).eval().requires_grad_(False)
         digest = f"untrained, seed {seed}"
         loaded = LoadedModel(f"{self.name}_untrained", model, self.tokenizer, digest)

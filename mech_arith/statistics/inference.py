@@ -74,17 +74,28 @@ def infer(
     x = torch.cat([found.double() for found in coordinates], dim=1)
     p = correlation_p(coordinates, values, how)
     tested = _of_chosen(p.own, torch.stack(list(chosen)))
-    own = zip(
-        *(_without_missing(every, sizes) for every in (p.own, *_corrected(p.own, tested))),
-        strict=True,
-    )
+    p_holm, p_bh = _corrected(p.own, tested)
+    p_site_holm = holm(p.site)
     relations = tuple(relation(values, names, name) for name in names)
-    by_component = (numbers.split(sizes) for numbers in _by_component(x, values, how))
+    by_component = zip(
+        *(numbers.split(sizes) for numbers in _by_component(x, values, how)), strict=True
+    )
     return [
-        Inference(*ends, *ps, p_site, p_site_holm, partial, relations, least, given, shares)
-        for ps, p_site, p_site_holm, *ends, partial, least, given, shares in zip(
-            own, p.site, holm(p.site), *by_component, strict=True
+        Inference(
+            r_low=low,
+            r_high=high,
+            p=p.own[site, : sizes[site]],
+            p_holm=p_holm[site, : sizes[site]],
+            p_bh=p_bh[site, : sizes[site]],
+            p_site=p.site[site],
+            p_site_holm=p_site_holm[site],
+            partial_r=partial,
+            relations=relations,
+            least_partial_r=least,
+            least_partial_given=given,
+            shapley=shares,
         )
+        for site, (low, high, partial, least, given, shares) in enumerate(by_component)
     ]
 
 
@@ -122,10 +133,3 @@ def _corrected(
     """Family-wise, and for the rate of false discoveries; NaN where nothing is tested."""
     asked = p.where(tested, torch.nan)
     return holm(asked), benjamini_hochberg(asked)
-
-
-def _without_missing(
-    p: Float64[Tensor, "sites k v"], sizes: Sequence[int]
-) -> list[Float64[Tensor, "_ v"]]:
-    """Of each site's own components."""
-    return [of_site[:size] for of_site, size in zip(p, sizes, strict=True)]
