@@ -220,7 +220,7 @@ def intervention_summary(
     drawn = tables["contrasts"]
     drawn = drawn.loc[drawn["arm"].isin(DRAWN)] if len(drawn) else drawn
     beyond = drawn.assign(beyond=(drawn["p_max"] <= ALPHA) & (drawn["low"] > 0))
-    targets: pd.Series = beyond.groupby(TARGET_KEY, sort=False)["beyond"].all()
+    targets: Any = beyond.groupby(TARGET_KEY, sort=False)["beyond"].all()
     return {
         "n_edits_searched": len(effects.loc[effects["arm"] == TARGET]),
         "largest_drop": largest_drops(effects, values),
