@@ -28,6 +28,8 @@ from mech_arith.tracking.metrics import (
     DROP_BY_STRENGTH,
     EXCESS_DROP,
     FLOOR,
+    SLOPE,
+    SLOPE_RANDOM,
     TARGET_LARGEST,
     X_AXES,
 )
@@ -94,12 +96,13 @@ def workspace(entity: str, project: str, *, name: str) -> "ws.Workspace":
             panels=[
                 _curve("Agreement, between floor and ceiling", AGREEMENT, FLOOR, CEILING),
                 _curve("Agreement, by model", AGREEMENT),
+                _curve("Slope, beside that along random directions", SLOPE, SLOPE_RANDOM),
             ],
         ),
         ws.Section(
             name="Control against target",
             panels=[
-                _curve("Drop beyond random directions, by model", EXCESS_DROP),
+                _curve("Drop beyond the strictest controls, by model", EXCESS_DROP),
                 wr.ScatterPlot(
                     title="Largest drop of a run: target above, control to the right",
                     x=wr.SummaryMetric(CONTROL_LARGEST),

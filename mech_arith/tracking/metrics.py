@@ -30,14 +30,18 @@ ACCURACY_DROP = "accuracy_drop"
 """Against STRENGTH, per value and layer."""
 
 EXCESS_DROP = "excess_drop"
-"""Against LAYER, per value: the accuracy drop beyond that of random directions, over all strengths,
-of the component best on the fit split."""
+"""Against LAYER, per value: the accuracy drop beyond that of the strictest kind of drawn
+directions, over all strengths, of the component best on the fit split."""
 
 AGREEMENT, FLOOR, CEILING = "agreement", "floor", "ceiling"
 """Against LAYER, per value: the share of answers that follow the value put in place of a problem's
 own, that share by chance, and with the whole activation; of the component best on the fit split."""
 
-OF_EVIDENCE = (EXCESS_DROP, AGREEMENT, FLOOR, CEILING)
+SLOPE, SLOPE_RANDOM = "slope", "slope_random"
+"""Against LAYER, per value: how far the answer follows the value put in place of a problem's own
+(1: all the way, 0: not at all), and how far along random directions."""
+
+OF_EVIDENCE = (EXCESS_DROP, AGREEMENT, FLOOR, CEILING, SLOPE, SLOPE_RANDOM)
 """Curves that are columns of the evidence too."""
 
 CONTROL = "control_"
@@ -75,13 +79,15 @@ KEPT_OF_VALUES = {
     "excess_drop": (*PLACE, "excess_drop", "excess_low", "excess_high", "excess_p_max"),
     "counterfactual": (
         *PLACE,
-        *("agreement", "agreement_low", "agreement_high", "floor", "ceiling", "slope"),
+        *("agreement", "agreement_low", "agreement_high", "floor", "ceiling"),
+        *("slope", "slope_low", "slope_high"),
     ),
+    "verdicts": ("text",),
 }
 """The same of groups that hold a group for every value."""
 
-RENAMED = {"largest_drop": "drop", "excess_drop": "excess"}
-"""Groups that would else be named as a curve is."""
+RENAMED = {"largest_drop": "drop", "excess_drop": "excess", "verdicts": "verdict"}
+"""Groups that would else be named as a curve is, or as many."""
 
 CELL = "cell"
 """In the configuration: the cell's fields (model, template, ...), to group and filter runs by."""
@@ -100,7 +106,8 @@ def headline(summary: Mapping[str, Any]) -> dict[str, float | int | str | bool]:
 
     `best` becomes best/<value>/abs_r, best/<value>/layer, ...; `largest_drop` becomes
     drop/<value>/accuracy_drop, drop/<value>/control_drop, ..., and the largest of them over all
-    values TARGET_LARGEST; `excess_drop` becomes excess/<value>/...; any other group keeps its name
+    values TARGET_LARGEST; `excess_drop` becomes excess/<value>/..., `verdicts`
+    verdict/<value>/text; any other group keeps its name
     in front. Of large groups KEPT and KEPT_OF_VALUES are all. What is missing (None) is left out,
     and so is the cell, which the configuration holds. Warnings are counted.
     """
