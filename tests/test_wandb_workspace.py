@@ -76,7 +76,7 @@ def test_a_real_cell_logs_what_the_workspace_shows(
                 assert {panel.x.name, panel.y.name} <= summary
             else:
                 assert panel.table_name in summary
-    assert curves == 8
+    assert curves == 9
     runs = workspace.runset_settings
     assert {group.name.removeprefix("cell.") for group in runs.groupby} <= set(cell)
     for column in runs.pinned_columns:
