@@ -54,7 +54,7 @@ def test_commands_run_on_fewer_problems(monkeypatch, tmp_path, command):
         extra[0] = "wandb.mode=disabled"
     assert main(monkeypatch, tmp_path, *own, *extra, sweep=sweep) == 0
     expected = 4 if "+experiment=quickstart" in own else 1
-    expected = 3 if sweep and "+experiment=paper" in own else expected
+    expected = 2 if sweep and "+experiment=paper" in own else expected
     for override in own if sweep else []:
         expected *= override.count(",") + 1
     assert len(find_runs(tmp_path / "run")) == expected
