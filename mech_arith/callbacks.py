@@ -83,9 +83,20 @@ class SweepOverview(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Say what has become of every cell, in the order of the cells, and compare them."""
+        directory = Path(config.hydra.sweep.dir)
+        try:
+            self._end(directory)
+        except OSError as error:
+            log.error(
+                "expected to read and write in %s, got %s; make room there, then: %s",
+                directory,
+                error,
+                _resume(directory),
+            )
+
+    def _end(self, directory: Path) -> None:
         from mech_arith.overview import print_overview, print_states
 
-        directory = Path(config.hydra.sweep.dir)
         states = _states(directory)
         _write_states(directory, states)
         whole = [state.directory for state in states if state.status in WHOLE]

@@ -123,9 +123,12 @@ def test_short_answers_are_not_run_on_beside_long_ones(tmp_path, monkeypatch):
 
     monkeypatch.setattr(solver, "read_out", counted)
     edited_answers(solver, baseline, moved, batching=Batching())
-    # Rows that write on are read at one position; no answer has no tokens.
+    # Rows that write on are read at one position; no answer has no tokens. Behind the answer the
+    # examples' own next token is fed too, which ends it.
+    behind = len(solver.reader.behind)
+    assert behind == 1
     assert sum(rows * positions for rows, positions in read if positions > 1) == 3 * int(
-        (lengths + 1).sum()
+        (lengths + behind + 1).sum()
     )
 
 

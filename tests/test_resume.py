@@ -337,14 +337,17 @@ def test_two_launches_do_not_work_at_one_sweep(swept, monkeypatch, capfd):
     assert callbacks.without_result == []
 
 
-def test_a_sweep_whose_end_fails_does_not_pass_for_a_good_one(swept, monkeypatch):
-    _, go = swept
+def test_a_sweep_whose_end_fails_does_not_pass_for_a_good_one(swept, monkeypatch, caplog):
+    directory, go = swept
 
     def fails(_):
         raise OSError("the disk is gone")
 
     monkeypatch.setattr(callbacks, "cell_states", fails)
     assert go("layers=early") == 1
+    (line,) = (entry.getMessage() for entry in caplog.records if entry.levelname == "ERROR")
+    assert line.startswith(f"expected to read and write in {directory}, got the disk is gone; ")
+    assert f"sweep.resume={directory}" in line
 
 
 def test_names_of_ones_own_for_the_directories(swept):
@@ -364,10 +367,10 @@ def test_a_name_with_quotes_is_found_again(swept, monkeypatch):
     directory, go = swept
     names = "hydra.sweep.subdir=${hydra.job.override_dirname}"
     assert (
-        go("template.expression=a-b,a+b", names, "hydra.job.config.override_dirname.kv_sep=:") == 0
+        go("template.expression=a-b,(a+b)", names, "hydra.job.config.override_dirname.kv_sep=:")
+        == 0
     )
-    first = find_runs(directory)[0]
-    assert "'" in first.name
+    (first,) = (run for run in find_runs(directory) if "'" in run.name)
     (first / SUMMARY).unlink()
     assert resume(monkeypatch, directory) == 0
     assert len(find_runs(directory)) == 2
@@ -448,11 +451,15 @@ def test_a_cell_that_another_process_works_at_is_left_to_it(tmp_path, monkeypatc
     before = contents(tmp_path / "run")
     monkeypatch.setattr(entry, "PATIENCE_S", 0.1)
     with claimed(tmp_path / "run" / LOCK, patience_s=0.0, busy="busy"):
-        for another in ("problems.seed=0", "problems.seed=5", "problems.n=-5"):
+        for another, expected in (
+            ("problems.seed=0", "no other process at work in "),
+            ("problems.seed=5", "no other process at work in "),
+            ("problems.n=-5", "at least 4 problems to fit 4 components"),
+        ):
             capfd.readouterr()
             assert main(monkeypatch, tmp_path, *QUICK, another) == 1
             (line,) = capfd.readouterr().err.splitlines()
-            assert line.startswith("error: expected no other process at work in ")
+            assert line.startswith(f"error: expected {expected}")
             assert contents(tmp_path / "run") == before
     # Nor does a config that is no cell at all leave its error in a cell that may go on.
     assert main(monkeypatch, tmp_path, *QUICK, "problems.n=-5") == 1

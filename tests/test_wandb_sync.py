@@ -125,7 +125,7 @@ def test_attempts_at_one_run_are_sent_in_their_order(
     shutil.move(whole, earlier.parent)
     torn(earlier, 0.5)
     code, lines, _ = sync(server, sweep / "1")
-    assert (code, lines[0]) == (0, "1 runs, 0 of them on the server already")
+    assert (code, lines[0]) == (0, "1 run, 0 of them on the server already")
     check_complete(server.runs["cell1"])
 
 

@@ -38,6 +38,7 @@ from mech_arith.paths import conf_dir
 from mech_arith.plan import prepare
 from mech_arith.problems import ProblemSet
 from mech_arith.sites import Site
+from mech_arith.solvers.numerals import most_digits
 from mech_arith.solvers.pretrained import PretrainedSolver
 from mech_arith.solvers.prompts import Layout
 from mech_arith.tracing import Trace, trace
@@ -204,6 +205,7 @@ class HookedCell:
         self.cell = cell
         self.read = cell.solver.reader.read
         self.longest = cell.solver.reader.longest(cell.baseline.asked.bound)
+        self.too_large = 10 ** most_digits(cell.baseline.asked.bound)
 
     def edit(self, treated: list[Treated], one: Pass) -> Answers:
         """The answers of every problem that a target moves, under one edit."""
@@ -252,7 +254,7 @@ class HookedCell:
                     written[row] += (token,)
         for text, index in zip(written, layout.rows.tolist(), strict=True):
             number, ended = self.read(text)
-            if ended and number is not None:
+            if ended and number is not None and abs(number) < self.too_large:
                 answers.numbers[index] = number
 
     def _logits(
