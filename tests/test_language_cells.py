@@ -2,6 +2,8 @@
 
 import json
 import re
+from contextlib import redirect_stderr
+from io import StringIO
 from typing import Any
 
 import pandas as pd
@@ -35,9 +37,14 @@ def run(monkeypatch, tmp_path, directory, *overrides) -> dict[str, Any]:
 
 
 def refused(monkeypatch, tmp_path, directory, *overrides) -> str:
-    assert main(monkeypatch, tmp_path, *SMALL, f"model.path={directory}", *overrides) == 1
+    """The one line: in the cell's directory, or where no model was needed to see it, on stderr."""
+    said = StringIO()
+    with redirect_stderr(said):
+        asked = (*SMALL, f"model.path={directory}", *overrides)
+        assert main(monkeypatch, tmp_path, *asked) == 1
     assert not (tmp_path / "run" / "summary.json").exists()
-    line = (tmp_path / "run" / "error.txt").read_text(encoding="utf-8")
+    left = tmp_path / "run" / "error.txt"
+    line = left.read_text(encoding="utf-8") if left.exists() else said.getvalue()
     assert line.count("\n") == 1
     return line
 
