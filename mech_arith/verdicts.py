@@ -131,10 +131,8 @@ def _untold(row: Row) -> str:
                 f"(ceiling {row['ceiling']:.2f})"
             )
         return ""
-    if not _known(row.get("edit")):
-        return "nothing was edited here"
     if not _known(row.get("excess_p_max")):
-        return "no control directions were drawn"
+        return row.get("excess_reason") or "nothing was edited here"
     least = _least(row.get("excess_p_least"), 0.0)
     if least > ALPHA:
         return f"so few control directions give no p below {least:.2g}"
@@ -185,7 +183,7 @@ def verdicts(rows: Iterable[Row]) -> list[Verdict]:
 
 def _verdict(value: str, rows: Sequence[Row]) -> Verdict:
     held = [row for row in rows if row["held"]]
-    others = sorted({row["shared_with"] for row in held} - {""}, key=len)
+    others = sorted({row["shared_with"] for row in held} - {""}, key=lambda one: (len(one), one))
     reasons = dict.fromkeys(row["untold"] for row in held if row["untold"])
     used = [row for row in held if _known(row["used"]) and row["used"]]
     return Verdict(

@@ -79,7 +79,7 @@ def test_use_is_told_by_answers_where_these_go_towards_values_and_else_by_their_
     ("found", "why"),
     [
         ({}, "nothing was edited here"),
-        (COSTS | {"excess_p_max": None}, "no control directions were drawn"),
+        ({"excess_reason": "no strength moves it"}, "no strength moves it"),
         (
             COSTS | {"excess_p_max": 1 / 6, "excess_p_least": 1 / 6},
             "so few control directions give no p below 0.17",
