@@ -30,8 +30,8 @@ ACCURACY_DROP = "accuracy_drop"
 """Against STRENGTH, per value and layer."""
 
 EXCESS_DROP = "excess_drop"
-"""Against LAYER, per value: the accuracy drop beyond that of random directions, over all strengths,
-of the component best on the fit split."""
+"""Against LAYER, per value: the accuracy drop beyond that of drawn directions of the kind that it
+exceeds with the least certainty, over all strengths, of the component best on the fit split."""
 
 AGREEMENT, FLOOR, CEILING = "agreement", "floor", "ceiling"
 """Against LAYER, per value: the share of answers that follow the value put in place of a problem's
@@ -77,6 +77,7 @@ KEPT_OF_VALUES = {
         *PLACE,
         *("agreement", "agreement_low", "agreement_high", "floor", "ceiling", "slope"),
     ),
+    "verdicts": ("text",),
 }
 """The same of groups that hold a group for every value."""
 
