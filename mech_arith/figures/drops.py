@@ -30,7 +30,6 @@ from mech_arith.figures.style import (
     thinned,
     tint,
 )
-from mech_arith.results import names_of
 from mech_arith.statistics import ALPHA
 from mech_arith.verdicts import agree
 
@@ -247,7 +246,7 @@ def _by_target(table: pd.DataFrame, *also: str) -> Beside:
 
 def _key(row: Row, *also: str) -> tuple[Any, ...]:
     """What tells one target from another."""
-    return (*(row.get(name, "") for name in (*KEYS, *also)), *names_of(row["chosen_for"]))
+    return (*(row.get(name, "") for name in (*KEYS, *also)), *row["chosen_for"])
 
 
 def _beside(found: dict[tuple[Any, ...], list[Row]], arms: Arms, *also: str) -> list[Row]:
