@@ -29,7 +29,7 @@ from mech_arith.statistics import (
     share_interval,
 )
 from mech_arith.tracing import Trace, best_rows, value_table
-from mech_arith.verdicts import verdicts
+from mech_arith.verdicts import contrast_counts, verdicts
 
 CLEARLY = 0.01
 """p below which the baseline accuracy is clearly above the majority-answer floor."""
@@ -219,7 +219,8 @@ def intervention_summary(
         return {"n_edits_searched": 0, "largest_drop": {}, "control": {}}
     drawn = tables["contrasts"]
     drawn = drawn.loc[drawn["arm"].isin(DRAWN)] if len(drawn) else drawn
-    beyond = drawn.assign(beyond=(drawn["p_max"] <= ALPHA) & (drawn["low"] > 0))
+    counting = [contrast_counts(row) for row in drawn.to_dict(orient="records")]
+    beyond = drawn.assign(beyond=counting)
     targets: Any = beyond.groupby(TARGET_KEY, sort=False)["beyond"].all()
     return {
         "n_edits_searched": len(effects.loc[effects["arm"] == TARGET]),

@@ -79,6 +79,22 @@ def excess_counts(row: Row) -> bool:
     return agree(row.get("excess_p_max"), min(known, default=None))
 
 
+def contrast_counts(contrast: Row) -> bool:
+    """The drop exceeds that of drawn directions of one kind."""
+    return agree(contrast.get("p_max"), contrast.get("low"))
+
+
+def strictest(contrasts: Iterable[Row]) -> Row:
+    """Of contrasts with drawn directions, one for each kind, that with the least certainty.
+
+    A drop counts as the component's own only if it exceeds that of every kind: so the largest of
+    the p-values is that of all of them together (an intersection-union test, Berger 1982).
+    """
+    return max(
+        contrasts, key=lambda row: (_least(row["p_max"], inf), -row["excess_drop"]), default={}
+    )
+
+
 def agreement_counts(row: Row) -> bool:
     """Answers that follow the value are more than chance gives."""
     return agree(row.get("agreement_p_holm"), row.get("agreement_low"), row.get("floor"))
