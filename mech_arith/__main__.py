@@ -170,7 +170,7 @@ def _attempt(config: DictConfig, directory: Path, job: Any) -> None:
         if reason := no_room(error):
             log.error("%s", text := NO_ROOM.format(reason=reason))
         else:
-            log.exception("an error that should not have come:")
+            log.exception("unexpected error:")
             said = " ".join(str(error).split())
             text = f"{type(error).__name__}: {said}\n\n{traceback.format_exc()}"
         _fail(directory, text)

@@ -161,8 +161,8 @@ def most_edits(plan: InterventionPlan, *, n_sites: int, n_values: int, n_compone
         n_listed = n_components if plan.components == "all" else len(plan.components)
         n_targets = n_listed * (n_wanted if plan.edit.towards is not None else 1)
     controls = plan.controls
-    span = controls.span if n_components > 1 else 0
-    n_directions = n_targets * (1 + controls.random + span)
+    within = controls.span + controls.valueless if n_components > 1 else 0
+    n_directions = n_targets * (1 + controls.random + within)
     n_directions += n_targets * min(n_values - 1, n_components - 1) * controls.other
     n_directions += controls.shuffled * (n_targets if plan.edit.towards is not None else n_wanted)
     n_sources = plan.n_sources if plan.edit.towards is not None else 1

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 class CellPlan:
     """What is asked of one solver and one set of problems."""
 
-    layers: tuple[int, ...]
+    layers: Sequence[int]
     point: str
     positions: str
     position_map: bool
@@ -175,23 +175,22 @@ def run_cell(
     asked = _varying(work, traces, sites)
     work.warn(massive_components(asked))
     edited = _edit(work, asked, reported)
-    near = _locality(work, asked, reported)
-    untrained = _untrained(work, list(asked), reported)
-    correlations = correlation_table(traces, prompts=prompts, n_fit=len(fit))
     n_edited = reported.n_edited if plan.intervention else 0
-    problems = problem_table(
-        solver, (fit, prompts_fit), (report, prompts), reported, n_edited=n_edited
-    )
-    tables = {"problems": problems, "correlations": correlations, **edited.tables, **near}
-    tables["evidence"] = evidence_table(
-        tables, [(site.layer, site.position) for site in asked], untrained=untrained
-    )
+    tables = {
+        "problems": problem_table(
+            solver, (fit, prompts_fit), (report, prompts), reported, n_edited=n_edited
+        ),
+        "correlations": correlation_table(traces, prompts=prompts, n_fit=len(fit)),
+        **edited.tables,
+        **_locality(work, asked, reported),
+    }
+    tables["evidence"] = _evidence(work, list(asked), reported, tables)
     work.warn(_edit_warnings(tables, plan))
     work.warn(_constant_values(fit))
     summary = {
         **baseline_summary(solver, reported, plan.how),
         **({} if written is None else written.summary()),
-        **tracing_summary(asked, correlations, report, plan.how),
+        **tracing_summary(asked, tables["correlations"], report, plan.how),
         **intervention_summary(tables, report.template.expression.values),
         "verdicts": verdict_summary(tables["evidence"]),
         "missing": missing_summary(tables["evidence"]),
@@ -235,6 +234,14 @@ def _trace(work: _Work, sites: list[Site], reported: Reported) -> dict[Site, Tra
         how=work.plan.how,
         unfinished=work.unfinished,
     )
+
+
+def _evidence(
+    work: _Work, asked: list[Site], reported: Reported, tables: Mapping[str, pd.DataFrame]
+) -> pd.DataFrame:
+    """All that is known of each value at the sites that are asked for."""
+    places = [(site.layer, site.position) for site in asked]
+    return evidence_table(tables, places, untrained=_untrained(work, asked, reported))
 
 
 def _untrained(

@@ -10,7 +10,7 @@ text and no NaN. In memory (`results.load_run`) a missing number is NaN, a missi
 by; a list of texts is a tuple.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -465,9 +465,14 @@ def _array(name: str, table: pd.DataFrame, column: Column) -> pa.Array:
     kind = column.kind
     if column.name not in table:
         return pa.nulls(len(table), kind.value)
+    entries = table[column.name]
+    if isinstance(entries.dtype, pd.StringDtype):  # which Arrow would read as numbers
+        entries = entries.astype(object)
     try:
-        array = pa.array(table[column.name], kind.value, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        if kind is TEXTS and any(isinstance(entry, str) for entry in entries):
+            raise TypeError("one text")  # which Arrow would read as a list of its characters
+        array = pa.array(entries, kind.value, from_pandas=True)
+    except (pa.ArrowException, TypeError) as error:
         raise ValueError(
             f"expected {kind.name} in the column {column.name} of {name}, got {error}"
         ) from error
@@ -495,7 +500,7 @@ def _usable(column: pd.Series, kind: Kind) -> pd.Series:
     if kind is TEXT:
         return column.fillna("") if column.dtype != float else column.map(lambda _: "")
     if kind is TEXTS:
-        entries = [() if entry is None else tuple(entry) for entry in column.tolist()]
+        entries = [_texts(entry) for entry in column.tolist()]
         return pd.Series(entries, index=column.index, dtype=object)
     if kind is NUMBERED:
         entries = [{} if entry is None else dict(entry) for entry in column.tolist()]
@@ -506,3 +511,10 @@ def _usable(column: pd.Series, kind: Kind) -> pd.Series:
     if kind is FLAG:
         return column.astype(object).where(~missing, None)
     return column.astype("Int64")
+
+
+def _texts(entry: Iterable[str] | None) -> tuple[str, ...]:
+    """A list of texts; a run of an earlier version has them in one, as in 'b | a+b'."""
+    if isinstance(entry, str):
+        return tuple(entry.split(" | ")) if entry else ()
+    return () if entry is None else tuple(entry)

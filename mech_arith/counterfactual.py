@@ -20,7 +20,7 @@ from torch import Tensor
 from mech_arith.expressions import Constraint
 from mech_arith.metrics import exact, settled
 from mech_arith.problems import ProblemSet
-from mech_arith.statistics import SHARES, Resampling, averaged, rank_p
+from mech_arith.statistics import SHARES, SHIFTS, Averaged, Resampling, averaged, rank_p
 
 TRIES = 50
 """Partners drawn for a problem before all others are looked through."""
@@ -182,6 +182,7 @@ class Agreement:
     """Of the answer's change on the change expected, given what the base problem says of both (see
     `following`): 1 where the answer follows, 0 where it does not, as where it is destroyed."""
     slope_low: float
+    """Ends of its interval; there is none where too few answers move, see `mean_slope`."""
     slope_high: float
     r2_change: float
     """Share of the answer's change that the change expected explains, beyond the base problem."""
@@ -224,7 +225,7 @@ def agreement(
     own = torch.stack([_own_slopes(sources.expected, along) for along in edited])
     own = own[torch.isfinite(own)]
     lines = [following(along, clean, sources) for along in edited]
-    slope = averaged(torch.stack([one.by_problem for one in lines]), how, drawn=drawn)
+    slope = mean_slope(lines, edited, clean, how, drawn=drawn)
     agreed = averaged(hits.double().mean(1), how, drawn=drawn, of=SHARES)
     low, middle, high = _quartiles(own)
     return Agreement(
@@ -342,6 +343,27 @@ def following(
     right = torch.from_numpy(sources.base.answers).double()
     fixed = (right, sources.usual, clean.where(torch.isfinite(clean), 0.0))
     return line(sources.expected - right, edited - clean, fixed=fixed)
+
+
+def mean_slope(
+    lines: Sequence[Line],
+    edited: Float64[Tensor, "k m n"],
+    clean: Float64[Tensor, " n"],
+    how: Resampling,
+    *,
+    drawn: bool,
+) -> Averaged:
+    """The mean slope along k directions, and its interval.
+
+    There is no interval where the answers of fewer than `SHIFTS.fewest` problems move. One of a
+    slope that two or three problems make holds in .3 to .9 of cases, and one of a slope that no
+    problem makes has no width.
+    """
+    found = averaged(torch.stack([one.by_problem for one in lines]), how, drawn=drawn)
+    moves = torch.isfinite(edited) & (edited != clean)
+    if int(moves.any(0).any(0).sum()) >= SHIFTS.fewest:
+        return found
+    return Averaged(found.mean, *torch.full((2,), torch.nan, dtype=torch.float64))
 
 
 def _own_slopes(x: Float64[Tensor, "m n"], y: Float64[Tensor, "m n"]) -> Float64[Tensor, " n"]:

@@ -8,7 +8,7 @@ import pandas as pd
 from mech_arith.controls import CONTROL, DRAWN, SPAN, TARGET, VALUELESS
 from mech_arith.edits import Edit
 from mech_arith.statistics import least_p
-from mech_arith.verdicts import judged
+from mech_arith.verdicts import judged, strictest
 
 TRACED = (
     "component",
@@ -120,24 +120,17 @@ def _contrasts(table: pd.DataFrame | None) -> dict[tuple[Any, ...], dict[str, Ro
 
 
 def _contrast_fields(by_arm: Mapping[str, Row]) -> dict[str, Any]:
-    """The contrast with the arm that the target exceeds with the least certainty, and with each.
-
-    A drop counts as the component's own only if it exceeds that of random directions, of directions
-    within the components' span, and of directions there that carry no value: so the largest of the
-    p-values is that of all of them together (an intersection-union test, Berger 1982).
-    """
-    strictest: Row = max(
-        by_arm.values(), key=lambda row: (row["p_max"], -row["excess_drop"]), default={}
-    )
+    """The contrast with the arm that the target exceeds with the least certainty, and with each."""
+    least = strictest(by_arm.values())
     return {
-        "edit": strictest.get("edit"),
-        "n": strictest.get("n"),
-        "target_drop": strictest.get("target_drop"),
-        "excess_against": RANDOM.get(strictest.get("arm", "")),
+        "edit": least.get("edit"),
+        "n": least.get("n"),
+        "target_drop": least.get("target_drop"),
+        "excess_against": RANDOM.get(least.get("arm", "")),
         "excess_p_least": max(
             (least_p(row["n_directions"]) for row in by_arm.values()), default=None
         ),
-        **{ours: strictest.get(theirs) for theirs, ours in CONTRAST.items()},
+        **{ours: least.get(theirs) for theirs, ours in CONTRAST.items()},
         **{
             f"excess_{name}_{ours}": by_arm.get(arm, {}).get(theirs)
             for arm, name in RANDOM.items()

@@ -20,17 +20,17 @@ from mech_arith.activations import capture
 from mech_arith.answers import Answers
 from mech_arith.batching import Batching
 from mech_arith.controls import DRAWN, TARGET, Target
-from mech_arith.counterfactual import Sources, agreement, following
+from mech_arith.counterfactual import Sources, agreement, following, mean_slope
 from mech_arith.edits import Edit
 from mech_arith.effects import Judge, Treated
 from mech_arith.engine import Baseline, Moves, SiteEdits, SiteVectors, run_edits
-from mech_arith.metrics import exact
+from mech_arith.metrics import exact, settled
 from mech_arith.problems import ProblemSet
 from mech_arith.progress import progress
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
-from mech_arith.statistics import ALPHA, averaged, draws_needed, holm, least_p, share_interval
+from mech_arith.statistics import ALPHA, draws_needed, holm, least_p, share_interval
 from mech_arith.tracing import Trace, read_coordinates
 from mech_arith.unfinished import Unfinished
 from mech_arith.verdicts import layers_text, unable
@@ -286,9 +286,10 @@ def _specificity(
     one: Direction, sources: Sources, edited: Float64[Tensor, "m all"], judge: Judge
 ) -> dict[str, Any]:
     judge = judge.of(sources.rows)
-    edited = edited[:, sources.rows]
-    fitted = following(edited, judge.clean.numbers, sources)
-    slope = averaged(fitted.by_problem[None], judge.how, drawn=False)
+    clean = judge.clean.numbers
+    edited = settled(edited[:, sources.rows], clean)
+    fitted = following(edited, clean, sources)
+    slope = mean_slope([fitted], edited[None], clean, judge.how, drawn=False)
     hits = exact(edited, sources.expected, tolerance=judge.tolerance).double().mean(0)
     ends = share_interval(hits, judge.how)
     return {

@@ -207,13 +207,6 @@ def check_writable(directory: Path) -> None:
         ) from error
 
 
-def names_of(chosen_for: Any) -> list[str]:
-    """The values that a direction was chosen for: a list, or in earlier runs 'a | b'."""
-    if isinstance(chosen_for, str):
-        return chosen_for.split(" | ") if chosen_for else []
-    return [] if chosen_for is None else [str(name) for name in chosen_for]
-
-
 def per_value(effects: pd.DataFrame) -> pd.DataFrame:
     """The effects, one row per value that a direction was chosen for, named in the column `value`.
 
@@ -222,7 +215,7 @@ def per_value(effects: pd.DataFrame) -> pd.DataFrame:
     run of an earlier version has no column `towards`.
     """
     names = [
-        names_of(chosen) or [f"component {component}"]
+        list(chosen) or [f"component {component}"]
         for chosen, component in zip(effects["chosen_for"], effects["component"], strict=True)
     ]
     towards = effects.get("towards", "")
@@ -238,7 +231,7 @@ def best_places(evidence: pd.DataFrame) -> pd.DataFrame:
 def slopes_at_best(specificity: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
     """A row per value that a direction is of and value changed, for the evidence's components."""
     place = ["value", "layer", "position", "component"]
-    named = specificity.assign(value=[names_of(entry) for entry in specificity["direction_of"]])
+    named = specificity.assign(value=specificity["direction_of"])
     return named.explode("value", ignore_index=True).merge(best_places(evidence)[place], on=place)
 
 

@@ -29,7 +29,7 @@ from mech_arith.statistics import (
     share_interval,
 )
 from mech_arith.tracing import Trace, best_rows, value_table
-from mech_arith.verdicts import verdicts
+from mech_arith.verdicts import contrast_counts, verdicts
 
 CLEARLY = 0.01
 """p below which the baseline accuracy is clearly above the majority-answer floor."""
@@ -217,10 +217,11 @@ def intervention_summary(
     effects, best = tables["effects"], headline(tables["evidence"])
     if effects.empty:
         return {"n_edits_searched": 0, "largest_drop": {}, "control": {}}
-    drawn = tables["contrasts"]
-    drawn = drawn.loc[drawn["arm"].isin(DRAWN)] if len(drawn) else drawn
-    beyond = drawn.assign(beyond=(drawn["p_max"] <= ALPHA) & (drawn["low"] > 0))
-    targets: Any = beyond.groupby(TARGET_KEY, sort=False)["beyond"].all()
+    beyond: dict[tuple[Any, ...], list[bool]] = {}
+    for row in tables["contrasts"].to_dict(orient="records"):
+        if row["arm"] in DRAWN:
+            target = tuple(row[name] for name in TARGET_KEY)
+            beyond.setdefault(target, []).append(contrast_counts(row))
     return {
         "n_edits_searched": len(effects.loc[effects["arm"] == TARGET]),
         "largest_drop": largest_drops(effects, values),
@@ -228,8 +229,8 @@ def intervention_summary(
         "control": _largest_control(effects),
         "excess_drop": _headlines(best, EXCESS),
         "counterfactual": _headlines(best, AGREEMENT),
-        "n_contrasts": len(targets),
-        "n_contrasts_beyond": int(targets.to_numpy(dtype=bool).sum()),
+        "n_contrasts": len(beyond),
+        "n_contrasts_beyond": sum(map(all, beyond.values())),
     }
 
 

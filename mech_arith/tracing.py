@@ -1,7 +1,7 @@
 """Tracing: coordinates against values. Fitted and chosen on one split, reported on the other."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -398,11 +398,16 @@ def massive_components(traces: Mapping[Site, Trace]) -> list[str]:
         if share >= MASSIVE:
             found.setdefault(site.position, {})[site.layer] = share
     return [
-        f"one component holds {min(shares.values()):.1%} to {max(shares.values()):.1%} of the "
-        f"variance at position {position} in {layers_text(shares)}: it may be a massive "
-        "activation, beside which other components' edits are small"
+        f"one component holds {_span(shares.values())} of the variance at position {position} in "
+        f"{layers_text(shares)}: it may be a massive activation, beside which other components' "
+        "edits are small"
         for position, shares in found.items()
     ]
+
+
+def _span(shares: Collection[float]) -> str:
+    """`97.1%`, or of several `97.1% to 99.8%`."""
+    return " to ".join(dict.fromkeys(f"{end(shares):.1%}" for end in (min, max)))
 
 
 def best_rows(correlations: pd.DataFrame) -> pd.DataFrame:

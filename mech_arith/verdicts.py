@@ -79,6 +79,22 @@ def excess_counts(row: Row) -> bool:
     return agree(row.get("excess_p_max"), min(known, default=None))
 
 
+def contrast_counts(contrast: Row) -> bool:
+    """The drop exceeds that of drawn directions of one kind."""
+    return agree(contrast.get("p_max"), contrast.get("low"))
+
+
+def strictest(contrasts: Iterable[Row]) -> Row:
+    """Of contrasts with drawn directions, one for each kind, that with the least certainty.
+
+    A drop counts as the component's own only if it exceeds that of every kind: so the largest of
+    the p-values is that of all of them together (an intersection-union test, Berger 1982).
+    """
+    return max(
+        contrasts, key=lambda row: (_least(row["p_max"], inf), -row["excess_drop"]), default={}
+    )
+
+
 def agreement_counts(row: Row) -> bool:
     """Answers that follow the value are more than chance gives."""
     return agree(row.get("agreement_p_holm"), row.get("agreement_low"), row.get("floor"))
@@ -131,10 +147,8 @@ def _untold(row: Row) -> str:
                 f"(ceiling {row['ceiling']:.2f})"
             )
         return ""
-    if not _known(row.get("edit")):
-        return "nothing was edited here"
     if not _known(row.get("excess_p_max")):
-        return "no control directions were drawn"
+        return row.get("excess_reason") or "nothing was edited here"
     least = _least(row.get("excess_p_least"), 0.0)
     if least > ALPHA:
         return f"so few control directions give no p below {least:.2g}"
@@ -185,7 +199,7 @@ def verdicts(rows: Iterable[Row]) -> list[Verdict]:
 
 def _verdict(value: str, rows: Sequence[Row]) -> Verdict:
     held = [row for row in rows if row["held"]]
-    others = sorted({row["shared_with"] for row in held} - {""}, key=len)
+    others = sorted({row["shared_with"] for row in held} - {""}, key=lambda one: (len(one), one))
     reasons = dict.fromkeys(row["untold"] for row in held if row["untold"])
     used = [row for row in held if _known(row["used"]) and row["used"]]
     return Verdict(

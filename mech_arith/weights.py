@@ -123,8 +123,8 @@ def _line(edit: Edit, strength: float, *, sd: float) -> tuple[float, float]:
         UserError: no line goes through what it does to coordinates within the observed range and
             far beyond it.
     """
-    points = torch.tensor(sorted({s * size for size in TRIED for s in (-1.0, 1.0)}))
-    tried = torch.cat([torch.tensor([0.0, 1.0]), points.double() * sd]).double()
+    points = sd * torch.tensor(TRIED, dtype=torch.float64)
+    tried = torch.cat([torch.tensor([0.0, 1.0], dtype=torch.float64), -points, points])
     moved = edit.change(tried, strength, sd=sd).double()
     at_zero, gain = float(moved[0]), float(moved[1] - moved[0])
     line = at_zero + gain * tried

@@ -177,15 +177,16 @@ def test_chance_level_says_what_the_edits_cost_and_how_to_stop(solver, reported)
 @pytest.mark.parametrize(
     ("plan", "n_edits"),
     [
-        # 3 values, each with a component of its own: itself, 4 random, 2 span, 2 other, 1 shuffled
-        (InterventionPlan(EDITS["scale"], (0.0, 2.0), controls=Controls(4, 2)), 5 * 3 * 10 * 2),
+        # 3 values, each with a component of its own: itself, 4 random, 2 span, 3 valueless,
+        # 2 other, 1 shuffled
+        (InterventionPlan(EDITS["scale"], (0.0, 2.0), controls=Controls(4, 2, 3)), 5 * 3 * 13 * 2),
         # component 0 is the best for one value at most in each of the sums over components
         (
             InterventionPlan(
                 EDITS["scale"],
                 (0.0,),
                 components=(0, 1),
-                controls=Controls(0, 0, other=False, shuffled=False),
+                controls=Controls(0, 0, 0, other=False, shuffled=False),
             ),
             5 * 2,
         ),
@@ -195,7 +196,7 @@ def test_chance_level_says_what_the_edits_cost_and_how_to_stop(solver, reported)
                 EDITS["interchange"],
                 (1.0,),
                 values=("a", "b"),
-                controls=Controls(1, 0, other=False, shuffled=False),
+                controls=Controls(1, 0, 0, other=False, shuffled=False),
             ),
             5 * 2 * 2 * 3,
         ),

@@ -139,6 +139,8 @@ def test_lists_come_back_as_tuples(tmp_path: Path) -> None:
     assert pq.read_schema(tmp_path / "x.parquet").field("chosen_for").type == pa.list_(pa.string())
     usable = in_memory(pd.read_parquet(tmp_path / "x.parquet"), TABLES["effects"])
     assert usable["chosen_for"].tolist() == [("b", "a+b"), ()]
+    earlier = in_memory(pd.DataFrame({"chosen_for": ["b | a+b", ""]}), TABLES["effects"])
+    assert earlier["chosen_for"].tolist() == [("b", "a+b"), ()]
 
 
 @pytest.mark.parametrize(

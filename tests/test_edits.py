@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from mech_arith.edits import EDITS, find_edit
 from mech_arith.errors import UserError
+from mech_arith.names import EDIT_NAMES
 
 coordinates = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5).map(
     lambda numbers: torch.tensor(numbers, dtype=torch.float64)
@@ -17,6 +18,10 @@ def test_strength_of_no_change_changes_nothing(coordinate, sd):
         wanted = coordinate.flip(0) + sd
         change = edit.change(coordinate, edit.no_change, sd=sd, wanted=wanted)
         assert torch.equal(change, torch.zeros_like(coordinate))
+
+
+def test_every_edit_has_a_name_that_can_be_looked_up_before_it_is_imported():
+    assert tuple(EDITS) == EDIT_NAMES
 
 
 def test_each_edit_by_hand():

@@ -621,7 +621,11 @@ def test_an_unfinished_cell_names_its_layers_as_a_finished_one_does(tmp_path: Pa
     (tmp_path / ".hydra").mkdir()
     path = tmp_path / ".hydra" / "config.yaml"
     layers = {"part": "all", "start": None, "stop": None, "step": 5, "list": None}
-    for own, name in (({}, "all, step 5"), ({"list": [1, 3]}, "1, 3")):
+    for own, name in (
+        ({}, "all, step 5"),
+        ({"start": 2, "step": 1}, "all, start 2"),
+        ({"list": [0, 1, 2, 5]}, "0-2, 5"),
+    ):
         path.write_text(json.dumps({"layers": layers | own}))
         assert unfinished(cell)[0]["layers"] == name
     begin(tmp_path, "id", {}, [], {"layers": "0-29, every 5th"})

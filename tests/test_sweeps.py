@@ -234,3 +234,5 @@ def test_a_label_names_the_swept_overrides_that_no_field_tells():
     assert untold(swept, fields)[1] == {"intervention.strengths": "[2]", "model.path": "two/seed_0"}
     fields = [{"edit": own["intervention"], "model": own["model.path"]} for own in swept]
     assert untold(swept, fields)[0] == {"intervention.strengths": "[0,1]"}
+    by_number = [{"layers.list": "[0,1]"}, {"layers.list": "[2]"}]
+    assert untold(by_number, [{"layers": "0-1"}, {"layers": "2"}]) == [{}, {}]

@@ -7,11 +7,13 @@ import pytest
 
 from mech_arith.verdicts import (
     agreement_counts,
+    contrast_counts,
     excess_counts,
     judged,
     layers_text,
     r_counts,
     slope_counts,
+    strictest,
     unable,
     verdicts,
 )
@@ -79,7 +81,7 @@ def test_use_is_told_by_answers_where_these_go_towards_values_and_else_by_their_
     ("found", "why"),
     [
         ({}, "nothing was edited here"),
-        (COSTS | {"excess_p_max": None}, "no control directions were drawn"),
+        ({"excess_reason": "no strength moves it"}, "no strength moves it"),
         (
             COSTS | {"excess_p_max": 1 / 6, "excess_p_least": 1 / 6},
             "so few control directions give no p below 0.17",
@@ -120,3 +122,15 @@ def test_a_verdict_says_where_nothing_is_held_and_where_nothing_can_be_told():
 def test_layers_read_as_a_person_would_write_them():
     assert layers_text([3]) == "layer 3"
     assert layers_text([5, 0, 1, 2, 2]) == "layers 0-2, 5"
+
+
+def test_of_all_kinds_of_drawn_directions_the_strictest_is_read():
+    kinds = [
+        {"arm": "control", "p_max": 0.01, "low": 0.2, "excess_drop": 0.1},
+        {"arm": "span", "p_max": 0.04, "low": -0.1, "excess_drop": 0.3},
+        {"arm": "valueless", "p_max": 0.04, "low": 0.1, "excess_drop": 0.2},
+    ]
+    assert strictest(kinds)["arm"] == "valueless"  # of equal p the smaller excess
+    assert strictest([*kinds, {"arm": "?", "p_max": math.nan, "excess_drop": 9.0}])["arm"] == "?"
+    assert strictest([]) == {}
+    assert [contrast_counts(kind) for kind in kinds] == [True, False, True]

@@ -1,6 +1,6 @@
 """What edits cost, layer by layer, and how much of it is beyond what random directions cost."""
 
-from math import ceil, isnan
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from mech_arith.figures.drawn import (
     in_order,
     shared_components,
 )
-from mech_arith.figures.rule import Claim, Row, counts, number_of
+from mech_arith.figures.rule import Claim, Row, counts
 from mech_arith.figures.sharing import MARK, MOST_NAMED, layer_names, sharing_note
 from mech_arith.figures.sheet import Panel, Sheet
 from mech_arith.figures.style import (
@@ -30,9 +30,8 @@ from mech_arith.figures.style import (
     thinned,
     tint,
 )
-from mech_arith.results import names_of
 from mech_arith.statistics import ALPHA
-from mech_arith.verdicts import agree
+from mech_arith.verdicts import contrast_counts, strictest
 
 MOST_DRAWS = 12
 """With more layers in one panel, a dot per random direction would be a smear."""
@@ -219,21 +218,11 @@ def _strictest(contrasts: pd.DataFrame) -> pd.DataFrame:
     for row in records(contrasts):
         if row["arm"] in DRAWN:
             kinds.setdefault(_key(row), []).append(row)
-    strictest = [
-        {
-            **max(rows, key=_certainty),
-            "counts": all(agree(row["p_max"], row["low"]) for row in rows),
-            "arm": "control",
-        }
+    found = [
+        {**strictest(rows), "counts": all(map(contrast_counts, rows)), "arm": "control"}
         for rows in kinds.values()
     ]
-    return pd.DataFrame(strictest, columns=[*contrasts.columns, "counts"])
-
-
-def _certainty(row: Row) -> tuple[float, float]:
-    """The larger, the less certainly the target exceeds these controls."""
-    p = number_of(row, "p_max")
-    return (2.0 if isnan(p) else p, -row["excess_drop"])
+    return pd.DataFrame(found, columns=[*contrasts.columns, "counts"])
 
 
 def _by_target(table: pd.DataFrame, *also: str) -> Beside:
@@ -247,7 +236,7 @@ def _by_target(table: pd.DataFrame, *also: str) -> Beside:
 
 def _key(row: Row, *also: str) -> tuple[Any, ...]:
     """What tells one target from another."""
-    return (*(row.get(name, "") for name in (*KEYS, *also)), *names_of(row["chosen_for"]))
+    return (*(row.get(name, "") for name in (*KEYS, *also)), *row["chosen_for"])
 
 
 def _beside(found: dict[tuple[Any, ...], list[Row]], arms: Arms, *also: str) -> list[Row]:

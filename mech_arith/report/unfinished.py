@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mech_arith.names import ACTIVATIONS
+from mech_arith.names import ACTIVATIONS, LayerPart
 from mech_arith.progress import counted
 from mech_arith.records import read_record
 from mech_arith.report.listing import Listed
+from mech_arith.sites import describe_layers
 
 HYDRAS_CONFIG = Path(".hydra") / "config.yaml"
 """In a cell's directory from its first moment on."""
@@ -77,13 +78,12 @@ def unfinished(cell: Listed) -> tuple[dict[str, Any], str | None]:
 
 def _layers(config: Any) -> dict[str, str]:
     """The layers by their bounds; how deep the model is, is not known."""
-    if (numbers := _at(config, "layers.list")) is not None:
-        return {"layers": ", ".join(map(str, numbers))}
-    bounds = {name: _at(config, f"layers.{name}") for name in ("start", "stop", "step")}
-    if not config or list(bounds.values()) == [None, None, 1]:
+    asked = _at(config, "layers")
+    if not isinstance(asked, Mapping) or asked.get("part") not in set(LayerPart):
         return {}
-    said = [f"{name} {bound}" for name, bound in bounds.items() if bound is not None]
-    return {"layers": ", ".join([str(_at(config, "layers.part")), *said])}
+    names = {"start": "start", "stop": "stop", "step": "step", "list": "numbers"}
+    given = {ours: asked[name] for name, ours in names.items() if name in asked}
+    return {"layers": describe_layers(LayerPart(asked["part"]), n_layers=None, **given)}
 
 
 def _config(path: Path) -> tuple[str | None, Any]:

@@ -30,8 +30,8 @@ ACCURACY_DROP = "accuracy_drop"
 """Against STRENGTH, per value and layer."""
 
 EXCESS_DROP = "excess_drop"
-"""Against LAYER, per value: the accuracy drop beyond that of the strictest kind of drawn
-directions, over all strengths, of the component best on the fit split."""
+"""Against LAYER, per value: the accuracy drop beyond that of drawn directions of the kind that it
+exceeds with the least certainty, over all strengths, of the component best on the fit split."""
 
 AGREEMENT, FLOOR, CEILING = "agreement", "floor", "ceiling"
 """Against LAYER, per value: the share of answers that follow the value put in place of a problem's
