@@ -51,7 +51,8 @@ def cell_name(cell: Mapping[str, Any]) -> str:
     """Model, expression, layers and edit, whatever else differs from the usual, and (`swept`) the
     overrides that tell it from the other cells of its sweep.
     """
-    parts = [cell["model"], cell["expression"], f"layers {cell['layers']}", cell["edit"]]
+    layers = f"layer{'' if str(cell['layers']).isdecimal() else 's'} {cell['layers']}"
+    parts = [cell["model"], cell["expression"], layers, cell["edit"]]
     asked = {name: cell.get(name, usual) for name, usual in USUAL.items()}
     parts += [f"{name} {asked[name]}" for name, usual in USUAL.items() if asked[name] != usual]
     parts += [f"{key}={value}" for key, value in cell.get("swept", {}).items()]

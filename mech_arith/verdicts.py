@@ -11,8 +11,10 @@ split:
 - *Used*: it is held or shared, and the answer follows it. Of an edit towards other values: answers
   that are the other value's are more than chance gives (p corrected, and the whole interval above
   the floor), or the whole interval of the slope lies above `FOLLOWS` and above the slope along
-  drawn directions. Of an edit that goes nowhere in particular: it costs more accuracy than every
-  kind of drawn directions (p corrected for the search, and the whole interval above 0).
+  drawn directions. The slope's intervals are each site's own, not corrected for their number: that
+  they must exceed `FOLLOWS`, and not 0, makes up for it. Of an edit that goes nowhere in
+  particular: it costs more accuracy than every kind of drawn directions (p corrected for the
+  search, and the whole interval above 0).
 - *Cannot be told*: no edit, no drawn directions, draws that resolve no p up to `ALPHA`, or a site
   whose whole activation does not carry the value to the answer.
 """
@@ -36,6 +38,9 @@ LEAST_CEILING = 0.2
 
 DRAWN = ("random", "span", "valueless")
 """Kinds of drawn directions, as the evidence names them."""
+
+TOWARDS = ("set", "interchange")
+"""Edits that go towards other values."""
 
 LOWS = ("excess_low", *(f"excess_{arm}_low" for arm in DRAWN))
 
@@ -125,7 +130,7 @@ def judged(row: Row) -> dict[str, Any]:
     apart = abs(_least(row.get("least_partial_r"), 1.0)) >= HELD
     untold = _untold(row)
     follows = agreement_counts(row) or slope_counts(row)
-    used = held and (follows if _known(row.get("agreement")) else excess_counts(row))
+    used = held and (follows if _goes_towards_values(row) else excess_counts(row))
     return {
         "r_counts": r_counts(row),
         "excess_counts": excess_counts(row) if _known(row.get("excess_drop")) else None,
@@ -138,9 +143,16 @@ def judged(row: Row) -> dict[str, Any]:
     }
 
 
+def _goes_towards_values(row: Row) -> bool:
+    """The edit gives problems another value's coordinate: what answers do tells whether it is used."""
+    return row.get("edit") in TOWARDS or _known(row.get("agreement"))
+
+
 def _untold(row: Row) -> str:
     """Why it cannot be told whether the value is used; '' where it can."""
-    if _known(row.get("agreement")):
+    if _goes_towards_values(row):
+        if not _known(row.get("agreement")):
+            return row.get("agreement_reason") or "no answer was asked towards another value"
         if unable(row):
             return (
                 "even the whole activation does not carry it to the answer "

@@ -340,3 +340,11 @@ def test_a_component_that_is_nearly_all_of_a_site_is_announced_with_its_layers()
     assert "holds 97.1% to 99.8% of the variance at position last in layers 1-2" in said
     (said,) = massive_components(with_shares(0.94, 0.5, 0.998))
     assert "holds 99.8% of the variance at position last in layer 2:" in said
+
+
+def test_a_value_that_goes_with_another_one_perfectly_is_not_told_from_it():
+    values = torch.randn(80, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    values = torch.stack([values[:, 0], 2 * values[:, 0] + 1, values[:, 1]], dim=1)
+    (found,) = infer([values[:, :1] + 0.1 * values[:, 2:]], values, "abc", HOW, chosen=[FIRST[:3]])
+    assert found.least_partial_r[0, 0] == 0
+    assert found.least_partial_given[0, :2].tolist() == [1, 0]

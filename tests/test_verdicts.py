@@ -134,3 +134,9 @@ def test_of_all_kinds_of_drawn_directions_the_strictest_is_read():
     assert strictest([*kinds, {"arm": "?", "p_max": math.nan, "excess_drop": 9.0}])["arm"] == "?"
     assert strictest([]) == {}
     assert [contrast_counts(kind) for kind in kinds] == [True, False, True]
+
+
+def test_an_edit_towards_values_is_never_judged_by_its_price():
+    said = row(**COSTS | {"edit": "interchange"}, agreement_reason="no strength goes all the way")
+    assert said["used"] is None
+    assert said["untold"] == "no strength goes all the way"

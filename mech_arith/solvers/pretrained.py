@@ -226,7 +226,9 @@ class PretrainedSolver(EditableSolver):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = kind(copy.deepcopy(self.model.config))
-        model.to(device=self.device, dtype=self.dtype).eval().requires_grad_(False)
+        model.to(device=self.device).eval().requires_grad_(False)
+        for parameter in model.parameters():  # not buffers: rotary ones stay in float32
+            parameter.data = parameter.data.to(self.dtype)
         digest = f"untrained, seed {seed}"
         loaded = LoadedModel(f"{self.name}_untrained", model, self.tokenizer, digest)
         twin = PretrainedSolver(loaded, self.prompting)

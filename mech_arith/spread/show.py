@@ -35,7 +35,7 @@ def print_spread(
     ):
         _print(console, title, found, "abs_r", ["value", "layer", "position"], ["share_peak"])
     keys = ["value", "layer", "position", "strength"]
-    _print(console, "Accuracy drop beyond the controls", effects, "excess_drop", keys, [])
+    _print(console, "Accuracy drop beyond random directions", effects, "excess_drop", keys, [])
 
 
 def print_alone(console: Console, groups: Groups) -> None:
@@ -82,7 +82,9 @@ def _print(
     holds = found["share_holds"].to_numpy()
     in_all, in_some = found.loc[holds == 1], found.loc[(holds > 0) & (holds < 1)]
     for held, rows in (("all", in_all), ("some", in_some)):
-        table = Table(title=f"{title}: holds in {held} seeds ({len(rows)})", title_justify="left")
+        table = Table(
+            title=f"{title}: beyond chance in {held} seeds ({len(rows)})", title_justify="left"
+        )
         for column in (*keys, "mean", "sd", "min", "max", "holds in", *shares):
             table.add_column(column, justify="left" if column in keys else "right")
         for row in rows.head(MOST).to_dict(orient="records"):
@@ -99,7 +101,9 @@ def _print(
         if len(rows):
             console.print(table)
     if in_all.empty and in_some.empty:
-        console.print(f"{title}: nothing holds in any seed", highlight=False, markup=False)
+        console.print(
+            f"{title}: nothing is beyond chance in any seed", highlight=False, markup=False
+        )
 
 
 def _text(key: object) -> str:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from mech_arith.statistics.basic import pearson
 from mech_arith.statistics.bootstrap import correlation_interval
 from mech_arith.statistics.intervals import Resampling
 from mech_arith.statistics.multiplicity import benjamini_hochberg, holm
@@ -18,6 +19,9 @@ from mech_arith.statistics.relatives import (
     relation,
     shapley_shares,
 )
+
+ROUNDING = 1e-12
+"""An R this near to 1 is perfect."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,9 @@ def _by_component(
     """
     every = range(values.shape[1])
     given_each = partial_given_each(x, values)
+    # Of a value that goes with another one perfectly nothing is left where that one is held fixed.
+    alike = (pearson(values, values).abs() > 1 - ROUNDING).fill_diagonal_(False)
+    given_each = torch.where(alike, 0.0, given_each)
     # A value without any other keeps its NaN; `argmin` needs a number.
     given = given_each.abs().nan_to_num(torch.inf).argmin(2)
     least = given_each.gather(2, given[:, :, None])[:, :, 0]

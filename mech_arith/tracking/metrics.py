@@ -67,6 +67,7 @@ BASELINE = "baseline_accuracy"
 
 KEPT = {
     "design": ("name", "value", "largest", "spread_kept"),
+    "missing": (),
     "inference": ("n_tests", "n_significant_holm", "n_significant_bh"),
     "provenance": ("git_commit", "weights_digest", "seed", "device", "dtype", "versions"),
 }
