@@ -182,6 +182,7 @@ BAD = {
     "tracing.method=umap": "unknown tracing method 'umap'; expected one of: pca",
     "tracing.n_components=0": "tracing.n_components >= 1, got 0",
     "intervention.edit=twist": "unknown edit 'twist'; expected one of: scale, shift, ablate, set",
+    "intervention.via=weight": "unknown intervention.via 'weight'",
     "intervention.values=[d]": "unknown value 'd'; expected one of: a, b, c, b-c",
     "intervention.strengths=[]": "at least one strength, got none",
     "intervention.strengths=[nan]": "finite intervention.strengths, got .nan.",
