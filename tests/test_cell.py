@@ -17,7 +17,7 @@ ABC = dict.fromkeys("abc", (100, 999))
 
 def plan(**changes):
     asked = {
-        "layers": range(2),
+        "layers": (0, 1),
         "point": "resid_post",
         "positions": "last",
         "position_map": False,
@@ -86,7 +86,7 @@ def test_values_that_never_vary_are_named():
 def test_constant_positions_are_refused():
     fit, report = problems()
     with pytest.raises(UserError, match=r"activations that vary at positions 'last', got constant"):
-        run(PlantedSolver(), fit, report, plan(point="resid_pre", layers=range(1)))
+        run(PlantedSolver(), fit, report, plan(point="resid_pre", layers=(0,)))
 
 
 def test_an_untrained_twin_says_what_the_input_alone_gives():
