@@ -87,6 +87,7 @@ def finished(tmp_path_factory):
 def test_a_run_leaves_what_it_should(finished):
     result = load_run(finished)
     assert set(result.tables) == {
+        "problems",
         "correlations",
         "effects",
         "contrasts",
