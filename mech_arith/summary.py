@@ -169,7 +169,7 @@ AGREEMENT = (
 )
 
 
-TARGET_KEY = ["layer", "position", "component", "towards"]
+TARGET_KEY = ("layer", "position", "component", "towards")
 """What tells one edited target from another."""
 
 
@@ -217,10 +217,11 @@ def intervention_summary(
     effects, best = tables["effects"], headline(tables["evidence"])
     if effects.empty:
         return {"n_edits_searched": 0, "largest_drop": {}, "control": {}}
-    drawn = tables["contrasts"]
-    drawn = drawn.loc[drawn["arm"].isin(DRAWN)] if len(drawn) else drawn
-    beyond = drawn.assign(beyond=(drawn["p_max"] <= ALPHA) & (drawn["low"] > 0))
-    targets: Any = beyond.groupby(TARGET_KEY, sort=False)["beyond"].all()
+    beyond: dict[tuple[Any, ...], list[bool]] = {}
+    for row in tables["contrasts"].to_dict(orient="records"):
+        if row["arm"] in DRAWN:
+            target = tuple(row[name] for name in TARGET_KEY)
+            beyond.setdefault(target, []).append(row["p_max"] <= ALPHA and row["low"] > 0)
     return {
         "n_edits_searched": len(effects.loc[effects["arm"] == TARGET]),
         "largest_drop": largest_drops(effects, values),
@@ -228,8 +229,8 @@ def intervention_summary(
         "control": _largest_control(effects),
         "excess_drop": _headlines(best, EXCESS),
         "counterfactual": _headlines(best, AGREEMENT),
-        "n_contrasts": len(targets),
-        "n_contrasts_beyond": int(targets.to_numpy(dtype=bool).sum()),
+        "n_contrasts": len(beyond),
+        "n_contrasts_beyond": sum(all(of_arms) for of_arms in beyond.values()),
     }
 
 

@@ -131,10 +131,8 @@ def _untold(row: Row) -> str:
                 f"(ceiling {row['ceiling']:.2f})"
             )
         return ""
-    if not _known(row.get("edit")):
-        return "nothing was edited here"
     if not _known(row.get("excess_p_max")):
-        return "no control directions were drawn"
+        return row["excess_reason"]
     least = _least(row.get("excess_p_least"), 0.0)
     if least > ALPHA:
         return f"so few control directions give no p below {least:.2g}"
