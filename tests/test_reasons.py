@@ -176,3 +176,14 @@ def test_missing_numbers_are_those_of_the_headline_place():
     assert missing_summary(result.tables["evidence"]) == result.summary["missing"]
     assert "a" not in result.summary["missing"]["excess_drop"]
     assert set(result.summary["missing"]["agreement"]) == {"a", "b", "c", "b-c", "a-(b-c)"}
+
+
+def test_of_one_source_there_are_no_slopes_of_single_problems():
+    own = ["wrong_way", "monotonicity", "own_slope_25", "own_slope_50", "own_slope_75"]
+    one, two = (
+        cell(replace(INTERCHANGE, n_sources=m)).tables["counterfactual"].query("strength == 1")
+        for m in (1, 2)
+    )
+    assert one[own].isna().all(axis=None)
+    assert one["slope"].notna().all()
+    assert two[own].notna().all(axis=None)
