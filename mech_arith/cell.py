@@ -262,7 +262,8 @@ def _untrained(
             for site, trace in _trace(replace(work, solver=twin), sites, reported).items():
                 for value, r in zip(trace.values, trace.r_of_best().abs().tolist(), strict=True):
                     place = (site.layer, site.position, value)
-                    found[place] = max(found.get(place, 0.0), 0.0 if isnan(r) else r)
+                    if not isnan(r):  # nothing varies there: it gives no floor
+                        found[place] = max(found.get(place, 0.0), r)
     return found
 
 

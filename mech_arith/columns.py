@@ -164,14 +164,25 @@ EFFECTS = (
     EDIT,
     STRENGTH,
     STRENGTH_UNIT,
-    Column("coordinate_mean", NUMBER, "Mean coordinate after the edit.", ACTIVATION),
+    Column(
+        "coordinate_mean",
+        NUMBER,
+        "Mean coordinate of the target after the edit; null for other arms.",
+        ACTIVATION,
+    ),
     Column("change_rms", NUMBER, "Root mean square of the distance moved.", ACTIVATION),
     N,
     *_OUTCOME,
-    Column("excess_drop", NUMBER, "The target's drop minus that of random directions.", SHARE),
+    Column(
+        "excess_drop",
+        NUMBER,
+        "The target's drop minus the mean drop of random directions of the whole space; null for "
+        "other arms.",
+        SHARE,
+    ),
     Column("excess_low", NUMBER, "Lower end of the interval of `excess_drop`.", SHARE),
     Column("excess_high", NUMBER, "Upper end of the interval of `excess_drop`.", SHARE),
-    Column("excess_p", NUMBER, "p of `excess_drop`, by rank among the random directions."),
+    Column("excess_p", NUMBER, "p of the target's drop, by rank among those directions' drops."),
     Column("status", TEXT, "ok, or failed."),
     Column("reason", TEXT, "Why it failed."),
     VIA,
@@ -184,13 +195,27 @@ CONTRASTS = (
     N_DIRECTIONS,
     Column("n_strengths", WHOLE, "Strengths that move anything, over which drops are means."),
     N,
-    Column("target_drop", NUMBER, "Accuracy drop of the target.", SHARE),
-    Column("arm_drop", NUMBER, "Mean accuracy drop of the arm's directions.", SHARE),
+    Column("target_drop", NUMBER, "Accuracy drop of the target, mean over strengths.", SHARE),
+    Column(
+        "arm_drop",
+        NUMBER,
+        "Accuracy drop of the arm, mean over its directions and over strengths.",
+        SHARE,
+    ),
     Column("excess_drop", NUMBER, "The target's drop minus the arm's.", SHARE),
     Column("low", NUMBER, "Lower end of the interval of `excess_drop`.", SHARE),
     Column("high", NUMBER, "Upper end of the interval of `excess_drop`.", SHARE),
-    Column("p", NUMBER, "p of the drop, by rank among drawn directions; null for other arms."),
-    Column("p_max", NUMBER, "`p` corrected for the search among all targets (max-T)."),
+    Column(
+        "p",
+        NUMBER,
+        "p of `target_drop`, by rank among the arm's; null for arms that are not drawn.",
+    ),
+    Column(
+        "p_max",
+        NUMBER,
+        "`p` corrected for the search among all targets, against directions of the arm's kind "
+        "(max-T); null for arms that are not drawn.",
+    ),
     VIA,
 )
 
@@ -206,6 +231,20 @@ CONTROL_DRAWS = (
     VIA,
 )
 
+FOLLOWING = (
+    "Change of the answer per change expected, given the base problem: 1 where the answer follows "
+    "the value, 0 where it does not, as where it is destroyed."
+)
+EXPLAINED = "Share of the answer's change, beyond the base problem, that this line explains."
+CHANCE = "Share of draws of other sources, the real ones among them, that agree as often or more."
+CEILING = "Agreement where the whole activation of the site is taken from the first source."
+WRONG_WAY = Column(
+    "wrong_way",
+    NUMBER,
+    "Share of problems whose own slope, over their sources, is below 0; null for one source.",
+    SHARE,
+)
+
 COUNTERFACTUAL = (
     *EDITED_DIRECTION,
     VALUE,
@@ -218,18 +257,28 @@ COUNTERFACTUAL = (
     *_with_interval(
         "agreement", "Share of edited answers that are right for the other value.", SHARE
     ),
-    Column("floor", NUMBER, "The same with other values drawn by chance.", SHARE),
-    Column("p", NUMBER, "Share of chance draws that agree as often or more."),
-    *_with_interval("slope", "Change of the answer per change expected: 1 where it follows."),
-    Column("r2_change", NUMBER, "Share of the answer's change that this line explains."),
-    Column("monotonicity", NUMBER, "Kendall's tau of expected and edited answers of a problem."),
-    Column("wrong_way", NUMBER, "Share of problems whose own slope is below 0.", SHARE),
+    Column("floor", NUMBER, "`agreement` with other sources, drawn by chance.", SHARE),
+    Column("p", NUMBER, CHANCE),
+    *_with_interval("slope", FOLLOWING),
+    Column("r2_change", NUMBER, EXPLAINED),
+    Column(
+        "monotonicity",
+        NUMBER,
+        "Kendall's tau of expected and edited answers over the sources of a problem; null for one "
+        "source.",
+    ),
+    WRONG_WAY,
     Column("own_slope_25", NUMBER, "First quartile of the problems' own slopes."),
-    Column("own_slope_50", NUMBER, "Median of the problems' own slopes."),
+    Column("own_slope_50", NUMBER, "Median of the problems' own slopes; null for one source."),
     Column("own_slope_75", NUMBER, "Third quartile of the problems' own slopes."),
-    *_with_interval("ceiling", "Agreement with the whole activation of the source.", SHARE),
+    *_with_interval("ceiling", CEILING, SHARE),
     Column("ceiling_reason", TEXT, "Why there is no `ceiling`."),
-    Column("p_holm", NUMBER, "`p` of the target corrected for all sites and values (Holm)."),
+    Column(
+        "p_holm",
+        NUMBER,
+        "`p` of the target, corrected for all targets of the same strength (Holm); null for other "
+        "arms.",
+    ),
     VIA,
 )
 
@@ -238,8 +287,8 @@ SPECIFICITY = (
     COMPONENT,
     Column("direction_of", TEXTS, "Values for which the fit split chooses this component."),
     Column("changed", TEXT, "Value that is another one in the source."),
-    *_with_interval("slope", "Change of the answer per change expected of `changed`."),
-    Column("r2_change", NUMBER, "Share of the answer's change that this line explains."),
+    *_with_interval("slope", FOLLOWING),
+    Column("r2_change", NUMBER, EXPLAINED),
     *_with_interval(
         "agreement", "Share of edited answers that are right for the other value.", SHARE
     ),
@@ -331,39 +380,78 @@ EVIDENCE = (
     Column("least_partial_r", NUMBER, "R with one other value held fixed, the smallest such |R|."),
     Column("least_partial_given", TEXT, "That other value."),
     Column("shapley", NUMBER, "The value's share of the coordinate's variance (Shapley)."),
-    Column("untrained_abs_r", NUMBER, "|R| in the same network with random weights."),
-    EDIT,
+    Column(
+        "untrained_abs_r",
+        NUMBER,
+        "|R| in the same network with random weights, in the component that its own fit split "
+        "chooses; the largest of several networks.",
+    ),
+    Column("edit", TEXT, f"{EDIT.meaning[:-1]}; null where nothing was edited for the value."),
     N,
-    Column("target_drop", NUMBER, "Accuracy drop of the component, mean over strengths.", SHARE),
-    Column("excess_against", TEXT, "Kind of directions that it exceeds with least certainty."),
-    Column("excess_p_least", NUMBER, "The smallest p that so many drawn directions can give."),
-    Column("control_drop", NUMBER, "Mean drop of those directions.", SHARE),
+    Column(
+        "target_drop",
+        NUMBER,
+        "Accuracy drop of the component, mean over the strengths that move anything.",
+        SHARE,
+    ),
+    Column(
+        "excess_against",
+        TEXT,
+        "Kind of drawn directions with the largest `p_max` (random, span or valueless): the next "
+        "columns are against it.",
+    ),
+    Column(
+        "excess_p_least",
+        NUMBER,
+        "The smallest p that is possible with so few directions, of the kind with the fewest.",
+    ),
+    Column("control_drop", NUMBER, "Mean drop of the directions of `excess_against`.", SHARE),
     Column("excess_drop", NUMBER, "`target_drop` minus `control_drop`.", SHARE),
     Column("excess_low", NUMBER, "Lower end of the interval of `excess_drop`.", SHARE),
     Column("excess_high", NUMBER, "Upper end of the interval of `excess_drop`.", SHARE),
-    Column("excess_p", NUMBER, "p of `excess_drop`, by rank among those directions."),
-    Column("excess_p_max", NUMBER, "`excess_p` corrected for the search among all targets."),
+    Column("excess_p", NUMBER, "p of `target_drop`, by rank among the directions' drops."),
+    Column(
+        "excess_p_max",
+        NUMBER,
+        "`excess_p` corrected for the search among all targets; the largest of all kinds, so that "
+        "it is the p of exceeding every kind.",
+    ),
     Column("excess_reason", TEXT, "Why there is no `excess_drop`."),
     *(column for arm, others in _RANDOM_ARMS.items() for column in _against(arm, others)),
     *_with_interval(
         "agreement", "Share of edited answers that are right for the other value.", SHARE
     ),
     Column("agreement_reason", TEXT, "Why there is no `agreement`."),
-    Column("floor", NUMBER, "Agreement with other values drawn by chance.", SHARE),
-    Column("agreement_p", NUMBER, "Share of chance draws that agree as often or more."),
-    Column("agreement_p_holm", NUMBER, "`agreement_p` corrected for all sites and values (Holm)."),
-    *_with_interval("ceiling", "Agreement with the whole activation of the source.", SHARE),
-    *_with_interval("slope", "Change of the answer per change expected: 1 where it follows."),
-    Column("wrong_way", NUMBER, "Share of problems whose own slope is below 0.", SHARE),
+    Column("floor", NUMBER, "`agreement` with other sources, drawn by chance.", SHARE),
+    Column("agreement_p", NUMBER, CHANCE),
+    Column("agreement_p_holm", NUMBER, "`agreement_p` corrected for all targets (Holm)."),
+    *_with_interval("ceiling", CEILING, SHARE),
+    *_with_interval("slope", FOLLOWING),
+    WRONG_WAY,
     *(
         Column(f"{name}_{arm}", NUMBER, f"`{name}` along {others}.")
         for name in ("agreement", "slope")
         for arm, others in _RANDOM_ARMS.items()
     ),
-    Column("r_counts", FLAG, "R is not chance: its p and its interval agree."),
-    Column("excess_counts", FLAG, "The drop exceeds that of drawn directions of every kind."),
-    Column("agreement_counts", FLAG, "Answers follow the value more often than chance gives."),
-    Column("slope_counts", FLAG, "Answers follow the value more than along drawn directions."),
+    Column("r_counts", FLAG, "R is not chance: `p_holm` is at most .05, its interval without 0."),
+    Column(
+        "excess_counts",
+        FLAG,
+        "The drop exceeds that of every kind of directions: `excess_p_max` is at most .05, and "
+        "each interval lies above 0.",
+    ),
+    Column(
+        "agreement_counts",
+        FLAG,
+        "Answers follow the value more often than by chance: `agreement_p_holm` is at most .05, "
+        "and the interval lies above `floor`.",
+    ),
+    Column(
+        "slope_counts",
+        FLAG,
+        "Answers follow the value: the interval of `slope` lies above .1 and above the slope along "
+        "every kind of drawn directions.",
+    ),
     Column("held", FLAG, "Verdict: the value is held here."),
     Column("shared_with", TEXT, "Value that the coordinate is as well; null for none."),
     Column("used", FLAG, "Verdict: the value is used here; null where it cannot be told."),

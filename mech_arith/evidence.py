@@ -1,6 +1,6 @@
 """All that is known of a value at a site, side by side: traced, edited, and asked for its value."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -87,6 +87,8 @@ def evidence_table(
     wanted = set(places)
     contrasts = _contrasts(tables.get("contrasts"))
     answered = _answered(tables.get("counterfactual"))
+    effects, answers = (_records(tables.get(name)) for name in ("effects", "counterfactual"))
+    edited = _edited(effects)
     rows = []
     for row in _records(tables["correlations"]):
         if not row["chosen"] or (row["layer"], row["position"]) not in wanted:
@@ -96,10 +98,13 @@ def evidence_table(
             **{name: row[name] for name in ("layer", "point", "position", "value")},
             **{name: row.get(name) for name in TRACED},
             "untrained_abs_r": (untrained or {}).get((*place[:2], row["value"])),
+            "edit": edited.get(place),
             **_contrast_fields(contrasts.get(place, {})),
             **_answer_fields(answered.get(place, {})),
-            "excess_reason": "" if place in contrasts else _why_no_excess(tables, place),
-            "agreement_reason": "" if place in answered else _why_no_agreement(tables, place),
+            "excess_reason": "" if place in contrasts else _why_no_excess(effects, edited, place),
+            "agreement_reason": ""
+            if place in answered
+            else _why_no_agreement(effects, answers, place),
         }
         rows.append({**found, **judged(found)})
     return pd.DataFrame(rows)
@@ -123,7 +128,6 @@ def _contrast_fields(by_arm: Mapping[str, Row]) -> dict[str, Any]:
     """The contrast with the arm that the target exceeds with the least certainty, and with each."""
     least = strictest(by_arm.values())
     return {
-        "edit": least.get("edit"),
         "n": least.get("n"),
         "target_drop": least.get("target_drop"),
         "excess_against": RANDOM.get(least.get("arm", "")),
@@ -136,6 +140,16 @@ def _contrast_fields(by_arm: Mapping[str, Row]) -> dict[str, Any]:
             for arm, name in RANDOM.items()
             for theirs, ours in BY_ARM.items()
         },
+    }
+
+
+def _edited(effects: Iterable[Row]) -> dict[tuple[Any, ...], str]:
+    """The edit that was made, by layer, position, component and value."""
+    return {
+        (row["layer"], row["position"], row["component"], value): row["edit"]
+        for row in effects
+        if row["arm"] == TARGET
+        for value in row["chosen_for"]
     }
 
 
@@ -162,27 +176,28 @@ def _answer_fields(by_arm: Mapping[str, Row]) -> dict[str, Any]:
     }
 
 
-def _why_no_excess(tables: Mapping[str, pd.DataFrame], place: tuple[Any, ...]) -> str:
+def _why_no_excess(
+    effects: Sequence[Row], edited: Collection[tuple[Any, ...]], place: tuple[Any, ...]
+) -> str:
     """Why a component has no drop beyond those of drawn directions."""
-    effects = [row for row in _records(tables.get("effects")) if row["arm"] in DRAWN]
-    if not _records(tables.get("effects")):
-        return NOTHING_EDITED
     if not effects:
+        return NOTHING_EDITED
+    if place not in edited:
+        return "nothing was edited here for this value"
+    drawn = [row for row in effects if row["arm"] in DRAWN]
+    if not drawn:
         return "no control directions were drawn"
-    layer, position, component, value = place
-    where = (layer, position, component)
-    here = [row for row in effects if (row["layer"], row["position"], row["component"]) == where]
-    if any(value in row["chosen_for"] for row in here):
-        return "no strength moves the coordinate"
-    return "this component was not edited, or no direction could be drawn to compare it with"
+    if not any((row["layer"], row["position"], row["component"]) == place[:3] for row in drawn):
+        return "no direction could be drawn here to compare it with"
+    return "no strength moves the coordinate"
 
 
-def _why_no_agreement(tables: Mapping[str, pd.DataFrame], place: tuple[Any, ...]) -> str:
+def _why_no_agreement(
+    effects: Sequence[Row], answers: Sequence[Row], place: tuple[Any, ...]
+) -> str:
     """Why nothing is known of whether answers follow the value."""
-    effects = _records(tables.get("effects"))
     if not effects:
         return NOTHING_EDITED
-    answers = _records(tables.get("counterfactual"))
     if not answers:
         return f"the edit {effects[0]['edit']} takes no value from another problem"
     if all(row["strength"] != WHOLE_WAY for row in answers):

@@ -1,8 +1,8 @@
 """The problems of a cell one by one: what was asked, what is right, and what the model answered."""
 
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from torch import Tensor
 
@@ -16,6 +16,7 @@ FIT, REPORT = "fit", "report"
 
 UNANSWERED = "problems of the fit split are not answered: components alone are fitted on them"
 NO_NUMBER = "what was written is no number"
+NO_END = "the number that was written is longer than any right answer, and was not read to its end"
 
 
 def problem_table(
@@ -41,14 +42,15 @@ def problem_table(
     for row in _asked(REPORT, solver, *report):
         at = row["problem"]
         known = answers[at] == answers[at]
+        tokens = reported.baseline.tokens(at)
         rows.append(
             {
                 **row,
-                "written": _written(solver, reported, at),
+                "written": None if solver.reader is None else solver.reader.text(tokens),
                 "answer": answers[at] if known else None,
                 "correct": passed[at],
                 "edited": at < n_edited,
-                "reason": "" if known else NO_NUMBER,
+                "reason": "" if known else _why_no_answer(solver, tokens),
             }
         )
     return pd.DataFrame(rows)
@@ -56,10 +58,8 @@ def problem_table(
 
 def whole_prompt(solver: Solver, problems: ProblemSet, prompts: Prompts) -> str:
     """All that the solver reads of the first problem, examples included."""
-    if solver.reader is None:
-        return _texts(solver, problems, prompts)[0]
-    tokens = dict(_rows(prompts))[0]
-    return solver.reader.text([*prompts.prefix.tolist(), *tokens.tolist()])
+    tokens = [*prompts.prefix.tolist(), *dict(_rows(prompts))[0].tolist()]
+    return solver.prompt_text(tokens) or problems.prompts()[0].text
 
 
 def _asked(split: str, solver: Solver, problems: ProblemSet, prompts: Prompts) -> list[Any]:
@@ -80,12 +80,8 @@ def _asked(split: str, solver: Solver, problems: ProblemSet, prompts: Prompts) -
 
 def _texts(solver: Solver, problems: ProblemSet, prompts: Prompts) -> list[str]:
     """What the solver reads of each problem, without the examples before it."""
-    if solver.reader is None:
-        return [prompt.text for prompt in problems.prompts()]
-    texts = np.full(len(prompts), "", dtype=object)
-    for row, tokens in _rows(prompts):
-        texts[row] = solver.reader.text(tokens.tolist())
-    return texts.tolist()
+    read = {row: solver.prompt_text(tokens.tolist()) for row, tokens in _rows(prompts)}
+    return [read[row] or prompt.text for row, prompt in enumerate(problems.prompts())]
 
 
 def _rows(prompts: Prompts) -> list[tuple[int, Tensor]]:
@@ -97,7 +93,6 @@ def _rows(prompts: Prompts) -> list[tuple[int, Tensor]]:
     ]
 
 
-def _written(solver: Solver, reported: Reported, row: int) -> str | None:
-    if solver.reader is None:
-        return None
-    return solver.reader.text(reported.baseline.tokens(row))
+def _why_no_answer(solver: Solver, written: Sequence[int]) -> str:
+    begun = solver.reader is not None and solver.reader.read(written)[0] is not None
+    return NO_END if begun else NO_NUMBER

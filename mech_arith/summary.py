@@ -169,7 +169,7 @@ AGREEMENT = (
 )
 
 
-TARGET_KEY = ["layer", "position", "component", "towards"]
+TARGET_KEY = ("layer", "position", "component", "towards")
 """What tells one edited target from another."""
 
 

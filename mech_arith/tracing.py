@@ -389,8 +389,9 @@ MASSIVE = 0.95
 def massive_components(traces: Mapping[Site, Trace]) -> list[str]:
     """Where one component holds nearly all variance, as that of a massive activation does.
 
-    Of all layers at the same positions one line. Source: Sun et al. (2024), "Massive activations in
-    large language models".
+    One line for all layers at the same positions.
+
+    Source: Sun et al. (2024), "Massive activations in large language models".
     """
     found: dict[str, dict[int, float]] = {}
     for site, trace_of in traces.items():
@@ -398,16 +399,17 @@ def massive_components(traces: Mapping[Site, Trace]) -> list[str]:
         if share >= MASSIVE:
             found.setdefault(site.position, {})[site.layer] = share
     return [
-        f"one component holds {_span(shares.values())} of the variance at position {position} in "
-        f"{layers_text(shares)}: it may be a massive activation, beside which other components' "
-        "edits are small"
+        f"in {layers_text(shares)} one component holds {_percent(shares.values())} of the "
+        f"activations' variance at position {position}: it may be that of a massive activation; "
+        "all other components are small beside it, and so is what edits of them change"
         for position, shares in found.items()
     ]
 
 
-def _span(shares: Collection[float]) -> str:
-    """`97.1%`, or of several `97.1% to 99.8%`."""
-    return " to ".join(dict.fromkeys(f"{end(shares):.1%}" for end in (min, max)))
+def _percent(shares: Collection[float]) -> str:
+    """Of one share or several: `97.0%`, `95.1% to 99.8%`."""
+    ends = (f"{min(shares):.1%}", f"{max(shares):.1%}")
+    return " to ".join(dict.fromkeys(ends))
 
 
 def best_rows(correlations: pd.DataFrame) -> pd.DataFrame:

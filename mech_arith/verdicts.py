@@ -144,7 +144,7 @@ def judged(row: Row) -> dict[str, Any]:
 
 
 def _goes_towards_values(row: Row) -> bool:
-    """The edit gives problems another value's coordinate: what answers do tells whether it is used."""
+    """The edit gives problems another value's coordinate, so that answers tell of its use."""
     return row.get("edit") in TOWARDS or _known(row.get("agreement"))
 
 
@@ -160,7 +160,7 @@ def _untold(row: Row) -> str:
             )
         return ""
     if not _known(row.get("excess_p_max")):
-        return row.get("excess_reason") or "nothing was edited here"
+        return row.get("excess_reason") or "nothing was edited"
     least = _least(row.get("excess_p_least"), 0.0)
     if least > ALPHA:
         return f"so few control directions give no p below {least:.2g}"

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,9 +9,12 @@ from mech_arith.edits import EDITS
 from mech_arith.errors import UserError
 from mech_arith.intervention import InterventionPlan
 from mech_arith.problems import draw, split
+from mech_arith.sites import Site
 from mech_arith.templates import build_template
+from mech_arith.tracing import MASSIVE, massive_components
 from mech_arith.unfinished import Unfinished
-from tests.tiny import PlantedSolver, tiny_decoder
+from tests.test_tracing import planted
+from tests.tiny import MassiveSolver, PlantedSolver, tiny_decoder
 
 TEMPLATE = build_template("nested", "a-(b-c)")
 ABC = dict.fromkeys("abc", (100, 999))
@@ -17,7 +22,7 @@ ABC = dict.fromkeys("abc", (100, 999))
 
 def plan(**changes):
     asked = {
-        "layers": range(2),
+        "layers": (0, 1),
         "point": "resid_post",
         "positions": "last",
         "position_map": False,
@@ -86,7 +91,7 @@ def test_values_that_never_vary_are_named():
 def test_constant_positions_are_refused():
     fit, report = problems()
     with pytest.raises(UserError, match=r"activations that vary at positions 'last', got constant"):
-        run(PlantedSolver(), fit, report, plan(point="resid_pre", layers=range(1)))
+        run(PlantedSolver(), fit, report, plan(point="resid_pre", layers=(0,)))
 
 
 def test_an_untrained_twin_says_what_the_input_alone_gives():
@@ -109,6 +114,65 @@ def test_an_untrained_twin_says_what_the_input_alone_gives():
     assert (
         "planted has no untrained twin: |R| stands without its floor" in planted.summary["warnings"]
     )
+
+
+class HasSilentTwin(PlantedSolver):
+    """Its twin writes nothing: at the last position it is the same for all problems."""
+
+    def untrained(self, *, seed):
+        return SilentTwin()
+
+
+class SilentTwin(PlantedSolver):
+    digest = "1" * 64
+
+    def __init__(self):
+        super().__init__()
+        self.used = self.unused = self.answer_at = torch.zeros(self.d_model)
+
+
+def test_a_twin_in_which_nothing_varies_gives_no_floor_and_not_0():
+    asked = plan(intervention=None, untrained_twins=1)
+    result = run(HasSilentTwin(), *problems(), asked)
+    evidence = result.tables["evidence"]
+    assert evidence["untrained_abs_r"].isna().all()
+    assert evidence["held"].any()
+
+
+def test_a_component_that_holds_nearly_all_variance_is_announced():
+    fit, report = problems()
+    everywhere = plan(intervention=None, layers=(0, 1, 2))
+    result = run(MassiveSolver(), fit, report, everywhere)
+    (said,) = [warning for warning in result.summary["warnings"] if "massive" in warning]
+    # Of a's spread, the answer's 1, that of b-c 2, and 103 times a: layer 0 has 9 of 11.
+    assert said == (
+        "in layers 1-2 one component holds 100.0% of the activations' variance at position last: "
+        "it may be that of a massive activation; all other components are small beside it, and so "
+        "is what edits of them change"
+    )
+    by_layer = result.tables["correlations"].groupby("layer")["explained_variance_fit"].max()
+    assert (by_layer >= MASSIVE).tolist() == [False, True, True]
+    plain = run(PlantedSolver(), fit, report, everywhere)
+    assert not any("massive" in warning for warning in plain.summary["warnings"])
+
+
+def test_nearly_all_is_95_percent_at_each_position_by_itself():
+    *_, sites, traces = planted()
+
+    def of(share, site):
+        shares = torch.tensor([share, 1 - share], dtype=torch.float64)
+        return replace(traces[site], explained_variance_fit=shares)
+
+    first = {site: of(share, site) for site, share in zip(sites, (0.95, 0.949, 0.98), strict=True)}
+    (said,) = massive_components(first)
+    assert said.startswith("in layers 0, 2 one component holds 95.0% to 98.0% of the")
+    other = Site(1, "resid_post", "first")
+    lines = massive_components({**first, other: of(0.97, sites[1])})
+    assert [line.split(":")[0] for line in lines] == [
+        "in layers 0, 2 one component holds 95.0% to 98.0% of the activations' variance at "
+        "position last",
+        "in layer 1 one component holds 97.0% of the activations' variance at position first",
+    ]
 
 
 def test_what_lies_outside_the_training_is_said():

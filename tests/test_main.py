@@ -87,6 +87,7 @@ def finished(tmp_path_factory):
 def test_a_run_leaves_what_it_should(finished):
     result = load_run(finished)
     assert set(result.tables) == {
+        "problems",
         "correlations",
         "effects",
         "contrasts",
@@ -140,6 +141,21 @@ def test_tracing_alone(monkeypatch, tmp_path):
     assert result.summary["largest_drop"] == {}
 
 
+def test_a_run_without_controls_is_whole(monkeypatch, tmp_path):
+    none = [f"intervention.controls.{kind}=0" for kind in ("random", "span", "valueless")]
+    none += [f"intervention.controls.{kind}=false" for kind in ("other", "shuffled")]
+    kept = [one for one in SMALL if "controls" not in one]
+    assert main(monkeypatch, tmp_path, *kept, *none, "layers=late") == 0
+    log = (tmp_path / "run" / "mech_arith.log").read_text(encoding="utf-8")
+    assert "could not be drawn" not in log
+    assert {"evidence.png", "accuracy_by_layer.png"} <= {
+        path.name for path in (tmp_path / "run" / "figures").iterdir()
+    }
+    result = load_run(tmp_path / "run")
+    assert result.tables["contrasts"].empty
+    assert set(result.tables["evidence"]["untold"]) == {"no control directions were drawn"}
+
+
 def test_a_sweep_goes_on_after_a_bad_cell_and_says_so(monkeypatch, tmp_path, capsys):
     code = main(monkeypatch, tmp_path, *SMALL, "layers.start=0,9", "layers.stop=1", sweep=True)
     assert code == 1
@@ -182,6 +198,7 @@ BAD = {
     "tracing.method=umap": "unknown tracing method 'umap'; expected one of: pca",
     "tracing.n_components=0": "tracing.n_components >= 1, got 0",
     "intervention.edit=twist": "unknown edit 'twist'; expected one of: scale, shift, ablate, set",
+    "intervention.via=weight": "unknown intervention.via 'weight'",
     "intervention.values=[d]": "unknown value 'd'; expected one of: a, b, c, b-c",
     "intervention.strengths=[]": "at least one strength, got none",
     "intervention.strengths=[nan]": "finite intervention.strengths, got .nan.",

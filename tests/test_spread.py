@@ -190,8 +190,8 @@ def test_files_and_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert set(correlations["expression"]) == {"a-(b-c)"}
     text = shown.getvalue()
     assert "3 seeds (trained:small_0 of seed 0, trained:small_1 of seed 1" in text
-    assert "holds in all seeds (1)" in text  # layer 1
-    assert "holds in some seeds (1)" in text  # layer 0
+    assert "beyond chance in all seeds (1)" in text  # layer 1
+    assert "beyond chance in some seeds (1)" in text  # layer 0
     assert "2 of 3" in text
     monkeypatch.setattr("sys.argv", ["spread", str(tmp_path)])
     entry.main()  # a second time over its own files

@@ -27,7 +27,6 @@ from mech_arith.tracing import (
     _shuffled,
     best_rows,
     correlation_table,
-    massive_components,
     trace,
     value_table,
 )
@@ -322,24 +321,6 @@ def test_a_coordinate_that_values_make_up_is_said_to_be_one():
     table = correlation_table({sites[0]: exact}, prompts=solver.encode(report), n_fit=200)
     said = table[table["component"] == 0].set_index("value")["partial_r_undefined"]
     assert said["b"] == "the other values make up the coordinate"
-
-
-def test_a_component_that_is_nearly_all_of_a_site_is_announced_with_its_layers():
-    *_, traces = planted(n=40)
-
-    def with_shares(*largest):
-        found = {}
-        for (site, of), share in zip(traces.items(), largest, strict=True):
-            shares = torch.zeros_like(of.explained_variance_fit)
-            shares[0] = share
-            found[site] = replace(of, explained_variance_fit=shares)
-        return found
-
-    assert massive_components(with_shares(0.94, 0.94, 0.94)) == []
-    (said,) = massive_components(with_shares(0.94, 0.971, 0.998))
-    assert "holds 97.1% to 99.8% of the variance at position last in layers 1-2" in said
-    (said,) = massive_components(with_shares(0.94, 0.5, 0.998))
-    assert "holds 99.8% of the variance at position last in layer 2:" in said
 
 
 def test_a_value_that_goes_with_another_one_perfectly_is_not_told_from_it():

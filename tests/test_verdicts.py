@@ -26,7 +26,7 @@ SLOPE = {"slope": 0.5, "slope_low": 0.4, "slope_random": 0.01, "slope_valueless"
 
 def row(**changes: Any) -> dict[str, Any]:
     place = {"layer": 0, "position": "all", "value": "b", "r_fit": 0.8, "least_partial_given": "a"}
-    found = place | HELD | changes
+    found = place | HELD | {"excess_reason": "nothing was edited"} | changes
     return found | judged(found)
 
 
@@ -80,7 +80,7 @@ def test_use_is_told_by_answers_where_these_go_towards_values_and_else_by_their_
 @pytest.mark.parametrize(
     ("found", "why"),
     [
-        ({}, "nothing was edited here"),
+        ({}, "nothing was edited"),
         ({"excess_reason": "no strength moves it"}, "no strength moves it"),
         (
             COSTS | {"excess_p_max": 1 / 6, "excess_p_least": 1 / 6},
@@ -115,7 +115,7 @@ def test_a_verdict_says_where_nothing_is_held_and_where_nothing_can_be_told():
     assert texts == [
         "a: held nowhere",
         "b: held in layer 4 at last; it cannot be told whether it is used in layer 4 at last: "
-        "nothing was edited here",
+        "nothing was edited",
     ]
 
 

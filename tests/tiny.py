@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -150,6 +151,29 @@ class PlantedSolver(Solver):
 
             resid, _ = self.run_block(layer, tap("resid_pre", resid), tap=tap)
         return self.read_out(resid)
+
+
+class MassiveSolver(PlantedSolver):
+    """Computes the same, but block 1 also writes a hundred times a along `unused`."""
+
+    name = "massive"
+
+    def run_block(
+        self,
+        layer: int,
+        resid_pre: Float[Tensor, "n pos d"],
+        *,
+        tap: Tap = untouched,
+        **where: Any,
+    ) -> tuple[Float[Tensor, "n at d"], KeysValues]:
+        def more(point: str, activation: Tensor) -> Tensor:
+            if layer == 1 and point == "mlp_out":
+                activation = activation.clone()
+                a = resid_pre[:, 0] @ self.operand
+                activation[:, -1] += torch.outer(100 * a, self.unused)
+            return tap(point, activation)
+
+        return super().run_block(layer, resid_pre, tap=more, **where)
 
 
 def random_edits(

@@ -141,8 +141,9 @@ class Panel:
         self, x: Iterable[Number], low: Iterable[Number], high: Iterable[Number], **style: Any
     ) -> None:
         """An upright line from each `low` to its `high`."""
-        ends = [np.array([(at, lo), (at, hi)]) for at, lo, hi in zip(x, low, high, strict=True)]
-        known = [one for one in ends if not np.isnan(one).any()]
+        pairs = [[(at, lo), (at, hi)] for at, lo, hi in zip(x, low, high, strict=True)]
+        ends = np.array(pairs, dtype=float).reshape(-1, 2, 2)  # also of none
+        known = list(ends[~np.isnan(ends).any((1, 2))])
         self.ends.append(self._add(LineCollection(known, **style)))
 
     def rectangles(self, corners: Sequence[Corners], **style: Any) -> None:

@@ -151,6 +151,10 @@ class Solver(ABC):
         """
         return None
 
+    def prompt_text(self, tokens: Sequence[int]) -> str | None:
+        """Tokens of a prompt as text; None for a solver whose tokens are no characters."""
+        return None if self.reader is None else self.reader.text(tokens)
+
     @abstractmethod
     def encode(self, problems: ProblemSet, *, digits: int = 0) -> Prompts:
         """Problems as tokens.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mech_arith.solvers.base import NextNorm, Tap
-from mech_arith.solvers.places import BlockPlaces
+from mech_arith.solvers.places import BlockPlaces, telling_tokens
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def find_norms(model: Any, blocks: Sequence[BlockPlaces]) -> StreamNorms:
             stack.callback(part.register_forward_pre_hook(keep).remove)
         stack.enter_context(blocks[0].tapped(_into(opening), whole=True))
         stack.enter_context(blocks[-1].tapped(_into(closing), whole=True))
-        model(torch.zeros(1, 2, dtype=torch.int64, device=model.device), use_cache=False)
+        model(telling_tokens(model), use_cache=False)
 
     def reads(stream: Tensor | None, parts: Sequence[nn.Module]) -> Normalises | None:
         kinds = {

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from mech_arith.errors import UserError
@@ -138,3 +140,12 @@ def _places(module: nn.Module, parts: Any, *, side_by_side: bool) -> BlockPlaces
         norms_behind=frozenset(point for point, norm in behind.items() if norm),
         side_by_side=side_by_side,
     )
+
+
+def telling_tokens(model: Any) -> Int64[Tensor, "1 some"]:
+    """A prompt by which one sees what a model's modules do: a few tokens of its whole vocabulary.
+
+    A single one may tell nothing: padding is embedded as zeros before training, and often behind.
+    """
+    last = model.config.get_text_config().vocab_size - 1
+    return torch.linspace(0, last, 4, dtype=torch.float64).long()[None].to(model.device)

@@ -33,7 +33,7 @@ from mech_arith.solvers.base import EVERY, NextNorm, Place, Tap, untouched
 from mech_arith.solvers.editable import EditableSolver, no_matrix, sharing_tensors
 from mech_arith.solvers.loading import LoadedModel
 from mech_arith.solvers.norms import StreamNorms, find_norms, next_before
-from mech_arith.solvers.places import find_places
+from mech_arith.solvers.places import find_places, telling_tokens
 from mech_arith.solvers.prompting import Prompting, prompt_warnings
 from mech_arith.solvers.prompts import Prompts
 from mech_arith.solvers.saving import check_place_for_bias, save_language_model
@@ -137,8 +137,7 @@ class PretrainedSolver(EditableSolver):
         handle = block.module.register_forward_hook(keep)
         try:
             with block.tapped(tap, whole=True):
-                tokens = torch.zeros(1, 2, dtype=torch.int64, device=self.device)
-                self.model(tokens, use_cache=False)
+                self.model(telling_tokens(self.model), use_cache=False)
         finally:
             handle.remove()
         missed = seen["resid_post"] - seen["resid_pre"] - seen["attn_out"] - seen["mlp_out"]
