@@ -156,12 +156,12 @@ CASES: dict[str, Case] = {
     "accuracy": accuracies,
     "accuracy drop": drops,
     "agreement": agreements,
-    "drop beyond that of controls": excesses,
 }
 
 
 SAFE_CASES: dict[str, Case] = {
     "mean drop of controls": control_drops,
+    "drop beyond that of 20 controls": excesses,
     "drop beyond that of 3 controls": partial(excesses_of_few, draws=3),
     "drop beyond that of 5 controls": partial(excesses_of_few, draws=5),
     "mean shift, few answers moving": signed_shifts,
