@@ -137,7 +137,7 @@ def test_intervals_that_are_too_narrow_or_too_wide_are_noticed(load: Load):
 def test_ties_and_destroyed_answers_are_no_findings(load: Load):
     simulated = load("simulated")
     simulated.N_SETS = 2
-    rows = [*simulated.tie_rows(300, seed=0), *simulated.slope_rows(300, seed=0)]
+    rows = [*simulated.tie_rows(300, seed=0), *simulated.slope_rows(1500, seed=0)]
     assert [row.what for row in rows if not row.met] == []
 
 

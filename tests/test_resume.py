@@ -337,7 +337,7 @@ def test_two_launches_do_not_work_at_one_sweep(swept, monkeypatch, capfd):
     assert callbacks.without_result == []
 
 
-def test_a_sweep_whose_end_fails_does_not_pass_for_a_good_one(swept, monkeypatch, caplog):
+def test_a_sweep_whose_end_fails_does_not_pass_for_a_good_one(swept, monkeypatch, capfd):
     directory, go = swept
 
     def fails(_):
@@ -345,8 +345,9 @@ def test_a_sweep_whose_end_fails_does_not_pass_for_a_good_one(swept, monkeypatch
 
     monkeypatch.setattr(callbacks, "cell_states", fails)
     assert go("layers=early") == 1
-    (line,) = (entry.getMessage() for entry in caplog.records if entry.levelname == "ERROR")
-    assert line.startswith(f"expected to read and write in {directory}, got the disk is gone; ")
+    said = capfd.readouterr()
+    (line,) = (row for row in f"{said.out}\n{said.err}".splitlines() if "the disk is gone" in row)
+    assert f"expected to read and write in {directory}, got the disk is gone; " in line
     assert f"sweep.resume={directory}" in line
 
 
