@@ -86,8 +86,8 @@ def evidence_table(
     """
     wanted = set(places)
     contrasts = _contrasts(tables.get("contrasts"))
-    answered = _answered(tables.get("counterfactual"))
     effects, answers = (_records(tables.get(name)) for name in ("effects", "counterfactual"))
+    answered = _answered(answers)
     edited = _edited(effects)
     rows = []
     for row in _records(tables["correlations"]):
@@ -153,10 +153,10 @@ def _edited(effects: Iterable[Row]) -> dict[tuple[Any, ...], str]:
     }
 
 
-def _answered(table: pd.DataFrame | None) -> dict[tuple[Any, ...], dict[str, Row]]:
+def _answered(answers: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
     """What answers do on the whole way, by layer, position, component and value, and by arm."""
     found: dict[tuple[Any, ...], dict[str, Row]] = {}
-    for row in _records(table):
+    for row in answers:
         if row["strength"] == WHOLE_WAY:
             place = (row["layer"], row["position"], row["component"], row["value"])
             found.setdefault(place, {})[row["arm"]] = row

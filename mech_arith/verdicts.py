@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from math import inf, isnan
 from typing import Any
 
+from mech_arith.edits import EDITS
 from mech_arith.sites import in_runs
 from mech_arith.statistics import ALPHA
 
@@ -39,7 +40,7 @@ LEAST_CEILING = 0.2
 DRAWN = ("random", "span", "valueless")
 """Kinds of drawn directions, as the evidence names them."""
 
-TOWARDS = ("set", "interchange")
+TOWARDS = tuple(edit.name for edit in EDITS.values() if edit.towards is not None)
 """Edits that go towards other values."""
 
 LOWS = ("excess_low", *(f"excess_{arm}_low" for arm in DRAWN))

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from mech_arith.statistics.basic import pearson
-from mech_arith.statistics.bootstrap import correlation_interval
+from mech_arith.statistics.bootstrap import ROUNDING, correlation_interval
 from mech_arith.statistics.intervals import Resampling
 from mech_arith.statistics.multiplicity import benjamini_hochberg, holm
 from mech_arith.statistics.permutation import correlation_p
@@ -19,9 +19,6 @@ from mech_arith.statistics.relatives import (
     relation,
     shapley_shares,
 )
-
-ROUNDING = 1e-12
-"""An R this near to 1 is perfect."""
 
 
 @dataclass(frozen=True)
