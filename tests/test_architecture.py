@@ -33,6 +33,7 @@ ROOMS = (
     "solvers",
     "sites",
     "batching",
+    "session",
     "activations",
     "directions",
     "sums",

@@ -1,0 +1,29 @@
+"""A model that is ready to be run, and where its work is kept: passed once, instead of four things."""
+
+from dataclasses import dataclass, field, replace
+
+from mech_arith.artifacts import Store
+from mech_arith.batching import Batching
+from mech_arith.solvers.base import Solver
+from mech_arith.unfinished import Unfinished
+
+
+def _no_store() -> Store:
+    return Store(None)
+
+
+@dataclass(frozen=True)
+class Session:
+    """One model at work."""
+
+    model: Solver
+    batching: Batching = field(default_factory=Batching)
+    """How many rows are run at a time."""
+    store: Store = field(default_factory=_no_store)
+    """What cells share; by default nothing is kept."""
+    checkpoint: Unfinished = field(default_factory=Unfinished.nothing)
+    """What an earlier attempt at the same cell has done; by default nothing is kept."""
+
+    def of(self, model: Solver) -> "Session":
+        """The same for another model."""
+        return replace(self, model=model)
