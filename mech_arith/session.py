@@ -1,4 +1,4 @@
-"""A model that is ready to be run, and where its work is kept: passed once, instead of four things."""
+"""A model that is ready to be run, and where its work is kept: one thing to pass."""
 
 from dataclasses import dataclass, field, replace
 

@@ -44,7 +44,7 @@ ONE_DIGIT = (
     "intervention.controls={random:2,span:2,valueless:2}",
 )
 CELLS = {
-    "encoder_scale": ("model=arith_encoder", "layers=[1,2]", *SMALL),
+    "encoder_scale": ("model=arith_encoder", "layers=[1,2]", "intervention.centre=false", *SMALL),
     "decoder_interchange": ("intervention=interchange", "layers=[1,3]", *SMALL),
     "encoder_shift_weights": (
         "model=arith_encoder",
@@ -84,7 +84,6 @@ CELLS = {
         "problems.design=decorrelated",
         "problems.decorrelate=b-c",
         "tracing.untrained_twins=1",
-        "intervention.centre=false",
         "layers=[3]",
         *SMALL,
     ),
