@@ -5,14 +5,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from math import isnan
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mech_arith.artifacts import Store
 from mech_arith.baseline import (
     WrittenAnswers,
     chance_warnings,
@@ -20,7 +18,7 @@ from mech_arith.baseline import (
     most_edits,
     written_answers,
 )
-from mech_arith.batching import Batching
+from mech_arith.bases import Bases
 from mech_arith.effects import unresolved_drops
 from mech_arith.engine import Asked, stored_baseline
 from mech_arith.engine.guard import check_fast_path
@@ -33,6 +31,7 @@ from mech_arith.manifold import manifold_table
 from mech_arith.names import WEIGHTS
 from mech_arith.problem_table import problem_table, whole_prompt
 from mech_arith.problems import ProblemSet, design_summary, design_warnings
+from mech_arith.session import Session
 from mech_arith.sites import Site, name_positions
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
@@ -46,7 +45,6 @@ from mech_arith.summary import (
     verdict_summary,
 )
 from mech_arith.tracing import Trace, correlation_table, massive_components, trace
-from mech_arith.unfinished import Unfinished
 from mech_arith.weight_edits import (
     EditedModel,
     check_by_weights,
@@ -74,8 +72,6 @@ class CellPlan:
     """Within which an answer counts as exact; the one on the solver's card for None."""
     digits: int
     """Of the largest operand that may be drawn, so that all prompts are alike."""
-    batch_size: int | None
-    """Rows run at a time; by the model's width for None."""
     require_baseline: bool = False
     """A baseline that is not clearly above the majority-answer floor is an error."""
     seed: int = 0
@@ -100,18 +96,19 @@ class CellResult:
 class _Work:
     """What a cell works on, and what it has to say meanwhile."""
 
-    solver: Solver
+    session: Session
     fit: ProblemSet
     report: ProblemSet
     prompts_fit: Prompts
     prompts: Prompts
     """Of the report split."""
     plan: CellPlan
-    batching: Batching
-    store: Store
-    unfinished: Unfinished
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def n_edited(self, reported: Reported) -> int:
+        """Problems that are edited: none without an intervention."""
+        return 0 if self.plan.intervention is None else reported.n_edited
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -137,32 +134,19 @@ class _Edited:
     model: EditedModel | None = None
 
 
-def run_cell(
-    solver: Solver,
-    fit: ProblemSet,
-    report: ProblemSet,
-    plan: CellPlan,
-    store: Store,
-    unfinished: Unfinished,
-) -> CellResult:
+def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPlan) -> CellResult:
     """Baseline, tracing and intervention of one cell.
 
-    What other cells have left in the store is not computed again, and neither is what an earlier
-    attempt at this one has left in `unfinished`.
+    What other cells have left in the session's store is not computed again, and neither is what an
+    earlier attempt at this one has left in its checkpoint.
 
     Raises:
-        UserError: the solver cannot read the problems; its fast path disagrees with a full pass; it
+        UserError: the model cannot read the problems; its fast path disagrees with a full pass; it
             answers none of the problems while an intervention is asked for, or not clearly more
             than a constant answer would while that is required.
     """
-    prompts_fit = solver.encode(fit, digits=plan.digits)
-    prompts = solver.encode(report, digits=plan.digits)
-    batching = Batching(plan.batch_size)
-    work = _Work(solver, fit, report, prompts_fit, prompts, plan, batching, store, unfinished)
-    log.info("the first prompt, whole: %r", whole_prompt(solver, report, prompts))
-    work.warn(outside_training(solver, report) + design_warnings(fit, report))
-    work.warn(solver.prompt_warnings(report))
-    sites, mapped = _sites(plan, prompts_fit, prompts)
+    work = _begin(session, fit, report, plan)
+    sites, mapped = _sites(work)
     parity = _check(work, sites)
     reported = _answer(work)
     written = _say_baseline(work, reported, len(sites))
@@ -172,40 +156,67 @@ def run_cell(
         )
     with work.stage("tracing"):
         traces = _trace(work, [*sites, *mapped], reported)
-    asked = _varying(work, traces, sites)
-    work.warn(massive_components(asked))
-    edited = _edit(work, asked, reported)
-    n_edited = reported.n_edited if plan.intervention else 0
+    bases = Bases(report, reported.baseline, _varying(plan, traces, sites), plan.digits)
+    work.warn(massive_components(bases.traces))
+    edited = _edit(work, bases, reported)
     tables = {
-        "problems": problem_table(
-            solver, (fit, prompts_fit), (report, prompts), reported, n_edited=n_edited
-        ),
-        "correlations": correlation_table(traces, prompts=prompts, n_fit=len(fit)),
+        "problems": _problems(work, reported),
+        "correlations": correlation_table(traces, prompts=work.prompts, n_fit=len(fit)),
         **edited.tables,
-        **_locality(work, asked, reported),
+        **_locality(work, bases),
     }
-    tables["evidence"] = _evidence(work, list(asked), reported, tables)
+    tables["evidence"] = _evidence(work, list(bases.traces), reported, tables)
     work.warn(_edit_warnings(tables, plan))
     work.warn(_constant_values(fit))
     summary = {
-        **baseline_summary(solver, reported, plan.how),
+        **baseline_summary(session.model, reported, plan.how),
         **({} if written is None else written.summary()),
-        **tracing_summary(asked, tables["correlations"], report, plan.how),
+        **tracing_summary(bases.traces, tables["correlations"], report, plan.how),
         **intervention_summary(tables, report.template.expression.values),
         "verdicts": verdict_summary(tables["evidence"]),
         "missing": missing_summary(tables["evidence"]),
-        "design": design_summary(fit, report),
-        "n_fit": len(fit),
-        "n_edited": n_edited,
-        "engine": "resumed" if solver.replays else "full passes",
+        **_receipt(work, reported),
         "engine_difference": parity,
         "weights_difference": edited.difference,
-        "store": {"hits": store.hits, "misses": store.misses},
-        "units_found": unfinished.found,
+    }
+    return CellResult(tables, summary, edited.model)
+
+
+def _begin(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPlan) -> _Work:
+    """The problems as prompts, and what there is to say of them."""
+    solver = session.model
+    prompts_fit, prompts = (solver.encode(split, digits=plan.digits) for split in (fit, report))
+    work = _Work(session, fit, report, prompts_fit, prompts, plan)
+    log.info("the first prompt, whole: %r", whole_prompt(solver, report, prompts))
+    work.warn(outside_training(solver, report) + design_warnings(fit, report))
+    work.warn(solver.prompt_warnings(report))
+    return work
+
+
+def _problems(work: _Work, reported: Reported) -> pd.DataFrame:
+    """Every problem, with its answer and its part in the cell."""
+    return problem_table(
+        work.session.model,
+        (work.fit, work.prompts_fit),
+        (work.report, work.prompts),
+        reported,
+        n_edited=work.n_edited(reported),
+    )
+
+
+def _receipt(work: _Work, reported: Reported) -> dict[str, Any]:
+    """How the cell was run."""
+    session = work.session
+    return {
+        "design": design_summary(work.fit, work.report),
+        "n_fit": len(work.fit),
+        "n_edited": work.n_edited(reported),
+        "engine": "resumed" if session.model.replays else "full passes",
+        "store": {"hits": session.store.hits, "misses": session.store.misses},
+        "units_found": session.checkpoint.found,
         "warnings": work.warnings,
         "seconds": work.seconds,
     }
-    return CellResult(tables, summary, edited.model)
 
 
 def _check(work: _Work, sites: list[Site]) -> float | None:
@@ -213,15 +224,15 @@ def _check(work: _Work, sites: list[Site]) -> float | None:
     asked = work.plan.intervention
     with work.stage("check"):
         bound = int(np.abs(work.report.answers).max())
-        parity = check_fast_path(work.solver, work.prompts, sites, bound=bound)
+        parity = check_fast_path(work.session.model, work.prompts, sites, bound=bound)
         if asked is not None and asked.via == WEIGHTS:
-            check_by_weights(work.solver, sites, work.prompts, asked)
+            check_by_weights(work.session.model, sites, work.prompts, asked)
     return parity
 
 
 def _trace(work: _Work, sites: list[Site], reported: Reported) -> dict[Site, Trace]:
     return trace(
-        work.solver,
+        work.session.model,
         work.prompts_fit,
         work.prompts,
         work.fit,
@@ -229,10 +240,10 @@ def _trace(work: _Work, sites: list[Site], reported: Reported) -> dict[Site, Tra
         list(dict.fromkeys(sites)),
         passed=reported.passed,
         n_components=work.plan.n_components,
-        batching=work.batching,
-        store=work.store,
+        batching=work.session.batching,
+        store=work.session.store,
         how=work.plan.how,
-        unfinished=work.unfinished,
+        unfinished=work.session.checkpoint,
     )
 
 
@@ -250,16 +261,17 @@ def _untrained(
     """By layer, position and value: |R| on the report split in a network with random weights, in
     the component that its own fit split chooses. Of several networks the largest.
     """
+    solver = work.session.model
     found: dict[tuple[int, str, str], float] = {}
     with work.stage("untrained twins"):
         for seed in range(work.plan.untrained_twins):
-            twin = work.solver.untrained(seed=seed)
+            twin = solver.untrained(seed=seed)
             if twin is None:
-                work.warn(
-                    [f"{work.solver.name} has no untrained twin: |R| stands without its floor"]
-                )
+                work.warn([f"{solver.name} has no untrained twin: |R| stands without its floor"])
                 break
-            for site, trace in _trace(replace(work, solver=twin), sites, reported).items():
+            for site, trace in _trace(
+                replace(work, session=work.session.of(twin)), sites, reported
+            ).items():
                 for value, r in zip(trace.values, trace.r_of_best().abs().tolist(), strict=True):
                     place = (site.layer, site.position, value)
                     if not isnan(r):  # nothing varies there: it gives no floor
@@ -282,7 +294,7 @@ def _edit_warnings(tables: Mapping[str, pd.DataFrame], plan: CellPlan) -> list[s
     ]
 
 
-def _varying(work: _Work, traces: dict[Site, Trace], sites: list[Site]) -> dict[Site, Trace]:
+def _varying(plan: CellPlan, traces: dict[Site, Trace], sites: list[Site]) -> dict[Site, Trace]:
     """The traces that are asked for, but for sites that are the same for all problems.
 
     Raises:
@@ -291,31 +303,23 @@ def _varying(work: _Work, traces: dict[Site, Trace], sites: list[Site]) -> dict[
     found = {site: traces[site] for site in sites if not traces[site].is_constant}
     if found:
         return found
-    plan = work.plan
     raise UserError(
         f"expected activations that vary at positions {plan.positions!r}, got constant ones at "
         f"{plan.point} of layers {list(plan.layers)}; choose other positions or layers"
     )
 
 
-def _edit(work: _Work, traces: dict[Site, Trace], reported: Reported) -> _Edited:
+def _edit(work: _Work, bases: Bases, reported: Reported) -> _Edited:
     """Edit activations, or the weights that write them, and see where that leads."""
     asked = work.plan.intervention
     if asked is None:
         return _Edited()
-    model = one_edit(work.solver, traces, asked) if asked.saves_model else None
+    bases = bases.take(reported.n_edited)
+    model = one_edit(work.session.model, bases.traces, asked) if asked.saves_model else None
     with work.stage("intervention"):
-        intervened = _intervene(work, traces, reported, asked)
+        intervened = _intervene(work, bases, reported, asked)
     with work.stage("manifold"):
-        manifold = manifold_table(
-            work.solver,
-            work.prompts.take(reported.n_edited),
-            traces,
-            intervened.treated,
-            asked,
-            batching=work.batching,
-            unfinished=work.unfinished,
-        )
+        manifold = manifold_table(work.session, bases, intervened.treated, asked)
     tables = {
         name: table.assign(via=asked.via)
         for name, table in {**intervened.tables, "manifold": manifold}.items()
@@ -324,49 +328,28 @@ def _edit(work: _Work, traces: dict[Site, Trace], reported: Reported) -> _Edited
 
 
 def _intervene(
-    work: _Work, traces: dict[Site, Trace], reported: Reported, asked: InterventionPlan
+    work: _Work, bases: Bases, reported: Reported, asked: InterventionPlan
 ) -> Intervened:
-    n = reported.n_edited
-    baseline = reported.baseline.take(n)
+    said = {"tolerance": reported.tolerance, "how": work.plan.how}
     if asked.via == WEIGHTS:
-        edit = partial(intervene_by_weights, work.solver, baseline, work.prompts_fit)
-    else:
-        edit = partial(intervene, work.solver, baseline, work.report.take(np.arange(n)))
-    return edit(
-        traces,
-        asked,
-        tolerance=reported.tolerance,
-        how=work.plan.how,
-        batching=work.batching,
-        unfinished=work.unfinished,
-    )
+        return intervene_by_weights(work.session, bases, work.prompts_fit, asked, **said)
+    return intervene(work.session, bases, asked, **said)
 
 
-def _locality(
-    work: _Work, traces: dict[Site, Trace], reported: Reported
-) -> dict[str, pd.DataFrame]:
+def _locality(work: _Work, bases: Bases) -> dict[str, pd.DataFrame]:
     if work.plan.locality is None:
         return {}
     with work.stage("locality"):
-        return locality(
-            work.solver,
-            reported.baseline,
-            traces,
-            work.report,
-            work.plan.locality,
-            batching=work.batching,
-            store=work.store,
-            unfinished=work.unfinished,
-        )
+        return locality(work.session, bases, work.plan.locality)
 
 
-def _sites(plan: CellPlan, prompts_fit: Prompts, prompts: Prompts) -> tuple[list[Site], list[Site]]:
+def _sites(work: _Work) -> tuple[list[Site], list[Site]]:
     """The sites of the run, and those of the map of single positions.
 
     Raises:
         UserError: no such positions, or not the same ones in both splits.
     """
-    both = prompts_fit.joined(prompts)
+    plan, both = work.plan, work.prompts_fit.joined(work.prompts)
     asked = name_positions(plan.positions, both)
     mapped = plan.position_map and len(both.layouts) == 1
     each = name_positions("each", both) if mapped else []
@@ -411,16 +394,10 @@ def _constant_values(problems: ProblemSet) -> list[str]:
 
 def _answer(work: _Work) -> Reported:
     """The baseline, logged before anything is traced."""
-    solver, report, plan = work.solver, work.report, work.plan
+    solver, report, plan = work.session.model, work.report, work.plan
     with work.stage("baseline"):
-        baseline = stored_baseline(
-            solver,
-            work.prompts,
-            Asked.of_problems(report, seed=plan.seed),
-            batching=work.batching,
-            store=work.store,
-            unfinished=work.unfinished,
-        )
+        asked = Asked.of_problems(report, seed=plan.seed)
+        baseline = stored_baseline(work.session, work.prompts, asked)
     reported = Reported(
         baseline=baseline,
         tolerance=solver.tolerance if plan.tolerance is None else plan.tolerance,
@@ -444,7 +421,7 @@ def _say_baseline(work: _Work, reported: Reported, n_sites: int) -> WrittenAnswe
         UserError: no problem that is to be edited is answered right, or the baseline is not clearly
             above the floor while that is required.
     """
-    solver, plan, expression = work.solver, work.plan, work.report.template.expression
+    solver, plan, expression = work.session.model, work.plan, work.report.template.expression
     written = written_answers(solver, reported, work.report)
     if written is not None and is_low(reported):
         work.warn([str(written)])

@@ -18,95 +18,80 @@ from torch import Tensor
 
 from mech_arith.activations import capture
 from mech_arith.answers import Answers
-from mech_arith.batching import Batching
+from mech_arith.bases import Bases
 from mech_arith.controls import DRAWN, TARGET, Target
 from mech_arith.counterfactual import Sources, agreement, following, mean_slope
 from mech_arith.edits import Edit
 from mech_arith.effects import Judge, Treated
 from mech_arith.engine import Baseline, Moves, SiteEdits, SiteVectors, run_edits
 from mech_arith.metrics import exact, settled
-from mech_arith.problems import ProblemSet
 from mech_arith.progress import progress
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
 from mech_arith.statistics import ALPHA, draws_needed, holm, least_p, share_interval
-from mech_arith.tracing import Trace, read_coordinates
-from mech_arith.unfinished import Unfinished
+from mech_arith.tracing import read_coordinates
 from mech_arith.verdicts import layers_text, unable
 
 AT_ONCE = 2**27
 """Numbers of whole activations that are held at a time: half a gibibyte."""
 
 
-@dataclass(frozen=True)
-class Bench:
-    """A solver and the problems that are edited, ready to be run."""
-
-    solver: Solver
-    baseline: Baseline
-    traces: Mapping[Site, Trace]
-    digits: int
-    """Of the largest operand, so that prompts of sources are like those of the problems."""
-    batching: Batching
-    unfinished: Unfinished
-
-    def encode(self, problems: ProblemSet) -> Prompts:
-        return self.solver.encode(problems, digits=self.digits)
-
-    def run(self, moves: Sequence[Moves], *, description: str) -> list[Answers]:
-        """Answers under each entry's edits, [edits, n]."""
-        n_rows = sum(len(of_site) for of_site in moves) * len(self.baseline)
-        with progress(n_rows, description=description, unit="edits") as bar:
-            return run_edits(
-                self.solver,
-                self.baseline,
-                moves,
-                batching=self.batching,
-                bar=bar,
-                unfinished=self.unfinished,
-            )
+def run_all(
+    session: Session, baseline: Baseline, moves: Sequence[Moves], *, description: str
+) -> list[Answers]:
+    """Answers under each entry's edits, [edits, n], behind a progress bar."""
+    n_rows = sum(len(of_site) for of_site in moves) * len(baseline)
+    with progress(n_rows, description=description, unit="edits") as bar:
+        return run_edits(session, baseline, moves, bar=bar)
 
 
-def source_coordinates(bench: Bench, sources: Sources) -> dict[Site, Float64[Tensor, "m n k"]]:
+def source_coordinates(
+    session: Session, bases: Bases, sources: Sources
+) -> dict[Site, Float64[Tensor, "m n k"]]:
     """Of every source on the components of every site: a clean pass over each set of sources."""
-    places = [[site.layer, site.point, site.position] for site in bench.traces]
+    solver = session.model
+    places = [[site.layer, site.point, site.position] for site in bases.traces]
     found = []
     for problems in sources.problems:
-        prompts = bench.encode(problems)
-        key = {**bench.solver.fingerprint, "sources": prompts.digest(), "sites": places}
-        piece = bench.unfinished.piece("sources", key)
+        prompts = solver.encode(problems, digits=bases.digits)
+        key = {**solver.fingerprint, "sources": prompts.digest(), "sites": places}
+        piece = session.checkpoint.piece("sources", key)
 
         def read(prompts: Prompts = prompts) -> dict[str, Tensor]:
-            return read_coordinates(bench.solver, prompts, bench.traces, batching=bench.batching)
+            return read_coordinates(solver, prompts, bases.traces, batching=session.batching)
 
         found.append(piece.fetch("coordinates", read))
     return {
         site: torch.stack([of_set[f"site {i}"] for of_set in found])
-        for i, site in enumerate(bench.traces)
+        for i, site in enumerate(bases.traces)
     }
 
 
 def ceilings(
-    bench: Bench, every: Mapping[str, Sources], sites: Sequence[Site]
+    session: Session, bases: Bases, every: Mapping[str, Sources], sites: Sequence[Site]
 ) -> dict[tuple[str, Site], Float64[Tensor, " n"]]:
     """The answers where each problem's whole activation at a site is its first source's.
 
     By value and site, for the problems that have sources of the value.
     """
-    solver, baseline = bench.solver, bench.baseline
-    prompts = {value: bench.encode(sources.problems[0]) for value, sources in every.items()}
+    solver, baseline = session.model, bases.baseline
+    prompts = {
+        value: solver.encode(sources.problems[0], digits=bases.digits)
+        for value, sources in every.items()
+    }
     found: dict[tuple[str, Site], Tensor] = {}
     for some in _some_at_a_time(solver, baseline.prompts, sites, n_values=len(every)):
         added = {site: [] for site in some}
-        own = _collect(solver, baseline.prompts, some, bench.batching)
+        own = _collect(session, baseline.prompts, some)
         for value, sources in every.items():
-            theirs = _collect(solver, prompts[value], some, bench.batching)
+            theirs = _collect(session, prompts[value], some)
             for site in some:
                 moved = theirs[site] - own[site][sources.rows]
                 added[site].append(_of_all(moved, sources, baseline))
         moves = [SiteVectors(site, torch.cat(of_site)) for site, of_site in added.items()]
-        answers = bench.run(moves, description="ceilings")
+        answers = run_all(session, baseline, moves, description="ceilings")
         for site, of_site in zip(some, answers, strict=True):
             for index, (value, sources) in enumerate(every.items()):
                 found[value, site] = of_site.numbers[index, sources.rows]
@@ -128,11 +113,11 @@ def _some_at_a_time(
 
 
 def _collect(
-    solver: Solver, prompts: Prompts, sites: Sequence[Site], batching: Batching
+    session: Session, prompts: Prompts, sites: Sequence[Site]
 ) -> dict[Site, Float[Tensor, "n width"]]:
     """Whole activations, in the solver's own numbers."""
     found: dict[Site, Tensor] = {}
-    for layout, captured in capture(solver, prompts, sites, batching):
+    for layout, captured in capture(session.model, prompts, sites, session.batching):
         for site, activation in captured.items():
             if site not in found:
                 found[site] = activation.new_empty(len(prompts), activation.shape[1])
@@ -224,7 +209,8 @@ class Direction:
 
 
 def specificity_rows(
-    bench: Bench,
+    session: Session,
+    bases: Bases,
     directions: Sequence[Direction],
     every: Mapping[str, Sources],
     places: Mapping[str, Mapping[Site, Float64[Tensor, "m n k"]]],
@@ -237,7 +223,8 @@ def specificity_rows(
     alone, the answer follows the changes of that value, and of those that it is computed from.
 
     Args:
-        bench: the problems.
+        session: the model under study.
+        bases: the problems.
         directions: of values at sites.
         every: sources by value.
         places: their coordinates by value and site.
@@ -253,11 +240,11 @@ def specificity_rows(
         SiteEdits(
             site,
             torch.stack([one.along for one, s in of_site for _ in s.problems]),
-            torch.cat([_towards(bench, one, s, places[s.value]) for one, s in of_site]),
+            torch.cat([_towards(bases, one, s, places[s.value]) for one, s in of_site]),
         )
         for site, of_site in pairs.items()
     ]
-    answers = bench.run(moves, description="specificity")
+    answers = run_all(session, bases.baseline, moves, description="specificity")
     rows = []
     for of_site, found in zip(pairs.values(), answers, strict=True):
         numbers = found.numbers.split([len(sources.problems) for _, sources in of_site])
@@ -269,15 +256,15 @@ def specificity_rows(
 
 
 def _towards(
-    bench: Bench,
+    bases: Bases,
     one: Direction,
     sources: Sources,
     places: Mapping[Site, Float64[Tensor, "m n k"]],
 ) -> Float64[Tensor, "m all"]:
     """How far each source's coordinate is away; 0 for problems without sources."""
     component = one.target.component
-    own = bench.traces[one.site].coordinates[sources.rows, component]
-    changes = own.new_zeros(len(sources.problems), len(bench.baseline))
+    own = bases.traces[one.site].coordinates[sources.rows, component]
+    changes = own.new_zeros(len(sources.problems), len(bases))
     changes[:, sources.rows] = places[one.site][..., component] - own
     return changes
 

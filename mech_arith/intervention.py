@@ -8,29 +8,28 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from mech_arith.batching import Batching
+from mech_arith.bases import Bases
 from mech_arith.controls import Arm, Controls, Target, arms, choose_targets
 from mech_arith.counterfactual import Sources, draw_sources
 from mech_arith.edits import Edit, Towards
 from mech_arith.effects import Judge, Treated, effect_tables
-from mech_arith.engine import Baseline, SiteGrid
+from mech_arith.engine import SiteGrid
 from mech_arith.expressions import Constraint
 from mech_arith.interchange import (
-    Bench,
     Direction,
     agreement_rows,
     agreement_table,
     ceilings,
+    run_all,
     source_coordinates,
     specificity_rows,
 )
 from mech_arith.problems import ProblemSet
 from mech_arith.progress import progress
+from mech_arith.session import Session
 from mech_arith.sites import Site
-from mech_arith.solvers.base import Solver
 from mech_arith.statistics import Resampling
 from mech_arith.tracing import Trace
-from mech_arith.unfinished import Unfinished
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,6 @@ class InterventionPlan:
     """Wanted values for each problem, of an edit that goes towards one."""
     constraints: tuple[Constraint, ...] = ()
     """Kept by problems with a wanted value too."""
-    digits: int = 0
-    """Of the largest operand, so that their prompts stay alike."""
     via: str = "activations"
     """What is edited: activations, or the weights that write them."""
     saves_model: bool = False
@@ -90,44 +87,35 @@ class _Aim:
 
 
 def intervene(
-    solver: Solver,
-    baseline: Baseline,
-    problems: ProblemSet,
-    traces: Mapping[Site, Trace],
+    session: Session,
+    bases: Bases,
     plan: InterventionPlan,
     *,
     tolerance: float,
     how: Resampling,
-    batching: Batching,
-    unfinished: Unfinished | None = None,
 ) -> Intervened:
     """Edit every target and its controls at every site.
 
     Every arm moves every problem just as far as its target does, along other directions.
 
     Args:
-        solver: the model under study.
-        baseline: the first problems of the report split, as the solver answers them.
-        problems: the same.
-        traces: what tracing found, by site.
+        session: the model under study.
+        bases: the problems that are edited, and what tracing found, by site.
         plan: what to edit.
         tolerance: within which an answer counts as exact.
         how: intervals are computed.
-        batching: how many edited problems are run at a time.
-        unfinished: what an earlier attempt at the same cell has done.
     """
-    kept = unfinished or Unfinished.nothing()
-    bench = Bench(solver, baseline, traces, plan.digits, batching, kept)
-    judge = Judge(baseline.answers, baseline.asked.right, tolerance, not solver.regresses, how)
-    wanted = _wanted(problems, plan, how) if plan.edit.towards is not None else {}
-    places = _places(bench, plan.edit, wanted)
-    aims = list(_aims(bench, plan, wanted, places))
-    treated = _treat(bench, plan, aims)
+    baseline, written = bases.baseline, not session.model.regresses
+    judge = Judge(baseline.answers, baseline.asked.right, tolerance, written, how)
+    wanted = _wanted(bases.problems, plan, how) if plan.edit.towards is not None else {}
+    places = _places(session, bases, plan.edit, wanted)
+    aims = list(_aims(bases, plan, wanted, places))
+    treated = _treat(session, bases, plan, aims)
     tables = effect_tables(treated, plan.edit, plan.strengths, judge)
     if wanted:
-        tables["counterfactual"] = _agreements(bench, plan, aims, treated, judge)
+        tables["counterfactual"] = _agreements(session, bases, plan, aims, treated, judge)
     if wanted and plan.edit.towards is Towards.SOURCE:
-        rows = specificity_rows(bench, _directions(bench, aims), wanted, places, judge)
+        rows = specificity_rows(session, bases, _directions(bases, aims), wanted, places, judge)
         tables["specificity"] = pd.DataFrame(rows)
     return Intervened(tables, treated)
 
@@ -153,11 +141,11 @@ def _wanted(problems: ProblemSet, plan: InterventionPlan, how: Resampling) -> di
     return {value: sources for value, sources in found.items() if sources is not None}
 
 
-def _places(bench: Bench, edit: Edit, wanted: Mapping[str, Sources]) -> Places:
+def _places(session: Session, bases: Bases, edit: Edit, wanted: Mapping[str, Sources]) -> Places:
     """Where the edit takes the coordinates of the problems that have sources."""
     if edit.towards is Towards.SOURCE:
         asked = progress(wanted.items(), description="sources", unit="values")
-        return {value: source_coordinates(bench, sources) for value, sources in asked}
+        return {value: source_coordinates(session, bases, sources) for value, sources in asked}
 
     def fitted(found: Trace, value: str, sources: Sources) -> Float64[Tensor, "m n k"]:
         components = range(len(found.components.directions))
@@ -165,17 +153,17 @@ def _places(bench: Bench, edit: Edit, wanted: Mapping[str, Sources]) -> Places:
         return torch.stack(places, dim=-1)
 
     return {
-        value: {site: fitted(found, value, sources) for site, found in bench.traces.items()}
+        value: {site: fitted(found, value, sources) for site, found in bases.traces.items()}
         for value, sources in wanted.items()
     }
 
 
 def _aims(
-    bench: Bench, plan: InterventionPlan, wanted: Mapping[str, Sources], places: Places
+    bases: Bases, plan: InterventionPlan, wanted: Mapping[str, Sources], places: Places
 ) -> Iterator[_Aim]:
     """Every target with its changes: per component, or per value where it goes towards one."""
-    n = len(bench.baseline)
-    for site, found in bench.traces.items():
+    n = len(bases)
+    for site, found in bases.traces.items():
         if plan.edit.towards is None:
             for target in choose_targets(found, plan.components, plan.values):
                 changes = target_changes(found, target.component, plan, n=n)
@@ -205,22 +193,22 @@ def _towards(
     return torch.stack(changes, dim=1)
 
 
-def _treat(bench: Bench, plan: InterventionPlan, aims: Sequence[_Aim]) -> list[Treated]:
+def _treat(
+    session: Session, bases: Bases, plan: InterventionPlan, aims: Sequence[_Aim]
+) -> list[Treated]:
     """Run all edits of all arms."""
     tried = [
-        arms(bench.traces[aim.site], aim.target, plan.controls, seed=plan.seed) for aim in aims
+        arms(bases.traces[aim.site], aim.target, plan.controls, seed=plan.seed) for aim in aims
     ]
-    grids = [
-        _grid(aim, of_aim, len(bench.baseline)) for aim, of_aim in zip(aims, tried, strict=True)
-    ]
-    answers = bench.run(grids, description="intervention")
+    grids = [_grid(aim, of_aim, len(bases)) for aim, of_aim in zip(aims, tried, strict=True)]
+    answers = run_all(session, bases.baseline, grids, description="intervention")
     return [
         Treated(
             aim.site,
             aim.target,
             tuple(of_aim),
             aim.changes,
-            bench.traces[aim.site].coordinates[aim.rows, aim.target.component],
+            bases.traces[aim.site].coordinates[aim.rows, aim.target.component],
             aim.rows,
             found.of(aim.rows).split(-1, *aim.changes.shape[:2]),
         )
@@ -237,7 +225,8 @@ def _grid(aim: _Aim, of_aim: Sequence[Arm], n: int) -> SiteGrid:
 
 
 def _agreements(
-    bench: Bench,
+    session: Session,
+    bases: Bases,
     plan: InterventionPlan,
     aims: Sequence[_Aim],
     treated: Sequence[Treated],
@@ -245,7 +234,7 @@ def _agreements(
 ) -> pd.DataFrame:
     """How far answers follow the wanted values, beside chance and the whole activation."""
     every = {aim.sources.value: aim.sources for aim in aims if aim.sources is not None}
-    bounds = ceilings(bench, every, list(dict.fromkeys(aim.site for aim in aims)))
+    bounds = ceilings(session, bases, every, list(dict.fromkeys(aim.site for aim in aims)))
     rows = []
     for aim, one in zip(aims, treated, strict=True):
         assert aim.sources is not None
@@ -254,13 +243,13 @@ def _agreements(
     return agreement_table(rows)
 
 
-def _directions(bench: Bench, aims: Sequence[_Aim]) -> list[Direction]:
+def _directions(bases: Bases, aims: Sequence[_Aim]) -> list[Direction]:
     """Of each component that is edited, and all values that it is the best one for."""
     edited = dict.fromkeys((aim.site, aim.target.component) for aim in aims)
     return [
-        Direction(site, target, bench.traces[site].components.directions[component])
+        Direction(site, target, bases.traces[site].components.directions[component])
         for site, component in edited
-        for target in choose_targets(bench.traces[site], [component])
+        for target in choose_targets(bases.traces[site], [component])
     ]
 
 

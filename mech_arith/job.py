@@ -17,6 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mech_arith.artifacts import Store
+from mech_arith.batching import Batching
 from mech_arith.cell import CellResult, run_cell
 from mech_arith.choice import DEFAULT_STYLE, load_solver
 from mech_arith.config import RunConfig, checked
@@ -38,6 +39,7 @@ from mech_arith.records import (
     write_text,
 )
 from mech_arith.results import RunResult, damage, load_run, save_run
+from mech_arith.session import Session
 from mech_arith.solvers.base import Solver
 from mech_arith.sweeps import TOLD, swept_of
 from mech_arith.tracking import Place, Run, TrackingSettings, not_followed, place
@@ -193,14 +195,13 @@ def _numbers(
 ) -> CellResult:
     """The cell's numbers, going on from what an earlier attempt has left."""
     own = Store(directory / PARTS)
-    return run_cell(
+    session = Session(
         solver,
-        prepared.fit,
-        prepared.report,
-        prepared.cell(solver.n_layers),
+        Batching(None if settings.batch_size == "auto" else settings.batch_size),
         _shared_store(settings) if settings.store.enabled else own,
         Unfinished(own, cell=identity.digest),
     )
+    return run_cell(session, prepared.fit, prepared.report, prepared.cell(solver.n_layers))
 
 
 def _draw(saved: RunResult, directory: Path) -> None:

@@ -14,16 +14,16 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from mech_arith.activations import Found, capture
-from mech_arith.batching import Batching
+from mech_arith.bases import Bases
 from mech_arith.digests import tensor_digest
 from mech_arith.effects import Treated
 from mech_arith.intervention import InterventionPlan
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
 from mech_arith.sums import Sums
 from mech_arith.tracing import Trace
-from mech_arith.unfinished import Unfinished
 
 ROUNDING = 1e-9
 """A coordinate put on an end of the observed range may miss it by this share of the range."""
@@ -49,18 +49,11 @@ class Dose:
 
 
 def manifold_table(
-    solver: Solver,
-    prompts: Prompts,
-    traces: Mapping[Site, Trace],
-    treated: Sequence[Treated],
-    plan: InterventionPlan,
-    *,
-    batching: Batching,
-    unfinished: Unfinished | None = None,
+    session: Session, bases: Bases, treated: Sequence[Treated], plan: InterventionPlan
 ) -> pd.DataFrame:
     """Where the edits of every target led: a row per target and strength, see `manifold`."""
     doses = [Dose(one.site, one.target.component, one.changes, one.rows) for one in treated]
-    found = manifold(solver, prompts, traces, doses, batching=batching, unfinished=unfinished)
+    found = manifold(session, bases.baseline.prompts, bases.traces, doses)
     edit = {"edit": plan.edit.name, "strength_unit": plan.edit.unit}
     tables = [
         pd.DataFrame(
@@ -72,23 +65,15 @@ def manifold_table(
 
 
 def manifold(
-    solver: Solver,
-    prompts: Prompts,
-    traces: Mapping[Site, Trace],
-    doses: Sequence[Dose],
-    *,
-    batching: Batching,
-    unfinished: Unfinished | None = None,
+    session: Session, prompts: Prompts, traces: Mapping[Site, Trace], doses: Sequence[Dose]
 ) -> list[pd.DataFrame]:
     """Where edits lead, by one clean pass over the edited problems.
 
     Args:
-        solver: the model under study.
+        session: the model under study; its checkpoint keeps what the pass has summed up.
         prompts: the edited problems, the first of the report split.
         traces: what tracing found, by site.
         doses: what is moved.
-        batching: how many problems are run at a time.
-        unfinished: what an earlier attempt at the same cell has done of the pass.
 
     Returns:
         For each dose a row per strength, over all problems and sources:
@@ -98,12 +83,13 @@ def manifold(
         `dose_left`: mean of `dose_left` where something is moved; NaN where nothing is, or no
         normalisation follows, which `reason` then says.
     """
+    solver = session.model
     walks = [_Walk(dose, traces[dose.site], solver, n=len(prompts)) for dose in doses]
     sites = list(dict.fromkeys(site for walk in walks for site in walk.sites))
     moved = [tensor_digest(walk.direction, walk.dose.changes, walk.dose.rows) for walk in walks]
     key = {**solver.fingerprint, "prompts": prompts.digest(), "moved": moved}
-    running = Sums({"walk": walks}, (unfinished or Unfinished.nothing()).piece("manifold", key))
-    for layout, found in capture(solver, prompts, sites, batching, skip=running.done):
+    running = Sums({"walk": walks}, session.checkpoint.piece("manifold", key))
+    for layout, found in capture(solver, prompts, sites, session.batching, skip=running.done):
         for walk in walks:
             walk.update(found, layout.rows)
         running.advance(len(layout))

@@ -73,13 +73,11 @@ class Prepared:
                 coordinate_span=locality.coordinate_span,
                 value_points=locality.value_points,
                 ranges=self.ranges,
-                digits=self.digits,
             )
             if locality.enabled
             else None,
             tolerance=config.tolerance,
             digits=self.digits,
-            batch_size=None if config.batch_size == "auto" else config.batch_size,
             require_baseline=config.require_baseline,
             seed=config.problems.seed,
             how=Resampling(
@@ -98,7 +96,7 @@ def prepare(config: RunConfig) -> Prepared:
         UserError: an unknown name, or problems that cannot be drawn.
     """
     asked = look_up(config)
-    intervention = _intervention(config, asked.constraints, largest_digits(asked.ranges))
+    intervention = _intervention(config, asked.constraints)
     return Prepared(
         config, asked.template, asked.shots, asked.fit, asked.report, intervention, asked.ranges
     )
@@ -119,7 +117,7 @@ def largest_digits(ranges: Mapping[str, tuple[int, int]]) -> int:
 
 
 def _intervention(
-    config: RunConfig, constraints: tuple[Constraint, ...], digits: int
+    config: RunConfig, constraints: tuple[Constraint, ...]
 ) -> InterventionPlan | None:
     """What the intervention edits; None for none."""
     asked = config.intervention
@@ -137,7 +135,6 @@ def _intervention(
         controls=Controls(**asdict(asked.controls)),
         n_sources=asked.sources,
         constraints=constraints,
-        digits=digits,
         via=asked.via,
         saves_model=asked.save_model is not None,
         seed=config.problems.seed,

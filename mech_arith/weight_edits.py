@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mech_arith.activations import capture
 from mech_arith.answers import Answers
-from mech_arith.batching import Batching
+from mech_arith.bases import Bases
 from mech_arith.controls import Arm, Target, arms, choose_targets
 from mech_arith.edits import EDITS
 from mech_arith.effects import Judge, Treated, effect_tables
@@ -26,13 +26,13 @@ from mech_arith.engine import Baseline, run_baseline
 from mech_arith.errors import UserError
 from mech_arith.intervention import Intervened, InterventionPlan, target_changes
 from mech_arith.progress import progress
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.editable import EditableSolver
 from mech_arith.solvers.prompts import Prompts
 from mech_arith.statistics import Resampling
 from mech_arith.tracing import Trace
-from mech_arith.unfinished import Unfinished
 from mech_arith.weights import (
     Fold,
     check_editable,
@@ -68,38 +68,33 @@ class EditedModel:
 
 
 def intervene_by_weights(
-    solver: Solver,
-    baseline: Baseline,
+    session: Session,
+    bases: Bases,
     prompts_fit: Prompts,
-    traces: Mapping[Site, Trace],
     plan: InterventionPlan,
     *,
     tolerance: float,
     how: Resampling,
-    batching: Batching,
-    unfinished: Unfinished | None = None,
 ) -> Intervened:
     """Fold every edit of every target and its controls, and run the edited models.
 
     The column `change_rms` of `effects` is over all positions and problems of the fit split.
 
     Args:
-        solver: the model under study.
-        baseline: the first problems of the report split, as the solver answers them.
+        session: the model under study.
+        bases: the problems that are run, and what tracing found, by site.
         prompts_fit: of the fit split, on which the controls' doses are matched.
-        traces: what tracing found, by site.
         plan: what to edit.
         tolerance: within which an answer counts as exact.
         how: intervals are computed.
-        batching: how many problems are run at a time.
-        unfinished: what an earlier attempt at the same cell has done.
 
     Raises:
         UserError: an edit that cannot be folded, or folded weights that do something else.
     """
-    aims = _aims(traces, plan)
-    moments = _moments(solver, prompts_fit, aims, batching)
-    apart = max(_check(solver, aim, baseline.prompts) for aim in aims)
+    baseline = bases.baseline
+    aims = _aims(bases.traces, plan)
+    moments = _moments(session, prompts_fit, aims)
+    apart = max(_check(session.model, aim, baseline.prompts) for aim in aims)
     n_models = sum(len(aim.directions) for aim in aims) * len(plan.strengths)
     treated, changes = [], []
     with progress(n_models, description="intervention", unit="edited models") as bar:
@@ -107,13 +102,14 @@ def intervene_by_weights(
             folds, rms = _matched(aim, of_aim)
             answers = Answers.empty(len(folds), len(baseline))
             for index, change in enumerate(folds):
-                found = _answers(solver, baseline, change, batching, unfinished)
+                found = _answers(session, baseline, change)
                 for whole, new in zip(vars(answers).values(), vars(found).values(), strict=True):
                     whole[index] = new
                 bar.advance()
             treated.append(_treated(aim, plan, answers))
             changes.append(rms)
-    judge = Judge(baseline.answers, baseline.asked.right, tolerance, not solver.regresses, how)
+    written = not session.model.regresses
+    judge = Judge(baseline.answers, baseline.asked.right, tolerance, written, how)
     return Intervened(_tables(treated, changes, plan, judge), treated, apart)
 
 
@@ -172,27 +168,31 @@ def _aims(traces: Mapping[Site, Trace], plan: InterventionPlan) -> list[_Aim]:
             found,
             target,
             tuple(arms(found, target, plan.controls, seed=plan.seed)),
-            tuple(
-                fold_of(
-                    site.layer,
-                    site.point,
-                    found.components.directions[target.component],
-                    found.components.mean,
-                    plan.edit,
-                    strength,
-                    sd=float(found.components.sd[target.component]),
-                    centre=plan.centre,
-                )
-                for strength in plan.strengths
-            ),
+            _folds(found, target, plan),
         )
-        for site, found in traces.items()
+        for found in traces.values()
         for target in choose_targets(found, plan.components, plan.values)
     ]
 
 
+def _folds(found: Trace, target: Target, plan: InterventionPlan) -> tuple[Fold, ...]:
+    """The target's edits, one for each strength."""
+    components, component = found.components, target.component
+    return tuple(
+        fold_of(
+            (found.site.layer, found.site.point),
+            components.directions[component],
+            components.mean if plan.centre else torch.zeros_like(components.mean),
+            plan.edit,
+            strength,
+            sd=float(components.sd[component]),
+        )
+        for strength in plan.strengths
+    )
+
+
 def _moments(
-    solver: Solver, prompts: Prompts, aims: Sequence[_Aim], batching: Batching
+    session: Session, prompts: Prompts, aims: Sequence[_Aim]
 ) -> list[Float64[Tensor, "k 2"]]:
     """For each aim the mean and the mean square of its directions' coordinates, measured from the
     site's mean, over all positions of all problems.
@@ -200,7 +200,8 @@ def _moments(
     sums = [torch.zeros(len(aim.directions), 2, dtype=torch.float64) for aim in aims]
     count = 0
     everywhere = [Site(aim.found.site.layer, aim.found.site.point, "all") for aim in aims]
-    for layout, captured in capture(solver, prompts, list(dict.fromkeys(everywhere)), batching):
+    sites = list(dict.fromkeys(everywhere))
+    for layout, captured in capture(session.model, prompts, sites, session.batching):
         for aim, site, of_aim in zip(aims, everywhere, sums, strict=True):
             mean = aim.found.components.mean
             activation = captured[site].double().unflatten(1, (-1, len(mean))).flatten(0, 1)
@@ -241,23 +242,12 @@ def _check(solver: Solver, aim: _Aim, prompts: Prompts) -> float:
     return difference(solver, fold(solver, strongest), strongest, prompts)
 
 
-def _answers(
-    solver: Solver,
-    baseline: Baseline,
-    change: Fold,
-    batching: Batching,
-    unfinished: Unfinished | None,
-) -> Answers:
+def _answers(session: Session, baseline: Baseline, change: Fold) -> Answers:
     """Of the edited model."""
     if change.is_nothing:
         return baseline.answers
-    return run_baseline(
-        fold(solver, change),
-        baseline.prompts,
-        baseline.asked,
-        batching=batching,
-        unfinished=unfinished,
-    ).answers
+    folded = session.of(fold(session.model, change))
+    return run_baseline(folded, baseline.prompts, baseline.asked).answers
 
 
 def _treated(aim: _Aim, plan: InterventionPlan, answers: Answers) -> Treated:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mech_arith.edits import Edit
 from mech_arith.errors import UserError
-from mech_arith.solvers.base import Solver
+from mech_arith.solvers.base import Place, Solver
 from mech_arith.solvers.editable import EditableSolver, matrix
 from mech_arith.solvers.prompts import Prompts
 
@@ -81,39 +81,35 @@ class Fold:
 
 
 def fold_of(
-    layer: int,
-    point: str,
+    place: Place,
     direction: Float[Tensor, " width"],
-    mean: Float[Tensor, " width"],
+    origin: Float[Tensor, " width"],
     edit: Edit,
     strength: float,
     *,
     sd: float,
-    centre: bool = True,
 ) -> Fold:
     """An edit of coordinates as a line that is the same at all positions.
 
-    With c = v.(A - mean), or v.A without centring, a rule c -> p c + q moves A along v by
+    With c = v.(A - origin), a rule c -> p c + q moves A along v by
     (p - 1) c + q.
 
     Args:
-        layer: of the site.
-        point: of the site.
+        place: the site's layer and point.
         direction: unit vector v.
-        mean: from which coordinates are measured.
+        origin: the activation whose coordinate is 0: the mean, or zero for uncentred edits.
         edit: the rule.
         strength: in the edit's unit.
         sd: the coordinate's standard deviation on the fit split.
-        centre: whether coordinates are measured from the mean or from the origin.
 
     Raises:
         UserError: the edit is no such line, or the point is written by no one matrix.
     """
-    check_foldable(edit, point)
+    check_foldable(edit, place[1])
     direction = direction.double()
     at_zero, gain = _line(edit, strength, sd=sd)
-    origin = float(mean.double() @ direction) if centre else 0.0
-    return Fold(layer, point, direction, gain, at_zero - gain * origin)
+    offset = at_zero - gain * float(origin.double() @ direction)
+    return Fold(*place, direction, gain, offset)
 
 
 def _line(edit: Edit, strength: float, *, sd: float) -> tuple[float, float]:

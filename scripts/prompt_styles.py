@@ -26,13 +26,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from mech_arith.batching import Batching
 from mech_arith.engine import Asked, Baseline, run_baseline
 from mech_arith.errors import UserError, unknown
 from mech_arith.expressions import Constraint, parse_constraint
 from mech_arith.metrics import digit_accuracy, exact
 from mech_arith.problems import ProblemSet, draw_with_shots, operand_ranges
 from mech_arith.progress import counted
+from mech_arith.session import Session
 from mech_arith.solvers.loading import LoadedModel, load_model
 from mech_arith.solvers.pretrained import PretrainedSolver
 from mech_arith.solvers.prompting import Prompting
@@ -195,7 +195,7 @@ def answered(loaded: LoadedModel, problems: ProblemSet, prompting: Prompting) ->
     """
     solver = PretrainedSolver(loaded, prompting)
     asked = Asked.of_problems(problems)
-    return run_baseline(solver, solver.encode(problems), asked, batching=Batching())
+    return run_baseline(Session(solver), solver.encode(problems), asked)
 
 
 def measure(baseline: Baseline, *, template: str, style: str, shots: int, seed: int) -> Measured:

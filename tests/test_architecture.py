@@ -45,6 +45,7 @@ ROOMS = (
     "tracing",
     "engine",
     "weights",
+    "bases",
     "controls",
     "effects counterfactual",
     "interchange",

@@ -23,6 +23,7 @@ from mech_arith.engine.writing import Writing
 from mech_arith.errors import UserError
 from mech_arith.intervention import InterventionPlan
 from mech_arith.problems import draw_with_shots
+from mech_arith.session import Session
 from mech_arith.solvers.pretrained import PretrainedSolver
 from mech_arith.summary import Reported
 from mech_arith.templates import build_template
@@ -44,7 +45,7 @@ def solver(tmp_path_factory: pytest.TempPathFactory) -> PretrainedSolver:
 def reported(solver: PretrainedSolver) -> Reported:
     """A model that knows no arithmetic."""
     asked = Asked.of_problems(PROBLEMS)
-    baseline = run_baseline(solver, solver.encode(PROBLEMS), asked, batching=Batching(3))
+    baseline = run_baseline(Session(solver, Batching(3)), solver.encode(PROBLEMS), asked)
     return Reported(baseline, 0.0, 8)
 
 

@@ -3,16 +3,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mech_arith.artifacts import Store
+from mech_arith.batching import Batching
 from mech_arith.cell import CellPlan, outside_training, run_cell
 from mech_arith.edits import EDITS
 from mech_arith.errors import UserError
 from mech_arith.intervention import InterventionPlan
 from mech_arith.problems import draw, split
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.templates import build_template
 from mech_arith.tracing import MASSIVE, massive_components
-from mech_arith.unfinished import Unfinished
 from tests.test_tracing import planted
 from tests.tiny import MassiveSolver, PlantedSolver, tiny_decoder
 
@@ -32,13 +32,12 @@ def plan(**changes):
         "locality": None,
         "tolerance": None,
         "digits": 3,
-        "batch_size": 32,
     }
     return CellPlan(**{**asked, **changes})
 
 
-def run(solver, fit, report, asked):
-    return run_cell(solver, fit, report, asked, Store(None), Unfinished.nothing())
+def run(solver, fit, report, asked, batch_size=32):
+    return run_cell(Session(solver, Batching(batch_size)), fit, report, asked)
 
 
 def problems(ranges=ABC, n=100):
@@ -188,7 +187,7 @@ def test_what_lies_outside_the_training_is_said():
 
 
 def test_numbers_do_not_depend_on_batches():
-    results = [run(PlantedSolver(), *problems(), plan(batch_size=size)) for size in (7, 1000)]
+    results = [run(PlantedSolver(), *problems(), plan(), batch_size=size) for size in (7, 1000)]
     small, large = (result.tables["effects"] for result in results)
     for column in ("accuracy_drop", "mean_shift", "change_rms"):
         torch.testing.assert_close(

@@ -10,6 +10,7 @@ from mech_arith.engine import Asked, edited_answers, run_baseline
 from mech_arith.engine.guard import check_fast_path
 from mech_arith.problems import draw_with_shots
 from mech_arith.results import load_run
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.arithmetic import load_arithmetic
 from mech_arith.solvers.loading import load_model
@@ -106,7 +107,7 @@ def test_edited_answers_on_a_gpu_are_those_on_the_cpu(tiny, name):
     solvers = [solver_on(device, name, tiny) for device in DEVICES]
     baselines = [
         run_baseline(
-            solver, solver.encode(problems), Asked.of_problems(problems), batching=Batching(8)
+            Session(solver, Batching(8)), solver.encode(problems), Asked.of_problems(problems)
         )
         for solver in solvers
     ]
@@ -121,7 +122,7 @@ def test_edited_answers_on_a_gpu_are_those_on_the_cpu(tiny, name):
             seed=0,
         )
         cpu, gpu = (
-            edited_answers(solver, baseline, asked, batching=Batching(8))
+            edited_answers(Session(solver, Batching(8)), baseline, asked)
             for solver, baseline in zip(solvers, baselines, strict=True)
         )
         changed += (cpu.numbers != baselines[0].answers.numbers).flatten().tolist()

@@ -13,6 +13,7 @@ from mech_arith.engine.reading import _log_prob_of_end, force, read_answers
 from mech_arith.engine.writing import Writing, likeliest
 from mech_arith.errors import UserError
 from mech_arith.problems import draw
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.arithmetic import load_arithmetic
 from mech_arith.solvers.attention import NOTHING, NotReplayableError
@@ -51,14 +52,14 @@ def change_of(edits, edit, indices):
 
 
 def baseline_of(solver, **options):
-    return run_baseline(solver, solver.encode(PROBLEMS), ASKED, batching=Batching(**options))
+    return run_baseline(Session(solver, Batching(**options)), solver.encode(PROBLEMS), ASKED)
 
 
 def hooked_answers(solver, baseline, edits):
     """The same answers by full hooked passes, one for every token that is written."""
     solver.replays = False
     try:
-        return edited_answers(solver, baseline, edits, batching=Batching())
+        return edited_answers(Session(solver), baseline, edits)
     finally:
         solver.replays = True
 
@@ -100,7 +101,7 @@ def test_answers_of_the_shipped_solvers_are_those_of_full_passes(name, layer):
     for point in ("resid_post", "attn_out"):
         site = Site(layer % solver.n_layers, point, "all")
         asked = edits(solver, site, size=30.0 if solver.regresses else 300.0)
-        ours = edited_answers(solver, baseline, asked, batching=Batching(7))
+        ours = edited_answers(Session(solver, Batching(7)), baseline, asked)
         theirs = hooked_answers(solver, baseline, asked)
         assert_same(ours, theirs, atol=0.05 if solver.regresses else 1e-4)
         if point == "resid_post" and layer == 0:
@@ -113,7 +114,7 @@ def test_what_rows_write_of_their_own_is_what_full_passes_write():
     baseline = baseline_of(solver)
     for layer, position in ((0, "all"), (1, "last"), (2, "b")):
         asked = edits(solver, Site(layer, "resid_post", position), size=4.0, n_edits=5)
-        ours = edited_answers(solver, baseline, asked, batching=Batching(25))
+        ours = edited_answers(Session(solver, Batching(25)), baseline, asked)
         assert_same(ours, hooked_answers(solver, baseline, asked), atol=1e-4)
 
 
@@ -150,7 +151,7 @@ def test_rows_of_many_batches_write_on_together(monkeypatch):
     torch.testing.assert_close(together, apart, atol=0, rtol=0, equal_nan=True)
     assert n_together < solver.answer_format.length
     assert n_apart > 6 * n_together
-    whole = edited_answers(solver, baseline_of(solver), asked, batching=Batching(12))
+    whole = edited_answers(Session(solver, Batching(12)), baseline_of(solver), asked)
     torch.testing.assert_close(together, whole.numbers, atol=0, rtol=0, equal_nan=True)
 
 
@@ -203,7 +204,7 @@ def test_batching_does_not_matter(size):
     solver = SOLVERS["decoder"]
     asked = edits(solver, Site(1, "resid_post", "all"), size=2.0)
     whole, parted = (
-        edited_answers(solver, baseline_of(solver, rows=rows), asked, batching=Batching(rows))
+        edited_answers(Session(solver, Batching(rows)), baseline_of(solver, rows=rows), asked)
         for rows in (100, size)
     )
     assert_same(whole, parted, atol=1e-4)
@@ -214,7 +215,7 @@ def test_no_change_leaves_answers_bit_for_bit(kind):
     solver = SOLVERS[kind]
     baseline = baseline_of(solver)
     asked = edits(solver, Site(0, "resid_post", "all"), size=0.0)
-    answers = edited_answers(solver, baseline, asked, batching=Batching(5))
+    answers = edited_answers(Session(solver, Batching(5)), baseline, asked)
     for field in FIELDS:
         same = getattr(baseline.answers, field).expand(2, -1)
         assert torch.equal(getattr(answers, field).nan_to_num(-1), same.nan_to_num(-1))
@@ -238,7 +239,7 @@ def test_problems_that_do_not_move_keep_their_answers():
     baseline = baseline_of(solver)
     asked = edits(solver, Site(0, "resid_post", "all"), size=0.0, n_edits=3)
     asked.changes[1, 4:7] = 3.0
-    answers = edited_answers(solver, baseline, asked, batching=Batching(100))
+    answers = edited_answers(Session(solver, Batching(100)), baseline, asked)
     moved = (answers.numbers != baseline.answers.numbers).nonzero().tolist()
     assert moved == [[1, 4], [1, 5], [1, 6]]
 
@@ -254,17 +255,16 @@ def test_problems_of_several_layouts_are_put_back_in_order():
     asked = edits(solver, Site(1, "resid_post", "last"), size=3.0)
     answers = [
         edited_answers(
-            solver,
-            run_baseline(solver, prompts, ASKED, batching=Batching(4)),
+            Session(solver, Batching(9)),
+            run_baseline(Session(solver, Batching(4)), prompts, ASKED),
             asked,
-            batching=Batching(9),
         )
         for prompts in (whole, parted)
     ]
     assert_same(*answers, atol=1e-5)
-    some = run_baseline(solver, parted, ASKED, batching=Batching(4)).take(7)
+    some = run_baseline(Session(solver, Batching(4)), parted, ASKED).take(7)
     few = SiteEdits(asked.site, asked.directions, asked.changes[:, :7])
-    first = edited_answers(solver, some, few, batching=Batching(9))
+    first = edited_answers(Session(solver, Batching(9)), some, few)
     assert_same(first, Answers(*(getattr(answers[0], f)[:, :7] for f in FIELDS)), atol=1e-5)
 
 
@@ -285,10 +285,9 @@ def test_a_prefix_read_once_is_as_good_as_in_every_prompt():
         asked = edits(solver, Site(0, "resid_post", position), size=3.0, problems=problems)
         answers = [
             edited_answers(
-                solver,
-                run_baseline(solver, prompts, Asked.of_problems(problems), batching=Batching()),
+                Session(solver),
+                run_baseline(Session(solver), prompts, Asked.of_problems(problems)),
                 asked,
-                batching=Batching(),
             )
             for prompts in (whole, shared)
         ]
@@ -339,7 +338,7 @@ def test_out_of_memory_halves_the_batch(monkeypatch, caplog):
     solver = tiny_encoder()
     baseline = baseline_of(solver)
     asked = edits(solver, Site(0, "resid_post", "all"), size=2.0)
-    expected = edited_answers(solver, baseline, asked, batching=Batching(8))
+    expected = edited_answers(Session(solver, Batching(8)), baseline, asked)
     run_block = solver.run_block
 
     def small_memory(layer, resid, **options):
@@ -349,12 +348,12 @@ def test_out_of_memory_halves_the_batch(monkeypatch, caplog):
 
     monkeypatch.setattr(solver, "run_block", small_memory)
     batching = Batching(8)
-    assert_same(edited_answers(solver, baseline, asked, batching=batching), expected, atol=1e-3)
+    assert_same(edited_answers(Session(solver, batching), baseline, asked), expected, atol=1e-3)
     assert [record.args for record in caplog.records] == [(8,), (4,)]
     assert "out of memory with 8 rows at a time: going on with half as many" in caplog.text
     monkeypatch.setattr(solver, "run_block", lambda *_, **__: small_memory(0, range(3)))
     with pytest.raises(torch.OutOfMemoryError):
-        edited_answers(solver, baseline, asked, batching=Batching(2))
+        edited_answers(Session(solver, Batching(2)), baseline, asked)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
@@ -397,7 +396,7 @@ def test_blocks_that_cannot_be_replayed_leave_full_passes(monkeypatch, caplog):
     solver = tiny_decoder()
     prompts = solver.encode(PROBLEMS)
     asked = edits(solver, Site(0, "resid_post", "last"), size=3.0)
-    expected = edited_answers(solver, baseline_of(solver), asked, batching=Batching())
+    expected = edited_answers(Session(solver), baseline_of(solver), asked)
 
     def refuse(*_, **__):
         raise NotReplayableError("its attention takes a mask of its own")
@@ -407,9 +406,7 @@ def test_blocks_that_cannot_be_replayed_leave_full_passes(monkeypatch, caplog):
     assert (
         "cannot be replayed block by block (NotReplayableError: its attention takes" in caplog.text
     )
-    assert_same(
-        edited_answers(solver, baseline_of(solver), asked, batching=Batching()), expected, atol=1e-4
-    )
+    assert_same(edited_answers(Session(solver), baseline_of(solver), asked), expected, atol=1e-4)
 
 
 def test_hooks_are_gone_after_an_error():
@@ -420,7 +417,7 @@ def test_hooks_are_gone_after_an_error():
     for replays in (True, False):
         solver.replays = replays
         with pytest.raises(RuntimeError):
-            run_edits(solver, baseline, [broken], batching=Batching())
+            run_edits(Session(solver), baseline, [broken])
     solver.replays = True
     assert np.array_equal(baseline_of(solver).answers.numbers, baseline.answers.numbers)
 

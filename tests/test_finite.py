@@ -11,6 +11,7 @@ from mech_arith.batching import Batching
 from mech_arith.engine import edited_answers, run_baseline
 from mech_arith.engine.guard import check_fast_path
 from mech_arith.errors import UserError
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.pretrained import PretrainedSolver
 from tests.lms import tiny_lm
@@ -54,7 +55,7 @@ def test_the_check_says_so_before_anything_is_run(half: PretrainedSolver) -> Non
 
 def test_the_baseline_says_so(half: PretrainedSolver) -> None:
     with pytest.raises(UserError) as caught:
-        run_baseline(half, half.encode(PROBLEMS), ASKED, batching=Batching())
+        run_baseline(Session(half), half.encode(PROBLEMS), ASKED)
     assert said(caught) == LINE
 
 
@@ -70,9 +71,7 @@ def test_other_formats_hold_them(overflowing: Path, dtype: str) -> None:
     solver = solver_in(overflowing, dtype=dtype)
     prompts = solver.encode(PROBLEMS)
     assert check_fast_path(solver, prompts, [Site(0, "resid_post", "last")]) is not None
-    assert (
-        run_baseline(solver, prompts, ASKED, batching=Batching()).answers.log_prob.isfinite().all()
-    )
+    assert run_baseline(Session(solver), prompts, ASKED).answers.log_prob.isfinite().all()
 
 
 @pytest.mark.parametrize("replays", [True, False])
@@ -83,9 +82,9 @@ def test_other_formats_hold_them(overflowing: Path, dtype: str) -> None:
 def test_edits_say_so(tmp_path: Path, site: Site, size: float, replays: bool) -> None:
     solver = solver_in(tiny_lm("llama", tmp_path), dtype="float16")
     solver.replays = replays
-    baseline = run_baseline(solver, solver.encode(PROBLEMS), ASKED, batching=Batching())
+    baseline = run_baseline(Session(solver), solver.encode(PROBLEMS), ASKED)
     with pytest.raises(UserError) as caught:
-        edited_answers(solver, baseline, edits(solver, site, size=size), batching=Batching())
+        edited_answers(Session(solver), baseline, edits(solver, site, size=size))
     assert said(caught) == (
         f"expected finite activations of hf_dir, but activations of layer {site.layer} are not "
         f"finite in float16 under an edit at layer {site.layer}, {site.point}; use dtype=bfloat16 "

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mech_arith.activations import capture
+from mech_arith.bases import Bases
 from mech_arith.batching import Batching
 from mech_arith.controls import Controls, Target, arms, choose_targets, valueless_span
 from mech_arith.edits import EDITS
@@ -16,6 +17,7 @@ from mech_arith.interchange import unresolved
 from mech_arith.intervention import InterventionPlan, coordinate_changes, intervene
 from mech_arith.problems import draw, split
 from mech_arith.results import per_value
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.statistics import Resampling, pearson
 from mech_arith.summary import largest_drops
@@ -33,19 +35,11 @@ HOW = Resampling(n_resamples=200, n_permutations=200)
 def planted_effects(plan, layer=0, tolerance=0.5):
     solver, _, report, sites, traces = planted()
     baseline = run_baseline(
-        solver, solver.encode(report), Asked.of_problems(report), batching=Batching(50)
+        Session(solver, Batching(50)), solver.encode(report), Asked.of_problems(report)
     )
     chosen = {sites[layer]: traces[sites[layer]]}
-    done = intervene(
-        solver,
-        baseline,
-        report,
-        chosen,
-        plan,
-        tolerance=tolerance,
-        how=HOW,
-        batching=Batching(64),
-    )
+    session, bases = Session(solver, Batching(64)), Bases(report, baseline, chosen)
+    done = intervene(session, bases, plan, tolerance=tolerance, how=HOW)
     return report, traces[sites[layer]], done.tables
 
 

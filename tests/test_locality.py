@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from mech_arith.artifacts import Store
+from mech_arith.bases import Bases
 from mech_arith.batching import Batching
 from mech_arith.engine import Asked, run_baseline
 from mech_arith.expressions import parse
 from mech_arith.locality import LocalityPlan, _slope, _step, locality
 from mech_arith.locality.compare import _by_chance, _match, _polynomial
 from mech_arith.problems import draw
+from mech_arith.session import Session
 from mech_arith.templates import build_template
 from tests.test_tracing import planted
 
@@ -22,17 +24,17 @@ PLAN = LocalityPlan(
     coordinate_span=1.2,
     value_points=9,
     ranges=dict.fromkeys("abc", (100, 999)),
-    digits=3,
 )
 
 
 def test_the_two_functions_agree_where_the_coordinate_is_the_value():
     solver, _, report, sites, traces = planted()
     baseline = run_baseline(
-        solver, solver.encode(report), Asked.of_problems(report), batching=Batching(50)
+        Session(solver, Batching(50)), solver.encode(report), Asked.of_problems(report)
     )
     traces = {sites[0]: traces[sites[0]]}
-    tables = locality(solver, baseline, traces, report, PLAN, batching=Batching(100))
+    bases = Bases(report, baseline, traces, digits=3)
+    tables = locality(Session(solver, Batching(100)), bases, PLAN)
     rows = tables["locality"].set_index(["value", "moved_by"])
     # the component is b-c: f_a follows it whichever operand moves it
     for moved_by in ("b", "c"):
@@ -142,12 +144,12 @@ def test_a_match_by_chance_has_the_places_of_the_value_in_any_order():
 def test_what_another_cell_has_run_is_read_back_and_nothing_else(tmp_path):
     solver, _, report, sites, traces = planted()
     baseline = run_baseline(
-        solver, solver.encode(report), Asked.of_problems(report), batching=Batching(50)
+        Session(solver, Batching(50)), solver.encode(report), Asked.of_problems(report)
     )
 
     def run(site, plan, store):
-        traced = {site: traces[sites[0]]}
-        return locality(solver, baseline, traced, report, plan, batching=Batching(100), store=store)
+        bases = Bases(report, baseline, {site: traces[sites[0]]}, digits=3)
+        return locality(Session(solver, Batching(100), store), bases, plan)
 
     named = replace(sites[0], position="last")
     for site, plan, missing in (

@@ -17,6 +17,7 @@ from mech_arith.edits import EDITS
 from mech_arith.intervention import InterventionPlan
 from mech_arith.manifold import Dose, dose_left, length_ratio, manifold, within_components
 from mech_arith.problems import draw, split
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.statistics import Resampling
 from mech_arith.sums import Sums
@@ -138,13 +139,13 @@ def test_a_dose_is_never_turned_round(x, v, d, centred):
         assert left_of(x, (rows(v) / size)[0].tolist(), d, centred=centred) >= -1e-9
 
 
-def prepared(solver, problems, sites, *, n=12, n_components=2):
+def prepared(solver, problems, sites, *, n=12, batch=50):
     """What `manifold` is given: the same three strengths of component 1 at each of the sites."""
     fit, report = split(problems, fit_share=0.5, seed=0)
-    traces = traced(solver, fit, report, sites, n_components=n_components, batch_size=50)
+    traces = traced(solver, fit, report, sites, n_components=2, batch_size=50)
     changes = rows([0.0], [2.0], [-5.0]) * torch.linspace(0.5, 1, n, dtype=torch.float64)
     doses = [replace(at_site(changes, component=1), site=site) for site in sites]
-    return solver, solver.encode(report).take(n), traces, doses
+    return Session(solver, Batching(batch)), solver.encode(report).take(n), traces, doses
 
 
 NESTED = build_template("nested", "a-(b-c)")
@@ -152,9 +153,7 @@ ABC = draw(NESTED, n=40, ranges=dict.fromkeys("abc", (100, 999)), seed=0)
 
 
 def test_no_change_is_where_the_problems_were():
-    (table,) = manifold(
-        *prepared(tiny_decoder(), ABC, [Site(1, "resid_post", "last")]), batching=Batching()
-    )
+    (table,) = manifold(*prepared(tiny_decoder(), ABC, [Site(1, "resid_post", "last")]))
     still = table.loc[0, ["norm_ratio", "norm_ratio_median", "norm_ratio_p95", "mahalanobis"]]
     assert still.tolist() == [1] * 4
     assert table["outside_range"][0] == 0
@@ -181,8 +180,9 @@ def test_the_share_left_is_that_of_the_models_own_stream(kind, point, position, 
     else:
         solver, problems = (tiny_decoder if kind == "decoder" else tiny_encoder)(), ABC
     site = Site(1, point, position)
-    _, edited, traces, doses = prepared(solver, problems, [site], n=min(12, len(problems) // 2))
-    (table,) = manifold(solver, edited, traces, doses, batching=Batching(5))
+    n = min(12, len(problems) // 2)
+    session, edited, traces, doses = prepared(solver, problems, [site], n=n, batch=5)
+    (table,) = manifold(session, edited, traces, doses)
     eps = {"decoder": 1e-5, "encoder": 1e-12, "llama": 1e-6}[kind]
 
     left = []
@@ -202,10 +202,8 @@ def test_the_share_left_is_that_of_the_models_own_stream(kind, point, position, 
 
 
 def test_where_nothing_normalises_there_is_a_reason_and_no_number():
-    tables = manifold(
-        *prepared(tiny_decoder(), ABC, [Site(1, "z", "last")]), batching=Batching()
-    ) + manifold(
-        *prepared(PlantedSolver(), ABC, [Site(0, "resid_post", "last")]), batching=Batching()
+    tables = manifold(*prepared(tiny_decoder(), ABC, [Site(1, "z", "last")])) + manifold(
+        *prepared(PlantedSolver(), ABC, [Site(0, "resid_post", "last")])
     )
     for table, point in zip(tables, ("z", "resid_post"), strict=True):
         assert set(table["reason"]) == {f"nothing normalises the stream that {point} moves"}
@@ -216,21 +214,21 @@ def test_where_nothing_normalises_there_is_a_reason_and_no_number():
 @pytest.mark.parametrize("make", [tiny_decoder, tiny_encoder])
 def test_numbers_do_not_depend_on_batches(make):
     sites = [Site(0, "attn_out", "all"), Site(1, "resid_pre", "b-c"), Site(1, "z", "last")]
-    asked = prepared(make(), ABC, sites)
-    for whole, small in zip(
-        manifold(*asked, batching=Batching(50)), manifold(*asked, batching=Batching(5)), strict=True
-    ):
+    session, *asked = prepared(make(), ABC, sites, batch=50)
+    of_few = manifold(replace(session, batching=Batching(5)), *asked)
+    for whole, small in zip(manifold(session, *asked), of_few, strict=True):
         pd.testing.assert_frame_equal(whole, small, rtol=1e-4)
 
 
 def test_problems_without_a_dose_are_left_out():
-    solver, prompts, traces, (dose,) = prepared(tiny_decoder(), ABC, [Site(0, "mlp_out", "all")])
+    site = Site(0, "mlp_out", "all")
+    session, prompts, traces, (dose,) = prepared(tiny_decoder(), ABC, [site], batch=5)
     some = torch.tensor([7, 2, 3])
     few = replace(dose, changes=dose.changes[..., some], rows=some)
     still = torch.ones(12, dtype=torch.bool)
     still[some] = False
     masked = replace(dose, changes=dose.changes.masked_fill(still, 0.0))
-    of_few, of_all = manifold(solver, prompts, traces, [few, masked], batching=Batching(5))
+    of_few, of_all = manifold(session, prompts, traces, [few, masked])
     assert of_few["dose_left"][2] == pytest.approx(of_all["dose_left"][2])
     moved = (of_few["norm_ratio"][2] * 3 + 9) / 12
     assert of_all["norm_ratio"][2] == pytest.approx(moved)
@@ -238,8 +236,8 @@ def test_problems_without_a_dose_are_left_out():
 
 def test_a_pass_that_was_killed_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(unfinished, "STATE_EVERY_S", 0.0)
-    asked = prepared(tiny_decoder(), ABC, [Site(0, "mlp_out", "last")])
-    whole = manifold(*asked, batching=Batching(5))
+    session, *asked = prepared(tiny_decoder(), ABC, [Site(0, "mlp_out", "last")], batch=5)
+    whole = manifold(session, *asked)
     advance = Sums.advance
 
     def killed(self, n):
@@ -249,10 +247,10 @@ def test_a_pass_that_was_killed_goes_on(tmp_path, monkeypatch):
     first = Unfinished(Store(tmp_path), cell="x")
     monkeypatch.setattr(Sums, "advance", killed)
     with pytest.raises(KeyboardInterrupt):
-        manifold(*asked, batching=Batching(5), unfinished=first)
+        manifold(replace(session, checkpoint=first), *asked)
     monkeypatch.setattr(Sums, "advance", advance)
     kept = Unfinished(Store(tmp_path), cell="x")
-    again = manifold(*asked, batching=Batching(5), unfinished=kept)
+    again = manifold(replace(session, checkpoint=kept), *asked)
     assert kept.found == 1
     pd.testing.assert_frame_equal(again[0], whole[0])
 
@@ -276,16 +274,14 @@ def test_a_cell_has_a_row_for_every_target_and_strength(edit, strengths):
             values=("b-c", "a"),
             controls=Controls(2, 1),
             n_sources=2,
-            digits=3,
         ),
         n_edited=20,
         locality=None,
         tolerance=None,
         digits=3,
-        batch_size=50,
         how=Resampling(n_resamples=20, n_permutations=20),
     )
-    tables = run_cell(PlantedSolver(), fit, report, plan, Store(None), Unfinished.nothing()).tables
+    tables = run_cell(Session(PlantedSolver(), Batching(50)), fit, report, plan).tables
     effects, found = tables["effects"], tables["manifold"]
     key = ["layer", "point", "position", "component", "chosen_for", "towards", "edit", "strength"]
     key += ["strength_unit", "n"]

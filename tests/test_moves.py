@@ -11,6 +11,7 @@ from mech_arith.engine import (
     run_baseline,
 )
 from mech_arith.problems import draw
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.templates import build_template
 from tests.tiny import random_edits, tiny_decoder, tiny_encoder
@@ -20,10 +21,8 @@ SOLVERS = {"decoder": tiny_decoder(seed=3), "encoder": tiny_encoder()}
 
 
 def answers(solver, moves, rows=5):
-    baseline = run_baseline(
-        solver, solver.encode(PROBLEMS), Asked.of_problems(PROBLEMS), batching=Batching()
-    )
-    return edited_answers(solver, baseline, moves, batching=Batching(rows)).numbers
+    baseline = run_baseline(Session(solver), solver.encode(PROBLEMS), Asked.of_problems(PROBLEMS))
+    return edited_answers(Session(solver, Batching(rows)), baseline, moves).numbers
 
 
 def pairs(solver, n_edits=6):

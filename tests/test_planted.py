@@ -9,6 +9,7 @@ from mech_arith.engine import Asked, run_baseline, run_edits
 from mech_arith.engine.guard import check_fast_path
 from mech_arith.errors import UserError
 from mech_arith.problems import draw
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.attention import NOTHING
 from mech_arith.solvers.base import POINTS, run_blocks
@@ -40,7 +41,7 @@ def streams(solver, n=400):
 def test_every_answer_is_right(plant):
     solver, problems = PlantedSolver(plant), plant.problems(300)
     asked = Asked.of_problems(problems)
-    found = run_baseline(solver, solver.encode(problems), asked, batching=Batching(64))
+    found = run_baseline(Session(solver, Batching(64)), solver.encode(problems), asked)
     torch.testing.assert_close(found.answers.numbers, asked.right, atol=1e-3, rtol=0)
 
 
@@ -122,16 +123,16 @@ def test_what_is_resumed_agrees_with_full_passes(seed):
     solver = PlantedSolver(Plant.drawn(seed))
     problems = solver.plant.problems(12)
     asked = Asked.of_problems(problems)
-    baseline = run_baseline(solver, solver.encode(problems), asked, batching=Batching())
+    baseline = run_baseline(Session(solver), solver.encode(problems), asked)
     sites = [Site(layer, point, "all") for layer in range(solver.n_layers) for point in POINTS]
     assert check_fast_path(solver, baseline.prompts, sites) < 1e-4
     plan = [
         random_edits(solver, baseline.prompts, site, size=3.0, n_edits=2, seed=seed)
         for site in sites
     ]
-    resumed = run_edits(solver, baseline, plan, batching=Batching(16))
+    resumed = run_edits(Session(solver, Batching(16)), baseline, plan)
     solver.replays = False
-    full = run_edits(solver, baseline, plan, batching=Batching(16))
+    full = run_edits(Session(solver, Batching(16)), baseline, plan)
     for ours, theirs in zip(resumed, full, strict=True):
         torch.testing.assert_close(ours.numbers, theirs.numbers, atol=1e-2, rtol=1e-4)
 

@@ -13,6 +13,7 @@ from mech_arith.engine.guard import check_fast_path
 from mech_arith.engine.passes import Change, Resumed, run_clean
 from mech_arith.errors import UserError
 from mech_arith.problems import draw_with_shots
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.base import POINTS, read_prefix
 from mech_arith.solvers.hf_files import quiet
@@ -52,7 +53,7 @@ def tiny(request, tmp_path_factory):
 
 
 def baseline_of(solver, rows=None):
-    return run_baseline(solver, solver.encode(PROBLEMS), ASKED, batching=Batching(rows))
+    return run_baseline(Session(solver, Batching(rows)), solver.encode(PROBLEMS), ASKED)
 
 
 def edits(solver, site, *, size=3.0, n_edits=3):
@@ -91,11 +92,11 @@ def test_answers_under_edits_are_those_of_full_passes(tiny, monkeypatch):
     assert baseline.answers.log_prob.isfinite().all()
     for site in (Site(0, "resid_post", "last"), Site(1, "attn_out", "a.last")):
         asked = edits(solver, site, size=30.0)
-        ours = edited_answers(solver, baseline, asked, batching=Batching(7))
+        ours = edited_answers(Session(solver, Batching(7)), baseline, asked)
         assert (ours.log_prob - baseline.answers.log_prob).abs().max() > 1e-2
         solver.replays = False
         try:
-            assert_same(ours, edited_answers(solver, baseline, asked, batching=Batching()))
+            assert_same(ours, edited_answers(Session(solver), baseline, asked))
             assert_same(baseline_of(solver).answers, baseline.answers)
         finally:
             solver.replays = True
@@ -111,7 +112,7 @@ def test_short_answers_are_not_run_on_beside_long_ones(tmp_path, monkeypatch):
     )
     assert len(lengths.unique()) > 2
     monkeypatch.setattr(reading, "APART", 1)
-    baseline = run_baseline(solver, prompts, asked, batching=Batching())
+    baseline = run_baseline(Session(solver), prompts, asked)
     moved = random_edits(
         solver, prompts, Site(1, "resid_post", "last"), size=1.0, n_edits=3, seed=1
     )
@@ -122,7 +123,7 @@ def test_short_answers_are_not_run_on_beside_long_ones(tmp_path, monkeypatch):
         return read_out(resid)
 
     monkeypatch.setattr(solver, "read_out", counted)
-    edited_answers(solver, baseline, moved, batching=Batching())
+    edited_answers(Session(solver), baseline, moved)
     # Rows that write on are read at one position; no answer has no tokens. Behind the answer the
     # examples' own next token is fed too, which ends it.
     behind = len(solver.reader.behind)
@@ -176,7 +177,7 @@ def test_odd_architectures_are_replayed_or_fall_back(
     assert ("is a full, far slower one" in caplog.text) != replays
     baseline = baseline_of(solver)
     one = edited_answers(
-        solver, baseline, edits(solver, Site(1, "resid_post", "last")), batching=Batching(1)
+        Session(solver, Batching(1)), baseline, edits(solver, Site(1, "resid_post", "last"))
     )
     assert (one.log_prob - baseline.answers.log_prob).abs().max() > 1e-2
 
@@ -251,11 +252,11 @@ def test_what_rows_write_of_their_own_is_what_full_passes_write(tiny, monkeypatc
     baseline, changed = baseline_of(solver, rows=4), []
     for site in (Site(0, "resid_post", "last"), Site(2, "resid_pre", "b.last")):
         asked = edits(solver, site, size=30.0)
-        ours = edited_answers(solver, baseline, asked, batching=Batching(8))
+        ours = edited_answers(Session(solver, Batching(8)), baseline, asked)
         changed += (ours.numbers != baseline.answers.numbers).flatten().tolist()
         with monkeypatch.context() as patch:
             patch.setattr(solver, "replays", False)
-            theirs = edited_answers(solver, baseline_of(solver), asked, batching=Batching())
+            theirs = edited_answers(Session(solver), baseline_of(solver), asked)
         assert_same(ours, theirs)
     assert any(changed)
 
@@ -265,7 +266,7 @@ def test_one_at_a_time_or_all_at_once_is_the_same(tiny):
     assert_same(baseline_of(solver, rows=1).answers, baseline_of(solver, rows=100).answers)
     asked = edits(solver, Site(1, "resid_post", "last"))
     one, many = (
-        edited_answers(solver, baseline_of(solver), asked, batching=Batching(rows))
+        edited_answers(Session(solver, Batching(rows)), baseline_of(solver), asked)
         for rows in (1, 100)
     )
     assert_same(one, many)

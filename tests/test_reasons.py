@@ -23,7 +23,7 @@ FEW = Controls(random=2, span=2, valueless=0, other=False, shuffled=False)
 HOW = Resampling(n_resamples=50, n_permutations=30)
 SCALE = InterventionPlan(EDITS["scale"], (0.0, 1.0), controls=FEW)
 INTERCHANGE = InterventionPlan(
-    EDITS["interchange"], (0.5, 1.0), values=("b-c",), controls=FEW, n_sources=2, digits=3
+    EDITS["interchange"], (0.5, 1.0), values=("b-c",), controls=FEW, n_sources=2
 )
 NO_CONTROLS = Controls(random=0, span=0, valueless=0, other=False, shuffled=False)
 

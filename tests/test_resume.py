@@ -264,10 +264,10 @@ def test_a_failed_cell_stops_no_other_and_leaves_its_traceback(swept, monkeypatc
     directory, go = swept
     real = job.run_cell
 
-    def sometimes(solver, fit, report, plan, *more):
+    def sometimes(session, fit, report, plan):
         if plan.seed == 1:
             raise RuntimeError("the GPU fell off\nthe bus")
-        return real(solver, fit, report, plan, *more)
+        return real(session, fit, report, plan)
 
     monkeypatch.setattr(job, "run_cell", sometimes)
     assert go("problems.seed=1,2") == 1
@@ -291,10 +291,10 @@ def test_a_sweep_that_is_interrupted_says_how_to_go_on(swept, monkeypatch, capfd
     directory, go = swept
     real = job.run_cell
 
-    def stopped(solver, fit, report, plan, *more):
+    def stopped(session, fit, report, plan):
         if plan.seed == 2:
             raise KeyboardInterrupt
-        return real(solver, fit, report, plan, *more)
+        return real(session, fit, report, plan)
 
     monkeypatch.setattr(job, "run_cell", stopped)
     assert go("problems.seed=1,2,3") == 130

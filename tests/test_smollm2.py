@@ -11,6 +11,7 @@ from mech_arith.engine import Asked, edited_answers, run_baseline
 from mech_arith.engine.passes import Change, Hooked, Resumed, run_clean
 from mech_arith.problems import draw_with_shots
 from mech_arith.results import load_run
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.base import read_prefix
 from mech_arith.solvers.hf_files import quiet
@@ -181,8 +182,8 @@ def answers_under(solver, problems, asked, *, rows=None):
     """Clean and edited numbers and probabilities."""
     batching = Batching(rows)
     prompts = solver.encode(problems)
-    baseline = run_baseline(solver, prompts, Asked.of_problems(problems), batching=batching)
-    return baseline.answers, edited_answers(solver, baseline, asked, batching=batching)
+    baseline = run_baseline(Session(solver, batching), prompts, Asked.of_problems(problems))
+    return baseline.answers, edited_answers(Session(solver, batching), baseline, asked)
 
 
 def assert_same(ours, theirs):

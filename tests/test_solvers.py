@@ -6,11 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mech_arith.batching import Batching
 from mech_arith.engine import Asked, run_baseline
 from mech_arith.errors import UserError
 from mech_arith.paths import checkpoints_dir
 from mech_arith.problems import draw
+from mech_arith.session import Session
 from mech_arith.solvers.arithmetic import load_arithmetic, shipped_solvers
 from mech_arith.solvers.checkpoints import read_card, write_checkpoint
 from mech_arith.solvers.networks import DecoderShape
@@ -223,7 +223,7 @@ def test_shipped_solvers_answer_held_out_problems_as_their_cards_say(name):
     )
     drawn = type(problems()).of(NESTED, operands)
     asked = Asked.of_problems(drawn)
-    baseline = run_baseline(solver, solver.encode(drawn), asked, batching=Batching())
+    baseline = run_baseline(Session(solver), solver.encode(drawn), asked)
     error = (baseline.answers.numbers - asked.right).abs()
     if solver.regresses:
         assert float(error.median()) == pytest.approx(row["median_abs_error"], rel=0.3)

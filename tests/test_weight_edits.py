@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mech_arith.activations import capture
+from mech_arith.bases import Bases
 from mech_arith.batching import Batching
 from mech_arith.controls import CONTROL, TARGET, Controls
 from mech_arith.edits import EDITS
@@ -12,6 +13,7 @@ from mech_arith.engine import Asked, run_baseline
 from mech_arith.errors import UserError
 from mech_arith.intervention import InterventionPlan, intervene
 from mech_arith.problems import draw, split
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.statistics import Resampling
 from mech_arith.weight_edits import _aims, _matched, _moments, intervene_by_weights, one_edit
@@ -35,38 +37,23 @@ def cell():
     traces = traced(solver, fit, report, sites, n_components=2, batch_size=64)
     prompts = solver.encode(report)
     asked = Asked.of_problems(report)
-    baseline = run_baseline(solver, prompts, asked, batching=Batching(None))
+    baseline = run_baseline(Session(solver), prompts, asked)
     # What it gives counts as right: random weights answer nothing.
     asked.right[:] = baseline.answers.numbers
     return solver, solver.encode(fit), report, baseline, traces
 
 
 def by_weights(cell, plan, *sites):
-    solver, prompts_fit, _, baseline, traces = cell
-    return intervene_by_weights(
-        solver,
-        baseline,
-        prompts_fit,
-        {site: traces[site] for site in sites or (LAST_LAYER,)},
-        plan,
-        tolerance=5.0,
-        how=HOW,
-        batching=Batching(None),
-    )
+    solver, prompts_fit, report, baseline, traces = cell
+    chosen = {site: traces[site] for site in sites or (LAST_LAYER,)}
+    bases = Bases(report, baseline, chosen)
+    return intervene_by_weights(Session(solver), bases, prompts_fit, plan, tolerance=5.0, how=HOW)
 
 
 def by_activations(cell, plan):
     solver, _, report, baseline, traces = cell
-    return intervene(
-        solver,
-        baseline,
-        report,
-        {LAST_LAYER: traces[LAST_LAYER]},
-        plan,
-        tolerance=5.0,
-        how=HOW,
-        batching=Batching(None),
-    )
+    bases = Bases(report, baseline, {LAST_LAYER: traces[LAST_LAYER]})
+    return intervene(Session(solver), bases, plan, tolerance=5.0, how=HOW)
 
 
 def test_where_one_position_is_read_out_weights_do_what_activations_do(cell):
@@ -111,7 +98,9 @@ def test_controls_move_as_far_as_their_target_over_all_positions(cell, centre):
     everywhere = Site(0, "attn_out", "all")
     ((_, found),) = capture(solver, prompts_fit, [everywhere], Batching(None))
     activation = found[everywhere].double().unflatten(1, (-1, solver.d_model))
-    for aim, moments in zip(aims, _moments(solver, prompts_fit, aims, Batching(7)), strict=True):
+    for aim, moments in zip(
+        aims, _moments(Session(solver, Batching(7)), prompts_fit, aims), strict=True
+    ):
         folds, rms = _matched(aim, moments)
         assert len(folds) == 2 * len(aim.directions)
         for index, change in enumerate(folds):
@@ -135,9 +124,7 @@ def test_one_edit_alone_makes_a_model(cell):
     assert model.edited["solver"] == solver.name
     assert model.edited["weights_digest"] == solver.digest
     assert (model.edited["layer"], model.edited["component"]) == (2, 1)
-    answers = run_baseline(
-        model.solver, baseline.prompts, baseline.asked, batching=Batching(None)
-    ).answers
+    answers = run_baseline(Session(model.solver), baseline.prompts, baseline.asked).answers
     effects = by_weights(cell, plan).tables["effects"]
     (shift,) = effects.loc[effects["arm"] == TARGET, "mean_shift"]
     moved = (answers.numbers - baseline.answers.numbers).mean()
@@ -149,7 +136,7 @@ def test_one_edit_alone_makes_a_model(cell):
 def test_what_does_not_vary_is_no_control(cell):
     solver, prompts_fit, *_, traces = cell
     (aim, *_) = _aims({LAST_LAYER: traces[LAST_LAYER]}, SCALE)
-    moments = _moments(solver, prompts_fit, [aim], Batching(None))[0]
+    moments = _moments(Session(solver), prompts_fit, [aim])[0]
     moments[1] = 0
     with pytest.raises(UserError, match="that vary along the controls at layer 2, got constant"):
         _matched(aim, moments)

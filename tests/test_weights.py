@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from mech_arith.batching import Batching
 from mech_arith.directions import random_direction
 from mech_arith.edits import EDITS, Edit
 from mech_arith.engine import Asked, run_baseline
 from mech_arith.errors import UserError
 from mech_arith.problems import draw
+from mech_arith.session import Session
 from mech_arith.solvers.editable import matrix
 from mech_arith.templates import build_template
 from mech_arith.weights import (
@@ -59,7 +59,8 @@ def change_at(solver, layer, point, edit="scale", strength=-1.5, *, centre=True,
     width = solver.width_at(layer, point)
     direction = random_direction(width, generator=generator)
     mean = torch.randn(width, generator=generator, dtype=torch.float64)
-    return fold_of(layer, point, direction, mean, EDITS[edit], strength, sd=0.7, centre=centre)
+    origin = mean if centre else torch.zeros_like(mean)
+    return fold_of((layer, point), direction, origin, EDITS[edit], strength, sd=0.7)
 
 
 def twin(solver, change):
@@ -74,7 +75,7 @@ def twin(solver, change):
 
 
 def answers_of(solver, prompts, asked):
-    return run_baseline(solver, prompts, asked, batching=Batching(None)).answers
+    return run_baseline(Session(solver), prompts, asked).answers
 
 
 def assert_close(ours, theirs):
@@ -128,18 +129,18 @@ def test_no_change_leaves_the_weights_bit_for_bit(model):
 def test_a_line_by_hand():
     direction = torch.tensor([0.6, 0.8], dtype=torch.float64)
     mean = torch.tensor([5.0, 0.0], dtype=torch.float64)  # coordinate 3
-    scaled = fold_of(0, "mlp_out", direction, mean, EDITS["scale"], 3.0, sd=2.0)
+    scaled = fold_of((0, "mlp_out"), direction, mean, EDITS["scale"], 3.0, sd=2.0)
     assert (scaled.gain, scaled.offset) == (pytest.approx(2.0), pytest.approx(-6.0))
     # Coordinate 10 is 7 from the mean: it goes to 21 from the mean, 14 further.
     activation = torch.tensor([[10.0, 5.0]], dtype=torch.float64)
     assert float(scaled.change(activation)) == pytest.approx(14.0)
     moved = scaled.of_activation(activation) - activation
     torch.testing.assert_close(moved, 14.0 * direction[None])
-    origin = fold_of(0, "z", direction, mean, EDITS["scale"], 3.0, sd=2.0, centre=False)
+    origin = fold_of((0, "z"), direction, 0 * mean, EDITS["scale"], 3.0, sd=2.0)
     assert (origin.gain, origin.offset) == (2.0, 0.0)
-    shifted = fold_of(0, "z", direction, mean, EDITS["shift"], -1.5, sd=2.0)
+    shifted = fold_of((0, "z"), direction, mean, EDITS["shift"], -1.5, sd=2.0)
     assert (shifted.gain, shifted.offset) == (0.0, -3.0)
-    ablated = fold_of(0, "z", direction, mean, EDITS["ablate"], 0.5, sd=2.0)
+    ablated = fold_of((0, "z"), direction, mean, EDITS["ablate"], 0.5, sd=2.0)
     assert (ablated.gain, ablated.offset) == (-0.5, pytest.approx(1.5))
 
 
@@ -176,7 +177,7 @@ CLIP = Edit("clip", "bound", torch.inf, lambda c, bound, _sd, _to: c.clamp(max=b
 def test_an_edit_that_is_no_line_is_refused(edit, strength, sd):
     direction, mean = torch.tensor([1.0, 0.0]), torch.zeros(2)
     with pytest.raises(UserError, match="expected an edit that is one line in the coordinate with"):
-        fold_of(0, "mlp_out", direction, mean, edit, strength, sd=sd)
+        fold_of((0, "mlp_out"), direction, mean, edit, strength, sd=sd)
     with pytest.raises(UserError, match=f"got '{edit.name}', which moves .* by .*, where the line"):
         check_foldable(edit, "mlp_out", [strength])
 
@@ -185,7 +186,9 @@ def test_an_edit_that_is_no_line_is_refused(edit, strength, sd):
 @pytest.mark.parametrize("strength", [-1000.0, -1.0, 0.0, 0.3, 1.0, 1e6])
 @pytest.mark.parametrize("sd", [1e-6, 0.7, 1e5])
 def test_the_shipped_edits_are_lines(edit, strength, sd):
-    found = fold_of(0, "z", torch.tensor([1.0, 0.0]), torch.zeros(2), EDITS[edit], strength, sd=sd)
+    found = fold_of(
+        (0, "z"), torch.tensor([1.0, 0.0]), torch.zeros(2), EDITS[edit], strength, sd=sd
+    )
     moved = EDITS[edit].change(torch.tensor([2.0 * sd]).double(), strength, sd=sd)
     assert float(found.gain * 2 * sd + found.offset) == pytest.approx(float(moved), rel=1e-6)
 

@@ -22,8 +22,7 @@ import mech_arith.answers
 import mech_arith.batching
 import mech_arith.solvers
 from mech_arith.answers import Answers
-from mech_arith.artifacts import Store
-from mech_arith.batching import Batching, batches, parts
+from mech_arith.batching import batches, parts
 from mech_arith.digests import json_digest, tensor_digest
 from mech_arith.engine.moves import Moves, SiteEdits, SiteGrid, SiteVectors
 from mech_arith.engine.passes import Change, Hooked, Resumed, Rows, Written, run_clean
@@ -39,9 +38,9 @@ from mech_arith.engine.reading import (
 )
 from mech_arith.engine.writing import Writing, likeliest
 from mech_arith.progress import Progress, progress
+from mech_arith.session import Session
 from mech_arith.solvers.base import Solver, read_prefix
 from mech_arith.solvers.prompts import Layout, Prompts
-from mech_arith.unfinished import Unfinished
 
 __all__ = [
     "Asked",
@@ -124,23 +123,16 @@ def _opener(solver: Solver, prompts: Prompts) -> Callable[[Layout, Tensor], Rows
     return resumed
 
 
-def run_baseline(
-    solver: Solver,
-    prompts: Prompts,
-    asked: Asked,
-    *,
-    batching: Batching,
-    unfinished: Unfinished | None = None,
-) -> Baseline:
-    """The solver's answers to the problems as they are.
+def run_baseline(session: Session, prompts: Prompts, asked: Asked) -> Baseline:
+    """The model's answers to the problems as they are.
 
-    What an earlier attempt at the same cell has left in `unfinished` is not computed again.
+    What the session's checkpoint holds is not computed again.
     """
+    solver = session.model
     answers = Answers.empty(len(prompts))
     longest = 0 if solver.reader is None else solver.reader.longest(asked.bound)
     written = torch.full((len(prompts), longest), NO_TOKEN)
     opened = _opener(solver, prompts)
-    kept = unfinished or Unfinished.nothing()
     key = _asked_key(solver, prompts, asked)
 
     def work(layout: Layout) -> dict[str, Tensor]:
@@ -153,12 +145,13 @@ def run_baseline(
             writing.finish()
             return {**vars(found.at(0)), "written": as_tokens(tokens)}
 
-        piece = kept.piece("baseline", {**key, "rows": tensor_digest(layout.rows)})
+        key_here = {**key, "rows": tensor_digest(layout.rows)}
+        piece = session.checkpoint.piece("baseline", key_here)
         return dict(piece.fetch("answers", answer))
 
     parted = of_one_length(solver, prompts, asked)
     with progress(len(prompts), description="baseline", unit="problems") as bar:
-        for layout, part in batches(solver, parted, batching, work):
+        for layout, part in batches(solver, parted, session.batching, work):
             tokens = part.pop("written")
             written[layout.rows, : tokens.shape[1]] = tokens
             _store(answers, layout.rows, Answers(**part))
@@ -186,22 +179,15 @@ def write_on(
     return longer
 
 
-def stored_baseline(
-    solver: Solver,
-    prompts: Prompts,
-    asked: Asked,
-    *,
-    batching: Batching,
-    store: Store,
-    unfinished: Unfinished | None = None,
-) -> Baseline:
+def stored_baseline(session: Session, prompts: Prompts, asked: Asked) -> Baseline:
     """The same, out of the store if it is there."""
 
     def make() -> dict[str, Tensor]:
-        found = run_baseline(solver, prompts, asked, batching=batching, unfinished=unfinished)
+        found = run_baseline(session, prompts, asked)
         return {**vars(found.answers), "written": found.written}
 
-    found = dict(store.fetch("baseline", _asked_key(solver, prompts, asked), make, code=CODE))
+    key = _asked_key(session.model, prompts, asked)
+    found = dict(session.store.fetch("baseline", key, make, code=CODE))
     written = found.pop("written")
     return Baseline(prompts, asked, Answers(**found), written)
 
@@ -220,27 +206,26 @@ def _asked_key(solver: Solver, prompts: Prompts, asked: Asked) -> dict[str, Any]
 class _Batch:
     """Problems of one layout, with the tokens that are fed behind them."""
 
-    solver: Solver
+    session: Session
     layout: Layout
     fed: Int64[Tensor, "n fed"]
     n_prefix: int
-    batching: Batching
     rows_of: RowsOf
 
     def rows_at_once(self, moves: Moves) -> int:
         """How many rows, each an edit of a problem, are run at a time."""
-        solver, layout = self.solver, self.layout
+        solver, layout = self.session.model, self.layout
         positions = layout.tokens.shape[1] + self.fed.shape[1]
         # Full passes run the prefix and all positions of every row.
         if not solver.replays:
             positions += self.n_prefix
         elif solver.causal:
             positions -= min(layout.positions(moves.site.position))
-        return self.batching.rows(solver, positions)
+        return self.session.batching.rows(solver, positions)
 
     def stacked(self, moves: Moves) -> Iterator[tuple[Int64[Tensor, " some"], Rows]]:
         """Some of a site's edits after others, and their rows; without those that move nothing."""
-        solver, layout = self.solver, self.layout
+        solver, layout = self.session.model, self.layout
         indices = layout.positions(moves.site.position)
         moved = moves.moved(layout.rows).any(1).nonzero()[:, 0]
         size = max(1, self.rows_at_once(moves) // len(layout))
@@ -253,10 +238,11 @@ class _Batch:
         self, moves: Moves, forced: Forced, bound: int, count: Callable[[int], None]
     ) -> Answers:
         """Of all edits at one site, as many at a time as fit; `count` is told the rows done."""
-        writing = Writing(self.solver.reader, bound=bound, at_once=self.rows_at_once(moves))
+        solver = self.session.model
+        writing = Writing(solver.reader, bound=bound, at_once=self.rows_at_once(moves))
         found, done = [], 0
         for part, rows in self.stacked(moves):
-            of_part = read_answers(self.solver, rows, forced, writing, n_edits=len(part))
+            of_part = read_answers(solver, rows, forced, writing, n_edits=len(part))
             found.append((part, of_part))
             done += len(part)
             count(len(part) * len(self.layout))
@@ -269,33 +255,25 @@ class _Batch:
 
 
 def run_edits(
-    solver: Solver,
-    baseline: Baseline,
-    plan: Sequence[Moves],
-    *,
-    batching: Batching,
-    bar: Progress | None = None,
-    unfinished: Unfinished | None = None,
+    session: Session, baseline: Baseline, plan: Sequence[Moves], *, bar: Progress | None = None
 ) -> list[Answers]:
     """Answers of every problem under every edit of the plan.
 
     Args:
-        solver: the model under study.
-        baseline: the problems and the solver's answers to them, which stand where an edit does not
+        session: the model under study; its checkpoint keeps the answers of each site and batch, and
+            what it holds is not run again.
+        baseline: the problems and the model's answers to them, which stand where an edit does not
             move a problem.
         plan: the edits, site by site.
-        batching: how many rows (an edit of a problem) are run at a time.
         bar: advanced by the rows done.
-        unfinished: what an earlier attempt at the same cell has done, which is not done again, and
-            where this one keeps what it does.
 
     Returns:
         For each entry of the plan the answers, [edits, n].
     """
+    solver = session.model
     answers = [_unedited(baseline, len(moves)) for moves in plan]
     n_prefix = len(baseline.prompts.prefix)
     opened = _opener(solver, baseline.prompts)
-    kept = unfinished or Unfinished.nothing()
     key = _asked_key(solver, baseline.prompts, baseline.asked)
     units = [_moves_digest(baseline.prompts, moves) for moves in plan]
 
@@ -310,8 +288,9 @@ def run_edits(
         def rows_of(change: Change | None, n_edits: int) -> Rows:
             return clean()(change, n_edits)
 
-        batch = _Batch(solver, layout, forced.fed, n_prefix, batching, rows_of)
-        piece = kept.piece("edits", {**key, "rows": tensor_digest(layout.rows)})
+        batch = _Batch(session, layout, forced.fed, n_prefix, rows_of)
+        key_here = {**key, "rows": tensor_digest(layout.rows)}
+        piece = session.checkpoint.piece("edits", key_here)
         found = []
         with _counted(bar) as count:
             for unit, moves in zip(units, plan, strict=True):
@@ -325,7 +304,7 @@ def run_edits(
         return found
 
     parted = of_one_length(solver, baseline.prompts, baseline.asked)
-    for layout, found in batches(solver, parted, batching, work):
+    for layout, found in batches(solver, parted, session.batching, work):
         for moves, known, part in zip(plan, answers, found, strict=True):
             _store_moved(known, layout.rows, part, moves.moved(layout.rows))
     return answers
@@ -365,14 +344,14 @@ def _counted(bar: Progress | None) -> Iterator[Callable[[int], None]]:
 
 
 def edited_read_outs(
-    solver: Solver, prompts: Prompts, plan: Sequence[Moves], *, batching: Batching
+    session: Session, prompts: Prompts, plan: Sequence[Moves]
 ) -> Iterator[ReadOut]:
     """What is read at the prompt's end under every edit, without writing an answer."""
-    opened = _opener(solver, prompts)
-    for layout in parts(solver, prompts, batching):
+    opened = _opener(session.model, prompts)
+    for layout in parts(session.model, prompts, session.batching):
         nothing = torch.empty(len(layout), 0, dtype=torch.int64)
         rows_of = opened(layout, nothing)
-        batch = _Batch(solver, layout, nothing, len(prompts.prefix), batching, rows_of)
+        batch = _Batch(session, layout, nothing, len(prompts.prefix), rows_of)
         for index, moves in enumerate(plan):
             for part, rows in batch.stacked(moves):
                 problems = layout.rows.repeat_interleave(len(part))
@@ -381,11 +360,9 @@ def edited_read_outs(
                     yield ReadOut(index, edits_of[some], problems[some], read[:, 0])
 
 
-def edited_answers(
-    solver: Solver, baseline: Baseline, moves: Moves, *, batching: Batching
-) -> Answers:
+def edited_answers(session: Session, baseline: Baseline, moves: Moves) -> Answers:
     """Answers of every problem under every edit at one site, [edits, n]."""
-    return run_edits(solver, baseline, [moves], batching=batching)[0]
+    return run_edits(session, baseline, [moves])[0]
 
 
 def _unedited(baseline: Baseline, n_edits: int) -> Answers:

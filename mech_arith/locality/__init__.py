@@ -9,8 +9,9 @@ Source: Matsumoto et al. (2022), section 5.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,20 +21,18 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from mech_arith import engine, tracing
-from mech_arith.artifacts import Store
-from mech_arith.batching import Batching
+from mech_arith.bases import Bases
 from mech_arith.digests import tensor_digest
-from mech_arith.engine import Baseline, SiteEdits, edits_key, run_edits
+from mech_arith.engine import SiteEdits, edits_key, run_edits
 from mech_arith.errors import UserError
 from mech_arith.expressions import Expression, parse
 from mech_arith.locality.compare import Probe, Sweep, compare
 from mech_arith.problems import ProblemSet
 from mech_arith.progress import progress
+from mech_arith.session import Session
 from mech_arith.sites import Site
-from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
-from mech_arith.tracing import Trace, read_coordinates
-from mech_arith.unfinished import Unfinished
+from mech_arith.tracing import read_coordinates
 
 
 @dataclass(frozen=True)
@@ -48,102 +47,43 @@ class LocalityPlan:
     value_points: int
     ranges: dict[str, tuple[int, int]]
     """Of the operands that are really replaced."""
-    digits: int
-    """Of the largest operand, so that prompts stay alike."""
 
 
 CODE = (*engine.CODE, *tracing.CODE, sys.modules[__name__])
 """What an entry of the store depends on."""
 
 
-@dataclass(frozen=True)
-class _Bench:
-    """A solver, its problems and what was traced, ready to be run."""
-
-    solver: Solver
-    baseline: Baseline
-    problems: ProblemSet
-    traces: Mapping[Site, Trace]
-    plan: LocalityPlan
-    batching: Batching
-    store: Store
-    unfinished: Unfinished
-
-    def reading(self, prompts: Sequence[Prompts]) -> dict[str, Any]:
-        """All that determines the coordinates of some prompts, apart from code."""
-        return {
-            **self.solver.fingerprint,
-            "sites": [
-                [
-                    site.layer,
-                    site.point,
-                    *(of_one.positions_key(site.position) for of_one in prompts),
-                ]
-                for site in self.traces
-            ],
-            "components": [
-                tensor_digest(found.components.directions, found.components.mean)
-                for found in self.traces.values()
-            ],
-            "prompts": [of_one.digest() for of_one in prompts],
-        }
-
-
-def locality(
-    solver: Solver,
-    baseline: Baseline,
-    traces: Mapping[Site, Trace],
-    report: ProblemSet,
-    plan: LocalityPlan,
-    *,
-    batching: Batching,
-    store: Store | None = None,
-    unfinished: Unfinished | None = None,
-) -> dict[str, pd.DataFrame]:
+def locality(session: Session, bases: Bases, plan: LocalityPlan) -> dict[str, pd.DataFrame]:
     """f_p against f_a for every value, at every site, in the value's best component.
 
     f_a moves a sub-expression by each of its operands in turn: a coordinate that means b - c
     follows it whichever of the two moves. Left out are values of which the answer is no affine
     function with a slope that is not zero, and operands that move the value by other than one each,
-    or stand outside it as well. What the store has of other cells, or `unfinished` of an earlier
-    attempt at this one, is not computed again.
+    or stand outside it as well. What the session's store has of other cells, or its checkpoint of
+    an earlier attempt at this one, is not computed again.
 
     Returns:
         `locality`: a row per site, value and operand. `locality_curves`: the functions for the
         first problem, and the distance |f_p - f_a| over all.
     """
-    n = min(plan.n_problems or len(report), len(report))
-    problems = report.take(np.arange(n))
-    kept = unfinished or Unfinished.nothing()
-    bench = _Bench(
-        solver, baseline.take(n), problems, traces, plan, batching, store or Store(None), kept
-    )
-    expression = report.template.expression
-    slopes = {value: _slope(expression, value, problems) for value in expression.values}
-    moves = [
-        (value, operand, step)
-        for value, slope in slopes.items()
-        if slope is not None
-        for operand in expression.operands_of(value)
-        if (step := _step(expression, value, operand, problems))
-    ]
+    bases = bases.take(min(plan.n_problems or len(bases), len(bases)))
+    problems = bases.problems
     probes = [
-        _probe(bench, value, operand, step)
-        for value, operand, step in progress(moves, description="replacing", unit="values")
+        (move, _probe(session, bases, plan, move))
+        for move in progress(_moves(problems), description="replacing", unit="values")
     ]
     rows, curves = [], []
     work = [
-        (found, component, probe)
-        for found in traces.values()
-        for probe in probes
+        (found, component, move, probe)
+        for found in bases.traces.values()
+        for move, probe in probes
         if (component := found.best_component(probe.value)) is not None
     ]
-    wanted = list(dict.fromkeys((found.site, component) for found, component, _ in work))
-    swept = _sweep(bench, wanted)
-    for found, component, probe in progress(work, description="locality", unit="functions"):
-        slope = slopes[probe.value]
-        assert slope is not None
-        row, curve = compare(found, component, problems, slope, swept[found.site, component], probe)
+    wanted = list(dict.fromkeys((found.site, component) for found, component, *_ in work))
+    swept = _sweep(session, bases, plan, wanted)
+    for found, component, move, probe in progress(work, description="locality", unit="functions"):
+        sweep = swept[found.site, component]
+        row, curve = compare(found, component, problems, move.slope, sweep, probe)
         rows.append(row)
         curves.append(curve)
     empty = pd.DataFrame()
@@ -151,6 +91,31 @@ def locality(
         "locality": pd.DataFrame(rows),
         "locality_curves": pd.concat(curves, ignore_index=True) if curves else empty,
     }
+
+
+@dataclass(frozen=True)
+class Move:
+    """A value and an operand through which it can be moved in the input."""
+
+    value: str
+    operand: str
+    step: int
+    """How far the value goes when the operand rises by one: 1 or -1."""
+    slope: Float64[Tensor, " n"]
+    """The answer's change per unit of the value, by problem."""
+
+
+def _moves(problems: ProblemSet) -> list[Move]:
+    """Every way to move a value of which the answer is an affine function that is not flat."""
+    expression = problems.template.expression
+    slopes = {value: _slope(expression, value, problems) for value in expression.values}
+    return [
+        Move(value, operand, step, slope)
+        for value, slope in slopes.items()
+        if slope is not None
+        for operand in expression.operands_of(value)
+        if (step := _step(expression, value, operand, problems))
+    ]
 
 
 def _slope(
@@ -186,32 +151,27 @@ def _step(expression: Expression, value: str, operand: str, problems: ProblemSet
     return steps.pop() if inside == everywhere and steps in ({1}, {-1}) else 0
 
 
-def _sweep(bench: _Bench, wanted: Sequence[tuple[Site, int]]) -> dict[tuple[Site, int], Sweep]:
+def _sweep(
+    session: Session, bases: Bases, plan: LocalityPlan, wanted: Sequence[tuple[Site, int]]
+) -> dict[tuple[Site, int], Sweep]:
     """Edit components over their observed range, and somewhat beyond."""
     places, edits = [], []
     for site, component in wanted:
-        found = bench.traces[site]
-        at = _evenly(found.coordinates[:, component], bench.plan)
+        found = bases.traces[site]
+        at = _evenly(found.coordinates[:, component], plan)
         direction = found.components.directions[component].expand(len(at), -1)
-        own = found.coordinates[None, : len(bench.baseline), component]
+        own = found.coordinates[None, : len(bases), component]
         places.append(at)
         edits.append(SiteEdits(site, direction, at[:, None] - own))
 
     def answer() -> dict[str, Tensor]:
         n_rows = sum(asked.changes.numel() for asked in edits)
         with progress(n_rows, description="locality", unit="edits") as bar:
-            answers = run_edits(
-                bench.solver,
-                bench.baseline,
-                edits,
-                batching=bench.batching,
-                bar=bar,
-                unfinished=bench.unfinished,
-            )
+            answers = run_edits(session, bases.baseline, edits, bar=bar)
         return {f"edits {i}": found.numbers for i, found in enumerate(answers)}
 
-    key = edits_key(bench.solver, bench.baseline, edits)
-    answers = bench.store.fetch("sweeps", key, answer, code=CODE)
+    key = edits_key(session.model, bases.baseline, edits)
+    answers = session.store.fetch("sweeps", key, answer, code=CODE)
     return {
         target: Sweep(at, answers[f"edits {i}"])
         for i, (target, at) in enumerate(zip(wanted, places, strict=True))
@@ -226,38 +186,53 @@ def _evenly(observed: Float64[Tensor, " n"], plan: LocalityPlan) -> Float64[Tens
     return torch.linspace(*ends, plan.coordinate_points, dtype=torch.float64)
 
 
-def _probe(bench: _Bench, value: str, operand: str, step: int) -> Probe:
+def _probe(session: Session, bases: Bases, plan: LocalityPlan, move: Move) -> Probe:
     """Move a value through one operand in the input and read the coordinates at every site."""
-    problems, plan = bench.problems, bench.plan
-    low, high = plan.ranges[operand]
-    observed = problems.values[value]
-    ends = (low, high) if value == operand else (observed.min(), observed.max())
+    problems = bases.problems
+    low, high = plan.ranges[move.operand]
+    observed = problems.values[move.value]
+    ends = (low, high) if move.value == move.operand else (observed.min(), observed.max())
     places = np.linspace(*ends, plan.value_points).round().astype(np.int64)
-    moved = problems.operands[operand][:, None] + (places - observed[:, None]) * step
+    moved = problems.operands[move.operand][:, None] + (places - observed[:, None]) * move.step
     prompts = [
-        bench.solver.encode(problems.replaced(operand, numbers), digits=plan.digits)
+        session.model.encode(problems.replaced(move.operand, numbers), digits=bases.digits)
         for numbers in np.clip(moved, low, high).T
     ]
-    key = bench.reading(prompts)
-    piece = bench.unfinished.piece("probe", key)
+    at = _coordinates(session, bases, prompts)
+    return Probe(
+        move.value,
+        move.operand,
+        torch.from_numpy(places).double(),
+        {site: at[f"site {i}"] for i, site in enumerate(bases.traces)},
+        torch.from_numpy((moved >= low) & (moved <= high)),
+    )
+
+
+def _coordinates(session: Session, bases: Bases, prompts: Sequence[Prompts]) -> dict[str, Tensor]:
+    """Of several sets of prompts on the components of every site, each [n, sets, k]."""
+    solver, traces = session.model, bases.traces
+    positions = [[of_one.positions_key(site.position) for of_one in prompts] for site in traces]
+    key: dict[str, Any] = {
+        **solver.fingerprint,
+        "sites": [
+            [site.layer, site.point, *at] for site, at in zip(traces, positions, strict=True)
+        ],
+        "components": [
+            tensor_digest(found.components.directions, found.components.mean)
+            for found in traces.values()
+        ],
+        "prompts": [of_one.digest() for of_one in prompts],
+    }
+    piece = session.checkpoint.piece("probe", key)
+
+    def read_one(asked: Prompts) -> dict[str, Tensor]:
+        return read_coordinates(solver, asked, traces, batching=session.batching)
 
     def read() -> dict[str, Tensor]:
         found = [
-            piece.fetch(
-                f"place {place}",
-                lambda asked=asked: read_coordinates(
-                    bench.solver, asked, bench.traces, batching=bench.batching
-                ),
-            )
+            piece.fetch(f"place {place}", partial(read_one, asked))
             for place, asked in enumerate(prompts)
         ]
         return {name: torch.stack([at[name] for at in found], dim=1) for name in found[0]}
 
-    at = bench.store.fetch("probes", key, read, code=CODE)
-    return Probe(
-        value,
-        operand,
-        torch.from_numpy(places).double(),
-        {site: at[f"site {i}"] for i, site in enumerate(bench.traces)},
-        torch.from_numpy((moved >= low) & (moved <= high)),
-    )
+    return session.store.fetch("probes", key, read, code=CODE)

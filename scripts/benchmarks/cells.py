@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 from agreement import TOLERANCE
 from bound import Clock, Rates, work_of_pass
@@ -26,22 +25,23 @@ from torch import Tensor, nn
 
 from mech_arith.answers import Answers
 from mech_arith.artifacts import Store
+from mech_arith.bases import Bases
 from mech_arith.batching import Batching
 from mech_arith.cell import CellPlan
 from mech_arith.choice import load_solver
 from mech_arith.config import RunConfig, checked
 from mech_arith.effects import Treated
-from mech_arith.engine import Asked, Baseline, run_baseline
+from mech_arith.engine import Asked, run_baseline
 from mech_arith.intervention import intervene
 from mech_arith.metrics import exact
 from mech_arith.paths import conf_dir
 from mech_arith.plan import prepare
-from mech_arith.problems import ProblemSet
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.numerals import most_digits
 from mech_arith.solvers.pretrained import PretrainedSolver
 from mech_arith.solvers.prompts import Layout
-from mech_arith.tracing import Trace, trace
+from mech_arith.tracing import trace
 
 BOUND_SECONDS = 2.0
 """How long the machine's rate is measured in every round."""
@@ -55,9 +55,7 @@ class Cell:
     """A cell that is ready for its intervention."""
 
     solver: PretrainedSolver
-    baseline: Baseline
-    problems: ProblemSet
-    traces: dict[Site, Trace]
+    bases: Bases
     plan: CellPlan
 
     @property
@@ -74,14 +72,11 @@ class Cell:
         """All edits of the cell, as a run makes them, and their tables."""
         assert self.plan.intervention is not None
         return intervene(
-            self.solver,
-            self.baseline,
-            self.problems,
-            self.traces,
+            Session(self.solver),
+            self.bases,
             self.plan.intervention,
             tolerance=self.solver.tolerance,
             how=self.plan.how,
-            batching=Batching(self.plan.batch_size),
         ).treated
 
 
@@ -102,7 +97,7 @@ def prepare_cell(overrides: tuple[str, ...] = CELL) -> Cell:
         solver.encode(problems, digits=plan.digits) for problems in (prepared.fit, prepared.report)
     )
     asked = Asked.of_problems(prepared.report, seed=plan.seed)
-    baseline = run_baseline(solver, prompts, asked, batching=batching)
+    baseline = run_baseline(Session(solver, batching), prompts, asked)
     traces = trace(
         solver,
         fit,
@@ -117,7 +112,8 @@ def prepare_cell(overrides: tuple[str, ...] = CELL) -> Cell:
         how=plan.how,
     )
     n = min(plan.n_edited or len(prompts), len(prompts))
-    return Cell(solver, baseline.take(n), prepared.report.take(np.arange(n)), traces, plan)
+    bases = Bases(prepared.report, baseline, traces, plan.digits)
+    return Cell(solver, bases.take(n), plan)
 
 
 Pass = tuple[int, int, int, int]

@@ -23,6 +23,7 @@ from mech_arith.edits import EDITS
 from mech_arith.effects import Judge, Treated, contrast_table, contrasts_of
 from mech_arith.engine import Asked, Baseline, SiteGrid, run_baseline, run_edits
 from mech_arith.problems import ProblemSet, draw, split
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.arithmetic import ArithmeticDecoder
 from mech_arith.solvers.checkpoints import Card
@@ -270,9 +271,7 @@ def _treated(
     coordinate = _centred(solver, baseline, site) @ tried[0].directions[0].double()
     changes = torch.stack([(factor - 1) * coordinate for factor in FACTORS])
     directions = torch.cat([arm.directions for arm in tried])
-    (answers,) = run_edits(
-        solver, baseline, [SiteGrid(site, directions, changes)], batching=Batching()
-    )
+    (answers,) = run_edits(Session(solver), baseline, [SiteGrid(site, directions, changes)])
     return Treated(
         site,
         target,
@@ -288,7 +287,7 @@ def own_answers(solver: ArithmeticDecoder, problems: ProblemSet) -> Baseline:
     """The problems, for which what the solver answers is right."""
     unknown = torch.full((len(problems),), torch.nan, dtype=torch.float64)
     asked = Asked(torch.zeros_like(unknown), unknown, bound=solver.width_out)
-    found = run_baseline(solver, solver.encode(problems), asked, batching=Batching())
+    found = run_baseline(Session(solver), solver.encode(problems), asked)
     return replace(found, asked=replace(asked, right=found.answers.numbers))
 
 

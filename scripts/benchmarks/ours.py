@@ -9,6 +9,7 @@ from workloads import Workload
 
 from mech_arith import engine
 from mech_arith.batching import Batching
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.prompts import Layout, Prompts
 
@@ -36,7 +37,7 @@ def logits(workload: Workload, consume: Consume) -> None:
         for edits in workload.sites
     ]
     prompts = as_prompts(workload)
-    for read in engine.edited_read_outs(workload.solver, prompts, plan, batching=Batching()):
+    for read in engine.edited_read_outs(Session(workload.solver), prompts, plan):
         consume(read.entry, read.edits, read.problems, read.logits)
 
 

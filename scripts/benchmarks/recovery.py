@@ -7,12 +7,14 @@ import torch
 from bars import ALPHA, Row, at_least, at_most, shown
 
 from mech_arith.artifacts import Store
+from mech_arith.bases import Bases
 from mech_arith.batching import Batching
 from mech_arith.controls import CONTROL, TARGET, Controls
 from mech_arith.edits import EDITS
 from mech_arith.engine import Asked, run_baseline
 from mech_arith.intervention import InterventionPlan, intervene
 from mech_arith.problems import ProblemSet, split
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.planted import PlantedSolver
 from mech_arith.solvers.plants import Plant
@@ -82,9 +84,7 @@ def recover(plant: Plant, *, n_problems: int = N_PROBLEMS) -> Recovered:
     traces = trace_everywhere(solver, fit, report, how)
     places = {value: _first_site(traces, value) for value in (plant.read.value, plant.unread.value)}
     edited = report.take(torch.arange(N_EDITED).numpy())
-    baseline = run_baseline(
-        solver, solver.encode(edited), Asked.of_problems(edited), batching=Batching()
-    )
+    baseline = run_baseline(Session(solver), solver.encode(edited), Asked.of_problems(edited))
     right = (baseline.answers.numbers - baseline.asked.right).abs() <= solver.tolerance
 
     def interchanged(value: str) -> Interchanged:
@@ -92,14 +92,11 @@ def recover(plant: Plant, *, n_problems: int = N_PROBLEMS) -> Recovered:
         if site is None:
             return Interchanged(*[float("nan")] * 4)
         tables = intervene(
-            solver,
-            baseline,
-            edited,
-            {site: traces[site]},
+            Session(solver),
+            Bases(edited, baseline, {site: traces[site]}),
             replace(INTERCHANGE, values=(value,)),
             tolerance=solver.tolerance,
             how=how,
-            batching=Batching(),
         ).tables
         agreement, contrast = tables["counterfactual"], tables["contrasts"]
         (of_target,) = agreement[agreement["arm"] == TARGET].to_dict(orient="records")
