@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mech_arith.agreement import unable_sites, unresolved
 from mech_arith.baseline import (
     WrittenAnswers,
     chance_warnings,
@@ -19,16 +20,18 @@ from mech_arith.baseline import (
     written_answers,
 )
 from mech_arith.bases import Bases
-from mech_arith.effects import unresolved_drops
+from mech_arith.effects import intervention_tables, unresolved_drops
 from mech_arith.engine import Asked, stored_baseline
 from mech_arith.engine.guard import check_fast_path
 from mech_arith.errors import UserError
 from mech_arith.evidence import evidence_table, no_whole_way
-from mech_arith.interchange import unable_sites, unresolved
-from mech_arith.intervention import Intervened, InterventionPlan, intervene
+from mech_arith.intervention import InterventionPlan, intervene
+from mech_arith.judge import Judge
 from mech_arith.locality import LocalityPlan, locality
-from mech_arith.manifold import manifold_table
+from mech_arith.locality_tables import locality_tables
+from mech_arith.manifold import doses_of, manifold
 from mech_arith.names import WEIGHTS
+from mech_arith.off_distribution import manifold_table
 from mech_arith.problem_table import problem_table, whole_prompt
 from mech_arith.problems import ProblemSet, design_summary, design_warnings
 from mech_arith.session import Session
@@ -314,33 +317,33 @@ def _edit(work: _Work, bases: Bases, reported: Reported) -> _Edited:
     asked = work.plan.intervention
     if asked is None:
         return _Edited()
-    bases = bases.take(reported.n_edited)
-    model = one_edit(work.session.model, bases.traces, asked) if asked.saves_model else None
+    session, bases, how = work.session, bases.take(reported.n_edited), work.plan.how
+    model = one_edit(session.model, bases.traces, asked) if asked.saves_model else None
     with work.stage("intervention"):
-        intervened = _intervene(work, bases, reported, asked)
+        if asked.via == WEIGHTS:
+            done = intervene_by_weights(session, bases, work.prompts_fit, asked)
+        else:
+            done = intervene(session, bases, asked, n_shuffles=how.n_permutations)
+        judge = Judge.of_baseline(
+            bases.baseline,
+            tolerance=reported.tolerance,
+            written=not session.model.regresses,
+            how=how,
+        )
+        tables = intervention_tables(done, asked, judge)
     with work.stage("manifold"):
-        manifold = manifold_table(work.session, bases, intervened.treated, asked)
-    tables = {
-        name: table.assign(via=asked.via)
-        for name, table in {**intervened.tables, "manifold": manifold}.items()
-    }
-    return _Edited(tables, intervened.difference, model)
-
-
-def _intervene(
-    work: _Work, bases: Bases, reported: Reported, asked: InterventionPlan
-) -> Intervened:
-    said = {"tolerance": reported.tolerance, "how": work.plan.how}
-    if asked.via == WEIGHTS:
-        return intervene_by_weights(work.session, bases, work.prompts_fit, asked, **said)
-    return intervene(work.session, bases, asked, **said)
+        doses = doses_of(done.treated)
+        departures = manifold(session, bases.baseline.prompts, bases.traces, doses)
+        tables["manifold"] = manifold_table(done.treated, departures, asked)
+    tables = {name: table.assign(via=asked.via) for name, table in tables.items()}
+    return _Edited(tables, done.difference, model)
 
 
 def _locality(work: _Work, bases: Bases) -> dict[str, pd.DataFrame]:
     if work.plan.locality is None:
         return {}
     with work.stage("locality"):
-        return locality(work.session, bases, work.plan.locality)
+        return locality_tables(locality(work.session, bases, work.plan.locality))
 
 
 def _sites(work: _Work) -> tuple[list[Site], list[Site]]:

@@ -1,20 +1,23 @@
 """From answers under edits to the tables that say what the edits did, and how sure that is."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
+from mech_arith.agreement import agreement_table
 from mech_arith.answers import Answers
-from mech_arith.controls import CONTROL, DRAWN, TARGET, Arm, Target
+from mech_arith.controls import CONTROL, DRAWN, TARGET, Arm
 from mech_arith.edits import Edit
+from mech_arith.intervention import Intervened, InterventionPlan
+from mech_arith.judge import Judge
 from mech_arith.metrics import edit_outcome, exact, shifts
-from mech_arith.sites import Site
+from mech_arith.specificity import specificity_table
 from mech_arith.statistics import (
     ALPHA,
     DIFFERENCES,
@@ -28,69 +31,7 @@ from mech_arith.statistics import (
     largest_of_all,
     least_p,
 )
-
-
-@dataclass(frozen=True)
-class Judge:
-    """What answers are compared with, and how."""
-
-    clean: Answers
-    right: Float64[Tensor, " n"]
-    tolerance: float
-    """Within which an answer counts as exact."""
-    written: bool
-    """Answers are digits that the solver wrote, and not regressed."""
-    how: Resampling
-
-    def of(self, rows: Int64[Tensor, " m"]) -> "Judge":
-        """The same for some of the problems."""
-        return replace(self, clean=self.clean.of(rows), right=self.right[rows])
-
-    def drops(self, answers: Answers) -> Float64[Tensor, "*edits n"]:
-        """1 where an edit costs the right answer, -1 where it brings it, 0 where neither."""
-        before, after = (
-            exact(numbers, self.right, tolerance=self.tolerance).double()
-            for numbers in (self.clean.numbers, answers.numbers)
-        )
-        return before - after
-
-
-@dataclass(frozen=True)
-class Treated:
-    """One target and what it is compared with, at one site, and the answers under all edits."""
-
-    site: Site
-    target: Target
-    arms: tuple[Arm, ...]
-    changes: Float64[Tensor, "m s n"]
-    """How far each problem is moved, towards each of m sources at each of s strengths; an edit that
-    goes nowhere in particular has one."""
-    coordinate: Float64[Tensor, " n"]
-    """Clean, along the target's direction."""
-    rows: Int64[Tensor, " n"]
-    """Of these problems among those that are edited."""
-    answers: Answers
-    """[directions of all arms, m, s, n]."""
-
-    @property
-    def key(self) -> dict[str, Any]:
-        """What a table's rows say of it."""
-        return {
-            "layer": self.site.layer,
-            "point": self.site.point,
-            "position": self.site.position,
-            "component": self.target.component,
-            "chosen_for": self.target.chosen_for,
-            "towards": self.target.towards,
-        }
-
-    def by_arm(self) -> Iterator[tuple[Arm, Answers]]:
-        """Each arm with its answers, [k, m, s, n]."""
-        start = 0
-        for arm in self.arms:
-            end = start + len(arm.directions)
-            yield arm, self.answers.at(slice(start, end))
-            start = end
+from mech_arith.treated import Treated
 
 
 def effect_rows(
@@ -100,15 +41,15 @@ def effect_rows(
     judge = judge.of(treated.rows)
     compared = {arm.name: _by_strength(judge.drops(answers)) for arm, answers in treated.by_arm()}
     against = _against(compared, judge.how)
-    moving = _moving(treated)
+    moving, moved = _moving(treated), treated.change_rms
     rows = []
     for arm, answers in treated.by_arm():
         is_target = arm.name == TARGET
         numbers = _numbers(arm, answers, judge, moving)
         for index, strength in enumerate(strengths):
-            change = treated.changes[:, index]
             # Controls move along other directions: the target's coordinate says nothing of them.
-            coordinate = (treated.coordinate + change).mean() if is_target else torch.nan
+            ends = treated.coordinate + treated.changes[:, index]
+            coordinate = ends.mean() if is_target else torch.nan
             broken = not judge.written and float(numbers["not_a_number"][index]) > 0
             rows.append(
                 {
@@ -121,7 +62,7 @@ def effect_rows(
                     "strength": strength,
                     "strength_unit": edit.unit,
                     "coordinate_mean": float(coordinate),
-                    "change_rms": float(change.square().mean().sqrt()),
+                    "change_rms": float(moved[index]),
                     "n": len(treated.rows),
                     **{name: float(of_arm[index]) for name, of_arm in numbers.items()},
                     "n_passed": int(numbers["n_passed"][index]),
@@ -310,3 +251,22 @@ def effect_tables(
             [row for one in treated for row in draw_rows(one, edit, strengths, judge)]
         ),
     }
+
+
+def intervention_tables(
+    done: Intervened, plan: InterventionPlan, judge: Judge
+) -> dict[str, pd.DataFrame]:
+    """Every table of an intervention.
+
+    Returns:
+        `effects`: a row per site, target, arm and strength. `contrasts`: the target against each
+        other arm, over all strengths. `control_draws`: a row per control direction and strength. Of
+        an edit towards values also `counterfactual`: a row per site, value, arm and strength; and
+        of `interchange` `specificity`: a row per site, direction and changed value.
+    """
+    tables = effect_tables(done.treated, plan.edit, plan.strengths, judge)
+    if done.sources:
+        tables["counterfactual"] = agreement_table(done, plan, judge)
+    if done.crossed is not None:
+        tables["specificity"] = specificity_table(done.crossed, done.sources, judge)
+    return tables

@@ -5,13 +5,10 @@ Three things stand beside the edit itself: the coordinates that the sources have
 taken from the source; and for specificity the coordinate taken from sources of the *other* values.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
-import pandas as pd
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
@@ -19,20 +16,15 @@ from torch import Tensor
 from mech_arith.activations import capture
 from mech_arith.answers import Answers
 from mech_arith.bases import Bases
-from mech_arith.controls import DRAWN, TARGET, Target
-from mech_arith.counterfactual import Sources, agreement, following, mean_slope
-from mech_arith.edits import Edit
-from mech_arith.effects import Judge, Treated
+from mech_arith.controls import Target
 from mech_arith.engine import Baseline, Moves, SiteEdits, SiteVectors, run_edits
-from mech_arith.metrics import exact, settled
 from mech_arith.progress import progress
 from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
-from mech_arith.statistics import ALPHA, draws_needed, holm, least_p, share_interval
+from mech_arith.sources import Sources
 from mech_arith.tracing import read_coordinates
-from mech_arith.verdicts import layers_text, unable
 
 AT_ONCE = 2**27
 """Numbers of whole activations that are held at a time: half a gibibyte."""
@@ -134,70 +126,6 @@ def _of_all(
     return added
 
 
-def agreement_rows(
-    treated: Treated,
-    sources: Sources,
-    ceiling: Float64[Tensor, " n"],
-    edit: Edit,
-    strengths: Sequence[float],
-    judge: Judge,
-) -> list[dict[str, Any]]:
-    """A row per arm and strength: how far the answers follow the wanted values.
-
-    Args:
-        treated: the edits towards the sources.
-        sources: what they go towards.
-        ceiling: the answers with the whole activation of the first source.
-        edit: what was done.
-        strengths: as in `treated.changes`.
-        judge: of all edited problems.
-    """
-    judge = judge.of(treated.rows)
-    bound = _ceiling_fields(ceiling, sources, judge)
-    return [
-        {
-            **treated.key,
-            "value": sources.value,
-            "edit": edit.name,
-            "strength": strength,
-            "arm": arm.name,
-            "n_directions": len(arm.directions),
-            "n": len(treated.rows),
-            "n_sources": len(sources.problems),
-            **asdict(
-                agreement(
-                    answers.numbers[:, :, index],
-                    judge.clean.numbers,
-                    sources,
-                    tolerance=judge.tolerance,
-                    how=judge.how,
-                    drawn=arm.name in DRAWN,
-                )
-            ),
-            **bound,
-        }
-        for arm, answers in treated.by_arm()
-        for index, strength in enumerate(strengths)
-    ]
-
-
-def _ceiling_fields(
-    ceiling: Float64[Tensor, " n"], sources: Sources, judge: Judge
-) -> dict[str, float | str]:
-    """NaN where a source differs from its base in more than the value."""
-    if not sources.replaces_the_value_alone:
-        nothing = dict.fromkeys(("ceiling", "ceiling_low", "ceiling_high"), float("nan"))
-        return {**nothing, "ceiling_reason": "a source differs in more than the value"}
-    hits = exact(ceiling, sources.expected[0], tolerance=judge.tolerance).double()
-    ends = share_interval(hits, judge.how)
-    return {
-        "ceiling": float(hits.mean()),
-        "ceiling_low": float(ends.low),
-        "ceiling_high": float(ends.high),
-        "ceiling_reason": "",
-    }
-
-
 @dataclass(frozen=True)
 class Direction:
     """A component at a site, and the values that it is the best one for."""
@@ -208,19 +136,28 @@ class Direction:
     """Unit vector."""
 
 
-def specificity_rows(
+@dataclass(frozen=True)
+class Crossed:
+    """Answers where a coordinate is taken from sources of any value: its own, or another one."""
+
+    along: Direction
+    changed: str
+    """The value that the sources change."""
+    numbers: Float64[Tensor, "m all"]
+    """Answers of all edited problems; of those without sources the clean ones."""
+
+
+def cross(
     session: Session,
     bases: Bases,
     directions: Sequence[Direction],
     every: Mapping[str, Sources],
     places: Mapping[str, Mapping[Site, Float64[Tensor, "m n k"]]],
-    judge: Judge,
-) -> list[dict[str, Any]]:
+) -> list[Crossed]:
     """Each value's direction x each value's change in the answer.
 
     Along the direction of one value every problem takes the coordinate of a source of which
-    *another* value (or, on the diagonal, the same) was changed. If the direction carries its value
-    alone, the answer follows the changes of that value, and of those that it is computed from.
+    *another* value (or, on the diagonal, the same) was changed.
 
     Args:
         session: the model under study.
@@ -228,7 +165,6 @@ def specificity_rows(
         directions: of values at sites.
         every: sources by value.
         places: their coordinates by value and site.
-        judge: of all edited problems.
     """
     sites = list(dict.fromkeys(one.site for one in directions))
     pairs = {
@@ -245,14 +181,15 @@ def specificity_rows(
         for site, of_site in pairs.items()
     ]
     answers = run_all(session, bases.baseline, moves, description="specificity")
-    rows = []
-    for of_site, found in zip(pairs.values(), answers, strict=True):
-        numbers = found.numbers.split([len(sources.problems) for _, sources in of_site])
-        rows += [
-            _specificity(one, sources, edited, judge)
-            for (one, sources), edited in zip(of_site, numbers, strict=True)
-        ]
-    return rows
+    return [
+        Crossed(one, sources.value, numbers)
+        for of_site, found in zip(pairs.values(), answers, strict=True)
+        for (one, sources), numbers in zip(
+            of_site,
+            found.numbers.split([len(sources.problems) for _, sources in of_site]),
+            strict=True,
+        )
+    ]
 
 
 def _towards(
@@ -267,74 +204,3 @@ def _towards(
     changes = own.new_zeros(len(sources.problems), len(bases))
     changes[:, sources.rows] = places[one.site][..., component] - own
     return changes
-
-
-def _specificity(
-    one: Direction, sources: Sources, edited: Float64[Tensor, "m all"], judge: Judge
-) -> dict[str, Any]:
-    judge = judge.of(sources.rows)
-    clean = judge.clean.numbers
-    edited = settled(edited[:, sources.rows], clean)
-    fitted = following(edited, clean, sources)
-    slope = mean_slope([fitted], edited[None], clean, judge.how, drawn=False)
-    hits = exact(edited, sources.expected, tolerance=judge.tolerance).double().mean(0)
-    ends = share_interval(hits, judge.how)
-    return {
-        "layer": one.site.layer,
-        "point": one.site.point,
-        "position": one.site.position,
-        "component": one.target.component,
-        "direction_of": one.target.chosen_for,
-        "changed": sources.value,
-        "slope": float(slope.mean),
-        "slope_low": float(slope.low),
-        "slope_high": float(slope.high),
-        "r2_change": fitted.r2,
-        "agreement": float(hits.mean()),
-        "agreement_low": float(ends.low),
-        "agreement_high": float(ends.high),
-        "n": len(sources.rows),
-        "n_sources": len(sources.problems),
-    }
-
-
-def agreement_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """The rows, with p of the targets corrected for all sites and values of one strength (Holm)."""
-    p_holm = torch.full((len(rows),), torch.nan, dtype=torch.float64)
-    for strength in {row["strength"] for row in rows}:
-        places = [
-            place
-            for place, row in enumerate(rows)
-            if row["arm"] == TARGET and row["strength"] == strength
-        ]
-        p_holm[places] = holm(torch.tensor([rows[i]["p"] for i in places], dtype=torch.float64))
-    corrected = zip(rows, p_holm.tolist(), strict=True)
-    return pd.DataFrame([{**row, "p_holm": p} for row, p in corrected])
-
-
-def unresolved(counterfactual: pd.DataFrame, n_shuffles: int) -> list[str]:
-    """Where there are too many tests for any of them to come out, however often answers agree."""
-    rows = [row for row in counterfactual.to_dict(orient="records") if row["arm"] == TARGET]
-    n_tests = max(Counter(row["strength"] for row in rows).values(), default=0)
-    least = least_p(n_shuffles, n_tests=n_tests)
-    if least <= ALPHA:
-        return []
-    return [
-        f"p of agreement, corrected for {n_tests} tests, is {least:.2g} at least with "
-        f"{n_shuffles} draws of chance: raise inference.permutations to "
-        f"{draws_needed(ALPHA, n_tests=n_tests)}"
-    ]
-
-
-def unable_sites(counterfactual: pd.DataFrame) -> list[str]:
-    """Where no coordinate could make the answer follow, since the whole activation does not."""
-    rows = [row for row in counterfactual.to_dict(orient="records") if row["arm"] == TARGET]
-    known = [row for row in rows if unable(row)]
-    if not known:
-        return []
-    layers = layers_text(row["layer"] for row in known)
-    return [
-        f"answers do not follow a value even where the whole activation is taken from its source, "
-        f"in {len(known)} of {len(rows)} cases ({layers}): agreement says nothing there, "
-        "for what is written later reads the value elsewhere"
-    ]

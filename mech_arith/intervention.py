@@ -3,33 +3,30 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import pandas as pd
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from mech_arith.bases import Bases
 from mech_arith.controls import Arm, Controls, Target, arms, choose_targets
-from mech_arith.counterfactual import Sources, draw_sources
 from mech_arith.edits import Edit, Towards
-from mech_arith.effects import Judge, Treated, effect_tables
 from mech_arith.engine import SiteGrid
 from mech_arith.expressions import Constraint
 from mech_arith.interchange import (
+    Crossed,
     Direction,
-    agreement_rows,
-    agreement_table,
     ceilings,
+    cross,
     run_all,
     source_coordinates,
-    specificity_rows,
 )
 from mech_arith.problems import ProblemSet
 from mech_arith.progress import progress
 from mech_arith.session import Session
 from mech_arith.sites import Site
-from mech_arith.statistics import Resampling
+from mech_arith.sources import Sources, draw_sources
 from mech_arith.tracing import Trace
+from mech_arith.treated import Treated
 
 
 @dataclass(frozen=True)
@@ -60,14 +57,17 @@ class InterventionPlan:
 
 @dataclass(frozen=True)
 class Intervened:
-    """What an intervention leaves."""
+    """What an intervention leaves: edits with their answers, and what these are compared with."""
 
-    tables: dict[str, pd.DataFrame]
-    """`effects`: a row per site, target, arm and strength. `contrasts`: the target against each
-    other arm, over all strengths. `control_draws`: a row per control direction and strength. Of an
-    edit towards values also `counterfactual`: a row per site, value, arm and strength; and of
-    `interchange` `specificity`: a row per site, direction and changed value."""
     treated: list[Treated]
+    """Every target at every site, with its controls."""
+    sources: dict[str, Sources] = field(default_factory=dict)
+    """By value, what edits towards values go towards; none of other edits."""
+    ceilings: dict[tuple[str, Site], Float64[Tensor, " n"]] = field(default_factory=dict)
+    """By value and site the answers where the whole activation is the first source's, for the
+    problems that have sources of the value."""
+    crossed: list[Crossed] | None = None
+    """Every direction with sources of every value; None of edits other than `interchange`."""
     difference: float | None = None
     """Of edits folded into weights: the largest, relative, between what a folded target leads to
     and what the same edit made on activations does."""
@@ -87,12 +87,7 @@ class _Aim:
 
 
 def intervene(
-    session: Session,
-    bases: Bases,
-    plan: InterventionPlan,
-    *,
-    tolerance: float,
-    how: Resampling,
+    session: Session, bases: Bases, plan: InterventionPlan, *, n_shuffles: int
 ) -> Intervened:
     """Edit every target and its controls at every site.
 
@@ -102,29 +97,27 @@ def intervene(
         session: the model under study.
         bases: the problems that are edited, and what tracing found, by site.
         plan: what to edit.
-        tolerance: within which an answer counts as exact.
-        how: intervals are computed.
+        n_shuffles: times that sources are drawn anew, for the chance floor of edits towards values.
     """
-    baseline, written = bases.baseline, not session.model.regresses
-    judge = Judge(baseline.answers, baseline.asked.right, tolerance, written, how)
-    wanted = _wanted(bases.problems, plan, how) if plan.edit.towards is not None else {}
+    wanted = {} if plan.edit.towards is None else _wanted(bases.problems, plan, n_shuffles)
     places = _places(session, bases, plan.edit, wanted)
     aims = list(_aims(bases, plan, wanted, places))
     treated = _treat(session, bases, plan, aims)
-    tables = effect_tables(treated, plan.edit, plan.strengths, judge)
-    if wanted:
-        tables["counterfactual"] = _agreements(session, bases, plan, aims, treated, judge)
-    if wanted and plan.edit.towards is Towards.SOURCE:
-        rows = specificity_rows(session, bases, _directions(bases, aims), wanted, places, judge)
-        tables["specificity"] = pd.DataFrame(rows)
-    return Intervened(tables, treated)
+    if not wanted:
+        return Intervened(treated)
+    every = {aim.sources.value: aim.sources for aim in aims if aim.sources is not None}
+    bounds = ceilings(session, bases, every, list(dict.fromkeys(aim.site for aim in aims)))
+    crossed = None
+    if plan.edit.towards is Towards.SOURCE:
+        crossed = cross(session, bases, _directions(bases, aims), wanted, places)
+    return Intervened(treated, wanted, bounds, crossed)
 
 
 Places = dict[str, dict[Site, Float64[Tensor, "m n k"]]]
 """By value and site, the coordinates to go to, on every component."""
 
 
-def _wanted(problems: ProblemSet, plan: InterventionPlan, how: Resampling) -> dict[str, Sources]:
+def _wanted(problems: ProblemSet, plan: InterventionPlan, n_shuffles: int) -> dict[str, Sources]:
     """Sources of every value that is edited; values that are the same everywhere have none."""
     values = problems.template.expression.values if plan.values is None else plan.values
     found = {
@@ -132,7 +125,7 @@ def _wanted(problems: ProblemSet, plan: InterventionPlan, how: Resampling) -> di
             problems,
             value,
             m=plan.n_sources,
-            n_shuffles=how.n_permutations,
+            n_shuffles=n_shuffles,
             seed=plan.seed,
             constraints=plan.constraints,
         )
@@ -222,25 +215,6 @@ def _grid(aim: _Aim, of_aim: Sequence[Arm], n: int) -> SiteGrid:
     changes[..., aim.rows] = aim.changes
     directions = torch.cat([arm.directions for arm in of_aim])
     return SiteGrid(aim.site, directions, changes.flatten(0, 1))
-
-
-def _agreements(
-    session: Session,
-    bases: Bases,
-    plan: InterventionPlan,
-    aims: Sequence[_Aim],
-    treated: Sequence[Treated],
-    judge: Judge,
-) -> pd.DataFrame:
-    """How far answers follow the wanted values, beside chance and the whole activation."""
-    every = {aim.sources.value: aim.sources for aim in aims if aim.sources is not None}
-    bounds = ceilings(session, bases, every, list(dict.fromkeys(aim.site for aim in aims)))
-    rows = []
-    for aim, one in zip(aims, treated, strict=True):
-        assert aim.sources is not None
-        ceiling = bounds[aim.sources.value, aim.site]
-        rows += agreement_rows(one, aim.sources, ceiling, plan.edit, plan.strengths, judge)
-    return agreement_table(rows)
 
 
 def _directions(bases: Bases, aims: Sequence[_Aim]) -> list[Direction]:

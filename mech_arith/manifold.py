@@ -8,31 +8,25 @@ the clean problems, and how much of the way is left once the residual stream is 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import pandas as pd
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from mech_arith.activations import Found, capture
-from mech_arith.bases import Bases
 from mech_arith.digests import tensor_digest
-from mech_arith.effects import Treated
-from mech_arith.intervention import InterventionPlan
 from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
 from mech_arith.sums import Sums
 from mech_arith.tracing import Trace
+from mech_arith.treated import Treated
 
 ROUNDING = 1e-9
 """A coordinate put on an end of the observed range may miss it by this share of the range."""
 
 FAR = 0.99
 """Share of the clean problems that lie nearer than what counts as far."""
-
-LONG = 0.95
-"""Share of the problems whose length grows by less than what `norm_ratio_p95` says."""
 
 
 @dataclass(frozen=True)
@@ -48,40 +42,51 @@ class Dose:
     """Of these problems among the prompts."""
 
 
-def manifold_table(
-    session: Session, bases: Bases, treated: Sequence[Treated], plan: InterventionPlan
-) -> pd.DataFrame:
-    """Where the edits of every target led: a row per target and strength, see `manifold`."""
-    doses = [Dose(one.site, one.target.component, one.changes, one.rows) for one in treated]
-    found = manifold(session, bases.baseline.prompts, bases.traces, doses)
-    edit = {"edit": plan.edit.name, "strength_unit": plan.edit.unit}
-    tables = [
-        pd.DataFrame(
-            [{**one.key, **edit, "strength": by, "n": len(one.rows)} for by in plan.strengths]
-        ).join(of_dose)
-        for one, of_dose in zip(treated, found, strict=True)
-    ]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+@dataclass(frozen=True)
+class Spread:
+    """How edited coordinates lie to the observed ones, within the span of the components.
+
+    With coordinates c_k (zero at the mean of the fit split, of standard deviation s_k there), the
+    distance of a problem is D = sqrt(sum_k (c_k / s_k)^2), Mahalanobis'.
+    """
+
+    outside: Bool[Tensor, "sources strengths n"]
+    """Edited coordinates outside [min, max] of the observed ones."""
+    distance: Float64[Tensor, "sources strengths n"]
+    """D of the edited problems."""
+    clean_distance: Float64[Tensor, " n"]
+    """D of the same problems unedited."""
+    far: Float64[Tensor, ""]
+    """The 99th percentile of D over all observed problems."""
+
+
+@dataclass(frozen=True)
+class Departure:
+    """How far one dose leads from the activations that the model has by itself."""
+
+    dose: Dose
+    spread: Spread
+    length: Float64[Tensor, "sources strengths n"]
+    """See `length_ratio`."""
+    left: Float64[Tensor, "sources strengths n"] | None
+    """See `dose_left`; None where no normalisation follows."""
+
+
+def doses_of(treated: Sequence[Treated]) -> list[Dose]:
+    """How far every target is moved."""
+    return [Dose(one.site, one.target.component, one.changes, one.rows) for one in treated]
 
 
 def manifold(
     session: Session, prompts: Prompts, traces: Mapping[Site, Trace], doses: Sequence[Dose]
-) -> list[pd.DataFrame]:
-    """Where edits lead, by one clean pass over the edited problems.
+) -> list[Departure]:
+    """Where each dose leads, by one clean pass over the edited problems.
 
     Args:
         session: the model under study; its checkpoint keeps what the pass has summed up.
         prompts: the edited problems, the first of the report split.
         traces: what tracing found, by site.
         doses: what is moved.
-
-    Returns:
-        For each dose a row per strength, over all problems and sources:
-        `outside_range`, `mahalanobis`, `beyond_99`: see `within_components`;
-        `norm_ratio`, `norm_ratio_median`, `norm_ratio_p95`: mean, median and 95th percentile of
-        `length_ratio`;
-        `dose_left`: mean of `dose_left` where something is moved; NaN where nothing is, or no
-        normalisation follows, which `reason` then says.
     """
     solver = session.model
     walks = [_Walk(dose, traces[dose.site], solver, n=len(prompts)) for dose in doses]
@@ -93,57 +98,34 @@ def manifold(
         for walk in walks:
             walk.update(found, layout.rows)
         running.advance(len(layout))
-    return [
-        pd.DataFrame(
-            {
-                **within_components(
-                    traces[walk.dose.site].coordinates,
-                    traces[walk.dose.site].components.sd.double(),
-                    walk.dose,
-                ),
-                **walk.table(),
-            }
-        )
-        for walk in walks
-    ]
+    return [walk.departure(traces[walk.dose.site]) for walk in walks]
 
 
 def within_components(
     coordinates: Float64[Tensor, "all k"], sd: Float64[Tensor, " k"], dose: Dose
-) -> dict[str, list[float]]:
-    """How the edited coordinates lie to the observed ones, by strength.
-
-    With coordinates c_k (zero at the mean of the fit split, of standard deviation s_k there), the
-    distance of a problem is D = sqrt(sum_k (c_k / s_k)^2), Mahalanobis' within the components.
+) -> Spread:
+    """How a dose's edited coordinates lie to the observed ones.
 
     Args:
         coordinates: those observed, of the whole report split.
         sd: of each component, on the fit split.
         dose: what is moved.
-
-    Returns:
-        `outside_range`: share of edited coordinates outside [min, max] of the observed ones;
-        `mahalanobis`: mean D of the edited problems, over that of the same problems unedited;
-        `beyond_99`: share of edited problems with a D above the 99th percentile of the observed
-        ones. Without a change it is about .01, for there are clean problems beyond it too.
     """
     observed = coordinates[:, dose.component]
     low, high = observed.min(), observed.max()
     slack = ROUNDING * (high - low)
     edited = observed[dose.rows] + dose.changes
-    outside = (edited < low - slack) | (edited > high + slack)
 
     squared = (coordinates / sd).square().sum(1)
     clean = squared[dose.rows]
     # By the difference, so that no change leaves the distance bit for bit as it was.
     further = dose.changes * (observed[dose.rows] + edited) / sd[dose.component] ** 2
-    distance = (clean + further).clamp(min=0).sqrt()
-    threshold = squared.sqrt().quantile(FAR)
-    return {
-        "outside_range": outside.double().mean((0, 2)).tolist(),
-        "mahalanobis": (distance.mean((0, 2)) / clean.sqrt().mean()).tolist(),
-        "beyond_99": (distance > threshold).double().mean((0, 2)).tolist(),
-    }
+    return Spread(
+        outside=(edited < low - slack) | (edited > high + slack),
+        distance=(clean + further).clamp(min=0).sqrt(),
+        clean_distance=clean.sqrt(),
+        far=squared.sqrt().quantile(FAR),
+    )
 
 
 def length_ratio(
@@ -231,21 +213,10 @@ class _Walk:
                 eps=self._norm.eps,
             )
 
-    def table(self) -> dict[str, list[float] | list[str]]:
-        """Over problems and sources, by strength."""
-        ratio, left = (each.transpose(0, 1).flatten(1) for each in (self._ratio, self._left))
-        moved = self.dose.changes.transpose(0, 1).flatten(1) != 0
-        point = self.dose.site.point
-        unread = f"nothing normalises the stream that {point} moves" if self._norm is None else ""
-        return {
-            "norm_ratio": ratio.mean(1).tolist(),
-            "norm_ratio_median": ratio.quantile(0.5, dim=1).tolist(),
-            "norm_ratio_p95": ratio.quantile(LONG, dim=1).tolist(),
-            "dose_left": torch.where(moved, left, torch.nan).nanmean(1).tolist(),
-            "reason": [
-                unread or ("" if some else "no problem is moved") for some in moved.any(1).tolist()
-            ],
-        }
+    def departure(self, found: Trace) -> Departure:
+        """What it has found, once all problems have gone by."""
+        spread = within_components(found.coordinates, found.components.sd.double(), self.dose)
+        return Departure(self.dose, spread, self._ratio, None if self._norm is None else self._left)
 
     def state(self) -> dict[str, Tensor]:
         """All that it has taken in."""

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -21,7 +20,6 @@ from mech_arith.answers import Answers
 from mech_arith.bases import Bases
 from mech_arith.controls import Arm, Target, arms, choose_targets
 from mech_arith.edits import EDITS
-from mech_arith.effects import Judge, Treated, effect_tables
 from mech_arith.engine import Baseline, run_baseline
 from mech_arith.errors import UserError
 from mech_arith.intervention import Intervened, InterventionPlan, target_changes
@@ -31,8 +29,8 @@ from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.editable import EditableSolver
 from mech_arith.solvers.prompts import Prompts
-from mech_arith.statistics import Resampling
 from mech_arith.tracing import Trace
+from mech_arith.treated import Treated
 from mech_arith.weights import (
     Fold,
     check_editable,
@@ -68,25 +66,15 @@ class EditedModel:
 
 
 def intervene_by_weights(
-    session: Session,
-    bases: Bases,
-    prompts_fit: Prompts,
-    plan: InterventionPlan,
-    *,
-    tolerance: float,
-    how: Resampling,
+    session: Session, bases: Bases, prompts_fit: Prompts, plan: InterventionPlan
 ) -> Intervened:
     """Fold every edit of every target and its controls, and run the edited models.
-
-    The column `change_rms` of `effects` is over all positions and problems of the fit split.
 
     Args:
         session: the model under study.
         bases: the problems that are run, and what tracing found, by site.
         prompts_fit: of the fit split, on which the controls' doses are matched.
         plan: what to edit.
-        tolerance: within which an answer counts as exact.
-        how: intervals are computed.
 
     Raises:
         UserError: an edit that cannot be folded, or folded weights that do something else.
@@ -96,7 +84,7 @@ def intervene_by_weights(
     moments = _moments(session, prompts_fit, aims)
     apart = max(_check(session.model, aim, baseline.prompts) for aim in aims)
     n_models = sum(len(aim.directions) for aim in aims) * len(plan.strengths)
-    treated, changes = [], []
+    treated = []
     with progress(n_models, description="intervention", unit="edited models") as bar:
         for aim, of_aim in zip(aims, moments, strict=True):
             folds, rms = _matched(aim, of_aim)
@@ -106,11 +94,8 @@ def intervene_by_weights(
                 for whole, new in zip(vars(answers).values(), vars(found).values(), strict=True):
                     whole[index] = new
                 bar.advance()
-            treated.append(_treated(aim, plan, answers))
-            changes.append(rms)
-    written = not session.model.regresses
-    judge = Judge(baseline.answers, baseline.asked.right, tolerance, written, how)
-    return Intervened(_tables(treated, changes, plan, judge), treated, apart)
+            treated.append(_treated(aim, plan, answers, rms))
+    return Intervened(treated, difference=apart)
 
 
 def check_by_weights(
@@ -250,7 +235,9 @@ def _answers(session: Session, baseline: Baseline, change: Fold) -> Answers:
     return run_baseline(folded, baseline.prompts, baseline.asked).answers
 
 
-def _treated(aim: _Aim, plan: InterventionPlan, answers: Answers) -> Treated:
+def _treated(
+    aim: _Aim, plan: InterventionPlan, answers: Answers, rms: Float64[Tensor, " s"]
+) -> Treated:
     n = len(answers)
     return Treated(
         aim.found.site,
@@ -260,21 +247,5 @@ def _treated(aim: _Aim, plan: InterventionPlan, answers: Answers) -> Treated:
         aim.found.coordinates[:n, aim.target.component],
         torch.arange(n),
         answers.split(-1, 1, len(plan.strengths)),
+        folded_rms=rms,
     )
-
-
-def _tables(
-    treated: Sequence[Treated],
-    changes: Sequence[Float64[Tensor, " s"]],
-    plan: InterventionPlan,
-    judge: Judge,
-) -> dict[str, pd.DataFrame]:
-    """As edits of activations leave them, but for how far the weights move activations."""
-    tables = effect_tables(treated, plan.edit, plan.strengths, judge)
-    moved = [
-        change
-        for one, rms in zip(treated, changes, strict=True)
-        for _ in one.arms
-        for change in rms.tolist()
-    ]
-    return tables | {"effects": tables["effects"].assign(change_rms=moved)}

@@ -29,6 +29,7 @@ ROOMS = (
     "expressions",
     "templates",
     "problems",
+    "sources",
     "names",
     "solvers",
     "sites",
@@ -41,17 +42,21 @@ ROOMS = (
     "edits",
     "verdicts",
     "answers",
-    "metrics",
     "tracing",
     "engine",
     "weights",
     "bases",
     "controls",
-    "effects counterfactual",
+    "treated",
     "interchange",
     "intervention locality",
     "weight_edits",
     "manifold",
+    "metrics",
+    "judge",
+    "counterfactual",
+    "agreement specificity off_distribution locality_tables",
+    "effects",
     "evidence",
     "summary",
     "baseline problem_table",
@@ -72,7 +77,12 @@ ROOMS = (
     "__main__",
 )
 """The way of the data, from left to right. Modules on one line may import each other. Statistics
-and metrics stand before tracing, whose correlations they compute."""
+stand before tracing, whose correlations they compute."""
+
+INTERVENTIONS = {"edits", "weights", "bases", "controls", "treated", "interchange"}
+INTERVENTIONS |= {"intervention", "locality", "weight_edits", "manifold"}
+EVIDENCE = {"metrics", "judge", "counterfactual", "agreement", "specificity", "off_distribution"}
+EVIDENCE |= {"locality_tables", "effects", "evidence", "summary"}
 
 PLACE = {room: place for place, line in enumerate(ROOMS) for room in line.split()}
 
@@ -96,8 +106,7 @@ FORBIDDEN_CALLS = {"eval", "exec", "__import__"}
 FORBIDDEN_ATTRIBUTES = {"torch.load", "torch.save"}
 FORBIDDEN_METHODS = {"to_pickle", "read_pickle"}
 FORBIDDEN_OPTIONS = {"allow_pickle", "trust_remote_code"}
-STATISTICS = {"statistics", "metrics", "tracing", "effects", "counterfactual", "interchange"}
-STATISTICS |= {"intervention", "locality", "manifold", "evidence", "summary"}
+STATISTICS = {"statistics", "tracing", "sources"} | INTERVENTIONS | EVIDENCE
 """Rooms that compute what is reported: in float64, as no default has it."""
 FLOAT32_BY_DEFAULT = {f"torch.{name}" for name in ("tensor", "full", "zeros", "ones", "linspace")}
 HEAVY = {"torch", "transformers", "transformer_lens", "sklearn", "pandas", "wandb", "matplotlib"}
@@ -242,6 +251,20 @@ def test_no_numbers_come_from_rooms_that_only_show() -> None:
 @each_module
 def test_imports_point_left(module: Module) -> None:
     assert not _misplaced(module)
+
+
+def test_interventions_make_arrays_and_evidence_makes_tables_of_them() -> None:
+    every = {module.room for module in MODULES}
+    assert every >= INTERVENTIONS | EVIDENCE
+    assert max(PLACE[room] for room in INTERVENTIONS) < min(PLACE[room] for room in EVIDENCE)
+    tabulating = {
+        module.name
+        for module in MODULES
+        if module.room in INTERVENTIONS
+        for name, _ in _imported(module.tree)
+        if name.split(".")[0] == "pandas"
+    }
+    assert not tabulating
 
 
 def test_no_circles() -> None:

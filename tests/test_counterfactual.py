@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, linregress
 
-from mech_arith.counterfactual import Sources, agreement, draw_sources, line
+from mech_arith.counterfactual import agreement, line
 from mech_arith.expressions import parse_constraint
 from mech_arith.problems import ProblemSet, draw
+from mech_arith.sources import Sources, draw_sources
 from mech_arith.statistics import Resampling, averaged
 from mech_arith.templates import build_template
 

@@ -6,10 +6,12 @@ import torch
 from mech_arith.answers import Answers
 from mech_arith.controls import CONTROL, TARGET, Arm, Target
 from mech_arith.edits import EDITS
-from mech_arith.effects import Judge, Treated, contrast_table, contrasts_of, effect_tables
+from mech_arith.effects import contrast_table, contrasts_of, effect_tables
+from mech_arith.judge import Judge
 from mech_arith.sites import Site
 from mech_arith.statistics import Resampling
 from mech_arith.summary import largest_drop_p
+from mech_arith.treated import Treated
 
 HOW = Resampling()
 

@@ -8,18 +8,20 @@ from mech_arith import interchange
 from mech_arith.bases import Bases
 from mech_arith.batching import Batching
 from mech_arith.controls import Target
-from mech_arith.counterfactual import Sources, draw_sources, following
-from mech_arith.effects import Judge
+from mech_arith.counterfactual import following
 from mech_arith.engine import Asked, SiteEdits, run_baseline, run_edits
 from mech_arith.interchange import (
     Direction,
     ceilings,
+    cross,
     source_coordinates,
-    specificity_rows,
 )
+from mech_arith.judge import Judge
 from mech_arith.metrics import exact
 from mech_arith.session import Session
 from mech_arith.sites import Site
+from mech_arith.sources import Sources, draw_sources
+from mech_arith.specificity import specificity_table
 from mech_arith.statistics import Resampling
 from tests.test_tracing import planted, traced
 from tests.tiny import tiny_encoder
@@ -115,12 +117,8 @@ def interchanged(solver, own, theirs, site: Site) -> float:
 
 def test_specificity_of_all_pairs_is_that_of_one_pair_at_a_time(known):
     session, bases, every, sites = known
-    judge = Judge(
-        bases.baseline.answers,
-        bases.baseline.asked.right,
-        30.0,
-        not session.model.regresses,
-        HOW,
+    judge = Judge.of_baseline(
+        bases.baseline, tolerance=30.0, written=not session.model.regresses, how=HOW
     )
     directions = [
         Direction(site, Target(k, ()), bases.traces[site].components.directions[k])
@@ -131,7 +129,12 @@ def test_specificity_of_all_pairs_is_that_of_one_pair_at_a_time(known):
     places = {
         value: source_coordinates(session, bases, sources) for value, sources in every.items()
     }
-    together = specificity_rows(session, bases, directions, every, places, judge)
+
+    def rows(some, of):
+        crossed = cross(session, bases, some, of, places)
+        return specificity_table(crossed, of, judge).to_dict(orient="records")
+
+    together = rows(directions, every)
     assert len(together) == len(directions) * len(every)
     by_pair = {
         (row["layer"], row["position"], row["component"], row["changed"]): row for row in together
@@ -148,7 +151,7 @@ def test_specificity_of_all_pairs_is_that_of_one_pair_at_a_time(known):
             assert (row["n"], row["n_sources"]) == (len(sources.rows), 2)
             if one.target.component:
                 continue
-            (alone,) = specificity_rows(session, bases, [one], {value: sources}, places, judge)
+            (alone,) = rows([one], {value: sources})
             for name in ("slope_low", "slope_high", "r2_change", "agreement_low"):
                 assert row[name] == pytest.approx(alone[name], abs=1e-4, nan_ok=True), name
 

@@ -6,15 +6,16 @@ import pytest
 import torch
 
 from mech_arith.activations import capture
+from mech_arith.agreement import unresolved
 from mech_arith.bases import Bases
 from mech_arith.batching import Batching
 from mech_arith.controls import Controls, Target, arms, choose_targets, valueless_span
 from mech_arith.edits import EDITS
-from mech_arith.effects import unresolved_drops
+from mech_arith.effects import intervention_tables, unresolved_drops
 from mech_arith.engine import Asked, run_baseline
 from mech_arith.errors import UserError
-from mech_arith.interchange import unresolved
 from mech_arith.intervention import InterventionPlan, coordinate_changes, intervene
+from mech_arith.judge import Judge
 from mech_arith.problems import draw, split
 from mech_arith.results import per_value
 from mech_arith.session import Session
@@ -39,8 +40,9 @@ def planted_effects(plan, layer=0, tolerance=0.5):
     )
     chosen = {sites[layer]: traces[sites[layer]]}
     session, bases = Session(solver, Batching(64)), Bases(report, baseline, chosen)
-    done = intervene(session, bases, plan, tolerance=tolerance, how=HOW)
-    return report, traces[sites[layer]], done.tables
+    done = intervene(session, bases, plan, n_shuffles=HOW.n_permutations)
+    judge = Judge.of_baseline(baseline, tolerance=tolerance, written=not solver.regresses, how=HOW)
+    return report, traces[sites[layer]], intervention_tables(done, plan, judge)
 
 
 def test_what_is_read_matters_and_what_is_merely_written_does_not():

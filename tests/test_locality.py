@@ -12,7 +12,8 @@ from mech_arith.batching import Batching
 from mech_arith.engine import Asked, run_baseline
 from mech_arith.expressions import parse
 from mech_arith.locality import LocalityPlan, _slope, _step, locality
-from mech_arith.locality.compare import _by_chance, _match, _polynomial
+from mech_arith.locality.functions import _polynomial
+from mech_arith.locality_tables import _by_chance, _match, locality_tables
 from mech_arith.problems import draw
 from mech_arith.session import Session
 from mech_arith.templates import build_template
@@ -34,7 +35,7 @@ def test_the_two_functions_agree_where_the_coordinate_is_the_value():
     )
     traces = {sites[0]: traces[sites[0]]}
     bases = Bases(report, baseline, traces, digits=3)
-    tables = locality(Session(solver, Batching(100)), bases, PLAN)
+    tables = locality_tables(locality(Session(solver, Batching(100)), bases, PLAN))
     rows = tables["locality"].set_index(["value", "moved_by"])
     # the component is b-c: f_a follows it whichever operand moves it
     for moved_by in ("b", "c"):
@@ -149,7 +150,7 @@ def test_what_another_cell_has_run_is_read_back_and_nothing_else(tmp_path):
 
     def run(site, plan, store):
         bases = Bases(report, baseline, {site: traces[sites[0]]}, digits=3)
-        return locality(Session(solver, Batching(100), store), bases, plan)
+        return locality_tables(locality(Session(solver, Batching(100), store), bases, plan))
 
     named = replace(sites[0], position="last")
     for site, plan, missing in (

@@ -16,6 +16,7 @@ from mech_arith.controls import Controls
 from mech_arith.edits import EDITS
 from mech_arith.intervention import InterventionPlan
 from mech_arith.manifold import Dose, dose_left, length_ratio, manifold, within_components
+from mech_arith.off_distribution import departure_columns, spread_columns
 from mech_arith.problems import draw, split
 from mech_arith.session import Session
 from mech_arith.sites import Site
@@ -43,10 +44,19 @@ def at_site(changes, component=0, of=None):
     return Dose(Site(0, "resid_post", "last"), component, changes[None], taken)
 
 
+def spread_of(coordinates, sd, dose):
+    return spread_columns(within_components(coordinates, sd, dose))
+
+
+def led(*asked):
+    """Where doses lead, a table each."""
+    return [pd.DataFrame(departure_columns(found)) for found in manifold(*asked)]
+
+
 def test_coordinates_outside_the_observed_range_by_hand():
     coordinates = rows([-2, 0], [0, 0], [1, 0], [3, 0])
     changes = rows([0, 0, 0, 0], [2, 2, 2, 2], [-1, 0, 0, 1], [-3, -3, -3, 7])
-    found = within_components(coordinates, rows(1, 1), at_site(changes))
+    found = spread_of(coordinates, rows(1, 1), at_site(changes))
     assert found["outside_range"] == [0, 0.25, 0.5, 0.75]
 
 
@@ -54,19 +64,19 @@ def test_an_end_of_the_observed_range_is_inside_it_whatever_rounding_does():
     coordinates = torch.tensor([[-0.8], [3.9]], dtype=torch.float64)
     interchanged = coordinates[1, 0] - coordinates[:, 0]
     assert (coordinates[:, 0] + interchanged).max() > 3.9  # by the last bit
-    found = within_components(coordinates, rows(1.0), at_site(interchanged[None]))
+    found = spread_of(coordinates, rows(1.0), at_site(interchanged[None]))
     assert found["outside_range"] == [0]
 
 
 def test_the_distance_within_the_components_by_hand():
     coordinates = rows([3, 8], [0, 4])  # of sd 1 and 2: distances 5 and 2
     changes = rows([0, 0], [-3, 0], [0, 1.5], [9, 0])  # 5 and 2; 4 and 2; 5 and 2.5; 12.6 and 2
-    found = within_components(coordinates, rows(1, 2), at_site(changes))
+    found = spread_of(coordinates, rows(1, 2), at_site(changes))
     expected = [1, 6 / 7, 7.5 / 7, (160**0.5 + 2) / 7]
     assert found["mahalanobis"] == pytest.approx(expected)
     assert found["mahalanobis"][0] == 1
     assert found["beyond_99"] == [0.5, 0, 0.5, 0.5]  # the threshold is 2 + .99 * 3
-    other = within_components(coordinates, rows(1, 2), at_site(rows([-8, -4]), component=1))
+    other = spread_of(coordinates, rows(1, 2), at_site(rows([-8, -4]), component=1))
     assert other["mahalanobis"] == pytest.approx([3 / 7])
 
 
@@ -74,7 +84,7 @@ def test_some_problems_towards_several_sources():
     coordinates = rows([-2], [0], [1], [3])
     changes = rows([[4, 1]], [[6, 2]])  # two sources, one strength: to 5 and 2, to 7 and 3
     dose = Dose(Site(0, "z", "last"), 0, changes, torch.tensor([2, 1]))
-    assert within_components(coordinates, rows(1), dose)["outside_range"] == [0.5]
+    assert spread_of(coordinates, rows(1), dose)["outside_range"] == [0.5]
 
 
 def test_the_length_of_an_edited_activation_by_hand():
@@ -153,7 +163,7 @@ ABC = draw(NESTED, n=40, ranges=dict.fromkeys("abc", (100, 999)), seed=0)
 
 
 def test_no_change_is_where_the_problems_were():
-    (table,) = manifold(*prepared(tiny_decoder(), ABC, [Site(1, "resid_post", "last")]))
+    (table,) = led(*prepared(tiny_decoder(), ABC, [Site(1, "resid_post", "last")]))
     still = table.loc[0, ["norm_ratio", "norm_ratio_median", "norm_ratio_p95", "mahalanobis"]]
     assert still.tolist() == [1] * 4
     assert table["outside_range"][0] == 0
@@ -182,7 +192,7 @@ def test_the_share_left_is_that_of_the_models_own_stream(kind, point, position, 
     site = Site(1, point, position)
     n = min(12, len(problems) // 2)
     session, edited, traces, doses = prepared(solver, problems, [site], n=n, batch=5)
-    (table,) = manifold(session, edited, traces, doses)
+    (table,) = led(session, edited, traces, doses)
     eps = {"decoder": 1e-5, "encoder": 1e-12, "llama": 1e-6}[kind]
 
     left = []
@@ -202,7 +212,7 @@ def test_the_share_left_is_that_of_the_models_own_stream(kind, point, position, 
 
 
 def test_where_nothing_normalises_there_is_a_reason_and_no_number():
-    tables = manifold(*prepared(tiny_decoder(), ABC, [Site(1, "z", "last")])) + manifold(
+    tables = led(*prepared(tiny_decoder(), ABC, [Site(1, "z", "last")])) + led(
         *prepared(PlantedSolver(), ABC, [Site(0, "resid_post", "last")])
     )
     for table, point in zip(tables, ("z", "resid_post"), strict=True):
@@ -215,8 +225,8 @@ def test_where_nothing_normalises_there_is_a_reason_and_no_number():
 def test_numbers_do_not_depend_on_batches(make):
     sites = [Site(0, "attn_out", "all"), Site(1, "resid_pre", "b-c"), Site(1, "z", "last")]
     session, *asked = prepared(make(), ABC, sites, batch=50)
-    of_few = manifold(replace(session, batching=Batching(5)), *asked)
-    for whole, small in zip(manifold(session, *asked), of_few, strict=True):
+    of_few = led(replace(session, batching=Batching(5)), *asked)
+    for whole, small in zip(led(session, *asked), of_few, strict=True):
         pd.testing.assert_frame_equal(whole, small, rtol=1e-4)
 
 
@@ -228,7 +238,7 @@ def test_problems_without_a_dose_are_left_out():
     still = torch.ones(12, dtype=torch.bool)
     still[some] = False
     masked = replace(dose, changes=dose.changes.masked_fill(still, 0.0))
-    of_few, of_all = manifold(session, prompts, traces, [few, masked])
+    of_few, of_all = led(session, prompts, traces, [few, masked])
     assert of_few["dose_left"][2] == pytest.approx(of_all["dose_left"][2])
     moved = (of_few["norm_ratio"][2] * 3 + 9) / 12
     assert of_all["norm_ratio"][2] == pytest.approx(moved)
@@ -237,7 +247,7 @@ def test_problems_without_a_dose_are_left_out():
 def test_a_pass_that_was_killed_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(unfinished, "STATE_EVERY_S", 0.0)
     session, *asked = prepared(tiny_decoder(), ABC, [Site(0, "mlp_out", "last")], batch=5)
-    whole = manifold(session, *asked)
+    whole = led(session, *asked)
     advance = Sums.advance
 
     def killed(self, n):
@@ -247,10 +257,10 @@ def test_a_pass_that_was_killed_goes_on(tmp_path, monkeypatch):
     first = Unfinished(Store(tmp_path), cell="x")
     monkeypatch.setattr(Sums, "advance", killed)
     with pytest.raises(KeyboardInterrupt):
-        manifold(replace(session, checkpoint=first), *asked)
+        led(replace(session, checkpoint=first), *asked)
     monkeypatch.setattr(Sums, "advance", advance)
     kept = Unfinished(Store(tmp_path), cell="x")
-    again = manifold(replace(session, checkpoint=kept), *asked)
+    again = led(replace(session, checkpoint=kept), *asked)
     assert kept.found == 1
     pd.testing.assert_frame_equal(again[0], whole[0])
 

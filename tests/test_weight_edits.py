@@ -9,9 +9,11 @@ from mech_arith.bases import Bases
 from mech_arith.batching import Batching
 from mech_arith.controls import CONTROL, TARGET, Controls
 from mech_arith.edits import EDITS
+from mech_arith.effects import intervention_tables
 from mech_arith.engine import Asked, run_baseline
 from mech_arith.errors import UserError
 from mech_arith.intervention import InterventionPlan, intervene
+from mech_arith.judge import Judge
 from mech_arith.problems import draw, split
 from mech_arith.session import Session
 from mech_arith.sites import Site
@@ -47,27 +49,36 @@ def by_weights(cell, plan, *sites):
     solver, prompts_fit, report, baseline, traces = cell
     chosen = {site: traces[site] for site in sites or (LAST_LAYER,)}
     bases = Bases(report, baseline, chosen)
-    return intervene_by_weights(Session(solver), bases, prompts_fit, plan, tolerance=5.0, how=HOW)
+    return intervene_by_weights(Session(solver), bases, prompts_fit, plan)
 
 
 def by_activations(cell, plan):
     solver, _, report, baseline, traces = cell
     bases = Bases(report, baseline, {LAST_LAYER: traces[LAST_LAYER]})
-    return intervene(Session(solver), bases, plan, tolerance=5.0, how=HOW)
+    return intervene(Session(solver), bases, plan, n_shuffles=HOW.n_permutations)
+
+
+def tables_of(cell, plan, done):
+    solver, _, _, baseline, _ = cell
+    judge = Judge.of_baseline(baseline, tolerance=5.0, written=not solver.regresses, how=HOW)
+    return intervention_tables(done, plan, judge)
 
 
 def test_where_one_position_is_read_out_weights_do_what_activations_do(cell):
-    found, expected = by_weights(cell, SHIFT), by_activations(cell, SHIFT)
+    found = by_weights(cell, SHIFT)
     assert found.difference < 1e-4
-    for name, table in expected.tables.items():
-        ours = found.tables[name]
+    tables = tables_of(cell, SHIFT, found)
+    expected = tables_of(cell, SHIFT, by_activations(cell, SHIFT))
+    assert set(tables) == set(expected)
+    for name, table in expected.items():
+        ours = tables[name]
         pd.testing.assert_frame_equal(
             ours.drop(columns="change_rms", errors="ignore"),
             table.drop(columns="change_rms", errors="ignore"),
             rtol=1e-3,
             atol=1e-3,
         )
-    effects = found.tables["effects"]
+    effects = tables["effects"]
     shift = effects.loc[effects["arm"] == TARGET, "mean_abs_shift"]
     assert shift.max() > 5
 
@@ -76,8 +87,8 @@ def test_a_scaled_target_does_what_the_edit_of_its_activations_does(cell):
     ours, theirs = (
         table.loc[table["arm"] == TARGET].drop(columns="change_rms")
         for table in (
-            by_weights(cell, SCALE).tables["effects"],
-            by_activations(cell, SCALE).tables["effects"],
+            tables_of(cell, SCALE, by_weights(cell, SCALE))["effects"],
+            tables_of(cell, SCALE, by_activations(cell, SCALE))["effects"],
         )
     )
     of_arms = [name for name in ours if name.startswith("excess")]
@@ -109,7 +120,7 @@ def test_controls_move_as_far_as_their_target_over_all_positions(cell, centre):
 
 
 def test_no_change_changes_no_number(cell):
-    effects = by_weights(cell, SCALE).tables["effects"]
+    effects = tables_of(cell, SCALE, by_weights(cell, SCALE))["effects"]
     same = effects.loc[effects["strength"] == 1.0]
     assert set(same["arm"]) >= {TARGET, CONTROL}
     for column in ("accuracy_drop", "mean_abs_shift", "change_rms"):
@@ -125,7 +136,7 @@ def test_one_edit_alone_makes_a_model(cell):
     assert model.edited["weights_digest"] == solver.digest
     assert (model.edited["layer"], model.edited["component"]) == (2, 1)
     answers = run_baseline(Session(model.solver), baseline.prompts, baseline.asked).answers
-    effects = by_weights(cell, plan).tables["effects"]
+    effects = tables_of(cell, plan, by_weights(cell, plan))["effects"]
     (shift,) = effects.loc[effects["arm"] == TARGET, "mean_shift"]
     moved = (answers.numbers - baseline.answers.numbers).mean()
     assert float(moved) == pytest.approx(shift, rel=1e-6)

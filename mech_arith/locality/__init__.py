@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -26,7 +25,7 @@ from mech_arith.digests import tensor_digest
 from mech_arith.engine import SiteEdits, edits_key, run_edits
 from mech_arith.errors import UserError
 from mech_arith.expressions import Expression, parse
-from mech_arith.locality.compare import Probe, Sweep, compare
+from mech_arith.locality.functions import Functions, Probe, Sweep, functions
 from mech_arith.problems import ProblemSet
 from mech_arith.progress import progress
 from mech_arith.session import Session
@@ -53,18 +52,14 @@ CODE = (*engine.CODE, *tracing.CODE, sys.modules[__name__])
 """What an entry of the store depends on."""
 
 
-def locality(session: Session, bases: Bases, plan: LocalityPlan) -> dict[str, pd.DataFrame]:
-    """f_p against f_a for every value, at every site, in the value's best component.
+def locality(session: Session, bases: Bases, plan: LocalityPlan) -> list[Functions]:
+    """f_p and f_a of every value, at every site, in the value's best component.
 
     f_a moves a sub-expression by each of its operands in turn: a coordinate that means b - c
     follows it whichever of the two moves. Left out are values of which the answer is no affine
     function with a slope that is not zero, and operands that move the value by other than one each,
     or stand outside it as well. What the session's store has of other cells, or its checkpoint of
     an earlier attempt at this one, is not computed again.
-
-    Returns:
-        `locality`: a row per site, value and operand. `locality_curves`: the functions for the
-        first problem, and the distance |f_p - f_a| over all.
     """
     bases = bases.take(min(plan.n_problems or len(bases), len(bases)))
     problems = bases.problems
@@ -72,25 +67,18 @@ def locality(session: Session, bases: Bases, plan: LocalityPlan) -> dict[str, pd
         (move, _probe(session, bases, plan, move))
         for move in progress(_moves(problems), description="replacing", unit="values")
     ]
-    rows, curves = [], []
-    work = [
+    asked = [
         (found, component, move, probe)
         for found in bases.traces.values()
         for move, probe in probes
         if (component := found.best_component(probe.value)) is not None
     ]
-    wanted = list(dict.fromkeys((found.site, component) for found, component, *_ in work))
+    wanted = list(dict.fromkeys((found.site, component) for found, component, *_ in asked))
     swept = _sweep(session, bases, plan, wanted)
-    for found, component, move, probe in progress(work, description="locality", unit="functions"):
-        sweep = swept[found.site, component]
-        row, curve = compare(found, component, problems, move.slope, sweep, probe)
-        rows.append(row)
-        curves.append(curve)
-    empty = pd.DataFrame()
-    return {
-        "locality": pd.DataFrame(rows),
-        "locality_curves": pd.concat(curves, ignore_index=True) if curves else empty,
-    }
+    return [
+        functions(found, component, problems, move.slope, swept[found.site, component], probe)
+        for found, component, move, probe in asked
+    ]
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,10 @@ from mech_arith.batching import Batching
 from mech_arith.cell import CellPlan
 from mech_arith.choice import load_solver
 from mech_arith.config import RunConfig, checked
-from mech_arith.effects import Treated
+from mech_arith.effects import intervention_tables
 from mech_arith.engine import Asked, run_baseline
 from mech_arith.intervention import intervene
+from mech_arith.judge import Judge
 from mech_arith.metrics import exact
 from mech_arith.paths import conf_dir
 from mech_arith.plan import prepare
@@ -42,6 +43,7 @@ from mech_arith.solvers.numerals import most_digits
 from mech_arith.solvers.pretrained import PretrainedSolver
 from mech_arith.solvers.prompts import Layout
 from mech_arith.tracing import trace
+from mech_arith.treated import Treated
 
 BOUND_SECONDS = 2.0
 """How long the machine's rate is measured in every round."""
@@ -70,14 +72,14 @@ class Cell:
 
     def intervene(self) -> list[Treated]:
         """All edits of the cell, as a run makes them, and their tables."""
-        assert self.plan.intervention is not None
-        return intervene(
-            Session(self.solver),
-            self.bases,
-            self.plan.intervention,
-            tolerance=self.solver.tolerance,
-            how=self.plan.how,
-        ).treated
+        plan, how = self.plan.intervention, self.plan.how
+        assert plan is not None
+        done = intervene(Session(self.solver), self.bases, plan, n_shuffles=how.n_permutations)
+        judge = Judge.of_baseline(
+            self.bases.baseline, tolerance=self.solver.tolerance, written=True, how=how
+        )
+        intervention_tables(done, plan, judge)
+        return done.treated
 
 
 def prepare_cell(overrides: tuple[str, ...] = CELL) -> Cell:

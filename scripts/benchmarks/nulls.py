@@ -20,8 +20,9 @@ from mech_arith.controls import CONTROL, SPAN, TARGET, VALUELESS, Arm, Controls,
 from mech_arith.digests import tensor_digest
 from mech_arith.directions import random_direction
 from mech_arith.edits import EDITS
-from mech_arith.effects import Judge, Treated, contrast_table, contrasts_of
+from mech_arith.effects import contrast_table, contrasts_of
 from mech_arith.engine import Asked, Baseline, SiteGrid, run_baseline, run_edits
+from mech_arith.judge import Judge
 from mech_arith.problems import ProblemSet, draw, split
 from mech_arith.session import Session
 from mech_arith.sites import Site
@@ -32,6 +33,7 @@ from mech_arith.solvers.tokens import ARITHMETIC
 from mech_arith.statistics import Resampling
 from mech_arith.templates import build_template
 from mech_arith.tracing import correlation_table, trace
+from mech_arith.treated import Treated
 
 SHAPE = DecoderShape(
     n_layers=3, d_model=32, n_heads=4, d_mlp=64, n_ctx=19, d_vocab=len(ARITHMETIC.tokens)
@@ -188,7 +190,7 @@ def contrast_null(seed: int) -> Contrasted:
     problems = draw(TEMPLATE, n=N_EDITED, ranges=RANGES, seed=seed)
     baseline = own_answers(solver, problems)
     random = torch.Generator().manual_seed(seed)
-    judge = Judge(baseline.answers, baseline.asked.right, 0.0, False, HOW)
+    judge = Judge.of_baseline(baseline, tolerance=0.0, written=False, how=HOW)
     contrasts = [
         found
         for site in (Site(layer, "resid_post", "last") for layer in range(solver.n_layers))
@@ -252,7 +254,7 @@ def component_null(seed: int) -> Components:
     target = Target(int(torch.randint(len(found.r_fit), (), generator=random)), ("nothing",))
     tried = arms(found, target, DRAWN_ALONE, seed=seed)
     treated = _treated(solver, baseline, site, target, tried)
-    judge = Judge(baseline.answers, baseline.asked.right, 0.0, False, HOW)
+    judge = Judge.of_baseline(baseline, tolerance=0.0, written=False, how=HOW)
     rows = [one.fields for one in contrasts_of(treated, SCALE, judge)]
     return Components(
         {row["arm"]: row["p"] for row in rows},

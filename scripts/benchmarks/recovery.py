@@ -11,8 +11,10 @@ from mech_arith.bases import Bases
 from mech_arith.batching import Batching
 from mech_arith.controls import CONTROL, TARGET, Controls
 from mech_arith.edits import EDITS
+from mech_arith.effects import intervention_tables
 from mech_arith.engine import Asked, run_baseline
 from mech_arith.intervention import InterventionPlan, intervene
+from mech_arith.judge import Judge
 from mech_arith.problems import ProblemSet, split
 from mech_arith.session import Session
 from mech_arith.sites import Site
@@ -91,13 +93,13 @@ def recover(plant: Plant, *, n_problems: int = N_PROBLEMS) -> Recovered:
         site = places[value]
         if site is None:
             return Interchanged(*[float("nan")] * 4)
-        tables = intervene(
-            Session(solver),
-            Bases(edited, baseline, {site: traces[site]}),
-            replace(INTERCHANGE, values=(value,)),
-            tolerance=solver.tolerance,
-            how=how,
-        ).tables
+        plan = replace(INTERCHANGE, values=(value,))
+        bases = Bases(edited, baseline, {site: traces[site]})
+        done = intervene(Session(solver), bases, plan, n_shuffles=how.n_permutations)
+        judge = Judge.of_baseline(
+            baseline, tolerance=solver.tolerance, written=not solver.regresses, how=how
+        )
+        tables = intervention_tables(done, plan, judge)
         agreement, contrast = tables["counterfactual"], tables["contrasts"]
         (of_target,) = agreement[agreement["arm"] == TARGET].to_dict(orient="records")
         (beyond,) = contrast[contrast["arm"] == CONTROL].to_dict(orient="records")

@@ -7,8 +7,9 @@ from bars import ALPHA, Row, at_most, covering, shown
 from jaxtyping import Float64
 from torch import Tensor
 
-from mech_arith.counterfactual import Sources, draw_sources, following
+from mech_arith.counterfactual import following
 from mech_arith.problems import draw
+from mech_arith.sources import Sources, draw_sources
 from mech_arith.statistics import Resampling, averaged, excess, largest_of_all
 from mech_arith.templates import build_template
 
