@@ -21,6 +21,8 @@ from mech_arith.baseline import (
     written_answers,
 )
 from mech_arith.batching import Batching
+from mech_arith.correlations import correlation_table, massive_components
+from mech_arith.directions.base import DirectionMethod
 from mech_arith.effects import unresolved_drops
 from mech_arith.engine import Asked, stored_baseline
 from mech_arith.engine.guard import check_fast_path
@@ -33,6 +35,7 @@ from mech_arith.manifold import manifold_table
 from mech_arith.names import WEIGHTS
 from mech_arith.problem_table import problem_table, whole_prompt
 from mech_arith.problems import ProblemSet, design_summary, design_warnings
+from mech_arith.session import Session
 from mech_arith.sites import Site, name_positions
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
@@ -45,7 +48,7 @@ from mech_arith.summary import (
     tracing_summary,
     verdict_summary,
 )
-from mech_arith.tracing import Trace, correlation_table, massive_components, trace
+from mech_arith.tracing import Splits, Trace, trace
 from mech_arith.unfinished import Unfinished
 from mech_arith.weight_edits import (
     EditedModel,
@@ -65,7 +68,7 @@ class CellPlan:
     point: str
     positions: str
     position_map: bool
-    n_components: int
+    method: DirectionMethod
     intervention: InterventionPlan | None
     n_edited: int | None
     """Problems of the report split to edit; all for None."""
@@ -220,20 +223,10 @@ def _check(work: _Work, sites: list[Site]) -> float | None:
 
 
 def _trace(work: _Work, sites: list[Site], reported: Reported) -> dict[Site, Trace]:
-    return trace(
-        work.solver,
-        work.prompts_fit,
-        work.prompts,
-        work.fit,
-        work.report,
-        list(dict.fromkeys(sites)),
-        passed=reported.passed,
-        n_components=work.plan.n_components,
-        batching=work.batching,
-        store=work.store,
-        how=work.plan.how,
-        unfinished=work.unfinished,
-    )
+    session = Session(work.solver, work.batching, work.store, work.unfinished)
+    splits = Splits(work.fit, work.report, work.prompts_fit, work.prompts, reported.passed)
+    plan = work.plan
+    return trace(session, splits, list(dict.fromkeys(sites)), plan.method, plan.how)
 
 
 def _evidence(
@@ -462,7 +455,7 @@ def _say_baseline(work: _Work, reported: Reported, n_sites: int) -> WrittenAnswe
             asked,
             n_sites=n_sites,
             n_values=len(expression.values),
-            n_components=plan.n_components,
+            n_components=plan.method.n_components,
         )
     work.warn(
         chance_warnings(solver, reported, require_baseline=plan.require_baseline, n_edits=n_edits)

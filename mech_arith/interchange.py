@@ -27,6 +27,7 @@ from mech_arith.engine import Baseline, Moves, SiteEdits, SiteVectors, run_edits
 from mech_arith.metrics import exact, settled
 from mech_arith.problems import ProblemSet
 from mech_arith.progress import progress
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
@@ -78,7 +79,7 @@ def source_coordinates(bench: Bench, sources: Sources) -> dict[Site, Float64[Ten
         piece = bench.unfinished.piece("sources", key)
 
         def read(prompts: Prompts = prompts) -> dict[str, Tensor]:
-            return read_coordinates(bench.solver, prompts, bench.traces, batching=bench.batching)
+            return read_coordinates(Session(bench.solver, bench.batching), prompts, bench.traces)
 
         found.append(piece.fetch("coordinates", read))
     return {

@@ -29,20 +29,22 @@ ROOMS = (
     "expressions",
     "templates",
     "problems",
+    "registry",
     "names",
     "solvers",
     "sites",
     "batching",
     "session",
     "activations",
-    "directions",
     "sums",
+    "directions",
     "statistics",
     "edits",
     "verdicts",
     "answers",
     "metrics",
     "tracing",
+    "correlations",
     "engine",
     "weights",
     "controls",
@@ -95,7 +97,15 @@ FORBIDDEN_CALLS = {"eval", "exec", "__import__"}
 FORBIDDEN_ATTRIBUTES = {"torch.load", "torch.save"}
 FORBIDDEN_METHODS = {"to_pickle", "read_pickle"}
 FORBIDDEN_OPTIONS = {"allow_pickle", "trust_remote_code"}
-STATISTICS = {"statistics", "metrics", "tracing", "effects", "counterfactual", "interchange"}
+STATISTICS = {
+    "statistics",
+    "metrics",
+    "tracing",
+    "correlations",
+    "effects",
+    "counterfactual",
+    "interchange",
+}
 STATISTICS |= {"intervention", "locality", "manifold", "evidence", "summary"}
 """Rooms that compute what is reported: in float64, as no default has it."""
 FLOAT32_BY_DEFAULT = {f"torch.{name}" for name in ("tensor", "full", "zeros", "ones", "linspace")}
@@ -298,7 +308,7 @@ def test_the_guard_lets_a_model_switch_to_evaluation() -> None:
 @pytest.mark.parametrize(
     ("name", "source", "left", "allowed"),
     [
-        ("tracing", "from mech_arith.directions import PCAFitter", True, True),
+        ("tracing", "from mech_arith.directions import base", True, True),
         ("tracing", "from mech_arith import engine", False, True),
         ("directions", "def f():\n    import mech_arith.results", False, True),
         ("directions", "from hydra import compose", True, False),

@@ -29,6 +29,7 @@ from mech_arith.expressions import Expression, parse
 from mech_arith.locality.compare import Probe, Sweep, compare
 from mech_arith.problems import ProblemSet
 from mech_arith.progress import progress
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Prompts
@@ -246,7 +247,7 @@ def _probe(bench: _Bench, value: str, operand: str, step: int) -> Probe:
             piece.fetch(
                 f"place {place}",
                 lambda asked=asked: read_coordinates(
-                    bench.solver, asked, bench.traces, batching=bench.batching
+                    Session(bench.solver, bench.batching), asked, bench.traces
                 ),
             )
             for place, asked in enumerate(prompts)

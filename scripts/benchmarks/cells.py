@@ -25,7 +25,6 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from mech_arith.answers import Answers
-from mech_arith.artifacts import Store
 from mech_arith.batching import Batching
 from mech_arith.cell import CellPlan
 from mech_arith.choice import load_solver
@@ -37,11 +36,12 @@ from mech_arith.metrics import exact
 from mech_arith.paths import conf_dir
 from mech_arith.plan import prepare
 from mech_arith.problems import ProblemSet
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.numerals import most_digits
 from mech_arith.solvers.pretrained import PretrainedSolver
 from mech_arith.solvers.prompts import Layout
-from mech_arith.tracing import Trace, trace
+from mech_arith.tracing import Splits, Trace, trace
 
 BOUND_SECONDS = 2.0
 """How long the machine's rate is measured in every round."""
@@ -103,18 +103,13 @@ def prepare_cell(overrides: tuple[str, ...] = CELL) -> Cell:
     )
     asked = Asked.of_problems(prepared.report, seed=plan.seed)
     baseline = run_baseline(solver, prompts, asked, batching=batching)
+    passed = exact(baseline.answers.numbers, asked.right, tolerance=solver.tolerance)
     traces = trace(
-        solver,
-        fit,
-        prompts,
-        prepared.fit,
-        prepared.report,
+        Session(solver, batching),
+        Splits(prepared.fit, prepared.report, fit, prompts, passed),
         [Site(layer, plan.point, plan.positions) for layer in plan.layers],
-        passed=exact(baseline.answers.numbers, asked.right, tolerance=solver.tolerance),
-        n_components=plan.n_components,
-        batching=batching,
-        store=Store(None),
-        how=plan.how,
+        plan.method,
+        plan.how,
     )
     n = min(plan.n_edited or len(prompts), len(prompts))
     return Cell(solver, baseline.take(n), prepared.report.take(np.arange(n)), traces, plan)
