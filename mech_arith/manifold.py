@@ -112,7 +112,7 @@ def manifold(
             {
                 **within_components(
                     traces[walk.dose.site].coordinates,
-                    traces[walk.dose.site].components.sd.double(),
+                    traces[walk.dose.site].components.covariance.double(),
                     walk.dose,
                 ),
                 **walk.table(),
@@ -123,16 +123,16 @@ def manifold(
 
 
 def within_components(
-    coordinates: Float64[Tensor, "all k"], sd: Float64[Tensor, " k"], dose: Dose
+    coordinates: Float64[Tensor, "all k"], covariance: Float64[Tensor, "k k"], dose: Dose
 ) -> dict[str, list[float]]:
     """How the edited coordinates lie to the observed ones, by strength.
 
-    With coordinates c_k (zero at the mean of the fit split, of standard deviation s_k there), the
-    distance of a problem is D = sqrt(sum_k (c_k / s_k)^2), Mahalanobis' within the components.
+    With coordinates c (zero at the mean of the fit split, of covariance S there), the distance of a
+    problem is D = sqrt(c' S^-1 c), Mahalanobis' within the components.
 
     Args:
         coordinates: those observed, of the whole report split.
-        sd: of each component, on the fit split.
+        covariance: of the coordinates, on the fit split.
         dose: what is moved.
 
     Returns:
@@ -147,10 +147,13 @@ def within_components(
     edited = observed[dose.rows] + dose.changes
     outside = (edited < low - slack) | (edited > high + slack)
 
-    squared = (coordinates / sd).square().sum(1)
+    precision = covariance.inverse()
+    weighted = coordinates @ precision
+    squared = (weighted * coordinates).sum(1)
     clean = squared[dose.rows]
     # By the difference, so that no change leaves the distance bit for bit as it was.
-    further = dose.changes * (observed[dose.rows] + edited) / sd[dose.component] ** 2
+    own = precision[dose.component, dose.component]
+    further = dose.changes * (2 * weighted[dose.rows, dose.component] + dose.changes * own)
     distance = (clean + further).clamp(min=0).sqrt()
     threshold = squared.sqrt().quantile(FAR)
     return {
