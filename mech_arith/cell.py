@@ -21,7 +21,7 @@ from mech_arith.baseline import (
     written_answers,
 )
 from mech_arith.batching import Batching
-from mech_arith.correlations import correlation_table, massive_components
+from mech_arith.correlations import correlation_table, exhausted, massive_components
 from mech_arith.directions.base import DirectionMethod
 from mech_arith.effects import unresolved_drops
 from mech_arith.engine import Asked, stored_baseline
@@ -176,7 +176,7 @@ def run_cell(
     with work.stage("tracing"):
         traces = _trace(work, [*sites, *mapped], reported)
     asked = _varying(work, traces, sites)
-    work.warn(massive_components(asked))
+    work.warn(massive_components(asked) + exhausted(asked, plan.method))
     edited = _edit(work, asked, reported)
     n_edited = reported.n_edited if plan.intervention else 0
     tables = {

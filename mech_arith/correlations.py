@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from mech_arith.directions.base import DirectionMethod
 from mech_arith.sites import Site
 from mech_arith.solvers.prompts import Prompts
 from mech_arith.tracing import Trace, chosen_components
@@ -116,6 +117,20 @@ def massive_components(traces: Mapping[Site, Trace]) -> list[str]:
         f"activations' variance at position {position}: it may be that of a massive activation; "
         "all other components are small beside it, and so is what edits of them change"
         for position, shares in found.items()
+    ]
+
+
+def exhausted(traces: Mapping[Site, Trace], method: DirectionMethod) -> list[str]:
+    """Where a method finds fewer directions than it is asked for; one line per number of them."""
+    found: dict[tuple[str, int], list[int]] = {}
+    for site, trace_of in traces.items():
+        n_found = len(trace_of.components.directions)
+        if n_found < method.n_components:
+            found.setdefault((site.position, n_found), []).append(site.layer)
+    return [
+        f"in {layers_text(layers)} {method.name} finds {n_found} of {method.n_components} "
+        f"directions at position {position}: nothing beyond rounding is left for others"
+        for (position, n_found), layers in found.items()
     ]
 
 

@@ -11,7 +11,8 @@ file has a mutable fitter that yields a frozen result:
 
 The fields of this dataclass beside `n_components` are the method's options, each with a default and
 one of the types bool, int, float, str, `tuple[T, ...]` of these, or one of these or None. What a
-fitter keeps while it works is `field(init=False)`. It checks its options in `__post_init__`.
+fitter keeps while it works is `field(init=False)`. It checks its options in `__post_init__`. The
+YAML lists the options with their defaults, so that `tracing.options.ridge=2` is understood.
 """
 
 import sys
