@@ -17,7 +17,7 @@ from mech_arith.templates import Template, build_template
 ARITHMETIC, LANGUAGE_MODEL = KINDS = ("arithmetic", "language_model")
 """Kinds of model."""
 
-METHODS = Registry("tracing method", "mech_arith.directions.methods")
+METHODS: Registry[Any] = Registry("tracing method", "mech_arith.directions.methods")
 """How activations are turned into coordinates."""
 
 POINTS = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
@@ -64,7 +64,7 @@ def look_up(config: RunConfig) -> Asked:
         config.template.name, config.template.expression, config.template.wording
     )
     _check_model(config)
-    _check("tracing method", config.tracing.method, METHODS.names())
+    METHODS.check(config.tracing.method)
     _check("point", config.tracing.point, POINTS)
     _check("layers.part", config.layers.part, LayerPart)
     ranges = operand_ranges(config.problems.operands, template.expression.operands)

@@ -29,7 +29,6 @@ ROOMS = (
     "expressions",
     "templates",
     "problems",
-    "registry",
     "names",
     "solvers",
     "sites",

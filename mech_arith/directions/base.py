@@ -15,7 +15,6 @@ fitter keeps while it works is `field(init=False)`. It checks its options in `__
 YAML lists the options with their defaults, so that `tracing.options.ridge=2` is understood.
 """
 
-import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from types import ModuleType, NoneType, UnionType
@@ -147,7 +146,7 @@ class DirectionMethod:
     @property
     def code(self) -> tuple[ModuleType, ...]:
         """The module of the method."""
-        return (sys.modules[METHODS.find(self.name).__module__],)
+        return (METHODS.module(self.name),)
 
     def fitter(self, task: FitTask) -> Fitter:
         """A new fitter for one site."""
