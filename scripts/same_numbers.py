@@ -191,7 +191,8 @@ def entry_difference(before: Any, after: Any) -> tuple[str, float]:
         if isclose(before, after, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
             return "", abs(before - after) / max(1.0, abs(before))
         return f"{before!r} and {after!r}", abs(before - after)
-    same = before == after or (pd.isna(before) and pd.isna(after))
+    missing = [entry is None or entry is pd.NA or entry != entry for entry in (before, after)]
+    same = all(missing) if any(missing) else before == after
     return ("" if same else f"{before!r} and {after!r}"), 0.0
 
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mech_arith"
 
 ROOMS = (
-    "__init__ errors interrupts paths progress streams",  # what every room may use
+    "__init__ errors interrupts paths progress registry streams",  # what every room may use
     "config",
     "overrides refusals guide",
     "digests",
@@ -36,13 +36,14 @@ ROOMS = (
     "batching",
     "session",
     "activations",
-    "directions",
     "sums",
+    "directions",
     "statistics",
     "edits",
     "verdicts",
     "answers",
     "tracing",
+    "correlations",
     "engine",
     "weights",
     "bases",
@@ -106,7 +107,7 @@ FORBIDDEN_CALLS = {"eval", "exec", "__import__"}
 FORBIDDEN_ATTRIBUTES = {"torch.load", "torch.save"}
 FORBIDDEN_METHODS = {"to_pickle", "read_pickle"}
 FORBIDDEN_OPTIONS = {"allow_pickle", "trust_remote_code"}
-STATISTICS = {"statistics", "tracing", "sources"} | INTERVENTIONS | EVIDENCE
+STATISTICS = {"statistics", "tracing", "sources", "correlations"} | INTERVENTIONS | EVIDENCE
 """Rooms that compute what is reported: in float64, as no default has it."""
 FLOAT32_BY_DEFAULT = {f"torch.{name}" for name in ("tensor", "full", "zeros", "ones", "linspace")}
 HEAVY = {"torch", "transformers", "transformer_lens", "sklearn", "pandas", "wandb", "matplotlib"}
@@ -322,7 +323,7 @@ def test_the_guard_lets_a_model_switch_to_evaluation() -> None:
 @pytest.mark.parametrize(
     ("name", "source", "left", "allowed"),
     [
-        ("tracing", "from mech_arith.directions import PCAFitter", True, True),
+        ("tracing", "from mech_arith.directions import base", True, True),
         ("tracing", "from mech_arith import engine", False, True),
         ("directions", "def f():\n    import mech_arith.results", False, True),
         ("directions", "from hydra import compose", True, False),

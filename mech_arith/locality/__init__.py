@@ -214,7 +214,7 @@ def _coordinates(session: Session, bases: Bases, prompts: Sequence[Prompts]) -> 
     piece = session.checkpoint.piece("probe", key)
 
     def read_one(asked: Prompts) -> dict[str, Tensor]:
-        return read_coordinates(solver, asked, traces, batching=session.batching)
+        return read_coordinates(session, asked, traces)
 
     def read() -> dict[str, Tensor]:
         found = [
