@@ -69,13 +69,15 @@ class PLSFitter:
         if rows is None:
             scatter = moments.scatter[:d, :d] / n
             cross, squares = moments.scatter[:d, d:] / n, moments.scatter.diagonal() / n
-            times = scatter.matmul
+            times: Callable[[Tensor], Tensor] = scatter.matmul
         else:
             x = rows[:, :d] / n**0.5
             cross, squares = x.mT @ rows[:, d:] / n**0.5, rows.square().sum(0) / n
 
-            def times(vectors: Tensor) -> Tensor:
+            def through_rows(vectors: Tensor) -> Tensor:
                 return x.mT @ (x @ vectors)
+
+            times = through_rows
 
         mean, total = moments.mean[:d], float(squares[:d].sum())
         sd = squares[d:].sqrt()
