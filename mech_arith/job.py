@@ -28,6 +28,7 @@ from mech_arith.names import ACTIVATIONS, LANGUAGE_MODEL
 from mech_arith.overview import cell_name, print_overview
 from mech_arith.paths import SUMMARY, store_dir
 from mech_arith.plan import Prepared, prepare
+from mech_arith.plugins import plugin_digests
 from mech_arith.progress import counted
 from mech_arith.records import (
     PARTS,
@@ -274,6 +275,7 @@ def _provenance(solver: Solver, settings: RunConfig) -> dict[str, Any]:
         "device": str(solver.device),
         "dtype": str(solver.dtype).removeprefix("torch."),
         "versions": {package: version(package) for package in packages},
+        "plugins": {Path(path).name: plugin_digests([path])[0] for path in settings.plugins},
     }
 
 

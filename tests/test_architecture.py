@@ -19,9 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mech_arith"
 
 ROOMS = (
-    "__init__ errors interrupts paths progress registry streams",  # what every room may use
+    "__init__ errors interrupts paths progress registry plugins streams",  # what every room may use
     "config",
     "overrides refusals guide",
+    "edits",
     "digests",
     "artifacts",
     "unfinished",
@@ -38,7 +39,6 @@ ROOMS = (
     "directions",
     "sums",
     "statistics",
-    "edits",
     "verdicts",
     "answers",
     "metrics",
