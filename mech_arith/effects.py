@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mech_arith.answers import Answers
 from mech_arith.controls import CONTROL, DRAWN, TARGET, Arm, Target
-from mech_arith.edits import Edit
+from mech_arith.edits.base import Edit
 from mech_arith.metrics import edit_outcome, exact, shifts
 from mech_arith.sites import Site
 from mech_arith.statistics import (

@@ -21,7 +21,7 @@ from mech_arith.answers import Answers
 from mech_arith.batching import Batching
 from mech_arith.controls import DRAWN, TARGET, Target
 from mech_arith.counterfactual import Sources, agreement, following, mean_slope
-from mech_arith.edits import Edit
+from mech_arith.edits.base import Edit
 from mech_arith.effects import Judge, Treated
 from mech_arith.engine import Baseline, Moves, SiteEdits, SiteVectors, run_edits
 from mech_arith.metrics import exact, settled

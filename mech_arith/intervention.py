@@ -11,7 +11,7 @@ from torch import Tensor
 from mech_arith.batching import Batching
 from mech_arith.controls import Arm, Controls, Target, arms, choose_targets
 from mech_arith.counterfactual import Sources, draw_sources
-from mech_arith.edits import Edit, Towards
+from mech_arith.edits.base import Edit, Towards
 from mech_arith.effects import Judge, Treated, effect_tables
 from mech_arith.engine import Baseline, SiteGrid
 from mech_arith.expressions import Constraint

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from mech_arith.config import RunConfig, is_count
+from mech_arith.edits import EDITS
 from mech_arith.errors import UserError, unknown
 from mech_arith.expressions import Constraint, parse_constraint
 from mech_arith.problems import ProblemSet, draw_splits, find_decorrelated, operand_ranges
@@ -25,7 +26,6 @@ POINTS = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
 ACTIVATIONS, WEIGHTS = VIA = ("activations", "weights")
 """What an edit is made on."""
 
-EDIT_NAMES = ("scale", "shift", "ablate", "set", "interchange")
 NO_EDIT = "none"
 
 
@@ -142,21 +142,31 @@ def _check_intervention(config: RunConfig, template: Template) -> None:
         if asked.save_model is not None:
             raise UserError(
                 "expected an edit with intervention.save_model, got intervention=none; choose "
-                "intervention=scale, shift or ablate, or leave save_model out"
+                "one that weights can carry, as intervention=scale, or leave save_model out"
             )
         return
-    _check("edit", asked.edit, (*EDIT_NAMES, NO_EDIT))
+    if asked.edit not in EDITS.names():
+        raise EDITS.unknown(asked.edit, also=[NO_EDIT])
     for value in asked.values or []:
         _check("value", value, template.expression.values)
-    if not asked.centre and asked.edit != "scale":
-        raise UserError(
-            f"expected intervention.centre=true with the edit {asked.edit!r}, got false; only "
-            "scale has an uncentred variant"
-        )
     _check("intervention.via", asked.via, VIA)
+    if not asked.centre:
+        _check_uncentred(asked.edit)
     components = components_of(config)
     if asked.save_model is not None:
         _check_one_model(config, components)
+
+
+def _check_uncentred(name: str) -> None:
+    """Raise a UserError where an edit has no uncentred variant."""
+    # Heavy: what an edit says of itself stands beside its rule.
+    from mech_arith.edits.base import edits_that, find_edit
+
+    if not find_edit(name).can_be_uncentred:
+        raise UserError(
+            f"expected intervention.centre=true with the edit {name!r}, got false; only "
+            f"{edits_that(can_be_uncentred=True)} has an uncentred variant"
+        )
 
 
 def _check_one_model(config: RunConfig, components: str | tuple[int, ...]) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from mech_arith.artifacts import Store
 from mech_arith.cell import CellPlan, outside_training, run_cell
-from mech_arith.edits import EDITS
+from mech_arith.edits.base import find_edit
 from mech_arith.errors import UserError
 from mech_arith.intervention import InterventionPlan
 from mech_arith.problems import draw, split
@@ -27,7 +27,7 @@ def plan(**changes):
         "positions": "last",
         "position_map": False,
         "n_components": 2,
-        "intervention": InterventionPlan(EDITS["scale"], (0.0, 1.0)),
+        "intervention": InterventionPlan(find_edit("scale"), (0.0, 1.0)),
         "n_edited": 20,
         "locality": None,
         "tolerance": None,

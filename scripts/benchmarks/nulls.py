@@ -19,7 +19,7 @@ from mech_arith.batching import Batching
 from mech_arith.controls import CONTROL, SPAN, TARGET, VALUELESS, Arm, Controls, Target, arms
 from mech_arith.digests import tensor_digest
 from mech_arith.directions import random_direction
-from mech_arith.edits import EDITS
+from mech_arith.edits.base import find_edit
 from mech_arith.effects import Judge, Treated, contrast_table, contrasts_of
 from mech_arith.engine import Asked, Baseline, SiteGrid, run_baseline, run_edits
 from mech_arith.problems import ProblemSet, draw, split
@@ -41,7 +41,7 @@ DIGITS = 3
 UNITS = (1, 3, 7, 9)
 """Weights of a check digit: they have inverses modulo 10."""
 N_PROBLEMS, N_EDITED, N_CONTROLS, N_COMPONENTS = 400, 200, 20, 10
-SCALE = EDITS["scale"]
+SCALE = find_edit("scale")
 FACTORS = (-5.0, 7.0)
 """By which a coordinate is scaled. It holds a 32nd of the variance, more or less: so the change is
 about as large as the site's whole spread, and costs a quarter of the answers."""
