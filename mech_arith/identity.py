@@ -72,7 +72,7 @@ def identify(config: RunConfig) -> Identity:
     """
     determines = {
         "config": dict(_flat(asdict(config))),
-        "weights": files_digest(model_files(config.model)),
+        "weights": files_digest(model_files(config)),
         "code": code_digest(),
         "plugins": plugin_digests(config.plugins),
         "versions": {"python": _python(), **{name: version(name) for name in LIBRARIES}},

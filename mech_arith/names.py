@@ -5,17 +5,16 @@ Nothing heavy is imported here, so that a mistyped name is said at once.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from mech_arith.config import RunConfig, is_count
 from mech_arith.edits import EDITS
 from mech_arith.errors import UserError, unknown
 from mech_arith.expressions import Constraint, parse_constraint
+from mech_arith.kinds import ModelChoice, find_loader
 from mech_arith.problems import ProblemSet, draw_splits, find_decorrelated, operand_ranges
 from mech_arith.templates import Template, build_template
-
-ARITHMETIC, LANGUAGE_MODEL = KINDS = ("arithmetic", "language_model")
-"""Kinds of model."""
 
 METHODS = ("pca",)
 """How activations are turned into coordinates."""
@@ -62,7 +61,9 @@ def look_up(config: RunConfig) -> Asked:
     template = build_template(
         config.template.name, config.template.expression, config.template.wording
     )
-    _check_model(config)
+    choice = model_choice(config)
+    loader = find_loader(choice.kind)
+    loader.check(choice)
     _check("tracing method", config.tracing.method, METHODS)
     _check("point", config.tracing.point, POINTS)
     _check("layers.part", config.layers.part, LayerPart)
@@ -75,7 +76,7 @@ def look_up(config: RunConfig) -> Asked:
     fit, report, shots = draw_splits(
         template,
         n=config.problems.n,
-        n_shots=config.prompt.shots if config.model.kind == LANGUAGE_MODEL else 0,
+        n_shots=choice.shots if loader.takes_examples else 0,
         ranges=ranges,
         constraints=constraints,
         fit_share=config.problems.fit_share,
@@ -83,6 +84,26 @@ def look_up(config: RunConfig) -> Asked:
         decorrelate=decorrelated,
     )
     return Asked(template, ranges, constraints, shots, fit, report)
+
+
+def model_choice(config: RunConfig) -> ModelChoice:
+    """What the config says of its model, as plain values."""
+    model, prompt = config.model, config.prompt
+    return ModelChoice(
+        name=model.name,
+        kind=model.kind,
+        path=None if model.path is None else Path(model.path),
+        hub=model.hub,
+        revision=model.revision,
+        dtype=model.dtype,
+        device_map=model.device_map,
+        run_dtype=config.dtype.value,
+        run_device=config.device.value,
+        style=prompt.style,
+        shots=prompt.shots,
+        system=prompt.system,
+        date=prompt.date,
+    )
 
 
 def components_of(config: RunConfig) -> str | tuple[int, ...]:
@@ -106,33 +127,6 @@ def components_of(config: RunConfig) -> str | tuple[int, ...]:
 def _check(kind: str, name: str, valid: Any) -> None:
     if name not in tuple(valid):
         raise unknown(kind, name, valid)
-
-
-def _check_model(config: RunConfig) -> None:
-    """Raise a UserError where options do not fit the kind of model."""
-    model = config.model
-    _check("model.kind", model.kind, KINDS)
-    if model.kind == LANGUAGE_MODEL:
-        if model.device_map is not None and config.device.value != "auto":
-            raise UserError(
-                f"expected model.device_map or device, got {model.device_map!r} and "
-                f"{config.device.value!r}; leave one of them out"
-            )
-        if model.path is not None and model.revision is not None and model.hub is None:
-            raise UserError(
-                f"expected no model.revision with model.path, got {model.revision!r}; leave it out"
-            )
-        return
-    for option, given, only in (
-        ("dtype", config.dtype.value, "auto"),
-        ("prompt.style", config.prompt.style, None),
-        ("prompt.system", config.prompt.system, None),
-    ):
-        if given != only:
-            raise UserError(
-                f"expected no {option} for {model.name}, which has one way to be asked, "
-                f"got {given!r}; leave it out, or choose a language model"
-            )
 
 
 def _check_intervention(config: RunConfig, template: Template) -> None:

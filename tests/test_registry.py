@@ -41,7 +41,7 @@ def test_what_is_registered_is_found_and_stays_as_it_is():
 
 
 def test_an_unknown_name_is_one_line_with_the_close_and_the_valid_ones():
-    with pytest.raises(UserError, match="^unknown room 'rank' .did you mean 'ranks'") as said:
+    with pytest.raises(UserError, match=r"^unknown room 'rank' .did you mean 'ranks'") as said:
         STATISTICS.find("rank")
     assert "bootstrap" in str(said.value)
     assert "\n" not in str(said.value)
