@@ -123,8 +123,8 @@ def _import(name: str, path: Path, content: bytes) -> None:
     except (Exception, SystemExit) as error:
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
-            f"expected a plugin that can be imported, got an error in {path}, line "
-            f"{_line_of(error, path)}: {said}; mend it"
+            "expected a plugin that can be imported, got an error in "
+            f"{_where(error, path)}: {said}; mend it"
         ) from None
     if len(registry.registered) == before:
         raise UserError(
@@ -133,8 +133,8 @@ def _import(name: str, path: Path, content: bytes) -> None:
         )
 
 
-def _line_of(error: BaseException, path: Path) -> int | None:
-    """The last line of the file itself that an error has come through."""
+def _where(error: BaseException, path: Path) -> str:
+    """The file, and its last line that an error has come through."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    return lines[-1] if lines else None
+    return f"{path}, line {lines[-1]}" if lines else str(path)

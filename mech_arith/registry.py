@@ -62,7 +62,7 @@ class Registry(Generic[T]):
                 taken = self._file_of(name)
             if taken is not None:
                 raise UserError(
-                    f"expected a new name for a {self.kind} in {_where(module)}, got {name!r}, "
+                    f"expected a new name for this {self.kind} in {_where(module)}, got {name!r}, "
                     f"which {_where(taken)} has registered; choose another name"
                 )
             self._entries[name] = entry  # pyright: ignore[reportArgumentType]

@@ -56,7 +56,7 @@ def test_a_name_is_registered_once(name):
 
     if name == "mine":
         register()
-    with pytest.raises(UserError, match=f"expected a new name for a room .* got '{name}', which"):
+    with pytest.raises(UserError, match=f"new name for this room .* got '{name}', which"):
         register()
 
 
