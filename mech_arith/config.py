@@ -392,8 +392,18 @@ def _config_folders(config: DictConfig) -> list[Path]:
     Hydra knows them in every worker too, where there is no command line any more.
     """
     composed = config if "hydra" in config else HydraConfig.instance().cfg
-    sources = OmegaConf.select(composed, "hydra.runtime.config_sources") if composed else None
-    return [Path(source.path) for source in sources or () if source.schema == "file"]
+    return [Path(source.path) for source in _sources(composed) if source.schema == "file"]
+
+
+def own_folders() -> list[str]:
+    """The user's folders of options that the running cell was composed from."""
+    sources = _sources(HydraConfig.instance().cfg)
+    return [source.path for source in sources if source.provider == "command-line"]
+
+
+def _sources(composed: DictConfig | None) -> Any:
+    found = OmegaConf.select(composed, "hydra.runtime.config_sources") if composed else None
+    return found or ()
 
 
 def _added(config: DictConfig, section: Any, prefix: str = "") -> Iterator[str]:

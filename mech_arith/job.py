@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from mech_arith.artifacts import Store
 from mech_arith.cell import CellResult, run_cell
 from mech_arith.choice import load_solver
-from mech_arith.config import RunConfig, checked
+from mech_arith.config import RunConfig, checked, own_folders
 from mech_arith.digests import json_digest
 from mech_arith.edited import is_saved, save_edited
 from mech_arith.errors import UserError
@@ -139,11 +139,12 @@ def _compute(
     write_record(directory, record)
     result = _numbers(settings, prepared, solver, directory, identity)
     provenance = _provenance(solver, settings)
+    folders = [f"--config-dir={folder}" for folder in own_folders()]
     summary = result.summary | {
         "cell": cell,
         "provenance": provenance,
         "identity": identity.digest,
-        "command": shlex.join(["python", "-m", "mech_arith", *overrides]),
+        "command": shlex.join(["python", "-m", "mech_arith", *folders, *overrides]),
         "attempts": len(record.attempts),
     }
     # Every row says what made it, so that the tables of many cells can be put together.

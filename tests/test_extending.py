@@ -62,6 +62,12 @@ def test_a_figure_is_on_disk_and_on_the_page(cell):
     assert write_report(cell.parent).is_file()
 
 
+def test_the_command_says_where_its_options_are(cell):
+    command = load_run(cell).summary["command"]
+    assert command.startswith(f"python -m mech_arith --config-dir={EXAMPLES / 'conf'} ")
+    assert "plugins=[../tiny_regressor.py,../clip.py,../right_by_size.py]" in command
+
+
 def test_a_run_is_shown_where_its_plugins_are_gone(cell):
     """Nothing of them is imported by what reads results."""
     code = (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mech_arith import plugins
-from mech_arith.config import RunConfig
+from mech_arith.config import InterventionConfig, RunConfig
 from mech_arith.edits import EDITS
 from mech_arith.errors import UserError
 from mech_arith.identity import identify
@@ -57,7 +57,9 @@ def test_the_content_is_part_of_the_cell_and_the_place_is_not(tmp_path):
     load_plugins([str(one), str(other), str(copy)])
 
     def digest(*paths: Path) -> str:
-        return identify(RunConfig(plugins=[str(path) for path in paths])).digest
+        nothing = InterventionConfig(edit="none")
+        named = [str(path) for path in paths]
+        return identify(RunConfig(plugins=named, intervention=nothing)).digest
 
     assert digest(one) == digest(copy)
     assert len({digest(), digest(one), digest(other), digest(one, other)}) == 4
