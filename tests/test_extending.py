@@ -13,15 +13,19 @@ from mech_arith.results import find_runs, load_run
 from tests.running import SMALL
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "extending"
-LONGEST = 70
+LONGEST = 72
 """Lines of an example: it is read as documentation."""
 
 
 def run(place: Path, *arguments: str) -> None:
     """A shell line in an empty directory, with the examples' folder of options."""
-    line = ["-m", "mech_arith", f"--config-dir={EXAMPLES / 'conf'}", *arguments, *SMALL]
+    shell(place, f"--config-dir={EXAMPLES / 'conf'}", *arguments[:1], *SMALL, *arguments[1:])
+
+
+def shell(place: Path, *line: str) -> None:
+    """A shell line in a directory."""
     done = subprocess.run(
-        [sys.executable, *line, f"store.path={place}/store"],
+        [sys.executable, "-m", "mech_arith", *line, f"store.path={place}/store"],
         capture_output=True,
         text=True,
         cwd=place,
@@ -54,7 +58,7 @@ def test_an_edit_is_made_beside_its_controls(cell):
     tight, wide = (target.loc[target["strength"] == s, "accuracy_drop"] for s in (0.5, 4.0))
     assert tight.max() > 0.1
     assert (wide == 0).all()  # no coordinate lies so far out
-    assert set(effects["arm"]) >= {"target", "random", "span", "other", "shuffled"}
+    assert set(effects["arm"]) >= {"target", "control", "span", "other", "shuffled"}
 
 
 def test_a_figure_is_on_disk_and_on_the_page(cell):
@@ -103,8 +107,7 @@ def test_every_worker_of_a_sweep_imports_them(tmp_path):
     run(tmp_path, *sweep, *given)
     assert find_runs(tmp_path / "sweep") == [tmp_path / "sweep" / "0", tmp_path / "sweep" / "1"]
     (tmp_path / "sweep" / "1" / "summary.json").unlink()
-    place = ["-m", "sweep.resume=sweep", "hydra/launcher=basic"]
-    run(tmp_path, *place)
+    shell(tmp_path, "-m", "sweep.resume=sweep", "hydra/launcher=basic")
     assert len(find_runs(tmp_path / "sweep")) == 2
     tables = [pd.read_parquet(tmp_path / "sweep" / n / "effects.parquet") for n in "01"]
     assert [set(table["edit"]) for table in tables] == [{"clip"}, {"shift"}]
