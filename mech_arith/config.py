@@ -10,12 +10,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import date
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from mech_arith.errors import UserError
+from mech_arith.plugins import load_plugins
 
 MAX_SHOTS = 1000
 MAX_DRAWS = 1000
@@ -212,6 +215,7 @@ class RunConfig:
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
+    plugins: list[str] = field(default_factory=list)
     tolerance: float | None = None
     require_baseline: bool = False
     engine: Engine = Engine.auto
@@ -353,13 +357,13 @@ def is_count(number: Any, *, least: int = 1) -> bool:
 
 
 def checked(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
-    """The config as typed values, after its numbers are checked.
+    """The config as typed values, after its numbers are checked and its plugins are imported.
 
     An expression from the command line is no longer the template that it replaces, unless it is
-    given a name of its own.
+    given a name of its own. Plugins are named by their absolute paths from here on.
 
     Raises:
-        UserError: something is missing, or does not fit.
+        UserError: something is missing, or does not fit; or a plugin cannot be imported.
     """
     given = {override.split("=")[0].lstrip("+") for override in overrides}
     if "template.expression" in given and "template.name" not in given:
@@ -379,7 +383,28 @@ def checked(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
         raise UserError(
             f"unknown key {key!r}; leave it out (python -m mech_arith --help shows all keys)"
         )
+    settings.plugins = [str(p) for p in load_plugins(settings.plugins, _config_folders(config))]
     return settings
+
+
+def _config_folders(config: DictConfig) -> list[Path]:
+    """Folders that this config was composed from: ours, and the user's by --config-dir.
+
+    Hydra knows them in every worker too, where there is no command line any more.
+    """
+    composed = config if "hydra" in config else HydraConfig.instance().cfg
+    return [Path(source.path) for source in _sources(composed) if source.schema == "file"]
+
+
+def own_folders() -> list[str]:
+    """The user's folders of options that the running cell was composed from."""
+    sources = _sources(HydraConfig.instance().cfg)
+    return [source.path for source in sources if source.provider == "command-line"]
+
+
+def _sources(composed: DictConfig | None) -> Any:
+    found = OmegaConf.select(composed, "hydra.runtime.config_sources") if composed else None
+    return found or ()
 
 
 def _added(config: DictConfig, section: Any, prefix: str = "") -> Iterator[str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from mech_arith.agreement import agreement_table
 from mech_arith.answers import Answers
 from mech_arith.controls import CONTROL, DRAWN, TARGET, Arm
-from mech_arith.edits import Edit
+from mech_arith.edits.base import Edit
 from mech_arith.intervention import Intervened, InterventionPlan
 from mech_arith.judge import Judge
 from mech_arith.metrics import edit_outcome, exact, shifts

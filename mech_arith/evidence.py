@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from mech_arith.controls import CONTROL, DRAWN, SPAN, TARGET, VALUELESS
-from mech_arith.edits import Edit
+from mech_arith.edits.base import Edit
 from mech_arith.statistics import least_p
 from mech_arith.verdicts import judged, strictest
 

@@ -20,9 +20,11 @@ import mech_arith
 from mech_arith.choice import model_files
 from mech_arith.config import RunConfig
 from mech_arith.digests import json_digest
+from mech_arith.plugins import plugin_digests
 
-APART = {"wandb", "store", "batch_size", "threads"}
-"""Top-level keys of the config that leave the numbers as they are."""
+APART = {"wandb", "store", "batch_size", "threads", "plugins"}
+"""Top-level keys of the config that leave the numbers as they are; of plugins their contents count,
+and not where they are."""
 
 WHEREABOUTS = {"model.path", "model.hub", "model.revision"}
 """Where a model is found. What it is, the digest of its files says."""
@@ -59,7 +61,7 @@ class Identity:
 
     digest: str
     determines: dict[str, Any]
-    """`config` (dotted keys), `weights`, `code`, `versions`: plain JSON data."""
+    """`config` (dotted keys), `weights`, `code`, `plugins`, `versions`: plain JSON data."""
 
 
 def identify(config: RunConfig) -> Identity:
@@ -70,8 +72,9 @@ def identify(config: RunConfig) -> Identity:
     """
     determines = {
         "config": dict(_flat(asdict(config))),
-        "weights": files_digest(model_files(config.model)),
+        "weights": files_digest(model_files(config)),
         "code": code_digest(),
+        "plugins": plugin_digests(config.plugins),
         "versions": {"python": _python(), **{name: version(name) for name in LIBRARIES}},
     }
     return Identity(json_digest(determines), determines)
@@ -84,7 +87,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         old, new = before.get(part, {}), now.get(part, {})
         keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         said += [f"{key} {old.get(key)} -> {new.get(key)}" for key in keys]
-    said += [part for part in ("weights", "code") if before.get(part) != now.get(part)]
+    parts = ("weights", "code", "plugins")
+    said += [part for part in parts if (before.get(part) or "") != (now.get(part) or "")]
     return ", ".join(said) or "nothing"
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mech_arith.bases import Bases
 from mech_arith.controls import Arm, Controls, Target, arms, choose_targets
-from mech_arith.edits import Edit, Towards
+from mech_arith.edits.base import Edit, Towards
 from mech_arith.engine import SiteGrid
 from mech_arith.expressions import Constraint
 from mech_arith.interchange import (

@@ -19,17 +19,18 @@ from omegaconf import DictConfig, OmegaConf
 from mech_arith.artifacts import Store
 from mech_arith.batching import Batching
 from mech_arith.cell import CellResult, run_cell
-from mech_arith.choice import DEFAULT_STYLE, load_solver
-from mech_arith.config import RunConfig, checked
+from mech_arith.choice import load_solver
+from mech_arith.config import RunConfig, checked, own_folders
 from mech_arith.digests import json_digest
 from mech_arith.edited import is_saved, save_edited
 from mech_arith.errors import UserError
 from mech_arith.identity import Identity, identify
-from mech_arith.names import ACTIVATIONS, LANGUAGE_MODEL
+from mech_arith.kinds import find_loader
+from mech_arith.names import ACTIVATIONS, model_choice
 from mech_arith.overview import cell_name, print_overview
 from mech_arith.paths import SUMMARY, store_dir
 from mech_arith.plan import Prepared, prepare
-from mech_arith.progress import counted
+from mech_arith.plugins import plugin_digests
 from mech_arith.records import (
     PARTS,
     begin,
@@ -140,11 +141,12 @@ def _compute(
     write_record(directory, record)
     result = _numbers(settings, prepared, solver, directory, identity)
     provenance = _provenance(solver, settings)
+    folders = [f"--config-dir={folder}" for folder in own_folders()]
     summary = result.summary | {
         "cell": cell,
         "provenance": provenance,
         "identity": identity.digest,
-        "command": shlex.join(["python", "-m", "mech_arith", *overrides]),
+        "command": shlex.join(["python", "-m", "mech_arith", *folders, *overrides]),
         "attempts": len(record.attempts),
     }
     # Every row says what made it, so that the tables of many cells can be put together.
@@ -237,7 +239,7 @@ def _cell_fields(prepared: Prepared, layers: str) -> dict[str, Any]:
         "tracing": config.tracing.method,
         "point": config.tracing.point,
         "positions": config.tracing.positions,
-        "prompt": _prompt_name(config),
+        "prompt": find_loader(config.model.kind).prompt_name(model_choice(config)),
         "edit": _edit_name(config),
         "design": _design_name(config),
         "seed": config.problems.seed,
@@ -257,13 +259,6 @@ def _design_name(config: RunConfig) -> str:
     return design if value is None else f"{design} {value}"
 
 
-def _prompt_name(config: RunConfig) -> str | None:
-    """How a language model is asked; None for a solver that has one way alone."""
-    if config.model.kind != LANGUAGE_MODEL:
-        return None
-    return f"{config.prompt.style or DEFAULT_STYLE}, {counted(config.prompt.shots, 'shot')}"
-
-
 def _provenance(solver: Solver, settings: RunConfig) -> dict[str, Any]:
     """What made the numbers."""
     packages = ("torch", "transformer-lens", "transformers", "numpy", "mech-arith")
@@ -275,6 +270,7 @@ def _provenance(solver: Solver, settings: RunConfig) -> dict[str, Any]:
         "device": str(solver.device),
         "dtype": str(solver.dtype).removeprefix("torch."),
         "versions": {package: version(package) for package in packages},
+        "plugins": {Path(path).name: plugin_digests([path])[0] for path in settings.plugins},
     }
 
 

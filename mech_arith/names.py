@@ -5,17 +5,17 @@ Nothing heavy is imported here, so that a mistyped name is said at once.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from mech_arith.config import RunConfig, is_count
+from mech_arith.edits import EDITS
 from mech_arith.errors import UserError, unknown
 from mech_arith.expressions import Constraint, parse_constraint
+from mech_arith.kinds import ModelChoice, find_loader
 from mech_arith.problems import ProblemSet, draw_splits, find_decorrelated, operand_ranges
 from mech_arith.registry import Registry
 from mech_arith.templates import Template, build_template
-
-ARITHMETIC, LANGUAGE_MODEL = KINDS = ("arithmetic", "language_model")
-"""Kinds of model."""
 
 METHODS: Registry[Any] = Registry("tracing method", "mech_arith.directions.methods")
 """How activations are turned into coordinates."""
@@ -26,7 +26,6 @@ POINTS = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
 ACTIVATIONS, WEIGHTS = VIA = ("activations", "weights")
 """What an edit is made on."""
 
-EDIT_NAMES = ("scale", "shift", "ablate", "set", "interchange")
 NO_EDIT = "none"
 
 
@@ -63,7 +62,9 @@ def look_up(config: RunConfig) -> Asked:
     template = build_template(
         config.template.name, config.template.expression, config.template.wording
     )
-    _check_model(config)
+    choice = model_choice(config)
+    loader = find_loader(choice.kind)
+    loader.check(choice)
     METHODS.check(config.tracing.method)
     _check("point", config.tracing.point, POINTS)
     _check("layers.part", config.layers.part, LayerPart)
@@ -76,7 +77,7 @@ def look_up(config: RunConfig) -> Asked:
     fit, report, shots = draw_splits(
         template,
         n=config.problems.n,
-        n_shots=config.prompt.shots if config.model.kind == LANGUAGE_MODEL else 0,
+        n_shots=choice.shots if loader.takes_examples else 0,
         ranges=ranges,
         constraints=constraints,
         fit_share=config.problems.fit_share,
@@ -84,6 +85,26 @@ def look_up(config: RunConfig) -> Asked:
         decorrelate=decorrelated,
     )
     return Asked(template, ranges, constraints, shots, fit, report)
+
+
+def model_choice(config: RunConfig) -> ModelChoice:
+    """What the config says of its model, as plain values."""
+    model, prompt = config.model, config.prompt
+    return ModelChoice(
+        name=model.name,
+        kind=model.kind,
+        path=None if model.path is None else Path(model.path),
+        hub=model.hub,
+        revision=model.revision,
+        dtype=model.dtype,
+        device_map=model.device_map,
+        run_dtype=config.dtype.value,
+        run_device=config.device.value,
+        style=prompt.style,
+        shots=prompt.shots,
+        system=prompt.system,
+        date=prompt.date,
+    )
 
 
 def components_of(config: RunConfig) -> str | tuple[int, ...]:
@@ -109,33 +130,6 @@ def _check(kind: str, name: str, valid: Any) -> None:
         raise unknown(kind, name, valid)
 
 
-def _check_model(config: RunConfig) -> None:
-    """Raise a UserError where options do not fit the kind of model."""
-    model = config.model
-    _check("model.kind", model.kind, KINDS)
-    if model.kind == LANGUAGE_MODEL:
-        if model.device_map is not None and config.device.value != "auto":
-            raise UserError(
-                f"expected model.device_map or device, got {model.device_map!r} and "
-                f"{config.device.value!r}; leave one of them out"
-            )
-        if model.path is not None and model.revision is not None and model.hub is None:
-            raise UserError(
-                f"expected no model.revision with model.path, got {model.revision!r}; leave it out"
-            )
-        return
-    for option, given, only in (
-        ("dtype", config.dtype.value, "auto"),
-        ("prompt.style", config.prompt.style, None),
-        ("prompt.system", config.prompt.system, None),
-    ):
-        if given != only:
-            raise UserError(
-                f"expected no {option} for {model.name}, which has one way to be asked, "
-                f"got {given!r}; leave it out, or choose a language model"
-            )
-
-
 def _check_intervention(config: RunConfig, template: Template) -> None:
     """Raise a UserError where no such edit can be made on whatever model."""
     asked = config.intervention
@@ -143,21 +137,31 @@ def _check_intervention(config: RunConfig, template: Template) -> None:
         if asked.save_model is not None:
             raise UserError(
                 "expected an edit with intervention.save_model, got intervention=none; choose "
-                "intervention=scale, shift or ablate, or leave save_model out"
+                "one that weights can carry, as intervention=scale, or leave save_model out"
             )
         return
-    _check("edit", asked.edit, (*EDIT_NAMES, NO_EDIT))
+    if asked.edit not in EDITS.names():
+        raise EDITS.unknown(asked.edit, also=[NO_EDIT])
     for value in asked.values or []:
         _check("value", value, template.expression.values)
-    if not asked.centre and asked.edit != "scale":
-        raise UserError(
-            f"expected intervention.centre=true with the edit {asked.edit!r}, got false; only "
-            "scale has an uncentred variant"
-        )
     _check("intervention.via", asked.via, VIA)
+    if not asked.centre:
+        _check_uncentred(asked.edit)
     components = components_of(config)
     if asked.save_model is not None:
         _check_one_model(config, components)
+
+
+def _check_uncentred(name: str) -> None:
+    """Raise a UserError where an edit has no uncentred variant."""
+    # Heavy: what an edit says of itself stands beside its rule.
+    from mech_arith.edits.base import edits_that, find_edit
+
+    if not find_edit(name).can_be_uncentred:
+        raise UserError(
+            f"expected intervention.centre=true with the edit {name!r}, got false; only "
+            f"{edits_that(can_be_uncentred=True)} has an uncentred variant"
+        )
 
 
 def _check_one_model(config: RunConfig, components: str | tuple[int, ...]) -> None:

@@ -12,7 +12,7 @@ from mech_arith.cell import CellPlan
 from mech_arith.config import LayersConfig, RunConfig
 from mech_arith.controls import Controls
 from mech_arith.directions.base import DirectionMethod, find_method
-from mech_arith.edits import find_edit
+from mech_arith.edits.base import find_edit
 from mech_arith.expressions import Constraint
 from mech_arith.intervention import InterventionPlan
 from mech_arith.locality import LocalityPlan

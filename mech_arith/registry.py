@@ -5,7 +5,7 @@ That is not before it is asked for: names are listed without importing anything 
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -62,7 +62,7 @@ class Registry(Generic[T]):
                 taken = self._file_of(name)
             if taken is not None:
                 raise UserError(
-                    f"expected a new name for a {self.kind} in {_where(module)}, got {name!r}, "
+                    f"expected a new name for this {self.kind} in {_where(module)}, got {name!r}, "
                     f"which {_where(taken)} has registered; choose another name"
                 )
             self._entries[name] = entry  # pyright: ignore[reportArgumentType]
@@ -94,9 +94,12 @@ class Registry(Generic[T]):
         self.find(name)
         return sys.modules[self._modules[name]]
 
-    def unknown(self, name: object) -> UserError:
-        """The error for a name that is not there: with close names, and all that there are."""
-        valid = self.names()
+    def unknown(self, name: object, *, also: Sequence[str] = ()) -> UserError:
+        """The error for a name that is not there: with close names, and all that there are.
+
+        `also` are names that mean something where the name was given, and are no entries.
+        """
+        valid = (*self.names(), *also)
         near = get_close_matches(str(name), valid, n=1, cutoff=0.6)
         meant = f" (did you mean {near[0]!r}?)" if near else ""
         return UserError(

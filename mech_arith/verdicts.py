@@ -25,6 +25,7 @@ from math import inf, isnan
 from typing import Any
 
 from mech_arith.edits import EDITS
+from mech_arith.edits.base import find_edit
 from mech_arith.sites import in_runs
 from mech_arith.statistics import ALPHA
 
@@ -39,9 +40,6 @@ LEAST_CEILING = 0.2
 
 DRAWN = ("random", "span", "valueless")
 """Kinds of drawn directions, as the evidence names them."""
-
-TOWARDS = tuple(edit.name for edit in EDITS.values() if edit.towards is not None)
-"""Edits that go towards other values."""
 
 LOWS = ("excess_low", *(f"excess_{arm}_low" for arm in DRAWN))
 
@@ -146,7 +144,10 @@ def judged(row: Row) -> dict[str, Any]:
 
 def _goes_towards_values(row: Row) -> bool:
     """The edit gives problems another value's coordinate, so that answers tell of its use."""
-    return row.get("edit") in TOWARDS or _known(row.get("agreement"))
+    name = row.get("edit")
+    if name in EDITS.names() and find_edit(name).towards is not None:
+        return True
+    return _known(row.get("agreement"))
 
 
 def _untold(row: Row) -> str:

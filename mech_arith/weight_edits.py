@@ -19,7 +19,6 @@ from mech_arith.activations import capture
 from mech_arith.answers import Answers
 from mech_arith.bases import Bases
 from mech_arith.controls import Arm, Target, arms, choose_targets
-from mech_arith.edits import EDITS
 from mech_arith.engine import Baseline, run_baseline
 from mech_arith.errors import UserError
 from mech_arith.intervention import Intervened, InterventionPlan, target_changes
@@ -113,7 +112,9 @@ def check_by_weights(
             f"expected one layer and one position with intervention.save_model, got {len(sites)} "
             "sites; set layers.start, layers.stop and tracing.positions"
         )
-    if plan.centre or plan.edit is not EDITS["scale"]:
+    origin = torch.zeros(1, dtype=torch.float64)
+    # Else weights alone carry it: what is at the origin stays there.
+    if plan.centre or any(plan.edit.change(origin, s, sd=1.0).any() for s in plan.strengths):
         editable.check_bias(sites[0].layer, sites[0].point)
 
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mech_arith.edits import Edit
+from mech_arith.edits.base import Edit, edits_that
 from mech_arith.errors import UserError
 from mech_arith.solvers.base import Place, Solver
 from mech_arith.solvers.editable import EditableSolver, matrix
@@ -24,6 +24,9 @@ FOLDED_POINTS = ("attn_out", "mlp_out", "z")
 
 AGREES = 1e-3
 """Size of the difference between folded and hooked read-outs, over that of what the edit does."""
+
+OWN_DOSE = "moves each problem by a dose of its own, while weights are the same for all"
+"""Why an edit towards other values is not folded."""
 
 TRIED = (0.01, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1000.0)
 """Coordinates at which an edit is tried for being a line, in standard deviations to both sides:
@@ -183,11 +186,12 @@ def check_foldable(edit: Edit, point: str, strengths: Sequence[float] = ()) -> N
 
     At the strengths given the edit is tried for being a line, with coordinates of unit variance.
     """
-    if edit.towards is not None:
+    if not edit.is_affine or edit.towards is not None:
+        why = "is no line in the coordinate" if edit.towards is None else OWN_DOSE
         raise UserError(
-            f"expected the edit scale, shift or ablate with intervention.via=weights, got "
-            f"{edit.name!r}, which moves each problem by a dose of its own, while weights are the "
-            "same for all; choose one of those, or intervention.via=activations"
+            f"expected one of the edits {edits_that(are_affine=True)} with "
+            f"intervention.via=weights, got {edit.name!r}, which {why}; choose one of those, or "
+            "intervention.via=activations"
         )
     if point not in FOLDED_POINTS:
         raise UserError(

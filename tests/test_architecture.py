@@ -19,9 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mech_arith"
 
 ROOMS = (
-    "__init__ errors interrupts paths progress registry streams",  # what every room may use
+    "__init__ errors interrupts paths progress registry plugins streams",  # what every room may use
     "config",
     "overrides refusals guide",
+    "edits",
     "digests",
     "artifacts",
     "unfinished",
@@ -30,8 +31,10 @@ ROOMS = (
     "templates",
     "problems",
     "sources",
+    "kinds",
     "names",
     "solvers",
+    "loaders",
     "sites",
     "batching",
     "session",
@@ -39,7 +42,6 @@ ROOMS = (
     "sums",
     "directions",
     "statistics",
-    "edits",
     "verdicts",
     "answers",
     "tracing",

@@ -16,7 +16,7 @@ from mech_arith.baseline import (
 )
 from mech_arith.batching import Batching
 from mech_arith.controls import Controls
-from mech_arith.edits import EDITS
+from mech_arith.edits.base import find_edit
 from mech_arith.engine import Asked, run_baseline, write_on
 from mech_arith.engine.reading import NO_TOKEN, force, read_written
 from mech_arith.engine.writing import Writing
@@ -180,11 +180,14 @@ def test_chance_level_says_what_the_edits_cost_and_how_to_stop(solver, reported)
     [
         # 3 values, each with a component of its own: itself, 4 random, 2 span, 3 valueless,
         # 2 other, 1 shuffled
-        (InterventionPlan(EDITS["scale"], (0.0, 2.0), controls=Controls(4, 2, 3)), 5 * 3 * 13 * 2),
+        (
+            InterventionPlan(find_edit("scale"), (0.0, 2.0), controls=Controls(4, 2, 3)),
+            5 * 3 * 13 * 2,
+        ),
         # component 0 is the best for one value at most in each of the sums over components
         (
             InterventionPlan(
-                EDITS["scale"],
+                find_edit("scale"),
                 (0.0,),
                 components=(0, 1),
                 controls=Controls(0, 0, 0, other=False, shuffled=False),
@@ -194,7 +197,7 @@ def test_chance_level_says_what_the_edits_cost_and_how_to_stop(solver, reported)
         # 2 values, 3 sources of each
         (
             InterventionPlan(
-                EDITS["interchange"],
+                find_edit("interchange"),
                 (1.0,),
                 values=("a", "b"),
                 controls=Controls(1, 0, 0, other=False, shuffled=False),

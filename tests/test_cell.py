@@ -7,7 +7,7 @@ from mech_arith.batching import Batching
 from mech_arith.cell import CellPlan, outside_training, run_cell
 from mech_arith.correlations import MASSIVE, massive_components
 from mech_arith.directions.base import find_method
-from mech_arith.edits import EDITS
+from mech_arith.edits.base import find_edit
 from mech_arith.errors import UserError
 from mech_arith.intervention import InterventionPlan
 from mech_arith.problems import draw, split
@@ -28,7 +28,7 @@ def plan(*, n_components=2, method="pca", **changes):
         "positions": "last",
         "position_map": False,
         "method": find_method(method, n_components),
-        "intervention": InterventionPlan(EDITS["scale"], (0.0, 1.0)),
+        "intervention": InterventionPlan(find_edit("scale"), (0.0, 1.0)),
         "n_edited": 20,
         "locality": None,
         "tolerance": None,

@@ -5,7 +5,7 @@ import torch
 
 from mech_arith.answers import Answers
 from mech_arith.controls import CONTROL, TARGET, Arm, Target
-from mech_arith.edits import EDITS
+from mech_arith.edits.base import find_edit
 from mech_arith.effects import contrast_table, contrasts_of, effect_tables
 from mech_arith.judge import Judge
 from mech_arith.sites import Site
@@ -43,7 +43,7 @@ def treated(wrong: torch.Tensor) -> tuple[Treated, Judge]:
 
 def contrast(wrong: torch.Tensor) -> dict:
     one, judge = treated(wrong)
-    (row,) = contrast_table(contrasts_of(one, EDITS["shift"], judge)).to_dict(orient="records")
+    (row,) = contrast_table(contrasts_of(one, find_edit("shift"), judge)).to_dict(orient="records")
     return row
 
 
@@ -90,6 +90,6 @@ def test_the_largest_drop_is_compared_with_ties():
         target = torch.rand(93, generator=generator) < 0.2
         as_much = target[torch.randperm(93, generator=generator)]
         one, judge = treated(torch.stack([target, as_much, target & False]).view(3, 3, 1, 31))
-        tables = effect_tables([one], EDITS["shift"], (1.0,), judge)
+        tables = effect_tables([one], find_edit("shift"), (1.0,), judge)
         found.append(largest_drop_p(tables["effects"], tables["control_draws"]))
     assert found == [pytest.approx(2 / 3)] * 8

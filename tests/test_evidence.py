@@ -3,7 +3,7 @@ import math
 import pandas as pd
 import pytest
 
-from mech_arith.edits import EDITS
+from mech_arith.edits.base import find_edit
 from mech_arith.evidence import evidence_table, headline, no_whole_way
 
 PLACE = {"layer": 1, "point": "resid_post", "position": "all"}
@@ -124,10 +124,10 @@ def test_the_untrained_twin_is_a_floor():
 
 
 def test_an_edit_that_never_arrives_is_said_to_leave_no_agreement():
-    (warning,) = no_whole_way(EDITS["interchange"], (-1.0, 0.5))
+    (warning,) = no_whole_way(find_edit("interchange"), (-1.0, 0.5))
     assert "[-1.0, 0.5] of interchange do not hold 1, the whole way" in warning
-    assert no_whole_way(EDITS["interchange"], (0.5, 1.0)) == []
-    assert no_whole_way(EDITS["scale"], (0.5,)) == []
+    assert no_whole_way(find_edit("interchange"), (0.5, 1.0)) == []
+    assert no_whole_way(find_edit("scale"), (0.5,)) == []
 
 
 def test_without_an_intervention_there_is_the_tracing_alone():

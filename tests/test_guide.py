@@ -11,7 +11,7 @@ from mech_arith import __main__ as entry
 from mech_arith import __version__
 from mech_arith.config import RunConfig
 from mech_arith.guide import help_text
-from mech_arith.names import EDIT_NAMES, POINTS, LayerPart
+from mech_arith.names import POINTS, LayerPart
 from mech_arith.paths import conf_dir
 
 HELP = help_text()
@@ -48,7 +48,6 @@ def test_every_key_of_the_schema_is_shown():
     [
         ("point", POINTS),
         ("part", LayerPart),
-        ("edit", EDIT_NAMES),
         ("device", ("auto", "cpu", "cuda")),
         ("dtype", ("auto", "float32", "bfloat16", "float16")),
         ("engine", ("auto", "full")),

@@ -10,7 +10,7 @@ from mech_arith.agreement import unresolved
 from mech_arith.bases import Bases
 from mech_arith.batching import Batching
 from mech_arith.controls import Controls, Target, arms, choose_targets, valueless_span
-from mech_arith.edits import EDITS
+from mech_arith.edits.base import find_edit
 from mech_arith.effects import intervention_tables, unresolved_drops
 from mech_arith.engine import Asked, run_baseline
 from mech_arith.errors import UserError
@@ -28,8 +28,8 @@ from tests.tiny import PlantedSolver, tiny_decoder
 
 ABC = dict.fromkeys("abc", (100, 999))
 
-SCALE = InterventionPlan(EDITS["scale"], (0.0, 1.0, 2.0))
-INTERCHANGE = InterventionPlan(EDITS["interchange"], (0.0, 1.0), values=("a", "b-c"))
+SCALE = InterventionPlan(find_edit("scale"), (0.0, 1.0, 2.0))
+INTERCHANGE = InterventionPlan(find_edit("interchange"), (0.0, 1.0), values=("a", "b-c"))
 HOW = Resampling(n_resamples=200, n_permutations=200)
 
 
@@ -60,7 +60,7 @@ def test_what_is_read_matters_and_what_is_merely_written_does_not():
 
 
 def test_a_shift_moves_the_answer_by_just_as_much():
-    plan = InterventionPlan(EDITS["shift"], (-1.0, 0.0, 2.0), values=("b-c",))
+    plan = InterventionPlan(find_edit("shift"), (-1.0, 0.0, 2.0), values=("b-c",))
     _, found, tables = planted_effects(plan)
     effects = tables["effects"]
     k = found.best_component("b-c")
@@ -239,7 +239,7 @@ def test_without_controls_nothing_is_said_of_an_excess():
 
 @pytest.mark.parametrize("name", ["set", "interchange"])
 def test_a_coordinate_that_is_read_answers_as_its_value_and_one_that_is_not_does_not(name):
-    plan = InterventionPlan(EDITS[name], (0.0, 1.0), values=("a", "b-c"), n_sources=3)
+    plan = InterventionPlan(find_edit(name), (0.0, 1.0), values=("a", "b-c"), n_sources=3)
     # The fitted directions are two degrees off the planted ones: answers err by some 30.
     *_, tables = planted_effects(plan, tolerance=100.0)
     table = tables["counterfactual"].set_index(["value", "strength", "arm"])

@@ -197,7 +197,7 @@ BAD = {
     "tracing.positions=b+c": "unknown position 'b.c'; expected one of: each, all, first, last",
     "tracing.method=umap": "unknown tracing method 'umap'; expected one of: pca",
     "tracing.n_components=0": "tracing.n_components >= 1, got 0",
-    "intervention.edit=twist": "unknown edit 'twist'; expected one of: scale, shift, ablate, set",
+    "intervention.edit=twist": "unknown edit 'twist'; expected one of: ablate, interchange, ",
     "intervention.via=weight": "unknown intervention.via 'weight'",
     "intervention.values=[d]": "unknown value 'd'; expected one of: a, b, c, b-c",
     "intervention.strengths=[]": "at least one strength, got none",

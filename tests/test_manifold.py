@@ -14,7 +14,7 @@ from mech_arith.batching import Batching
 from mech_arith.cell import CellPlan, run_cell
 from mech_arith.controls import Controls
 from mech_arith.directions.base import find_method
-from mech_arith.edits import EDITS
+from mech_arith.edits.base import find_edit
 from mech_arith.intervention import InterventionPlan
 from mech_arith.manifold import Dose, dose_left, length_ratio, manifold, within_components
 from mech_arith.off_distribution import departure_columns, spread_columns
@@ -280,7 +280,7 @@ def test_a_cell_has_a_row_for_every_target_and_strength(edit, strengths):
         position_map=False,
         method=find_method("pca", 2),
         intervention=InterventionPlan(
-            EDITS[edit],
+            find_edit(edit),
             strengths,
             values=("b-c", "a"),
             controls=Controls(2, 1),

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mech_arith.controls import Controls
-from mech_arith.edits import EDITS
+from mech_arith.edits.base import find_edit
 from mech_arith.intervention import InterventionPlan
 from mech_arith.problems import draw, split
 from mech_arith.statistics import Resampling
@@ -21,9 +21,9 @@ from tests.tiny import PlantedSolver
 
 FEW = Controls(random=2, span=2, valueless=0, other=False, shuffled=False)
 HOW = Resampling(n_resamples=50, n_permutations=30)
-SCALE = InterventionPlan(EDITS["scale"], (0.0, 1.0), controls=FEW)
+SCALE = InterventionPlan(find_edit("scale"), (0.0, 1.0), controls=FEW)
 INTERCHANGE = InterventionPlan(
-    EDITS["interchange"], (0.5, 1.0), values=("b-c",), controls=FEW, n_sources=2
+    find_edit("interchange"), (0.5, 1.0), values=("b-c",), controls=FEW, n_sources=2
 )
 NO_CONTROLS = Controls(random=0, span=0, valueless=0, other=False, shuffled=False)
 

@@ -22,6 +22,7 @@ from mech_arith.records import begin
 from mech_arith.report import __main__ as command
 from mech_arith.report import write_report
 from mech_arith.report.build import build
+from mech_arith.report.cells import figure_links
 from mech_arith.report.columns import EVIDENCE, verdict
 from mech_arith.report.compact import edited, numbers, traced
 from mech_arith.report.evidence import evidence_rows, headline_rows, specificity_maps
@@ -658,3 +659,15 @@ def test_a_killed_cell_has_the_name_that_it_has_when_it_is_whole(
     # Nor is one forgotten that has left no record, but what Hydra has composed.
     (run / "cell.json").unlink()
     assert unfinished(Listed("run", run, "killed", "", "", None))[0]["edit"] == "shift by weights"
+
+
+def test_figures_are_named_by_where_they_lie_from_the_page(tmp_path: Path) -> None:
+    run, page = tmp_path / "sweep #1" / "0", tmp_path / "report"
+    assert figure_links(run, page) == []
+    (run / "figures").mkdir(parents=True)
+    for name in ("positions.png", "positions.svg", "own.svg", "own.pdf", "effects.csv"):
+        (run / "figures" / name).touch()
+    assert figure_links(run, page) == [
+        ["own", "../sweep%20%231/0/figures/own.svg"],
+        ["positions", "../sweep%20%231/0/figures/positions.png"],
+    ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
@@ -917,3 +918,16 @@ def _signed(number: float, digits: int = 2) -> str:
     """As the page writes it."""
     assert math.isfinite(number)
     return f"{number:.{digits}f}".replace("-", "\u2212")
+
+
+def test_a_cells_figures_are_read_from_disk(page: Page, tmp_path: Path):
+    save_cell(tmp_path / "0")
+    figures = tmp_path / "0" / "figures"
+    figures.mkdir()
+    Image.new("RGB", (30, 20)).save(figures / "own.png")
+    (figures / "broken.png").write_bytes(b"no image")
+    page.open(write_report(tmp_path), "#cell=0")
+    page.until("return document.querySelectorAll('.files figure').length == 1")
+    page.run("document.querySelector('.files img').scrollIntoView()")
+    page.until("return document.querySelector('.files img').naturalWidth == 30")
+    assert page.texts(".files figcaption") == ["own"]

@@ -8,7 +8,7 @@ from mech_arith.activations import capture
 from mech_arith.bases import Bases
 from mech_arith.batching import Batching
 from mech_arith.controls import CONTROL, TARGET, Controls
-from mech_arith.edits import EDITS
+from mech_arith.edits.base import find_edit
 from mech_arith.effects import intervention_tables
 from mech_arith.engine import Asked, run_baseline
 from mech_arith.errors import UserError
@@ -24,8 +24,10 @@ from tests.tiny import tiny_encoder
 
 HOW = Resampling(n_resamples=100, n_permutations=100)
 CONTROLS = Controls(random=3, span=1, other=True, shuffled=True)
-SHIFT = InterventionPlan(EDITS["shift"], (-20.0, 0.0, 20.0), components=(0, 1), controls=CONTROLS)
-SCALE = InterventionPlan(EDITS["scale"], (-3.0, 1.0), components=(0,), controls=CONTROLS)
+SHIFT = InterventionPlan(
+    find_edit("shift"), (-20.0, 0.0, 20.0), components=(0, 1), controls=CONTROLS
+)
+SCALE = InterventionPlan(find_edit("scale"), (-3.0, 1.0), components=(0,), controls=CONTROLS)
 LAST_LAYER = Site(2, "mlp_out", "first")
 """Of an encoder: only the first position is read out, so that edits of others change nothing."""
 
@@ -102,7 +104,7 @@ def test_controls_move_as_far_as_their_target_over_all_positions(cell, centre):
     solver, prompts_fit, *_, traces = cell
     site = Site(0, "attn_out", "3")
     plan = InterventionPlan(
-        EDITS["scale"], (-1.0, 2.0), components=(0, 1), controls=CONTROLS, centre=centre
+        find_edit("scale"), (-1.0, 2.0), components=(0, 1), controls=CONTROLS, centre=centre
     )
     aims = _aims({site: traces[site]}, plan)
     assert len(aims) == 2
@@ -130,7 +132,7 @@ def test_no_change_changes_no_number(cell):
 def test_one_edit_alone_makes_a_model(cell):
     solver, *_, baseline, traces = cell
     alone = Controls(random=0, span=0, other=False, shuffled=False)
-    plan = InterventionPlan(EDITS["shift"], (20.0,), components=(1,), controls=alone)
+    plan = InterventionPlan(find_edit("shift"), (20.0,), components=(1,), controls=alone)
     model = one_edit(solver, {LAST_LAYER: traces[LAST_LAYER]}, plan)
     assert model.edited["solver"] == solver.name
     assert model.edited["weights_digest"] == solver.digest

@@ -1,10 +1,14 @@
 """Edits folded into weights, against the same edits made on activations at every position."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import pytest
 import torch
+from torch import Tensor
 
 from mech_arith.directions.random import random_direction
-from mech_arith.edits import EDITS, Edit
+from mech_arith.edits.base import Edit, find_edit
 from mech_arith.engine import Asked, run_baseline
 from mech_arith.errors import UserError
 from mech_arith.problems import draw
@@ -60,7 +64,7 @@ def change_at(solver, layer, point, edit="scale", strength=-1.5, *, centre=True,
     direction = random_direction(width, generator=generator)
     mean = torch.randn(width, generator=generator, dtype=torch.float64)
     origin = mean if centre else torch.zeros_like(mean)
-    return fold_of((layer, point), direction, origin, EDITS[edit], strength, sd=0.7)
+    return fold_of((layer, point), direction, origin, find_edit(edit), strength, sd=0.7)
 
 
 def twin(solver, change):
@@ -129,18 +133,18 @@ def test_no_change_leaves_the_weights_bit_for_bit(model):
 def test_a_line_by_hand():
     direction = torch.tensor([0.6, 0.8], dtype=torch.float64)
     mean = torch.tensor([5.0, 0.0], dtype=torch.float64)  # coordinate 3
-    scaled = fold_of((0, "mlp_out"), direction, mean, EDITS["scale"], 3.0, sd=2.0)
+    scaled = fold_of((0, "mlp_out"), direction, mean, find_edit("scale"), 3.0, sd=2.0)
     assert (scaled.gain, scaled.offset) == (pytest.approx(2.0), pytest.approx(-6.0))
     # Coordinate 10 is 7 from the mean: it goes to 21 from the mean, 14 further.
     activation = torch.tensor([[10.0, 5.0]], dtype=torch.float64)
     assert float(scaled.change(activation)) == pytest.approx(14.0)
     moved = scaled.of_activation(activation) - activation
     torch.testing.assert_close(moved, 14.0 * direction[None])
-    origin = fold_of((0, "z"), direction, 0 * mean, EDITS["scale"], 3.0, sd=2.0)
+    origin = fold_of((0, "z"), direction, 0 * mean, find_edit("scale"), 3.0, sd=2.0)
     assert (origin.gain, origin.offset) == (2.0, 0.0)
-    shifted = fold_of((0, "z"), direction, mean, EDITS["shift"], -1.5, sd=2.0)
+    shifted = fold_of((0, "z"), direction, mean, find_edit("shift"), -1.5, sd=2.0)
     assert (shifted.gain, shifted.offset) == (0.0, -3.0)
-    ablated = fold_of((0, "z"), direction, mean, EDITS["ablate"], 0.5, sd=2.0)
+    ablated = fold_of((0, "z"), direction, mean, find_edit("ablate"), 0.5, sd=2.0)
     assert (ablated.gain, ablated.offset) == (-0.5, pytest.approx(1.5))
 
 
@@ -158,10 +162,23 @@ def test_two_edits_fold_one_after_the_other(model):
 @pytest.mark.parametrize("edit", ["set", "interchange"])
 def test_an_edit_with_a_dose_of_its_own_per_problem_is_refused(edit):
     with pytest.raises(UserError, match=f"got '{edit}', which moves each problem by a dose of its"):
-        check_foldable(EDITS[edit], "mlp_out")
+        check_foldable(find_edit(edit), "mlp_out")
 
 
-CLIP = Edit("clip", "bound", torch.inf, lambda c, bound, _sd, _to: c.clamp(max=bound))
+@dataclass(frozen=True)
+class Claimed(Edit):
+    """Says that it is affine, and is not."""
+
+    rule: Callable[[Tensor, float, float], Tensor]
+    unit = ""
+    no_change = 0.0
+    is_affine = True
+
+    def moved(self, coordinate, strength, *, sd, wanted):
+        return self.rule(coordinate, strength, sd)
+
+
+CLIP = Claimed("clip", lambda c, bound, _sd: c.clamp(max=bound))
 
 
 @pytest.mark.parametrize(
@@ -170,8 +187,8 @@ CLIP = Edit("clip", "bound", torch.inf, lambda c, bound, _sd, _to: c.clamp(max=b
         (CLIP, 5.0, 1.0),  # 8 becomes 5: the line through 0 and 1 would leave it at 8
         (CLIP, 5.0, 100.0),
         (CLIP, 0.5, 1.0),
-        (Edit("bend", "bend", 0.0, lambda c, s, sd, _to: c + s * (c / sd).abs()), 0.1, 0.7),
-        (Edit("square", "factor", 0.0, lambda c, s, _sd, _to: c + s * c**2), 0.01, 0.7),
+        (Claimed("bend", lambda c, s, sd: c + s * (c / sd).abs()), 0.1, 0.7),
+        (Claimed("square", lambda c, s, _sd: c + s * c**2), 0.01, 0.7),
     ],
 )
 def test_an_edit_that_is_no_line_is_refused(edit, strength, sd):
@@ -187,16 +204,16 @@ def test_an_edit_that_is_no_line_is_refused(edit, strength, sd):
 @pytest.mark.parametrize("sd", [1e-6, 0.7, 1e5])
 def test_the_shipped_edits_are_lines(edit, strength, sd):
     found = fold_of(
-        (0, "z"), torch.tensor([1.0, 0.0]), torch.zeros(2), EDITS[edit], strength, sd=sd
+        (0, "z"), torch.tensor([1.0, 0.0]), torch.zeros(2), find_edit(edit), strength, sd=sd
     )
-    moved = EDITS[edit].change(torch.tensor([2.0 * sd]).double(), strength, sd=sd)
+    moved = find_edit(edit).change(torch.tensor([2.0 * sd]).double(), strength, sd=sd)
     assert float(found.gain * 2 * sd + found.offset) == pytest.approx(float(moved), rel=1e-6)
 
 
 @pytest.mark.parametrize("point", ["resid_pre", "resid_mid", "resid_post"])
 def test_the_residual_stream_is_refused(point):
     with pytest.raises(UserError, match=f"got '{point}': the residual stream is a sum"):
-        check_foldable(EDITS["scale"], point)
+        check_foldable(find_edit("scale"), point)
 
 
 def test_what_else_cannot_be_folded_is_said(tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mech_arith.columns import SWEPT
 from mech_arith.errors import UserError
 from mech_arith.progress import progress
-from mech_arith.report.cells import cell_overview, cell_page
+from mech_arith.report.cells import cell_overview, cell_page, figure_links
 from mech_arith.report.files import COMPARISON, PAGE, TABLES, outputs
 from mech_arith.report.listing import DAMAGED, Listed, list_cells
 from mech_arith.report.page import Entry, as_json, render
@@ -57,7 +57,8 @@ def build(directory: Path, places: Sequence[Path]) -> Built:
     """
     listed = list_cells(places, directory)
     with outputs(directory, (*TABLES.values(), PAGE)) as temporary:
-        read = [_entry(cell) for cell in progress(listed, description="report", unit="cells")]
+        shown = progress(listed, description="report", unit="cells")
+        read = [_entry(cell, directory) for cell in shown]
         read = _fitting(read)
         swept = swept_overrides([cell.overrides or () for cell in listed])
         for table, name in TABLES.items():
@@ -99,7 +100,7 @@ def build_comparison(directory: Path, one: Path, other: Path) -> BuiltComparison
 
     places = (one, other)
     inside = [{c.directory.resolve() for c in list_cells([p], directory)} for p in places]
-    read = [_entry(cell)[0] for cell in list_cells(places, directory)]
+    read = [_entry(cell, directory)[0] for cell in list_cells(places, directory)]
     sides = [
         [e for e in read if e.cell.whole and e.cell.directory.resolve() in own] for own in inside
     ]
@@ -118,7 +119,7 @@ def build_comparison(directory: Path, one: Path, other: Path) -> BuiltComparison
     return BuiltComparison(directory / page, compared)
 
 
-def _entry(cell: Listed) -> Read:
+def _entry(cell: Listed, directory: Path) -> Read:
     """What the page says of a cell, and what it has for the tables.
 
     A run that cannot be read is damaged, and says why; the others are reported all the same.
@@ -127,7 +128,7 @@ def _entry(cell: Listed) -> Read:
         return _without_result(cell), set()
     try:
         result = load_run(cell.directory)
-        page = cell_page(result)
+        page = cell_page(result) | {"figures": figure_links(cell.directory, directory)}
         entry = Entry(
             cell,
             command=result.summary.get("command") or cell.command,

@@ -1,7 +1,10 @@
 """What the page shows of one cell, out of its tables and its summary."""
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -23,6 +26,30 @@ def cell_page(result: RunResult) -> Plain:
         "config": result.config_yaml,
         "summary": result.summary,
     }
+
+
+IMAGES = (".png", ".svg")
+"""What a browser shows; the first that a figure has."""
+
+
+def figure_links(run: Path, page: Path) -> list[list[str]]:
+    """Name and relative address of every figure that lies in a run's directory.
+
+    The page does not hold them: a sweep's figures are many times as large as its numbers.
+
+    Args:
+        run: directory of the run.
+        page: directory of the page.
+    """
+    found: dict[str, Path] = {}
+    for suffix in IMAGES:
+        for path in sorted((run / "figures").glob(f"*{suffix}")):
+            found.setdefault(path.stem, path)
+    root = page.resolve()
+    return [
+        [name, quote(Path(os.path.relpath(path.resolve(), root)).as_posix())]
+        for name, path in sorted(found.items())
+    ]
 
 
 def cell_overview(page: Plain, summary: Mapping[str, Any]) -> Plain:

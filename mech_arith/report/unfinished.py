@@ -69,7 +69,7 @@ def unfinished(cell: Listed) -> tuple[dict[str, Any], str | None]:
         edit = fields.get("edit", "none")
         fields["edit"] = edit if edit == "none" else f"{edit} by {via}"
     style, shots = _at(config, "prompt.style"), _at(config, "prompt.shots")
-    if _at(config, "model.kind") == "language_model" and style is not None:
+    if style is not None:  # null for a model that has one way to be asked
         fields["prompt"] = f"{style}, {counted(shots, 'shot')}"
     return {
         name: _seed(found) if name == "seed" else str(found) for name, found in fields.items()

@@ -1,5 +1,6 @@
 """What the rest of the project may ask of a model under study."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from mech_arith.digests import code_digest
 from mech_arith.names import POINTS
 from mech_arith.problems import ProblemSet
 from mech_arith.solvers.attention import NOTHING, KeysValues, Past
@@ -80,7 +82,20 @@ class AnswerReader(Protocol):
 
 
 class Solver(ABC):
-    """A Transformer that answers arithmetic problems."""
+    """A Transformer that answers arithmetic problems.
+
+    The least that a model of one's own needs:
+
+    - the attributes without a default below (None where training is not known);
+    - `encode`: problems as tokens, with the positions of every value;
+    - `embed`, `run_block`, `read_out`: one pass in pieces. `run_block` hands the activation at each
+      of its `points` to `tap` and goes on with what comes back. A block that looks at no other
+      position returns keys and values of width 1;
+    - `full_pass`: the same read-outs by one whole pass, with `taps` at layers and points.
+
+    A model that regresses one number has `width_out = 1`, and no `reader`. One that cannot be run
+    in pieces says `replays = False`: then `full_pass` alone makes its edited passes.
+    """
 
     name: str
     digest: str
@@ -125,6 +140,7 @@ class Solver(ABC):
             "settings": self.settings_digest,
             "dtype": str(self.dtype),
             "device": self.device.type,
+            "code": _own_code(type(self)),
             "passes": "resumed" if self.replays else "full",
         }
 
@@ -226,6 +242,15 @@ class Solver(ABC):
 
         What the engine is checked against, and what it falls back to. Tokens include the prefix.
         """
+
+
+def _own_code(kind: type) -> str:
+    """SHA-256 of the file that defines a class outside of this package; nothing for one inside."""
+    module = sys.modules.get(kind.__module__)
+    is_ours = kind.__module__.split(".")[0] == __name__.split(".")[0]
+    if is_ours or module is None or getattr(module, "__file__", None) is None:
+        return ""
+    return code_digest([module])
 
 
 @torch.inference_mode()

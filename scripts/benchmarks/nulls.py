@@ -20,7 +20,7 @@ from mech_arith.correlations import correlation_table
 from mech_arith.digests import tensor_digest
 from mech_arith.directions.base import find_method
 from mech_arith.directions.random import random_direction
-from mech_arith.edits import EDITS
+from mech_arith.edits.base import find_edit
 from mech_arith.effects import contrast_table, contrasts_of
 from mech_arith.engine import Asked, Baseline, SiteGrid, run_baseline, run_edits
 from mech_arith.judge import Judge
@@ -45,7 +45,7 @@ DIGITS = 3
 UNITS = (1, 3, 7, 9)
 """Weights of a check digit: they have inverses modulo 10."""
 N_PROBLEMS, N_EDITED, N_CONTROLS, N_COMPONENTS = 400, 200, 20, 10
-SCALE = EDITS["scale"]
+SCALE = find_edit("scale")
 FACTORS = (-5.0, 7.0)
 """By which a coordinate is scaled. It holds a 32nd of the variance, more or less: so the change is
 about as large as the site's whole spread, and costs a quarter of the answers."""

@@ -9,7 +9,7 @@ from bars import ALPHA, Row, at_least, at_most, shown
 from mech_arith.bases import Bases
 from mech_arith.controls import CONTROL, TARGET, Controls
 from mech_arith.directions.base import find_method
-from mech_arith.edits import EDITS
+from mech_arith.edits.base import find_edit
 from mech_arith.effects import intervention_tables
 from mech_arith.engine import Asked, run_baseline
 from mech_arith.intervention import InterventionPlan, intervene
@@ -29,7 +29,7 @@ N_PROBLEMS, FIT_SHARE, N_EDITED = 5000, 0.8, 300
 is right or wrong by half a unit: a thousand problems would miss a few plants by that alone."""
 N_COMPONENTS = 8
 INTERCHANGE = InterventionPlan(
-    EDITS["interchange"],
+    find_edit("interchange"),
     (1.0,),
     controls=Controls(random=20, span=0, other=False, shuffled=False),
     n_sources=2,

@@ -17,6 +17,7 @@ async function showCellPage(cell, { cells, chunk, columns }) {
       ...tracingFigures(cell, page.traced),
       ...editFigures(cell, page.edited),
       ...specificityFigures(page.specificity),
+      ...figureFiles(page.figures),
       el("h2", {}, "What made these numbers"),
       factTable(page.summary),
       ...configOf(page.config),
@@ -191,6 +192,22 @@ function factTable(summary) {
       el("div", {}, el("dt", {}, isolated(name)), el("dd", {}, isolated(value ?? DASH))),
     ),
   );
+}
+
+/** The figures on disk, each read when it is scrolled to; those that are not there are left out. */
+function figureFiles(figures) {
+  if (!figures?.length) return [];
+  const shown = figures.map(([name, address]) => {
+    const image = el("img", { src: address, alt: name, loading: "lazy" });
+    const figure = el("figure", {}, image, el("figcaption", {}, isolated(name)));
+    image.addEventListener("error", () => figure.remove());
+    return figure;
+  });
+  return [
+    el("h2", {}, "Figures"),
+    el("p", { class: "quiet" }, "Read from the run's directory: keep it where it is beside this page, or they do not show."),
+    el("div", { class: "files" }, ...shown),
+  ];
 }
 
 const configOf = (config, name = "config.yaml, resolved") => [

@@ -1,0 +1,71 @@
+"""A model: random features whose read-out is fitted, so that they regress a-(b-c)."""
+
+import torch
+
+from mech_arith.digests import tensor_digest
+from mech_arith.kinds import MODELS, Loader
+from mech_arith.solvers.attention import NOTHING, KeysValues
+from mech_arith.solvers.base import EVERY, Solver, untouched
+from mech_arith.solvers.prompts import Prompts
+
+
+class TinyRegressor(Solver):
+    """Each block writes a function of all positions at the last one, where the answer is read."""
+
+    name, n_layers, n_heads, d_model, width_out = "tiny_regressor", 2, 1, 24, 1
+    points = ("resid_pre", "mlp_out", "resid_post")
+    causal, answers_at, tolerance = False, slice(-1, None), 20.0
+    trained_templates, trained_operands = ("a-(b-c)",), (0, 999)
+
+    def __init__(self, device):
+        draw = torch.Generator().manual_seed(0)
+        self.device = torch.device(device)
+        self.places = torch.randn(4, self.d_model, generator=draw).to(device)
+        self.weights = torch.randn(2, self.d_model, self.d_model, generator=draw).to(device) / 5
+        numbers = torch.randint(1000, (2000, 4), generator=draw).to(device)
+        answers = (numbers[:, 0] - numbers[:, 1] + numbers[:, 2]).float()
+        self.head = torch.eye(self.d_model, device=device)  # reads the features themselves
+        features = self.full_pass(numbers, {})[:, 0]
+        self.head = torch.linalg.lstsq(features, answers[:, None]).solution
+        self.digest = tensor_digest(self.places, self.weights, self.head)
+
+    def encode(self, problems, *, digits=0):
+        numbers = [torch.from_numpy(problems.operands[name]) for name in "abc"]
+        tokens = torch.stack([*numbers, 0 * numbers[0]], dim=1)
+        values = problems.template.expression.values
+        spans = {value: tuple(i for i, x in enumerate("abc") if x in value) for value in values}
+        return Prompts.uniform(tokens, ("a", "b", "c", "="), spans)
+
+    def embed(self, tokens, *, start=0):
+        return tokens[..., None] / 1000 * self.places
+
+    def run_block(self, layer, resid_pre, *, start=0, past=NOTHING, tap=untouched, at=EVERY):
+        written = torch.zeros_like(resid_pre)
+        written[:, -1] = torch.tanh(resid_pre.mean(1) @ self.weights[layer])
+        resid_post = tap("resid_post", resid_pre + tap("mlp_out", written))
+        nothing = resid_pre.new_zeros(len(resid_pre), 1, resid_pre.shape[1], 1)
+        return resid_post[:, at], KeysValues(nothing, nothing)  # no position is looked at later
+
+    def read_out(self, resid):
+        return resid[:, -1:] @ self.head
+
+    def full_pass(self, tokens, taps, *, last=1):
+        def at(place, activation):
+            return taps[place](activation) if place in taps else activation
+
+        resid = self.embed(tokens)
+        for layer in range(self.n_layers):
+            resid = at((layer, "resid_pre"), resid)
+            resid, _ = self.run_block(layer, resid, tap=lambda p, x, n=layer: at((n, p), x))
+        return self.read_out(resid)
+
+
+@MODELS.register("tiny_regressor")
+class TinyLoader(Loader):
+    """Makes the model."""
+
+    def files(self, choice):
+        return ()  # it is made in this file, whose content is part of the cell
+
+    def load(self, choice, *, device, shots):
+        return TinyRegressor(device)
