@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow.parquet import read_metadata, write_table
 
+from mech_arith.atomic import atomic, temporary
 from mech_arith.columns import TABLES, conformed, in_memory
 from mech_arith.errors import UserError
 from mech_arith.paths import SUMMARY
@@ -74,14 +76,11 @@ def save_run(
     writers[SUMMARY] = _text_writer(text)
 
     check_writable(directory)
-    with _temporary_names(directory, list(writers)) as temporary:
-        for name, write in writers.items():
-            write(temporary[name])
-            _flush_to_disk(temporary[name])
-        # From here to the last rename the directory holds no whole run, and says so.
-        (directory / SUMMARY).unlink(missing_ok=True)
-        for name in writers:
-            os.replace(temporary[name], directory / name)
+    # From `before` to the last rename the directory holds no whole run, and says so.
+    gone = partial((directory / SUMMARY).unlink, missing_ok=True)
+    with atomic(*(directory / name for name in writers), before=gone) as temporary_paths:
+        for path, write in zip(temporary_paths, writers.values(), strict=True):
+            write(path)
 
 
 def load_summary(directory: Path) -> dict[str, Any]:
@@ -196,9 +195,9 @@ def check_writable(directory: Path) -> None:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with _temporary_names(directory, ["writable"]) as temporary:
+        with temporary(directory / "writable") as [path]:
             # On a full disk a file can be made, and nothing be written in it.
-            temporary["writable"].write_bytes(bytes(4096))
+            path.write_bytes(bytes(4096))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UserError(
@@ -271,24 +270,6 @@ def _parquet_writer(table: pa.Table) -> Callable[[Path], object]:
 
 def _text_writer(text: str) -> Callable[[Path], object]:
     return lambda path: path.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _temporary_names(directory: Path, names: list[str]) -> Iterator[dict[str, Path]]:
-    """A temporary path per name, in `directory` itself so that renaming is atomic; none is left."""
-    paths = {name: directory / f".{name}.{os.getpid()}.tmp" for name in names}
-    try:
-        yield paths
-    finally:
-        for path in paths.values():
-            # An error on the way in must not be hidden by one from tidying up.
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-
-
-def _flush_to_disk(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _natural(text: str) -> list[tuple[int, str]]:

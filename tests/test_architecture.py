@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mech_arith"
 
 ROOMS = (
-    "__init__ errors interrupts paths progress streams",  # what every room may use
+    "__init__ atomic errors interrupts paths progress streams",  # what every room may use
     "config",
     "overrides refusals guide",
     "digests",

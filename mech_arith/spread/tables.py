@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from mech_arith.atomic import atomic
 from mech_arith.errors import UserError
 from mech_arith.results import load_run, per_value
 from mech_arith.spread.groups import SeedCell
@@ -103,7 +104,6 @@ def _spread(
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table beside its place, then move it there."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    table.to_parquet(temporary, index=False)
-    temporary.replace(path)
+    """Write a table whole or not at all."""
+    with atomic(path) as [new]:
+        table.to_parquet(new, index=False)
