@@ -315,8 +315,7 @@ MANIFOLD = (
 )
 
 _LOCALITY_PLACE = (
-    LAYER,
-    POSITION,
+    *SITE,
     COMPONENT,
     VALUE,
     Column("moved_by", TEXT, "Operand by which the value is really moved in the input."),

@@ -7,6 +7,7 @@ import pandas as pd
 
 from mech_arith.controls import CONTROL, DRAWN, SPAN, TARGET, VALUELESS
 from mech_arith.edits import Edit
+from mech_arith.sites import Site, component_of, site_of
 from mech_arith.statistics import least_p
 from mech_arith.verdicts import judged, strictest
 
@@ -66,38 +67,40 @@ WHOLE_WAY = 1.0
 """The strength at which an edit arrives at the wanted value."""
 
 Row = Mapping[str, Any]
-Place = tuple[int, str, str]
-"""Layer, position and value."""
+Place = tuple[Site, int, str]
+"""Site, component and value."""
 
 
 def evidence_table(
     tables: Mapping[str, pd.DataFrame],
-    places: Iterable[tuple[int, str]],
+    sites: Collection[Site],
     *,
-    untrained: Mapping[Place, float] | None = None,
+    untrained: Mapping[tuple[Site, str], float] | None = None,
 ) -> pd.DataFrame:
-    """A row per layer, position and value, in the component with the largest |R| on the fit split.
+    """A row per site and value, in the component with the largest |R| on the fit split.
 
     Args:
         tables: a cell's, by name: `correlations`, and where something was edited `contrasts` and
             `counterfactual`. What there is no row of is missing.
-        places: layers and positions that the cell asks for, without those of its map.
-        untrained: |R| in the same network with random weights, where it was traced.
+        sites: those that the cell asks for, without those of its map.
+        untrained: |R| by site and value in the same network with random weights, where it was
+            traced.
     """
-    wanted = set(places)
     contrasts = _contrasts(tables.get("contrasts"))
     effects, answers = (_records(tables.get(name)) for name in ("effects", "counterfactual"))
     answered = _answered(answers)
     edited = _edited(effects)
     rows = []
     for row in _records(tables["correlations"]):
-        if not row["chosen"] or (row["layer"], row["position"]) not in wanted:
+        site, value = site_of(row), row["value"]
+        if not row["chosen"] or site not in sites:
             continue
-        place = (row["layer"], row["position"], row["component"], row["value"])
+        place = (site, row["component"], value)
         found = {
-            **{name: row[name] for name in ("layer", "point", "position", "value")},
+            **site.columns(),
+            "value": value,
             **{name: row.get(name) for name in TRACED},
-            "untrained_abs_r": (untrained or {}).get((*place[:2], row["value"])),
+            "untrained_abs_r": (untrained or {}).get((site, value)),
             "edit": edited.get(place),
             **_contrast_fields(contrasts.get(place, {})),
             **_answer_fields(answered.get(place, {})),
@@ -114,13 +117,12 @@ def _records(table: pd.DataFrame | None) -> list[dict[Any, Any]]:
     return [] if table is None else table.to_dict(orient="records")
 
 
-def _contrasts(table: pd.DataFrame | None) -> dict[tuple[Any, ...], dict[str, Row]]:
-    """The contrasts with drawn directions, by layer, position, component and value, and by arm."""
-    found: dict[tuple[Any, ...], dict[str, Row]] = {}
+def _contrasts(table: pd.DataFrame | None) -> dict[Place, dict[str, Row]]:
+    """The contrasts with drawn directions, by place and by arm."""
+    found: dict[Place, dict[str, Row]] = {}
     for row in _records(table):
         for value in row["chosen_for"] if row["arm"] in DRAWN else ():
-            place = (row["layer"], row["position"], row["component"], value)
-            found.setdefault(place, {})[row["arm"]] = row
+            found.setdefault((*component_of(row), value), {})[row["arm"]] = row
     return found
 
 
@@ -143,23 +145,22 @@ def _contrast_fields(by_arm: Mapping[str, Row]) -> dict[str, Any]:
     }
 
 
-def _edited(effects: Iterable[Row]) -> dict[tuple[Any, ...], str]:
-    """The edit that was made, by layer, position, component and value."""
+def _edited(effects: Iterable[Row]) -> dict[Place, str]:
+    """The edit that was made, by place."""
     return {
-        (row["layer"], row["position"], row["component"], value): row["edit"]
+        (*component_of(row), value): row["edit"]
         for row in effects
         if row["arm"] == TARGET
         for value in row["chosen_for"]
     }
 
 
-def _answered(answers: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
-    """What answers do on the whole way, by layer, position, component and value, and by arm."""
-    found: dict[tuple[Any, ...], dict[str, Row]] = {}
+def _answered(answers: Iterable[Row]) -> dict[Place, dict[str, Row]]:
+    """What answers do on the whole way, by place and by arm."""
+    found: dict[Place, dict[str, Row]] = {}
     for row in answers:
         if row["strength"] == WHOLE_WAY:
-            place = (row["layer"], row["position"], row["component"], row["value"])
-            found.setdefault(place, {})[row["arm"]] = row
+            found.setdefault((*component_of(row), row["value"]), {})[row["arm"]] = row
     return found
 
 
@@ -176,9 +177,7 @@ def _answer_fields(by_arm: Mapping[str, Row]) -> dict[str, Any]:
     }
 
 
-def _why_no_excess(
-    effects: Sequence[Row], edited: Collection[tuple[Any, ...]], place: tuple[Any, ...]
-) -> str:
+def _why_no_excess(effects: Sequence[Row], edited: Collection[Place], place: Place) -> str:
     """Why a component has no drop beyond those of drawn directions."""
     if not effects:
         return NOTHING_EDITED
@@ -187,14 +186,12 @@ def _why_no_excess(
     drawn = [row for row in effects if row["arm"] in DRAWN]
     if not drawn:
         return "no control directions were drawn"
-    if not any((row["layer"], row["position"], row["component"]) == place[:3] for row in drawn):
+    if not any(component_of(row) == place[:2] for row in drawn):
         return "no direction could be drawn here to compare it with"
     return "no strength moves the coordinate"
 
 
-def _why_no_agreement(
-    effects: Sequence[Row], answers: Sequence[Row], place: tuple[Any, ...]
-) -> str:
+def _why_no_agreement(effects: Sequence[Row], answers: Sequence[Row], place: Place) -> str:
     """Why nothing is known of whether answers follow the value."""
     if not effects:
         return NOTHING_EDITED

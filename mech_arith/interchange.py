@@ -70,7 +70,7 @@ class Bench:
 
 def source_coordinates(bench: Bench, sources: Sources) -> dict[Site, Float64[Tensor, "m n k"]]:
     """Of every source on the components of every site: a clean pass over each set of sources."""
-    places = [[site.layer, site.point, site.position] for site in bench.traces]
+    places = [list(site.columns().values()) for site in bench.traces]
     found = []
     for problems in sources.problems:
         prompts = bench.encode(problems)
@@ -118,7 +118,7 @@ def _some_at_a_time(
 ) -> Iterator[Sequence[Site]]:
     """As many sites as may be held whole, for the sources of every value."""
     width = max(
-        len(layout.positions(site.position)) * solver.width_at(site.layer, site.point)
+        len(layout.positions(site.position)) * site.width(solver)
         for site in sites
         for layout in prompts.layouts
     )
@@ -293,9 +293,7 @@ def _specificity(
     hits = exact(edited, sources.expected, tolerance=judge.tolerance).double().mean(0)
     ends = share_interval(hits, judge.how)
     return {
-        "layer": one.site.layer,
-        "point": one.site.point,
-        "position": one.site.position,
+        **one.site.columns(),
         "component": one.target.component,
         "direction_of": one.target.chosen_for,
         "changed": sources.value,

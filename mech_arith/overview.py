@@ -10,6 +10,7 @@ from rich.text import Text
 
 from mech_arith.records import read_record
 from mech_arith.results import load_summary
+from mech_arith.sites import site_of
 from mech_arith.summary import CLEARLY
 from mech_arith.sweeps import DONE, STATUSES, CellState, own_overrides, swept_overrides, untold
 
@@ -196,8 +197,8 @@ def _reasons(best: Mapping[str, Any]) -> list[str]:
 
 
 def _place(best: Mapping[str, Any]) -> str:
-    at = "" if best["position"] == "all" else f" at {best['position']}"
-    return f"in layer {best['layer']}{at}"
+    site = site_of(best)
+    return f"in layer {site.layer}{site.at}"
 
 
 def _by_length(found: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -21,6 +21,7 @@ from mech_arith.atomic import atomic, temporary
 from mech_arith.columns import TABLES, conformed, in_memory
 from mech_arith.errors import UserError
 from mech_arith.paths import SUMMARY
+from mech_arith.sites import COMPONENT_COLUMNS
 
 CONFIG = "config.yaml"
 """The resolved configuration."""
@@ -229,7 +230,7 @@ def best_places(evidence: pd.DataFrame) -> pd.DataFrame:
 
 def slopes_at_best(specificity: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
     """A row per value that a direction is of and value changed, for the evidence's components."""
-    place = ["value", "layer", "position", "component"]
+    place = ["value", *COMPONENT_COLUMNS]
     named = specificity.assign(value=specificity["direction_of"])
     return named.explode("value", ignore_index=True).merge(best_places(evidence)[place], on=place)
 

@@ -16,7 +16,7 @@ from mech_arith.engine import Baseline
 from mech_arith.evidence import headline
 from mech_arith.metrics import digit_accuracy, exact
 from mech_arith.problems import ProblemSet
-from mech_arith.sites import Site
+from mech_arith.sites import COMPONENT_COLUMNS, SITE_COLUMNS, Site, site_of
 from mech_arith.solvers.base import Solver
 from mech_arith.statistics import (
     ALPHA,
@@ -101,9 +101,7 @@ BEST = (
     "least_partial_given",
     "shapley",
     "r_passed",
-    "layer",
-    "component",
-    "position",
+    *COMPONENT_COLUMNS,
 )
 """What is said of the component that is best for a value."""
 
@@ -116,9 +114,8 @@ def tracing_summary(
     Beside it how many were searched, how sure the numbers are, and which values are linear
     combinations of others, so that no number can tell them apart.
     """
-    wanted = {(site.layer, site.position) for site in asked}
-    places = zip(correlations["layer"], correlations["position"], strict=True)
-    best = best_rows(correlations.loc[[place in wanted for place in places]])
+    sites = correlations[[*SITE_COLUMNS]].to_dict(orient="records")
+    best = best_rows(correlations.loc[[site_of(row) in asked for row in sites]])
     tests = correlations.loc[correlations["chosen"].astype(bool)].dropna(subset=["p"])
     return {
         "n_searched": sum(found.r_fit.shape[0] for found in asked.values()),
@@ -169,7 +166,7 @@ AGREEMENT = (
 )
 
 
-TARGET_KEY = ("layer", "position", "component", "towards")
+TARGET_KEY = (*COMPONENT_COLUMNS, "towards")
 """What tells one edited target from another."""
 
 
@@ -238,9 +235,8 @@ def _headlines(
     best: Mapping[str, Mapping[str, Any]], fields: tuple[str, ...]
 ) -> dict[str, dict[str, Any]]:
     """Some fields of every value that has them, and where they were read."""
-    where = ("layer", "position", "component")
     return {
-        value: {name: row[name] for name in (*fields, *where)}
+        value: {name: row[name] for name in (*fields, *COMPONENT_COLUMNS)}
         for value, row in best.items()
         if not pd.isna(row[fields[0]])
     }
@@ -280,7 +276,7 @@ def largest_drops(effects: pd.DataFrame, values: Sequence[str]) -> dict[str, dic
     accuracy, beside its controls at the same layer, component and strength.
     """
     drops: dict[str, dict[str, object]] = {}
-    same = ("layer", "position", "component", "towards", "strength")
+    same = (*TARGET_KEY, "strength")
     controls = {
         tuple(row[name] for name in same): row["accuracy_drop"]
         for row in effects.loc[effects["arm"] == CONTROL].to_dict(orient="records")
@@ -308,9 +304,7 @@ LARGEST = (
     "accuracy_drop_passed",
     "baseline_accuracy",
     "n",
-    "layer",
-    "position",
-    "component",
+    *COMPONENT_COLUMNS,
     "strength",
 )
 """What is said of a largest drop: no interval, which would not allow for its having been chosen."""

@@ -131,7 +131,7 @@ def trace(
         site: {
             **solver.fingerprint,
             **fit_key,
-            "site": [site.layer, site.point, prompts_fit.positions_key(site.position)],
+            "site": site.key(prompts_fit),
             "method": PCAFitter.method,
             "n_components": n_components,
         }
@@ -157,7 +157,7 @@ def trace(
         site: {
             **key,
             "report": report_key,
-            "report_site": prompts_report.positions_key(site.position),
+            "report_site": site.key(prompts_report),
         }
         for site, key in keys.items()
     }
@@ -327,9 +327,7 @@ def _place(site: Site, prompts: Prompts) -> dict[str, Any]:
             else "it is several positions"
         )
     return {
-        "layer": site.layer,
-        "point": site.point,
-        "position": site.position,
+        **site.columns(),
         "position_index": single if single >= 0 else None,
         "token": token,
         "position_reason": reason,

@@ -25,7 +25,7 @@ from math import inf, isnan
 from typing import Any
 
 from mech_arith.edits import EDITS
-from mech_arith.sites import in_runs
+from mech_arith.sites import in_runs, site_of
 from mech_arith.statistics import ALPHA
 
 HELD = 0.5
@@ -231,11 +231,9 @@ def places(rows: Sequence[Row]) -> tuple[str, ...]:
     """Layers in words, by position: `layers 2-3`, `layer 3 at 5`."""
     layers: dict[str, list[int]] = {}
     for row in rows:
-        layers.setdefault(row["position"], []).append(int(row["layer"]))
-    return tuple(
-        f"{layers_text(at)}{'' if position == 'all' else f' at {position}'}"
-        for position, at in layers.items()
-    )
+        site = site_of(row)
+        layers.setdefault(site.at, []).append(site.layer)
+    return tuple(f"{layers_text(of_place)}{at}" for at, of_place in layers.items())
 
 
 def layers_text(layers: Iterable[int]) -> str:

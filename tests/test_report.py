@@ -419,6 +419,7 @@ def test_the_line_of_a_value_is_the_direction_that_costs_most() -> None:
     rows = [
         {
             "layer": 0,
+            "point": "resid_post",
             "position": "all",
             "component": component,
             "arm": arm,
@@ -456,6 +457,7 @@ def test_the_line_of_a_target_alone_with_its_interval() -> None:
     rows = [
         {
             "layer": 0,
+            "point": "resid_post",
             "position": "all",
             "component": 0,
             "arm": arm,
@@ -502,7 +504,7 @@ def test_evidence_is_short_and_without_what_was_not_asked() -> None:
             "point": "resid_post",
         }
     )
-    place = {"layer": 0, "position": "all"}
+    place = {"layer": 0, "point": "resid_post", "position": "all"}
     assert evidence_rows(table) == [
         {"value": "b", **place, "component": 1, "r": 0.1235, "p_holm": 0.0}
         | {"least_partial_given": "c", "judged": {"r": "finding"}},
@@ -579,6 +581,7 @@ def test_specificity_is_of_the_place_that_is_best_on_the_fit_split() -> None:
         {
             "value": "b",
             "layer": 3,
+            "point": "resid_post",
             "position": ["0", "1"],
             "component": [4, 5],
             "r_fit": [0.5, -0.6],
@@ -588,6 +591,7 @@ def test_specificity_is_of_the_place_that_is_best_on_the_fit_split() -> None:
         {
             "direction_of": [("b",), ("b", "c"), ("b", "c")],
             "layer": 3,
+            "point": "resid_post",
             "position": ["0", "1", "1"],
             "component": [4, 5, 5],
             "changed": ["b", "b", "a-b"],

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mech_arith.figures.lettering import width_of
 from mech_arith.figures.rule import Claim, Row, counts, number_of
-from mech_arith.figures.sharing import MARK, place_of, served, sharing_note
+from mech_arith.figures.sharing import MARK, served, sharing_note
 from mech_arith.figures.sheet import SMALL, TITLE, Panel, Sheet
 from mech_arith.figures.style import (
     LAYERS,
@@ -28,6 +28,7 @@ from mech_arith.figures.style import (
     two_digits,
 )
 from mech_arith.results import best_places
+from mech_arith.sites import component_of
 from mech_arith.statistics import ALPHA
 
 FEW = 6
@@ -240,7 +241,7 @@ def _name_components(
 ) -> None:
     """Which component each cell is about."""
     for at_row, at_column, row in placed:
-        mark = MARK if place_of(row) in shared else ""
+        mark = MARK if component_of(row) in shared else ""
         panel.write(
             f"c{row['component']}{mark}",
             at_column + 0.46,

@@ -73,14 +73,7 @@ class _Bench:
         """All that determines the coordinates of some prompts, apart from code."""
         return {
             **self.solver.fingerprint,
-            "sites": [
-                [
-                    site.layer,
-                    site.point,
-                    *(of_one.positions_key(site.position) for of_one in prompts),
-                ]
-                for site in self.traces
-            ],
+            "sites": [site.key(*prompts) for site in self.traces],
             "components": [
                 tensor_digest(found.components.directions, found.components.mean)
                 for found in self.traces.values()

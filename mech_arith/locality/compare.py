@@ -70,8 +70,7 @@ def compare(
     match = _match(predicted, actual, covered)
     chance = _by_chance(predicted, actual, covered)
     head = {
-        "layer": found.site.layer,
-        "position": found.site.position,
+        **found.site.columns(),
         "component": component,
         "value": probe.value,
         "moved_by": probe.moved_by,

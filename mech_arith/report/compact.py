@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.results import per_value
+from mech_arith.sites import COMPONENT_COLUMNS
 
 DIGITS = 4
 """Behind the point; a |R| or an accuracy needs no more on a page."""
 
 Plain = dict[str, Any]
 
-PLACE = ["layer", "position", "component"]
-DIRECTION = ["value", *PLACE, "towards"]
+DIRECTION = ["value", *COMPONENT_COLUMNS, "towards"]
 """What tells an edited direction from the others of its cell."""
 
 EACH = "each"
@@ -227,7 +227,7 @@ def _line(row: Mapping[str, Any], arms: Mapping[str, Mapping[float, Mapping[str,
     target, control = (arms.get(name, {}) for name in ARMS)
     strengths = sorted(target)
     line = {
-        **{name: row[name] for name in ("value", *PLACE)},
+        **{name: row[name] for name in ("value", *COMPONENT_COLUMNS)},
         "n": next(iter(_column(target, strengths, "n")), None),
         "strengths": strengths,
         "drop": _column(target, strengths, DROP),

@@ -16,6 +16,7 @@ from mech_arith.report.columns import EVIDENCE, Column, known
 from mech_arith.report.compact import DIGITS, Plain
 from mech_arith.report.pairing import Pair
 from mech_arith.results import best_places, load_run, per_value
+from mech_arith.sites import COMPONENT_COLUMNS, WITHIN_LAYER
 from mech_arith.statistics import ALPHA, holm
 from mech_arith.statistics.independent import Measured, difference
 
@@ -31,7 +32,7 @@ TITLES = {
 SCHEMA = {
     **dict.fromkeys(("cell_a", "cell_b", "quantity", "value"), "string"),
     "layer": "Int64",
-    **dict.fromkeys(("position_a", "position_b"), "string"),
+    **dict.fromkeys((f"{name}_{side}" for name in WITHIN_LAYER for side in "ab"), "string"),
     **dict.fromkeys(("component_a", "component_b"), "Int64"),
     "strength": "float64",
     **{f"{side}{end}": "float64" for side in ("a", "b") for end in ("", "_low", "_high")},
@@ -137,8 +138,12 @@ class _Sides:
         one, other = (tables.get("evidence", pd.DataFrame()) for tables in self.tables)
         if one.empty or other.empty:
             return
-        key = ["value", "layer", "position"]
-        if set(one["position"]) != set(other["position"]):
+        # What is the same in all rows of both, as the point is, may be another one in each.
+        several = [
+            name for name in WITHIN_LAYER if max(one[name].nunique(), other[name].nunique()) > 1
+        ]
+        key = ["value", "layer", *several]
+        if any(set(one[name]) != set(other[name]) for name in several):
             one, other, key = best_places(one), best_places(other), key[:2]
         others = {tuple(row[k] for k in key): row for row in other.to_dict(orient="records")}
         for row in one.to_dict(orient="records"):
@@ -170,7 +175,7 @@ class _Sides:
         }
         for side, place, (number, low, high) in zip("ab", (a, b), found, strict=True):
             row |= {side: number, f"{side}_low": low, f"{side}_high": high}
-            row |= {f"{name}_{side}": place.get(name) for name in ("position", "component")}
+            row |= {f"{name}_{side}": place.get(name) for name in (*WITHIN_LAYER, "component")}
         measured = [
             Measured(number=number, low=low, high=high)
             for number, low, high in found
@@ -200,7 +205,7 @@ def _drops(tables: Mapping[str, pd.DataFrame], row: Row) -> dict[float, Row]:
     """Of the direction of a row of evidence the row of effects at each strength."""
     effects = tables["effects"]
     here = (effects["arm"] == "target") & (effects["status"] == "ok")
-    for name in ("layer", "position", "component"):
+    for name in COMPONENT_COLUMNS:
         here &= effects[name] == row[name]
     rows = per_value(effects.loc[here])
     return {

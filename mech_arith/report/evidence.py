@@ -12,13 +12,12 @@ import pandas as pd
 from mech_arith.report.columns import EVIDENCE, judged, known, verdict
 from mech_arith.report.compact import Plain, numbers
 from mech_arith.results import slopes_at_best
-
-PLACE = ["layer", "position", "component"]
+from mech_arith.sites import COMPONENT_COLUMNS
 
 NUMBERS = list(dict.fromkeys(name for column in EVIDENCE for name in column.needed))
 TEXTS = list(dict.fromkeys(name for column in EVIDENCE for name in column.texts))
 SHOWN_FIRST = [name for c in EVIDENCE if c.is_headline for name in (*c.needed, *c.texts)]
-HEADLINE = ["value", *PLACE, "judged", *SHOWN_FIRST]
+HEADLINE = ["value", *COMPONENT_COLUMNS, "judged", *SHOWN_FIRST]
 """What the table of all cells needs of a row."""
 
 
@@ -34,7 +33,7 @@ def evidence_rows(evidence: pd.DataFrame) -> list[Plain]:
     filled = set(evidence.dropna(axis="columns", how="all").columns)
     columns: dict[str, list[Any]] = {
         "value": evidence["value"].tolist(),
-        **{name: evidence[name].tolist() for name in PLACE},
+        **{name: evidence[name].tolist() for name in COMPONENT_COLUMNS},
         **{
             name: numbers(evidence[name].to_numpy(dtype=float))
             for name in ["r_fit", *NUMBERS]
@@ -88,7 +87,7 @@ def _summarised(summary: Mapping[str, Any]) -> list[Plain]:
             **_shown(
                 {name: entry for part in parts for name, entry in part.get(value, {}).items()}
             ),
-            **{name: best.get(name) for name in PLACE},
+            **{name: best.get(name) for name in COMPONENT_COLUMNS},
         }
         for value, best in parts[0].items()
     ]
@@ -96,7 +95,7 @@ def _summarised(summary: Mapping[str, Any]) -> list[Plain]:
 
 def _shown(row: Mapping[str, Any]) -> Plain:
     """What the page shows of a row out of a summary."""
-    found: Plain = {name: row[name] for name in PLACE if name in row}
+    found: Plain = {name: row[name] for name in COMPONENT_COLUMNS if name in row}
     found |= {name: known(row, name) for name in NUMBERS if name in row}
     found |= {name: row[name] for name in TEXTS if isinstance(row.get(name), str)}
     return found | {"verdict": verdict(row) or None, "judged": judged(row)}

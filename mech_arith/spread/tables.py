@@ -13,10 +13,11 @@ import pandas as pd
 from mech_arith.atomic import atomic
 from mech_arith.errors import UserError
 from mech_arith.results import load_run, per_value
+from mech_arith.sites import SITE_COLUMNS
 from mech_arith.spread.groups import SeedCell
 from mech_arith.verdicts import drop_counts, r_counts
 
-SITE = ["value", "layer", "point", "position"]
+SITE = ["value", *SITE_COLUMNS]
 EDIT = [*SITE, "edit", "strength", "strength_unit"]
 
 CORRELATIONS = ("r_fit", "chosen", "abs_r", "r_low", "r_high", "p_holm")

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from mech_arith.results import best_places, per_value, plain
+from mech_arith.sites import COMPONENT_COLUMNS, WITHIN_LAYER
 from mech_arith.tracking.names import part_name
 
 STRENGTH = "strength"
@@ -73,13 +74,12 @@ KEPT = {
 }
 """Groups of a summary that are large, and what of them is a headline."""
 
-PLACE = ("layer", "position", "component")
 KEPT_OF_VALUES = {
-    "best": (*PLACE, "abs_r", "r", "r_low", "r_high", "p_holm", "least_partial_r"),
-    "largest_drop": (*PLACE, "strength", "accuracy_drop", "control_drop"),
-    "excess_drop": (*PLACE, "excess_drop", "excess_low", "excess_high", "excess_p_max"),
+    "best": (*COMPONENT_COLUMNS, "abs_r", "r", "r_low", "r_high", "p_holm", "least_partial_r"),
+    "largest_drop": (*COMPONENT_COLUMNS, "strength", "accuracy_drop", "control_drop"),
+    "excess_drop": (*COMPONENT_COLUMNS, "excess_drop", "excess_low", "excess_high", "excess_p_max"),
     "counterfactual": (
-        *PLACE,
+        *COMPONENT_COLUMNS,
         *("agreement", "agreement_low", "agreement_high", "floor", "ceiling"),
         *("slope", "slope_low", "slope_high"),
     ),
@@ -144,7 +144,7 @@ def by_strength(effects: pd.DataFrame) -> list[dict[str, float]]:
     Failed rows are left out.
     """
     drops = _drops(effects)
-    several = [name for name in ("point", "position") if len({row[name] for row in drops}) > 1]
+    several = [name for name in WITHIN_LAYER if len({row[name] for row in drops}) > 1]
     points = []
     for row in drops:
         where = "".join(f"_{part_name(str(row[name]))}" for name in several)
