@@ -5,63 +5,16 @@ from typing import Any
 
 import pandas as pd
 
+from mech_arith.best import best_rows
+from mech_arith.columns import TABLES, completed
 from mech_arith.controls import CONTROL, DRAWN, SPAN, TARGET, VALUELESS
 from mech_arith.edits import Edit
 from mech_arith.sites import Site, component_of, site_of
 from mech_arith.statistics import least_p
 from mech_arith.verdicts import judged, strictest
 
-TRACED = (
-    "component",
-    "r_fit",
-    "r",
-    "r_low",
-    "r_high",
-    "p",
-    "p_holm",
-    "p_bh",
-    "p_site",
-    "p_site_holm",
-    "partial_r",
-    "partial_r_undefined",
-    "least_partial_r",
-    "least_partial_given",
-    "shapley",
-)
-"""Of the correlations."""
-
-CONTRAST = {
-    "arm_drop": "control_drop",
-    "excess_drop": "excess_drop",
-    "low": "excess_low",
-    "high": "excess_high",
-    "p": "excess_p",
-    "p_max": "excess_p_max",
-}
-"""Of the target against the arm that it exceeds with the least certainty -> the name here."""
-
-BY_ARM = {"excess_drop": "drop", "low": "low", "high": "high", "p_max": "p_max"}
-"""Of the target against each arm -> what ends the name here, as in `excess_span_drop`."""
-
 RANDOM = {CONTROL: "random", SPAN: SPAN, VALUELESS: VALUELESS}
 """Arms of drawn directions -> their names here."""
-
-ANSWERED = {
-    "agreement": "agreement",
-    "agreement_low": "agreement_low",
-    "agreement_high": "agreement_high",
-    "floor": "floor",
-    "p": "agreement_p",
-    "p_holm": "agreement_p_holm",
-    "ceiling": "ceiling",
-    "ceiling_low": "ceiling_low",
-    "ceiling_high": "ceiling_high",
-    "slope": "slope",
-    "slope_low": "slope_low",
-    "slope_high": "slope_high",
-    "wrong_way": "wrong_way",
-}
-"""Of the whole way towards wanted values -> the name here."""
 
 WHOLE_WAY = 1.0
 """The strength at which an edit arrives at the wanted value."""
@@ -99,18 +52,18 @@ def evidence_table(
         found = {
             **site.columns(),
             "value": value,
-            **{name: row.get(name) for name in TRACED},
+            "component": row["component"],
             "untrained_abs_r": (untrained or {}).get((site, value)),
             "edit": edited.get(place),
             **_contrast_fields(contrasts.get(place, {})),
-            **_answer_fields(answered.get(place, {})),
+            **_taken(row, contrasts.get(place, {}), answered.get(place, {})),
             "excess_reason": "" if place in contrasts else _why_no_excess(effects, edited, place),
             "agreement_reason": ""
             if place in answered
             else _why_no_agreement(effects, answers, place),
         }
         rows.append({**found, **judged(found)})
-    return pd.DataFrame(rows)
+    return completed("evidence", pd.DataFrame(rows))
 
 
 def _records(table: pd.DataFrame | None) -> list[dict[Any, Any]]:
@@ -127,21 +80,27 @@ def _contrasts(table: pd.DataFrame | None) -> dict[Place, dict[str, Row]]:
 
 
 def _contrast_fields(by_arm: Mapping[str, Row]) -> dict[str, Any]:
-    """The contrast with the arm that the target exceeds with the least certainty, and with each."""
-    least = strictest(by_arm.values())
+    """The kind of directions that the target exceeds with the least certainty, and its least p."""
+    n_directions = [row["n_directions"] for row in by_arm.values()]
     return {
-        "n": least.get("n"),
-        "target_drop": least.get("target_drop"),
-        "excess_against": RANDOM.get(least.get("arm", "")),
-        "excess_p_least": max(
-            (least_p(row["n_directions"]) for row in by_arm.values()), default=None
-        ),
-        **{ours: least.get(theirs) for theirs, ours in CONTRAST.items()},
-        **{
-            f"excess_{name}_{ours}": by_arm.get(arm, {}).get(theirs)
-            for arm, name in RANDOM.items()
-            for theirs, ours in BY_ARM.items()
-        },
+        "excess_against": RANDOM.get(strictest(by_arm.values()).get("arm", "")),
+        "excess_p_least": max(map(least_p, n_directions), default=None),
+    }
+
+
+def _taken(
+    traced: Row, contrasts: Mapping[str, Row], answered: Mapping[str, Row]
+) -> dict[str, Any]:
+    """What the columns say is taken from rows of other tables; those two are by arm."""
+    rows = {("correlations", ""): traced, ("contrasts", ""): strictest(contrasts.values())}
+    rows["counterfactual", ""] = answered.get(TARGET, {})
+    for arm, name in RANDOM.items():
+        rows["contrasts", name] = contrasts.get(arm, {})
+        rows["counterfactual", name] = answered.get(arm, {})
+    return {
+        column.name: rows[taken.table, taken.arm].get(taken.column)
+        for column in TABLES["evidence"]
+        if (taken := column.taken) is not None
     }
 
 
@@ -162,19 +121,6 @@ def _answered(answers: Iterable[Row]) -> dict[Place, dict[str, Row]]:
         if row["strength"] == WHOLE_WAY:
             found.setdefault((*component_of(row), row["value"]), {})[row["arm"]] = row
     return found
-
-
-def _answer_fields(by_arm: Mapping[str, Row]) -> dict[str, Any]:
-    """Of the target, and how far answers follow the value along drawn directions."""
-    target = by_arm.get(TARGET, {})
-    return {
-        **{ours: target.get(theirs) for theirs, ours in ANSWERED.items()},
-        **{
-            f"{number}_{name}": by_arm.get(arm, {}).get(number)
-            for number in ("agreement", "slope")
-            for arm, name in RANDOM.items()
-        },
-    }
 
 
 def _why_no_excess(effects: Sequence[Row], edited: Collection[Place], place: Place) -> str:
@@ -223,9 +169,4 @@ def headline(evidence: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
     Nothing is chosen on the problems that are reported.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for row in _records(evidence):
-        known = found.get(row["value"])
-        if known is None or abs(row["r_fit"]) > abs(known["r_fit"]):
-            found[row["value"]] = {str(name): entry for name, entry in row.items()}
-    return found
+    return best_rows(_records(evidence))

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mech_arith.columns import own_columns
 from mech_arith.records import read_record
 from mech_arith.results import load_summary
 from mech_arith.sites import site_of
@@ -179,7 +180,24 @@ def _entries(found: Mapping[str, Any]) -> tuple[str, str, str, str]:
 
 
 def _reasons(best: Mapping[str, Any]) -> list[str]:
-    """The numbers of use, at the place that they are read from."""
+    """The numbers of use, at the place that they are read from, and a user's own headlines."""
+    return [*_reasons_of_use(best), *_own_headlines(best)]
+
+
+def _own_headlines(best: Mapping[str, Any]) -> list[str]:
+    shown = [
+        column
+        for column in own_columns("evidence")
+        if column.is_headline and best.get(column.name) is not None
+    ]
+    return [
+        f"{column.label or column.name} "
+        f"{best[column.name] if column.is_text else _two(best[column.name])}"
+        for column in shown
+    ]
+
+
+def _reasons_of_use(best: Mapping[str, Any]) -> list[str]:
     if best.get("agreement") is not None:
         return [
             f"follows {_two(best['slope'])}{_interval(best, 'slope')} {_place(best)}; random "

@@ -18,7 +18,15 @@ import pyarrow as pa
 from pyarrow.parquet import read_metadata, write_table
 
 from mech_arith.atomic import atomic, temporary
-from mech_arith.columns import TABLES, conformed, in_memory
+from mech_arith.best import best_on_fit
+from mech_arith.columns import (
+    RENAMED_TABLES,
+    TABLES,
+    conformed,
+    in_memory,
+    in_todays_words,
+    table_name,
+)
 from mech_arith.errors import UserError
 from mech_arith.paths import SUMMARY
 from mech_arith.sites import COMPONENT_COLUMNS
@@ -84,6 +92,13 @@ def save_run(
             write(path)
 
 
+def table_file(directory: Path, name: str) -> Path:
+    """The file of a table, which a run of an earlier version may have under another name."""
+    earlier = [was for was, now in RENAMED_TABLES.items() if now == name]
+    paths = [directory / f"{one}.parquet" for one in (name, *earlier)]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
 def load_summary(directory: Path) -> dict[str, Any]:
     """Read back the headline numbers of a saved run alone.
 
@@ -115,9 +130,12 @@ def load_run(directory: Path) -> RunResult:
     with _readable(directory):
         config_yaml = (directory / CONFIG).read_text(encoding="utf-8")
         tables = {
-            name: in_memory(pd.read_parquet(directory / f"{name}.parquet"), TABLES.get(name, ()))
+            table_name(name): in_memory(
+                pd.read_parquet(directory / f"{name}.parquet"), TABLES.get(table_name(name), ())
+            )
             for name in rows
         }
+        rows = {table_name(name): count for name, count in rows.items()}
     for name, table in tables.items():
         if len(table) != rows[name]:
             raise UserError(
@@ -133,7 +151,7 @@ def _summary_and_rows(directory: Path) -> tuple[dict[str, Any], dict[str, int]]:
     if not path.is_file():
         raise UserError(f"expected a finished run in {directory}, found no {SUMMARY}; run it again")
     with _readable(directory):
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = in_todays_words(json.loads(path.read_text(encoding="utf-8")))
         rows = dict(summary.pop("tables"))
     return summary, rows
 
@@ -224,8 +242,7 @@ def per_value(effects: pd.DataFrame) -> pd.DataFrame:
 
 def best_places(evidence: pd.DataFrame) -> pd.DataFrame:
     """Per value and layer the row with the largest |R| on the fit split, of all positions."""
-    ordered = evidence.sort_values("r_fit", key=abs, kind="stable")
-    return ordered.drop_duplicates(["value", "layer"], keep="last").sort_index()
+    return best_on_fit(evidence, ("value", "layer")).sort_index()
 
 
 def slopes_at_best(specificity: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from mech_arith.best import best_on_fit
+from mech_arith.columns import TABLES
 from mech_arith.controls import CONTROL, DRAWN, TARGET
 from mech_arith.engine import Baseline
 from mech_arith.evidence import headline
@@ -28,7 +30,7 @@ from mech_arith.statistics import (
     relations,
     share_interval,
 )
-from mech_arith.tracing import Trace, best_rows, value_table
+from mech_arith.tracing import Trace, value_table
 from mech_arith.verdicts import contrast_counts, verdicts
 
 CLEARLY = 0.01
@@ -87,23 +89,10 @@ def baseline_summary(solver: Solver, reported: Reported, how: Resampling) -> dic
     return summary
 
 
-BEST = (
-    "abs_r",
-    "r",
-    "r_low",
-    "r_high",
-    "p",
-    "p_holm",
-    "p_bh",
-    "p_site_holm",
-    "partial_r",
-    "least_partial_r",
-    "least_partial_given",
-    "shapley",
-    "r_passed",
-    *COMPONENT_COLUMNS,
-)
-"""What is said of the component that is best for a value."""
+def group_columns(table: str, group: str) -> tuple[str, ...]:
+    """The columns of a table whose numbers stand in a group of the summary, and their place."""
+    own = [column.name for column in TABLES[table] if column.group == group]
+    return (*own, *COMPONENT_COLUMNS)
 
 
 def tracing_summary(
@@ -115,12 +104,16 @@ def tracing_summary(
     combinations of others, so that no number can tell them apart.
     """
     sites = correlations[[*SITE_COLUMNS]].to_dict(orient="records")
-    best = best_rows(correlations.loc[[site_of(row) in asked for row in sites]])
-    tests = correlations.loc[correlations["chosen"].astype(bool)].dropna(subset=["p"])
+    chosen = correlations["chosen"].astype(bool)
+    best = best_on_fit(
+        correlations.loc[chosen & np.array([site_of(row) in asked for row in sites])]
+    )
+    named = group_columns("correlations", "best")
+    tests = correlations.loc[chosen].dropna(subset=["p"])
     return {
         "n_searched": sum(found.r_fit.shape[0] for found in asked.values()),
         "best": {
-            row["value"]: {name: row[name] for name in BEST}
+            row["value"]: {name: row[name] for name in named}
             for row in best.to_dict(orient="records")
         },
         "inference": {
@@ -133,37 +126,6 @@ def tracing_summary(
         },
         "collinear": relations(value_table(report), report.template.expression.values),
     }
-
-
-EXCESS = (
-    "excess_drop",
-    "excess_against",
-    "excess_counts",
-    "excess_low",
-    "excess_high",
-    "excess_p",
-    "excess_p_max",
-    "excess_p_least",
-    "target_drop",
-    "control_drop",
-)
-AGREEMENT = (
-    "agreement",
-    "agreement_low",
-    "agreement_high",
-    "floor",
-    "agreement_p_holm",
-    "agreement_counts",
-    "agreement_random",
-    "ceiling",
-    "slope",
-    "slope_low",
-    "slope_high",
-    "slope_counts",
-    "slope_random",
-    "slope_valueless",
-    "wrong_way",
-)
 
 
 TARGET_KEY = (*COMPONENT_COLUMNS, "towards")
@@ -185,20 +147,15 @@ def verdict_summary(evidence: pd.DataFrame) -> dict[str, dict[str, Any]]:
     }
 
 
-MISSING = {
-    "partial_r": "partial_r_undefined",
-    "excess_drop": "excess_reason",
-    "agreement": "agreement_reason",
-}
-"""Headline numbers -> the column that says why there is none."""
-
-
 def missing_summary(evidence: pd.DataFrame) -> dict[str, dict[str, str]]:
     """Per headline number the values that have none at their headline place, and why."""
     best = headline(evidence)
     return {
-        number: {value: row[why] for value, row in best.items() if pd.isna(row[number])}
-        for number, why in MISSING.items()
+        column.name: {
+            value: row[column.why] for value, row in best.items() if pd.isna(row[column.name])
+        }
+        for column in TABLES["evidence"]
+        if column.why and not column.is_text
     }
 
 
@@ -224,21 +181,22 @@ def intervention_summary(
         "largest_drop": largest_drops(effects, values),
         "largest_drop_p": largest_drop_p(effects, tables["control_draws"]),
         "control": _largest_control(effects),
-        "excess_drop": _headlines(best, EXCESS),
-        "counterfactual": _headlines(best, AGREEMENT),
+        "excess_drop": _headlines(best, "excess_drop", "excess_drop"),
+        "counterfactual": _headlines(best, "counterfactual", "agreement"),
         "n_contrasts": len(beyond),
         "n_contrasts_beyond": sum(map(all, beyond.values())),
     }
 
 
 def _headlines(
-    best: Mapping[str, Mapping[str, Any]], fields: tuple[str, ...]
+    best: Mapping[str, Mapping[str, Any]], group: str, number: str
 ) -> dict[str, dict[str, Any]]:
-    """Some fields of every value that has them, and where they were read."""
+    """A group of every value that has its first number, and where it was read."""
+    names = group_columns("evidence", group)
     return {
-        value: {name: row[name] for name in (*fields, *COMPONENT_COLUMNS)}
+        value: {name: row.get(name) for name in names}
         for value, row in best.items()
-        if not pd.isna(row[fields[0]])
+        if not pd.isna(row[number])
     }
 
 

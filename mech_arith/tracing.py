@@ -408,10 +408,3 @@ def _percent(shares: Collection[float]) -> str:
     """Of one share or several: `97.0%`, `95.1% to 99.8%`."""
     ends = (f"{min(shares):.1%}", f"{max(shares):.1%}")
     return " to ".join(dict.fromkeys(ends))
-
-
-def best_rows(correlations: pd.DataFrame) -> pd.DataFrame:
-    """For each value the row that is best on the fit split; its `r` is the report split's."""
-    chosen = correlations.loc[correlations["chosen"].astype(bool)]
-    best = chosen.groupby("value", sort=False)["r_fit"].agg(lambda r: r.abs().idxmax())
-    return chosen.loc[best]

@@ -21,9 +21,10 @@ split:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isnan
+from math import inf, isfinite, isnan
 from typing import Any
 
+from mech_arith.best import best_row
 from mech_arith.edits import EDITS
 from mech_arith.sites import in_runs, site_of
 from mech_arith.statistics import ALPHA
@@ -46,6 +47,12 @@ TOWARDS = tuple(edit.name for edit in EDITS.values() if edit.towards is not None
 LOWS = ("excess_low", *(f"excess_{arm}_low" for arm in DRAWN))
 
 Row = Mapping[str, Any]
+
+
+def known(row: Row, name: str | None) -> float | None:
+    """A row's number; None where it has none, or one that is not finite."""
+    number = row.get(name) if name else None
+    return float(number) if isinstance(number, int | float) and isfinite(number) else None
 
 
 def _known(number: Any) -> bool:
@@ -144,6 +151,23 @@ def judged(row: Row) -> dict[str, Any]:
     }
 
 
+def verdict(row: Row) -> str:
+    """What a row's numbers say together, in few words; '' in a run of an earlier version."""
+    if not is_truth(row.get("held")):
+        return ""
+    if not row["held"]:
+        return "not held"
+    held = f"with {row['shared_with']}" if row.get("shared_with") else "held"
+    if not is_truth(row.get("used")):
+        return f"{held}, use unknown"
+    return f"{held}, {'used' if row['used'] else 'not used'}"
+
+
+def is_truth(entry: Any) -> bool:
+    """Whether it is true or false: a table may hold numpy's, or 1.0 beside what is missing."""
+    return entry is not None and entry in (True, False)
+
+
 def _goes_towards_values(row: Row) -> bool:
     """The edit gives problems another value's coordinate, so that answers tell of its use."""
     return row.get("edit") in TOWARDS or _known(row.get("agreement"))
@@ -223,7 +247,7 @@ def _verdict(value: str, rows: Sequence[Row]) -> Verdict:
         },
         used=places(used),
         untold={why: places([row for row in held if row["untold"] == why]) for why in reasons},
-        best=max(used or held or rows, key=lambda row: abs(row["r_fit"])),
+        best=best_row(used or held or rows),
     )
 
 

@@ -99,7 +99,7 @@ def test_each_value_is_read_in_the_component_that_is_best_on_the_fit_split():
     assert math.isnan(b["agreement"])
     whole_way = found.loc[("b-c", 2)]
     assert (whole_way["agreement"], whole_way["floor"], whole_way["ceiling"]) == (0.8, 0.02, 0.97)
-    assert whole_way["agreement_p"] == 0.01
+    assert whole_way["agreement_p_holm"] == 0.02
     assert whole_way["slope_random"] == 0.1
     assert whole_way["used"]
     assert math.isnan(found.loc[("b-c", 1), "excess_drop"])

@@ -6,6 +6,7 @@ import torch
 
 from mech_arith.artifacts import Store
 from mech_arith.batching import Batching
+from mech_arith.best import best_on_fit
 from mech_arith.directions import PCAFitter
 from mech_arith.problems import draw, split
 from mech_arith.sites import Site
@@ -25,7 +26,6 @@ from mech_arith.statistics import (
 from mech_arith.templates import build_template
 from mech_arith.tracing import (
     _shuffled,
-    best_rows,
     correlation_table,
     trace,
     value_table,
@@ -118,7 +118,7 @@ def test_the_table_has_a_row_per_site_component_and_value():
     assert set(table["token"]) == {"="}
     assert set(table["position_index"]) == {3}
     np.testing.assert_allclose(table["abs_r"], table["r"].abs())
-    best = best_rows(table).set_index("value")
+    best = best_on_fit(table.loc[table["chosen"].astype(bool)]).set_index("value")
     assert best.loc["b-c", "abs_r"] > 0.99
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mech_arith.best import best_on_fit
 from mech_arith.figures.lettering import width_of
 from mech_arith.figures.sharing import MARK, served, sharing_note
 from mech_arith.figures.sheet import SMALL, Panel, Sheet
@@ -223,13 +224,8 @@ def _variance_bars(
 
 def _best_on_fit(table: pd.DataFrame, keys: list[str]) -> dict[tuple, dict[str, Any]]:
     """The row with the largest |R| on the fit split, by the keys' values, in their order."""
-    best: dict[tuple, tuple[float, dict[str, Any]]] = {}
-    known = table.loc[table["r_fit"].notna()]
-    for row in records(known):
-        key, size = tuple(row[name] for name in keys), abs(row["r_fit"])
-        if key not in best or size > best[key][0]:
-            best[key] = size, row
-    return {key: row for key, (_, row) in best.items()}
+    found = records(best_on_fit(table, keys))
+    return {tuple(row[name] for name in keys): row for row in found}
 
 
 def _matrix(

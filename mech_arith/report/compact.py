@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from mech_arith.results import per_value
 from mech_arith.sites import COMPONENT_COLUMNS
+from mech_arith.tracing import chosen_components
 
 DIGITS = 4
 """Behind the point; a |R| or an accuracy needs no more on a page."""
@@ -199,7 +201,8 @@ def _filled(
 
 def _best(r_fit: np.ndarray) -> np.ndarray:
     """The place of the largest |R| along the last axis; 0 where none is known."""
-    return np.nan_to_num(np.abs(r_fit), nan=-1.0).argmax(axis=-1)
+    flat = torch.from_numpy(r_fit).flatten(0, -2).mT
+    return chosen_components(flat).clamp(min=0).reshape(r_fit.shape[:-1]).numpy()
 
 
 def _taken(array: np.ndarray, places: np.ndarray) -> np.ndarray:

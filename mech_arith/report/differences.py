@@ -11,23 +11,24 @@ from typing import Any
 import pandas as pd
 import torch
 
+from mech_arith.columns import Column, shown_columns
 from mech_arith.errors import UserError
-from mech_arith.report.columns import EVIDENCE, Column, known
 from mech_arith.report.compact import DIGITS, Plain
 from mech_arith.report.pairing import Pair
 from mech_arith.results import best_places, load_run, per_value
 from mech_arith.sites import COMPONENT_COLUMNS, WITHIN_LAYER
 from mech_arith.statistics import ALPHA, holm
 from mech_arith.statistics.independent import Measured, difference
+from mech_arith.verdicts import known
 
 BASELINE, DROP = "baseline_accuracy", "accuracy_drop"
 
-TITLES = {
-    BASELINE: "baseline accuracy",
-    **{column.shown: column.title for column in EVIDENCE if column.is_compared},
-    DROP: "accuracy drop",
-}
-"""What is compared -> its name for people, in the order in which it is shown."""
+
+def titles() -> dict[str, str]:
+    """What is compared -> its name for people, in the order in which it is shown."""
+    compared = {column.shown: column.label for column in shown_columns() if column.is_compared}
+    return {BASELINE: "baseline accuracy", **compared, DROP: "accuracy drop"}
+
 
 SCHEMA = {
     **dict.fromkeys(("cell_a", "cell_b", "quantity", "value"), "string"),
@@ -120,7 +121,9 @@ class _Sides:
     def rows(self) -> Iterator[dict[str, Any]]:
         """A row for each number that both cells have."""
         yield from self._subtracted(BASELINE, {}, {}, self.summaries[0], self.summaries[1])
-        columns = [c for c in EVIDENCE if c.is_compared and (self.same_edits or not c.is_of_edits)]
+        columns = [
+            c for c in shown_columns() if c.is_compared and (self.same_edits or not c.is_of_edits)
+        ]
         for a, b in self._matched():
             for column in columns:
                 found = (_plain(a, column), _plain(b, column))
@@ -222,12 +225,12 @@ ABOUT = (
 )
 
 
-def plain_differences(compared: Compared, titles: Sequence[str]) -> Plain:
+def plain_differences(compared: Compared, names: Sequence[str]) -> Plain:
     """What the page shows of them."""
     rows = compared.table.astype(object).where(compared.table.notna(), None)
     return {
-        "titles": list(titles),
-        "quantities": TITLES,
+        "titles": list(names),
+        "quantities": titles(),
         "notes": [ABOUT, *compared.notes],
         "rows": [_short(row) for row in rows.to_dict(orient="records")],
     }
