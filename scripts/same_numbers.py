@@ -185,7 +185,7 @@ def entry_difference(before: Any, after: Any) -> tuple[str, float]:
     if isinstance(after, np.ndarray):
         after = after.tolist()
     if isinstance(before, dict) and isinstance(after, dict):
-        keys = [key for key in before if key not in CHANGING]
+        keys = [key for key in before if key not in CHANGING | GONE]
         lost = [key for key in keys if key not in after]
         if lost:
             return f"lost entries {lost[:3]}", 0.0
@@ -200,7 +200,8 @@ def entry_difference(before: Any, after: Any) -> tuple[str, float]:
         if isclose(before, after, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
             return "", abs(before - after) / max(1.0, abs(before))
         return f"{before!r} and {after!r}", abs(before - after)
-    same = before == after or (pd.isna(before) and pd.isna(after))
+    missing = [pd.api.types.is_scalar(entry) and pd.isna(entry) for entry in (before, after)]
+    same = all(missing) or (not any(missing) and before == after)
     return ("" if same else f"{before!r} and {after!r}"), 0.0
 
 
