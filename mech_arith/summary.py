@@ -103,11 +103,10 @@ def tracing_summary(
     Beside it how many were searched, how sure the numbers are, and which values are linear
     combinations of others, so that no number can tell them apart.
     """
-    sites = correlations[[*SITE_COLUMNS]].to_dict(orient="records")
+    sites = pd.DataFrame(correlations[[*SITE_COLUMNS]]).to_dict(orient="records")
     chosen = correlations["chosen"].astype(bool)
-    best = best_on_fit(
-        correlations.loc[chosen & np.array([site_of(row) in asked for row in sites])]
-    )
+    wanted = np.array([site_of(row) in asked for row in sites])
+    best = best_on_fit(correlations.loc[chosen & wanted])
     named = group_columns("correlations", "best")
     tests = correlations.loc[chosen].dropna(subset=["p"])
     return {

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -155,7 +156,7 @@ def test_a_run_of_an_earlier_version_is_read_under_todays_names(
     TABLES["edits"] = TABLES.pop("effects")
 
     run = load_run(tmp_path / "0")
-    assert run.tables["evidence"]["follows"].equals(old["slope"].rename("follows"))
+    np.testing.assert_array_equal(run.tables["evidence"]["follows"], old["slope"])
     assert "along" in run.tables["edits"]
     assert "effects" not in run.tables
     best = next(iter(run.summary["verdicts"].values()))["best"]

@@ -29,7 +29,7 @@ OWN = b"mech_arith.column"
 
 def schema(columns: Columns) -> pa.Schema:
     """As Arrow types, and for pandas that whole numbers and flags may be missing."""
-    fields = pa.schema([pa.field(column.name, column.kind.value) for column in columns])
+    fields = pa.schema([(column.name, column.kind.value) for column in columns])
     known = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
     empty = fields.empty_table().to_pandas(types_mapper=known.get)
     return fields.with_metadata(pa.Schema.from_pandas(empty, preserve_index=False).metadata)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from mech_arith.columns.base import Column, Columns
+from mech_arith.columns.base import NUMBER, Column, Columns
 from mech_arith.columns.cells import PROBLEMS
 from mech_arith.columns.edits import (
     CONTRASTS,
@@ -97,13 +97,15 @@ def completed(name: str, table: pd.DataFrame) -> pd.DataFrame:
         if column.of is not None and column.name not in table and len(table):
             try:
                 entries = [column.of(row) for row in table.to_dict(orient="records")]
+                kind = float if column.kind is NUMBER else object
+                computed = pd.Series(entries, table.index, dtype=kind)
             except Exception as error:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 raise UserError(
                     f"expected `of` of the column {column.name!r} to take every row of {name}, got "
                     f"{reason}; change the function"
                 ) from error
-            table = table.assign(**{column.name: pd.Series(entries, table.index, dtype=object)})
+            table = table.assign(**{column.name: computed})
     return table
 
 

@@ -142,11 +142,10 @@ class _Sides:
         if one.empty or other.empty:
             return
         # What is the same in all rows of both, as the point is, may be another one in each.
-        several = [
-            name for name in WITHIN_LAYER if max(one[name].nunique(), other[name].nunique()) > 1
-        ]
+        found = {name: [set(table[name]) for table in (one, other)] for name in WITHIN_LAYER}
+        several = [name for name, entries in found.items() if max(map(len, entries)) > 1]
         key = ["value", "layer", *several]
-        if any(set(one[name]) != set(other[name]) for name in several):
+        if any(found[name][0] != found[name][1] for name in several):
             one, other, key = best_places(one), best_places(other), key[:2]
         others = {tuple(row[k] for k in key): row for row in other.to_dict(orient="records")}
         for row in one.to_dict(orient="records"):
