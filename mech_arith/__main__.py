@@ -21,13 +21,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mech_arith import callbacks
+from mech_arith.atomic import write_text
 from mech_arith.config import RunConfig, quoted
 from mech_arith.errors import UserError
 from mech_arith.guide import answer
 from mech_arith.interrupts import interruptible, raise_if_received, signal_of
 from mech_arith.overrides import as_typed, check_files, check_grammar, own_folders
 from mech_arith.paths import ERROR_FILE, conf_dir
-from mech_arith.records import LOCK, PATIENCE_S, claimed, mark_interrupted, write_text
+from mech_arith.records import LOCK, PATIENCE_S, claimed, mark_interrupted
 from mech_arith.refusals import one_line_errors
 from mech_arith.streams import lasting_output, no_room
 

@@ -10,9 +10,7 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from mech_arith.atomic import write_bytes
 from mech_arith.digests import canonical, code_digest, json_digest, tensor_digest
 
 log = logging.getLogger(__name__)
@@ -170,7 +169,7 @@ class Store:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _sweep(path.parent)
-            _write(path, content)
+            write_bytes(path, content)
         except OSError as error:
             self._writable = False
             log.warning(
@@ -325,24 +324,6 @@ def _read(path: Path, identity: str) -> dict[str, Tensor]:
     if metadata.get("digest") != _payload_digest(tensors):
         raise _DamagedError("content that differs from its digest")
     return tensors
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: under a temporary name, which is the only trace of a kill.
-
-    Not by `tempfile`: its files can be read by their owner alone, and stores are shared.
-    """
-    temporary = path.with_name(f".{path.stem[:16]}.{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        # An error on the way must not be hidden by one from tidying up.
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _sweep(directory: Path) -> None:

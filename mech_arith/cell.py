@@ -245,18 +245,15 @@ def _evidence(
     work: _Work, asked: list[Site], reported: Reported, tables: Mapping[str, pd.DataFrame]
 ) -> pd.DataFrame:
     """All that is known of each value at the sites that are asked for."""
-    places = [(site.layer, site.position) for site in asked]
-    return evidence_table(tables, places, untrained=_untrained(work, asked, reported))
+    return evidence_table(tables, asked, untrained=_untrained(work, asked, reported))
 
 
-def _untrained(
-    work: _Work, sites: list[Site], reported: Reported
-) -> dict[tuple[int, str, str], float]:
-    """By layer, position and value: |R| on the report split in a network with random weights, in
-    the component that its own fit split chooses. Of several networks the largest.
+def _untrained(work: _Work, sites: list[Site], reported: Reported) -> dict[tuple[Site, str], float]:
+    """By site and value: |R| on the report split in a network with random weights, in the component
+    that its own fit split chooses. Of several networks the largest.
     """
     solver = work.session.model
-    found: dict[tuple[int, str, str], float] = {}
+    found: dict[tuple[Site, str], float] = {}
     with work.stage("untrained twins"):
         for seed in range(work.plan.untrained_twins):
             twin = solver.untrained(seed=seed)
@@ -267,9 +264,8 @@ def _untrained(
                 replace(work, session=work.session.of(twin)), sites, reported
             ).items():
                 for value, r in zip(trace.values, trace.r_of_best().abs().tolist(), strict=True):
-                    place = (site.layer, site.position, value)
                     if not isnan(r):  # nothing varies there: it gives no floor
-                        found[place] = max(found.get(place, 0.0), r)
+                        found[site, value] = max(found.get((site, value), 0.0), r)
     return found
 
 

@@ -41,9 +41,7 @@ def _place(site: Site, prompts: Prompts) -> dict[str, Any]:
             else "it is several positions"
         )
     return {
-        "layer": site.layer,
-        "point": site.point,
-        "position": site.position,
+        **site.columns(),
         "position_index": single if single >= 0 else None,
         "token": token,
         "position_reason": reason,
@@ -138,10 +136,3 @@ def _percent(shares: Collection[float]) -> str:
     """Of one share or several: `97.0%`, `95.1% to 99.8%`."""
     ends = (f"{min(shares):.1%}", f"{max(shares):.1%}")
     return " to ".join(dict.fromkeys(ends))
-
-
-def best_rows(correlations: pd.DataFrame) -> pd.DataFrame:
-    """For each value the row that is best on the fit split; its `r` is the report split's."""
-    chosen = correlations.loc[correlations["chosen"].astype(bool)]
-    best = chosen.groupby("value", sort=False)["r_fit"].agg(lambda r: r.abs().idxmax())
-    return chosen.loc[best]

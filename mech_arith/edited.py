@@ -1,12 +1,11 @@
 """Models with edited weights on disk: whole or not at all, and never over something else."""
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mech_arith.atomic import atomic
 from mech_arith.errors import UserError
 from mech_arith.solvers.editable import EditableSolver
 
@@ -28,21 +27,18 @@ def save_edited(solver: EditableSolver, directory: Path, edited: Mapping[str, An
     """
     if is_saved(directory, identity=edited["identity"]):
         return
-    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        solver.save(temporary, edited=dict(edited))
-        text = json.dumps(edited, indent=2) + "\n"
-        (temporary / EDITED).write_text(text, encoding="utf-8")
-        os.replace(temporary, directory)
+        with atomic(directory) as [new]:
+            new.mkdir(parents=True)
+            solver.save(new, edited=dict(edited))
+            text = json.dumps(edited, indent=2) + "\n"
+            (new / EDITED).write_text(text, encoding="utf-8")
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UserError(
             f"expected a directory for the edited model that can be written, got {directory} "
             f"({reason}); choose another with intervention.save_model"
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def is_saved(directory: Path, *, identity: str) -> bool:

@@ -5,180 +5,125 @@ from typing import Any
 
 import pandas as pd
 
+from mech_arith.best import best_rows
+from mech_arith.columns import TABLES, completed
 from mech_arith.controls import CONTROL, DRAWN, SPAN, TARGET, VALUELESS
 from mech_arith.edits.base import Edit
+from mech_arith.sites import Site, component_of, site_of
 from mech_arith.statistics import least_p
 from mech_arith.verdicts import judged, strictest
 
-TRACED = (
-    "component",
-    "r_fit",
-    "r",
-    "r_low",
-    "r_high",
-    "p",
-    "p_holm",
-    "p_bh",
-    "p_site",
-    "p_site_holm",
-    "partial_r",
-    "partial_r_undefined",
-    "least_partial_r",
-    "least_partial_given",
-    "shapley",
-)
-"""Of the correlations."""
-
-CONTRAST = {
-    "arm_drop": "control_drop",
-    "excess_drop": "excess_drop",
-    "low": "excess_low",
-    "high": "excess_high",
-    "p": "excess_p",
-    "p_max": "excess_p_max",
-}
-"""Of the target against the arm that it exceeds with the least certainty -> the name here."""
-
-BY_ARM = {"excess_drop": "drop", "low": "low", "high": "high", "p_max": "p_max"}
-"""Of the target against each arm -> what ends the name here, as in `excess_span_drop`."""
-
 RANDOM = {CONTROL: "random", SPAN: SPAN, VALUELESS: VALUELESS}
 """Arms of drawn directions -> their names here."""
-
-ANSWERED = {
-    "agreement": "agreement",
-    "agreement_low": "agreement_low",
-    "agreement_high": "agreement_high",
-    "floor": "floor",
-    "p": "agreement_p",
-    "p_holm": "agreement_p_holm",
-    "ceiling": "ceiling",
-    "ceiling_low": "ceiling_low",
-    "ceiling_high": "ceiling_high",
-    "slope": "slope",
-    "slope_low": "slope_low",
-    "slope_high": "slope_high",
-    "wrong_way": "wrong_way",
-}
-"""Of the whole way towards wanted values -> the name here."""
 
 WHOLE_WAY = 1.0
 """The strength at which an edit arrives at the wanted value."""
 
 Row = Mapping[str, Any]
-Place = tuple[int, str, str]
-"""Layer, position and value."""
+Place = tuple[Site, int, str]
+"""Site, component and value."""
 
 
 def evidence_table(
     tables: Mapping[str, pd.DataFrame],
-    places: Iterable[tuple[int, str]],
+    sites: Collection[Site],
     *,
-    untrained: Mapping[Place, float] | None = None,
+    untrained: Mapping[tuple[Site, str], float] | None = None,
 ) -> pd.DataFrame:
-    """A row per layer, position and value, in the component with the largest |R| on the fit split.
+    """A row per site and value, in the component with the largest |R| on the fit split.
 
     Args:
         tables: a cell's, by name: `correlations`, and where something was edited `contrasts` and
             `counterfactual`. What there is no row of is missing.
-        places: layers and positions that the cell asks for, without those of its map.
-        untrained: |R| in the same network with random weights, where it was traced.
+        sites: those that the cell asks for, without those of its map.
+        untrained: |R| by site and value in the same network with random weights, where it was
+            traced.
     """
-    wanted = set(places)
     contrasts = _contrasts(tables.get("contrasts"))
     effects, answers = (_records(tables.get(name)) for name in ("effects", "counterfactual"))
     answered = _answered(answers)
     edited = _edited(effects)
     rows = []
     for row in _records(tables["correlations"]):
-        if not row["chosen"] or (row["layer"], row["position"]) not in wanted:
+        site, value = site_of(row), row["value"]
+        if not row["chosen"] or site not in sites:
             continue
-        place = (row["layer"], row["position"], row["component"], row["value"])
+        place = (site, row["component"], value)
         found = {
-            **{name: row[name] for name in ("layer", "point", "position", "value")},
-            **{name: row.get(name) for name in TRACED},
-            "untrained_abs_r": (untrained or {}).get((*place[:2], row["value"])),
+            **site.columns(),
+            "value": value,
+            "component": row["component"],
+            "untrained_abs_r": (untrained or {}).get((site, value)),
             "edit": edited.get(place),
             **_contrast_fields(contrasts.get(place, {})),
-            **_answer_fields(answered.get(place, {})),
+            **_taken(row, contrasts.get(place, {}), answered.get(place, {})),
             "excess_reason": "" if place in contrasts else _why_no_excess(effects, edited, place),
             "agreement_reason": ""
             if place in answered
             else _why_no_agreement(effects, answers, place),
         }
         rows.append({**found, **judged(found)})
-    return pd.DataFrame(rows)
+    return completed("evidence", pd.DataFrame(rows))
 
 
 def _records(table: pd.DataFrame | None) -> list[dict[Any, Any]]:
     return [] if table is None else table.to_dict(orient="records")
 
 
-def _contrasts(table: pd.DataFrame | None) -> dict[tuple[Any, ...], dict[str, Row]]:
-    """The contrasts with drawn directions, by layer, position, component and value, and by arm."""
-    found: dict[tuple[Any, ...], dict[str, Row]] = {}
+def _contrasts(table: pd.DataFrame | None) -> dict[Place, dict[str, Row]]:
+    """The contrasts with drawn directions, by place and by arm."""
+    found: dict[Place, dict[str, Row]] = {}
     for row in _records(table):
         for value in row["chosen_for"] if row["arm"] in DRAWN else ():
-            place = (row["layer"], row["position"], row["component"], value)
-            found.setdefault(place, {})[row["arm"]] = row
+            found.setdefault((*component_of(row), value), {})[row["arm"]] = row
     return found
 
 
 def _contrast_fields(by_arm: Mapping[str, Row]) -> dict[str, Any]:
-    """The contrast with the arm that the target exceeds with the least certainty, and with each."""
-    least = strictest(by_arm.values())
+    """The kind of directions that the target exceeds with the least certainty, and its least p."""
+    n_directions = [row["n_directions"] for row in by_arm.values()]
     return {
-        "n": least.get("n"),
-        "target_drop": least.get("target_drop"),
-        "excess_against": RANDOM.get(least.get("arm", "")),
-        "excess_p_least": max(
-            (least_p(row["n_directions"]) for row in by_arm.values()), default=None
-        ),
-        **{ours: least.get(theirs) for theirs, ours in CONTRAST.items()},
-        **{
-            f"excess_{name}_{ours}": by_arm.get(arm, {}).get(theirs)
-            for arm, name in RANDOM.items()
-            for theirs, ours in BY_ARM.items()
-        },
+        "excess_against": RANDOM.get(strictest(by_arm.values()).get("arm", "")),
+        "excess_p_least": max(map(least_p, n_directions), default=None),
     }
 
 
-def _edited(effects: Iterable[Row]) -> dict[tuple[Any, ...], str]:
-    """The edit that was made, by layer, position, component and value."""
+def _taken(
+    traced: Row, contrasts: Mapping[str, Row], answered: Mapping[str, Row]
+) -> dict[str, Any]:
+    """What the columns say is taken from rows of other tables; those two are by arm."""
+    rows = {("correlations", ""): traced, ("contrasts", ""): strictest(contrasts.values())}
+    rows["counterfactual", ""] = answered.get(TARGET, {})
+    for arm, name in RANDOM.items():
+        rows["contrasts", name] = contrasts.get(arm, {})
+        rows["counterfactual", name] = answered.get(arm, {})
     return {
-        (row["layer"], row["position"], row["component"], value): row["edit"]
+        column.name: rows[taken.table, taken.arm].get(taken.column)
+        for column in TABLES["evidence"]
+        if (taken := column.taken) is not None
+    }
+
+
+def _edited(effects: Iterable[Row]) -> dict[Place, str]:
+    """The edit that was made, by place."""
+    return {
+        (*component_of(row), value): row["edit"]
         for row in effects
         if row["arm"] == TARGET
         for value in row["chosen_for"]
     }
 
 
-def _answered(answers: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
-    """What answers do on the whole way, by layer, position, component and value, and by arm."""
-    found: dict[tuple[Any, ...], dict[str, Row]] = {}
+def _answered(answers: Iterable[Row]) -> dict[Place, dict[str, Row]]:
+    """What answers do on the whole way, by place and by arm."""
+    found: dict[Place, dict[str, Row]] = {}
     for row in answers:
         if row["strength"] == WHOLE_WAY:
-            place = (row["layer"], row["position"], row["component"], row["value"])
-            found.setdefault(place, {})[row["arm"]] = row
+            found.setdefault((*component_of(row), row["value"]), {})[row["arm"]] = row
     return found
 
 
-def _answer_fields(by_arm: Mapping[str, Row]) -> dict[str, Any]:
-    """Of the target, and how far answers follow the value along drawn directions."""
-    target = by_arm.get(TARGET, {})
-    return {
-        **{ours: target.get(theirs) for theirs, ours in ANSWERED.items()},
-        **{
-            f"{number}_{name}": by_arm.get(arm, {}).get(number)
-            for number in ("agreement", "slope")
-            for arm, name in RANDOM.items()
-        },
-    }
-
-
-def _why_no_excess(
-    effects: Sequence[Row], edited: Collection[tuple[Any, ...]], place: tuple[Any, ...]
-) -> str:
+def _why_no_excess(effects: Sequence[Row], edited: Collection[Place], place: Place) -> str:
     """Why a component has no drop beyond those of drawn directions."""
     if not effects:
         return NOTHING_EDITED
@@ -187,14 +132,12 @@ def _why_no_excess(
     drawn = [row for row in effects if row["arm"] in DRAWN]
     if not drawn:
         return "no control directions were drawn"
-    if not any((row["layer"], row["position"], row["component"]) == place[:3] for row in drawn):
+    if not any(component_of(row) == place[:2] for row in drawn):
         return "no direction could be drawn here to compare it with"
     return "no strength moves the coordinate"
 
 
-def _why_no_agreement(
-    effects: Sequence[Row], answers: Sequence[Row], place: tuple[Any, ...]
-) -> str:
+def _why_no_agreement(effects: Sequence[Row], answers: Sequence[Row], place: Place) -> str:
     """Why nothing is known of whether answers follow the value."""
     if not effects:
         return NOTHING_EDITED
@@ -226,9 +169,4 @@ def headline(evidence: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
     Nothing is chosen on the problems that are reported.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for row in _records(evidence):
-        known = found.get(row["value"])
-        if known is None or abs(row["r_fit"]) > abs(known["r_fit"]):
-            found[row["value"]] = {str(name): entry for name, entry in row.items()}
-    return found
+    return best_rows(_records(evidence))

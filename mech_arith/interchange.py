@@ -44,7 +44,7 @@ def source_coordinates(
 ) -> dict[Site, Float64[Tensor, "m n k"]]:
     """Of every source on the components of every site: a clean pass over each set of sources."""
     solver = session.model
-    places = [[site.layer, site.point, site.position] for site in bases.traces]
+    places = [list(site.columns().values()) for site in bases.traces]
     found = []
     for problems in sources.problems:
         prompts = solver.encode(problems, digits=bases.digits)
@@ -95,7 +95,7 @@ def _some_at_a_time(
 ) -> Iterator[Sequence[Site]]:
     """As many sites as may be held whole, for the sources of every value."""
     width = max(
-        len(layout.positions(site.position)) * solver.width_at(site.layer, site.point)
+        len(layout.positions(site.position)) * site.width(solver)
         for site in sites
         for layout in prompts.layouts
     )

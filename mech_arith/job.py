@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -17,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mech_arith.artifacts import Store
+from mech_arith.atomic import atomic, write_text
 from mech_arith.batching import Batching
 from mech_arith.cell import CellResult, run_cell
 from mech_arith.choice import load_solver
@@ -37,7 +37,6 @@ from mech_arith.records import (
     mark_tracked,
     read_record,
     write_record,
-    write_text,
 )
 from mech_arith.results import RunResult, damage, load_run, save_run
 from mech_arith.session import Session
@@ -215,9 +214,8 @@ def _draw(saved: RunResult, directory: Path) -> None:
     cell = saved.summary["cell"]
     try:
         title, level = f"{cell['model']}, {cell['expression']}", saved.summary["inference"]["level"]
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".figures") as drawn:
-            draw_cell(saved.tables, Path(drawn) / directory.name, title=title, level=level)
-            os.replace(Path(drawn) / directory.name, directory)
+        with atomic(directory) as [new]:
+            draw_cell(saved.tables, new, title=title, level=level)
     except Exception as error:
         log.warning("figures could not be drawn, the tables are on disk all the same: %r", error)
 

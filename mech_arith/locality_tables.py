@@ -58,8 +58,7 @@ def _row(one: Functions) -> dict[str, Any]:
 def _key(one: Functions) -> dict[str, Any]:
     """What a row says of where it is."""
     return {
-        "layer": one.site.layer,
-        "position": one.site.position,
+        **one.site.columns(),
         "component": one.component,
         "value": one.value,
         "moved_by": one.moved_by,

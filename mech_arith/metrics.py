@@ -103,8 +103,6 @@ class EditOutcome:
     """Over the same problems; NaN if the edited run lacks any of them."""
     accuracy_drop: Float64[Tensor, "*edits"]
     """Baseline minus edited accuracy."""
-    pass_rate: Float64[Tensor, "*edits"]
-    """Share of problems that the clean model answers right: the baseline accuracy."""
     accuracy_drop_passed: Float64[Tensor, "*edits"]
     """The drop among the problems that the clean model answers right, from 1."""
 
@@ -157,7 +155,6 @@ def edit_outcome(
         baseline_logit_difference=of_all(clean.logit_difference[contrasted].mean()),
         edited_logit_difference=edited.logit_difference[..., contrasted].mean(-1),
         accuracy_drop=baseline - accuracy,
-        pass_rate=of_all(baseline),
         accuracy_drop_passed=1 - accuracy_passed,
     )
 

@@ -8,8 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mech_arith.columns import own_columns
 from mech_arith.records import read_record
 from mech_arith.results import load_summary
+from mech_arith.sites import site_of
 from mech_arith.summary import CLEARLY
 from mech_arith.sweeps import DONE, STATUSES, CellState, own_overrides, swept_overrides, untold
 
@@ -178,7 +180,24 @@ def _entries(found: Mapping[str, Any]) -> tuple[str, str, str, str]:
 
 
 def _reasons(best: Mapping[str, Any]) -> list[str]:
-    """The numbers of use, at the place that they are read from."""
+    """The numbers of use, at the place that they are read from, and a user's own headlines."""
+    return [*_reasons_of_use(best), *_own_headlines(best)]
+
+
+def _own_headlines(best: Mapping[str, Any]) -> list[str]:
+    shown = [
+        column
+        for column in own_columns("evidence")
+        if column.is_headline and best.get(column.name) is not None
+    ]
+    return [
+        f"{column.label or column.name} "
+        f"{best[column.name] if column.is_text else _two(best[column.name])}"
+        for column in shown
+    ]
+
+
+def _reasons_of_use(best: Mapping[str, Any]) -> list[str]:
     if best.get("agreement") is not None:
         return [
             f"follows {_two(best['slope'])}{_interval(best, 'slope')} {_place(best)}; random "
@@ -196,8 +215,8 @@ def _reasons(best: Mapping[str, Any]) -> list[str]:
 
 
 def _place(best: Mapping[str, Any]) -> str:
-    at = "" if best["position"] == "all" else f" at {best['position']}"
-    return f"in layer {best['layer']}{at}"
+    site = site_of(best)
+    return f"in layer {site.layer}{site.at}"
 
 
 def _by_length(found: Mapping[str, Any]) -> list[tuple[str, Any]]:

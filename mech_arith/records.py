@@ -12,6 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from mech_arith.atomic import write_text
 from mech_arith.errors import UserError
 
 RECORD = "cell.json"
@@ -164,19 +165,6 @@ def is_running(directory: Path) -> bool:
         return False
     lock.release()
     return False
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _slurm_job() -> str | None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,19 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow.parquet import read_metadata, write_table
 
-from mech_arith.columns import TABLES, conformed, in_memory
+from mech_arith.atomic import atomic, temporary
+from mech_arith.best import best_on_fit
+from mech_arith.columns import (
+    RENAMED_TABLES,
+    TABLES,
+    conformed,
+    in_memory,
+    in_todays_words,
+    table_name,
+)
 from mech_arith.errors import UserError
 from mech_arith.paths import SUMMARY
+from mech_arith.sites import COMPONENT_COLUMNS
 
 CONFIG = "config.yaml"
 """The resolved configuration."""
@@ -74,14 +85,18 @@ def save_run(
     writers[SUMMARY] = _text_writer(text)
 
     check_writable(directory)
-    with _temporary_names(directory, list(writers)) as temporary:
-        for name, write in writers.items():
-            write(temporary[name])
-            _flush_to_disk(temporary[name])
-        # From here to the last rename the directory holds no whole run, and says so.
-        (directory / SUMMARY).unlink(missing_ok=True)
-        for name in writers:
-            os.replace(temporary[name], directory / name)
+    # From `before` to the last rename the directory holds no whole run, and says so.
+    gone = partial((directory / SUMMARY).unlink, missing_ok=True)
+    with atomic(*(directory / name for name in writers), before=gone) as temporary_paths:
+        for path, write in zip(temporary_paths, writers.values(), strict=True):
+            write(path)
+
+
+def table_file(directory: Path, name: str) -> Path:
+    """The file of a table, which a run of an earlier version may have under another name."""
+    earlier = [was for was, now in RENAMED_TABLES.items() if now == name]
+    paths = [directory / f"{one}.parquet" for one in (name, *earlier)]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def load_summary(directory: Path) -> dict[str, Any]:
@@ -115,9 +130,12 @@ def load_run(directory: Path) -> RunResult:
     with _readable(directory):
         config_yaml = (directory / CONFIG).read_text(encoding="utf-8")
         tables = {
-            name: in_memory(pd.read_parquet(directory / f"{name}.parquet"), TABLES.get(name, ()))
+            table_name(name): in_memory(
+                pd.read_parquet(directory / f"{name}.parquet"), TABLES.get(table_name(name), ())
+            )
             for name in rows
         }
+        rows = {table_name(name): count for name, count in rows.items()}
     for name, table in tables.items():
         if len(table) != rows[name]:
             raise UserError(
@@ -133,7 +151,7 @@ def _summary_and_rows(directory: Path) -> tuple[dict[str, Any], dict[str, int]]:
     if not path.is_file():
         raise UserError(f"expected a finished run in {directory}, found no {SUMMARY}; run it again")
     with _readable(directory):
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = in_todays_words(json.loads(path.read_text(encoding="utf-8")))
         rows = dict(summary.pop("tables"))
     return summary, rows
 
@@ -196,9 +214,9 @@ def check_writable(directory: Path) -> None:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with _temporary_names(directory, ["writable"]) as temporary:
+        with temporary(directory / "writable") as [path]:
             # On a full disk a file can be made, and nothing be written in it.
-            temporary["writable"].write_bytes(bytes(4096))
+            path.write_bytes(bytes(4096))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UserError(
@@ -224,13 +242,12 @@ def per_value(effects: pd.DataFrame) -> pd.DataFrame:
 
 def best_places(evidence: pd.DataFrame) -> pd.DataFrame:
     """Per value and layer the row with the largest |R| on the fit split, of all positions."""
-    ordered = evidence.sort_values("r_fit", key=abs, kind="stable")
-    return ordered.drop_duplicates(["value", "layer"], keep="last").sort_index()
+    return best_on_fit(evidence, ("value", "layer")).sort_index()
 
 
 def slopes_at_best(specificity: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
     """A row per value that a direction is of and value changed, for the evidence's components."""
-    place = ["value", "layer", "position", "component"]
+    place = ["value", *COMPONENT_COLUMNS]
     named = specificity.assign(value=specificity["direction_of"])
     return named.explode("value", ignore_index=True).merge(best_places(evidence)[place], on=place)
 
@@ -271,24 +288,6 @@ def _parquet_writer(table: pa.Table) -> Callable[[Path], object]:
 
 def _text_writer(text: str) -> Callable[[Path], object]:
     return lambda path: path.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _temporary_names(directory: Path, names: list[str]) -> Iterator[dict[str, Path]]:
-    """A temporary path per name, in `directory` itself so that renaming is atomic; none is left."""
-    paths = {name: directory / f".{name}.{os.getpid()}.tmp" for name in names}
-    try:
-        yield paths
-    finally:
-        for path in paths.values():
-            # An error on the way in must not be hidden by one from tidying up.
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-
-
-def _flush_to_disk(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _natural(text: str) -> list[tuple[int, str]]:

@@ -1,13 +1,15 @@
 """Which activations: layers, points and positions, by name."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from mech_arith.errors import UserError
 from mech_arith.names import LayerPart
+from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Layout, Prompts
 
 
@@ -29,6 +31,45 @@ class Site:
         if len(indices) == activation.shape[1]:
             return activation.flatten(1)
         return activation[:, list(indices)].flatten(1)
+
+    def width(self, solver: Solver) -> int:
+        """Numbers that the site has at one position."""
+        return solver.width_at(self.layer, self.point)
+
+    def columns(self) -> dict[str, Any]:
+        """The entries of a table's row, by `SITE_COLUMNS`."""
+        return asdict(self)
+
+    def key(self, *prompts: Prompts) -> list[Any]:
+        """The site as plain data for the store: its positions are token indices, per `prompts`."""
+        return [self.layer, self.point, *(some.positions_key(self.position) for some in prompts)]
+
+    @property
+    def at(self) -> str:
+        """The positions in words, behind the layer: ' at 5'; '' for all of them."""
+        return "" if self.position == "all" else f" at {self.position}"
+
+
+SITE_COLUMNS = tuple(field.name for field in fields(Site))
+"""Columns of a table that together name a site; the layer comes first."""
+
+WITHIN_LAYER = SITE_COLUMNS[1:]
+
+COMPONENT_COLUMNS = (*SITE_COLUMNS, "component")
+"""Columns that together name a direction at a site."""
+
+
+def site_of(row: Mapping[Any, Any]) -> Site:
+    """The site that a table's row is about; by it rows of several tables are joined.
+
+    A row of an earlier version may lack a column of text, which is then ''.
+    """
+    return Site(**{name: row.get(name, "") for name in SITE_COLUMNS})
+
+
+def component_of(row: Mapping[Any, Any]) -> tuple[Site, int]:
+    """The site and the component that a table's row is about."""
+    return site_of(row), row["component"]
 
 
 def select_layers(

@@ -34,9 +34,7 @@ def _row(one: Crossed, sources: Sources, judge: Judge) -> dict[str, Any]:
     hits = exact(edited, sources.expected, tolerance=judge.tolerance).double().mean(0)
     ends = share_interval(hits, judge.how)
     return {
-        "layer": along.site.layer,
-        "point": along.site.point,
-        "position": along.site.position,
+        **along.site.columns(),
         "component": along.target.component,
         "direction_of": along.target.chosen_for,
         "changed": sources.value,

@@ -11,13 +11,14 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from mech_arith.best import best_on_fit
+from mech_arith.columns import TABLES
 from mech_arith.controls import CONTROL, DRAWN, TARGET
-from mech_arith.correlations import best_rows
 from mech_arith.engine import Baseline
 from mech_arith.evidence import headline
 from mech_arith.metrics import digit_accuracy, exact
 from mech_arith.problems import ProblemSet
-from mech_arith.sites import Site
+from mech_arith.sites import COMPONENT_COLUMNS, SITE_COLUMNS, Site, site_of
 from mech_arith.solvers.base import Solver
 from mech_arith.statistics import (
     ALPHA,
@@ -88,25 +89,10 @@ def baseline_summary(solver: Solver, reported: Reported, how: Resampling) -> dic
     return summary
 
 
-BEST = (
-    "abs_r",
-    "r",
-    "r_low",
-    "r_high",
-    "p",
-    "p_holm",
-    "p_bh",
-    "p_site_holm",
-    "partial_r",
-    "least_partial_r",
-    "least_partial_given",
-    "shapley",
-    "r_passed",
-    "layer",
-    "component",
-    "position",
-)
-"""What is said of the component that is best for a value."""
+def group_columns(table: str, group: str) -> tuple[str, ...]:
+    """The columns of a table whose numbers stand in a group of the summary, and their place."""
+    own = [column.name for column in TABLES[table] if column.group == group]
+    return (*own, *COMPONENT_COLUMNS)
 
 
 def tracing_summary(
@@ -117,14 +103,16 @@ def tracing_summary(
     Beside it how many were searched, how sure the numbers are, and which values are linear
     combinations of others, so that no number can tell them apart.
     """
-    wanted = {(site.layer, site.position) for site in asked}
-    places = zip(correlations["layer"], correlations["position"], strict=True)
-    best = best_rows(correlations.loc[[place in wanted for place in places]])
-    tests = correlations.loc[correlations["chosen"].astype(bool)].dropna(subset=["p"])
+    sites = pd.DataFrame(correlations[[*SITE_COLUMNS]]).to_dict(orient="records")
+    chosen = correlations["chosen"].astype(bool)
+    wanted = np.array([site_of(row) in asked for row in sites])
+    best = best_on_fit(correlations.loc[chosen & wanted])
+    named = group_columns("correlations", "best")
+    tests = correlations.loc[chosen].dropna(subset=["p"])
     return {
         "n_searched": sum(found.r_fit.shape[0] for found in asked.values()),
         "best": {
-            row["value"]: {name: row[name] for name in BEST}
+            row["value"]: {name: row[name] for name in named}
             for row in best.to_dict(orient="records")
         },
         "inference": {
@@ -139,38 +127,7 @@ def tracing_summary(
     }
 
 
-EXCESS = (
-    "excess_drop",
-    "excess_against",
-    "excess_counts",
-    "excess_low",
-    "excess_high",
-    "excess_p",
-    "excess_p_max",
-    "excess_p_least",
-    "target_drop",
-    "control_drop",
-)
-AGREEMENT = (
-    "agreement",
-    "agreement_low",
-    "agreement_high",
-    "floor",
-    "agreement_p_holm",
-    "agreement_counts",
-    "agreement_random",
-    "ceiling",
-    "slope",
-    "slope_low",
-    "slope_high",
-    "slope_counts",
-    "slope_random",
-    "slope_valueless",
-    "wrong_way",
-)
-
-
-TARGET_KEY = ("layer", "position", "component", "towards")
+TARGET_KEY = (*COMPONENT_COLUMNS, "towards")
 """What tells one edited target from another."""
 
 
@@ -189,20 +146,15 @@ def verdict_summary(evidence: pd.DataFrame) -> dict[str, dict[str, Any]]:
     }
 
 
-MISSING = {
-    "partial_r": "partial_r_undefined",
-    "excess_drop": "excess_reason",
-    "agreement": "agreement_reason",
-}
-"""Headline numbers -> the column that says why there is none."""
-
-
 def missing_summary(evidence: pd.DataFrame) -> dict[str, dict[str, str]]:
     """Per headline number the values that have none at their headline place, and why."""
     best = headline(evidence)
     return {
-        number: {value: row[why] for value, row in best.items() if pd.isna(row[number])}
-        for number, why in MISSING.items()
+        column.name: {
+            value: row[column.why] for value, row in best.items() if pd.isna(row[column.name])
+        }
+        for column in TABLES["evidence"]
+        if column.why and not column.is_text
     }
 
 
@@ -228,22 +180,22 @@ def intervention_summary(
         "largest_drop": largest_drops(effects, values),
         "largest_drop_p": largest_drop_p(effects, tables["control_draws"]),
         "control": _largest_control(effects),
-        "excess_drop": _headlines(best, EXCESS),
-        "counterfactual": _headlines(best, AGREEMENT),
+        "excess_drop": _headlines(best, "excess_drop", "excess_drop"),
+        "counterfactual": _headlines(best, "counterfactual", "agreement"),
         "n_contrasts": len(beyond),
         "n_contrasts_beyond": sum(map(all, beyond.values())),
     }
 
 
 def _headlines(
-    best: Mapping[str, Mapping[str, Any]], fields: tuple[str, ...]
+    best: Mapping[str, Mapping[str, Any]], group: str, number: str
 ) -> dict[str, dict[str, Any]]:
-    """Some fields of every value that has them, and where they were read."""
-    where = ("layer", "position", "component")
+    """A group of every value that has its first number, and where it was read."""
+    names = group_columns("evidence", group)
     return {
-        value: {name: row[name] for name in (*fields, *where)}
+        value: {name: row.get(name) for name in names}
         for value, row in best.items()
-        if not pd.isna(row[fields[0]])
+        if not pd.isna(row[number])
     }
 
 
@@ -281,7 +233,7 @@ def largest_drops(effects: pd.DataFrame, values: Sequence[str]) -> dict[str, dic
     accuracy, beside its controls at the same layer, component and strength.
     """
     drops: dict[str, dict[str, object]] = {}
-    same = ("layer", "position", "component", "towards", "strength")
+    same = (*TARGET_KEY, "strength")
     controls = {
         tuple(row[name] for name in same): row["accuracy_drop"]
         for row in effects.loc[effects["arm"] == CONTROL].to_dict(orient="records")
@@ -309,9 +261,7 @@ LARGEST = (
     "accuracy_drop_passed",
     "baseline_accuracy",
     "n",
-    "layer",
-    "position",
-    "component",
+    *COMPONENT_COLUMNS,
     "strength",
 )
 """What is said of a largest drop: no interval, which would not allow for its having been chosen."""

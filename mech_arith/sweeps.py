@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mech_arith.atomic import write_text
 from mech_arith.errors import UserError
 from mech_arith.paths import ERROR_FILE, SUMMARY
-from mech_arith.records import RECORD, CellRecord, is_running, read_record, write_text
+from mech_arith.records import RECORD, CellRecord, is_running, read_record
 from mech_arith.slurm import JobState, job_states
 
 PLAN = "sweep.json"

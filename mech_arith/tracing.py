@@ -167,7 +167,7 @@ def _fitted_and_projected(
         site: {
             **session.model.fingerprint,
             **of_fit,
-            "site": [site.layer, site.point, prompts.positions_key(site.position)],
+            "site": site.key(prompts),
             **method.key,
         }
         for site in sites
@@ -189,8 +189,7 @@ def _fitted_and_projected(
     report = splits.prompts_report
     of_report = {"report": report.digest()}
     report_keys = {
-        site: {**key, **of_report, "report_site": report.positions_key(site.position)}
-        for site, key in keys.items()
+        site: {**key, **of_report, "report_site": site.key(report)} for site, key in keys.items()
     }
     projected = session.store.fetch_many(
         "coordinates",

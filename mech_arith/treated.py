@@ -44,9 +44,7 @@ class Treated:
     def key(self) -> dict[str, Any]:
         """What a table's rows say of it."""
         return {
-            "layer": self.site.layer,
-            "point": self.site.point,
-            "position": self.site.position,
+            **self.site.columns(),
             "component": self.target.component,
             "chosen_for": self.target.chosen_for,
             "towards": self.target.towards,

@@ -21,12 +21,13 @@ split:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isnan
+from math import inf, isfinite, isnan
 from typing import Any
 
+from mech_arith.best import best_row
 from mech_arith.edits import EDITS
 from mech_arith.edits.base import find_edit
-from mech_arith.sites import in_runs
+from mech_arith.sites import in_runs, site_of
 from mech_arith.statistics import ALPHA
 
 HELD = 0.5
@@ -44,6 +45,12 @@ DRAWN = ("random", "span", "valueless")
 LOWS = ("excess_low", *(f"excess_{arm}_low" for arm in DRAWN))
 
 Row = Mapping[str, Any]
+
+
+def known(row: Row, name: str | None) -> float | None:
+    """A row's number; None where it has none, or one that is not finite."""
+    number = row.get(name) if name else None
+    return float(number) if isinstance(number, int | float) and isfinite(number) else None
 
 
 def _known(number: Any) -> bool:
@@ -142,6 +149,23 @@ def judged(row: Row) -> dict[str, Any]:
     }
 
 
+def verdict(row: Row) -> str:
+    """What a row's numbers say together, in few words; '' in a run of an earlier version."""
+    if not is_truth(row.get("held")):
+        return ""
+    if not row["held"]:
+        return "not held"
+    held = f"with {row['shared_with']}" if row.get("shared_with") else "held"
+    if not is_truth(row.get("used")):
+        return f"{held}, use unknown"
+    return f"{held}, {'used' if row['used'] else 'not used'}"
+
+
+def is_truth(entry: Any) -> bool:
+    """Whether it is true or false: a table may hold numpy's, or 1.0 beside what is missing."""
+    return entry is not None and entry in (True, False)
+
+
 def _goes_towards_values(row: Row) -> bool:
     """The edit gives problems another value's coordinate, so that answers tell of its use."""
     name = row.get("edit")
@@ -224,7 +248,7 @@ def _verdict(value: str, rows: Sequence[Row]) -> Verdict:
         },
         used=places(used),
         untold={why: places([row for row in held if row["untold"] == why]) for why in reasons},
-        best=max(used or held or rows, key=lambda row: abs(row["r_fit"])),
+        best=best_row(used or held or rows),
     )
 
 
@@ -232,11 +256,9 @@ def places(rows: Sequence[Row]) -> tuple[str, ...]:
     """Layers in words, by position: `layers 2-3`, `layer 3 at 5`."""
     layers: dict[str, list[int]] = {}
     for row in rows:
-        layers.setdefault(row["position"], []).append(int(row["layer"]))
-    return tuple(
-        f"{layers_text(at)}{'' if position == 'all' else f' at {position}'}"
-        for position, at in layers.items()
-    )
+        site = site_of(row)
+        layers.setdefault(site.at, []).append(site.layer)
+    return tuple(f"{layers_text(of_place)}{at}" for at, of_place in layers.items())
 
 
 def layers_text(layers: Iterable[int]) -> str:

@@ -136,9 +136,7 @@ def one_edit(solver: Solver, traces: Mapping[Site, Trace], plan: InterventionPla
     edited = {
         "solver": solver.name,
         "weights_digest": solver.digest,
-        "layer": change.layer,
-        "point": change.point,
-        "position": aim.found.site.position,
+        **aim.found.site.columns(),
         "component": aim.target.component,
         "edit": plan.edit.name,
         "strength": plan.strengths[0],

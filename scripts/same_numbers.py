@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mech_arith.columns import TABLES, earlier_names, in_todays_words, table_name
+
 TOLERANCE = 1e-12
 """Largest difference, absolute or relative, of two numbers that count as the same."""
 
@@ -100,6 +102,9 @@ CELLS = {
 }
 """Name of a cell -> its overrides."""
 
+GONE = {"agreement_p", "pass_rate"}
+"""Columns that nothing read; `baseline_accuracy` says the same as `pass_rate`."""
+
 CHANGING = {
     "identity",
     "seconds",
@@ -138,27 +143,31 @@ def compare(before: Path, after: Path) -> int:
 
 def differences(before: Path, after: Path) -> Iterator[tuple[str, str, float]]:
     """For every table of a cell: its name, what cannot be compared, and the largest difference."""
-    names = sorted({path.stem for run in (before, after) for path in run.glob("*.parquet")})
-    for name in names:
-        paths = [run / f"{name}.parquet" for run in (before, after)]
-        if not all(path.is_file() for path in paths):
+    found = [
+        {table_name(path.stem): path for path in run.glob("*.parquet")} for run in (before, after)
+    ]
+    for name in sorted(found[0].keys() | found[1].keys()):
+        paths = [of_run[name] for of_run in found if name in of_run]
+        if len(paths) < len(found):
             yield name, "only in one of the two", 0.0
             continue
         yield name, *table_difference(*(pd.read_parquet(path) for path in paths), name)
-    summaries = [json.loads((run / "summary.json").read_text()) for run in (before, after)]
+    summaries = [
+        in_todays_words(json.loads((run / "summary.json").read_text())) for run in (before, after)
+    ]
     yield "summary.json", *entry_difference(*map(dict, summaries))
 
 
 def table_difference(before: pd.DataFrame, after: pd.DataFrame, name: str) -> tuple[str, float]:
     """What cannot be compared of two tables, and the largest difference of what can."""
     before = before.rename(columns=renamed(name))
-    lost = sorted(set(before) - set(after) - CHANGING)
+    lost = sorted(set(before) - set(after) - CHANGING - GONE)
     if lost or len(before) != len(after):
         return f"{len(before)} and {len(after)} rows; lost columns {lost}", 0.0
     found = [
         entry_difference(before[column].tolist(), after[column].tolist())
         for column in before
-        if column not in CHANGING
+        if column not in CHANGING | GONE
     ]
     problems = [problem for problem, _ in found if problem]
     return "; ".join(problems[:3]), max((largest for _, largest in found), default=0.0)
@@ -166,7 +175,7 @@ def table_difference(before: pd.DataFrame, after: pd.DataFrame, name: str) -> tu
 
 def renamed(table: str) -> dict[str, str]:
     """Earlier name of a column -> its name today, as this checkout says."""
-    return {}
+    return earlier_names(TABLES[table])
 
 
 def entry_difference(before: Any, after: Any) -> tuple[str, float]:
@@ -176,7 +185,7 @@ def entry_difference(before: Any, after: Any) -> tuple[str, float]:
     if isinstance(after, np.ndarray):
         after = after.tolist()
     if isinstance(before, dict) and isinstance(after, dict):
-        keys = [key for key in before if key not in CHANGING]
+        keys = [key for key in before if key not in CHANGING | GONE]
         lost = [key for key in keys if key not in after]
         if lost:
             return f"lost entries {lost[:3]}", 0.0
@@ -191,8 +200,8 @@ def entry_difference(before: Any, after: Any) -> tuple[str, float]:
         if isclose(before, after, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
             return "", abs(before - after) / max(1.0, abs(before))
         return f"{before!r} and {after!r}", abs(before - after)
-    missing = [entry is None or entry is pd.NA or entry != entry for entry in (before, after)]
-    same = all(missing) if any(missing) else before == after
+    missing = [pd.api.types.is_scalar(entry) and pd.isna(entry) for entry in (before, after)]
+    same = all(missing) or (not any(missing) and before == after)
     return ("" if same else f"{before!r} and {after!r}"), 0.0
 
 

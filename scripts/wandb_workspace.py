@@ -17,21 +17,15 @@ from typing import TYPE_CHECKING
 from mech_arith.errors import UserError
 from mech_arith.tracking.client import no_server
 from mech_arith.tracking.metrics import (
-    AGREEMENT,
     BASELINE,
     BEST_ABS_R,
-    CEILING,
     CELL,
     CONTROL,
     CONTROL_LARGEST,
     DROP_BY_LAYER,
     DROP_BY_STRENGTH,
-    EXCESS_DROP,
-    FLOOR,
-    SLOPE,
-    SLOPE_RANDOM,
     TARGET_LARGEST,
-    X_AXES,
+    x_axes,
 )
 
 if TYPE_CHECKING:
@@ -94,15 +88,15 @@ def workspace(entity: str, project: str, *, name: str) -> "ws.Workspace":
         ws.Section(
             name="Answers that follow a value",
             panels=[
-                _curve("Agreement, between floor and ceiling", AGREEMENT, FLOOR, CEILING),
-                _curve("Agreement, by model", AGREEMENT),
-                _curve("Slope, beside that along random directions", SLOPE, SLOPE_RANDOM),
+                _curve("Agreement, between floor and ceiling", "agreement", "floor", "ceiling"),
+                _curve("Agreement, by model", "agreement"),
+                _curve("Slope, beside that along random directions", "slope", "slope_random"),
             ],
         ),
         ws.Section(
             name="Control against target",
             panels=[
-                _curve("Drop beyond the strictest controls, by model", EXCESS_DROP),
+                _curve("Drop beyond the strictest controls, by model", "excess_drop"),
                 wr.ScatterPlot(
                     title="Largest drop of a run: target above, control to the right",
                     x=wr.SummaryMetric(CONTROL_LARGEST),
@@ -148,7 +142,7 @@ def _curve(title: str, *prefixes: str) -> "wr.LinePlot":
 
     return wr.LinePlot(
         title=title,
-        x=X_AXES[prefixes[0]],
+        x=x_axes()[prefixes[0]],
         # Values differ from template to template: whatever a run has traced.
         metric_regex=f"^({'|'.join(prefixes)})/.*",
         groupby=wr.Config(f"{CELL}.{GROUPED_BY[0]}"),

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mech_arith"
 
 ROOMS = (
-    "__init__ errors interrupts paths progress registry plugins streams",  # what every room may use
+    "__init__ atomic errors interrupts paths plugins progress registry streams",  # for every room
     "config",
     "overrides refusals guide",
     "edits",
@@ -42,7 +42,9 @@ ROOMS = (
     "sums",
     "directions",
     "statistics",
+    "best",
     "verdicts",
+    "columns",
     "answers",
     "tracing",
     "correlations",
@@ -65,7 +67,6 @@ ROOMS = (
     "baseline problem_table",
     "cell",
     "edited",
-    "columns",
     "results",
     "records",
     "slurm",

@@ -5,8 +5,10 @@ import pytest
 
 from mech_arith.edits.base import find_edit
 from mech_arith.evidence import evidence_table, headline, no_whole_way
+from mech_arith.sites import Site
 
-PLACE = {"layer": 1, "point": "resid_post", "position": "all"}
+SITES = [Site(1, "resid_post", "all"), Site(2, "resid_post", "all")]
+PLACE = SITES[0].columns()
 
 
 def correlation(value, component, r_fit, r, *, chosen=True, **where):
@@ -82,7 +84,7 @@ TABLES = {
 
 
 def test_each_value_is_read_in_the_component_that_is_best_on_the_fit_split():
-    found = evidence_table(TABLES, [(1, "all"), (2, "all")]).set_index(["value", "layer"])
+    found = evidence_table(TABLES, SITES).set_index(["value", "layer"])
     assert set(found.index) == {("b", 1), ("b-c", 1), ("b-c", 2)}
     b = found.loc[("b", 1)]
     assert (b["component"], b["r"], b["r_fit"]) == (3, -0.6, -0.7)
@@ -97,27 +99,27 @@ def test_each_value_is_read_in_the_component_that_is_best_on_the_fit_split():
     assert math.isnan(b["agreement"])
     whole_way = found.loc[("b-c", 2)]
     assert (whole_way["agreement"], whole_way["floor"], whole_way["ceiling"]) == (0.8, 0.02, 0.97)
-    assert whole_way["agreement_p"] == 0.01
+    assert whole_way["agreement_p_holm"] == 0.02
     assert whole_way["slope_random"] == 0.1
     assert whole_way["used"]
     assert math.isnan(found.loc[("b-c", 1), "excess_drop"])
 
 
 def test_the_headline_is_where_the_fit_split_says():
-    best = headline(evidence_table(TABLES, [(1, "all"), (2, "all")]))
+    best = headline(evidence_table(TABLES, SITES))
     assert {value: row["layer"] for value, row in best.items()} == {"b": 1, "b-c": 2}
     assert best["b"]["excess_drop"] == 0.05
 
 
 def test_a_drop_beyond_every_kind_of_directions_counts():
     beyond = TABLES["contrasts"].assign(low=0.01, p_max=0.048)
-    found = evidence_table({**TABLES, "contrasts": beyond}, [(1, "all")]).set_index("value")
+    found = evidence_table({**TABLES, "contrasts": beyond}, SITES[:1]).set_index("value")
     assert found.loc["b", "excess_counts"]
     assert found.loc["b", "used"]
 
 
 def test_the_untrained_twin_is_a_floor():
-    found = evidence_table(TABLES, [(1, "all")], untrained={(1, "all", "b"): 0.58})
+    found = evidence_table(TABLES, SITES[:1], untrained={(SITES[0], "b"): 0.58})
     row = found.set_index("value").loc["b"]
     assert row["untrained_abs_r"] == 0.58  # above the end .55 of the interval of |R|
     assert not row["held"]
@@ -131,7 +133,7 @@ def test_an_edit_that_never_arrives_is_said_to_leave_no_agreement():
 
 
 def test_without_an_intervention_there_is_the_tracing_alone():
-    found = evidence_table({"correlations": TABLES["correlations"]}, [(1, "all")])
+    found = evidence_table({"correlations": TABLES["correlations"]}, SITES[:1])
     assert found["excess_drop"].isna().all()
     assert found["agreement"].isna().all()
     assert list(found["r"]) == pytest.approx([-0.6, 0.4])

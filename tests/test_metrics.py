@@ -130,7 +130,6 @@ def test_outcome_by_hand():
     assert outcome.edited_accuracy == 0.25
     assert outcome.accuracy_drop == 0.5
     assert outcome.n_passed == 3
-    assert outcome.pass_rate == 0.75
     assert outcome.edited_accuracy_passed == pytest.approx(1 / 3)
     assert outcome.accuracy_drop_passed == pytest.approx(2 / 3)
     assert outcome.mean_shift == 2.0  # (0 + 5 + 1) / 3
@@ -223,7 +222,6 @@ def test_no_edit_changes_nothing(rows: list[tuple[int, int, float, float]]):
     assert outcome.edited_digit_accuracy == outcome.baseline_digit_accuracy
     assert outcome.edited_right_probability == outcome.baseline_right_probability
     assert outcome.edited_logit_difference == outcome.baseline_logit_difference
-    assert float(outcome.pass_rate) == int(outcome.n_passed) / len(rows)
     assert outcome.n_passed == 0 or outcome.accuracy_drop_passed == 0
     assert outcome.baseline_digit_accuracy >= outcome.baseline_accuracy
 

@@ -16,7 +16,6 @@ from mech_arith.records import (
     is_running,
     mark_tracked,
     read_record,
-    write_text,
 )
 
 
@@ -59,20 +58,6 @@ def test_a_record_that_cannot_be_read_is_none(tmp_path, text):
 
 def test_no_record_is_none(tmp_path):
     assert read_record(tmp_path) is None
-
-
-def test_a_failed_write_leaves_the_text_that_was_there(tmp_path, monkeypatch):
-    path = tmp_path / RECORD
-    write_text(path, "before")
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        write_text(path, "after")
-    assert path.read_text(encoding="utf-8") == "before"
-    assert os.listdir(tmp_path) == [RECORD]
 
 
 def _hold(directory, seconds):

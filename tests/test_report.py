@@ -16,19 +16,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mech_arith.columns import CELL, MADE_BY, in_memory
+from mech_arith.columns import CELL, MADE_BY, in_memory, shown_columns
 from mech_arith.columns import TABLES as COLUMNS
 from mech_arith.records import begin
 from mech_arith.report import __main__ as command
 from mech_arith.report import write_report
 from mech_arith.report.build import build
 from mech_arith.report.cells import figure_links
-from mech_arith.report.columns import EVIDENCE, verdict
 from mech_arith.report.compact import edited, numbers, traced
 from mech_arith.report.evidence import evidence_rows, headline_rows, specificity_maps
 from mech_arith.report.listing import Listed
 from mech_arith.report.unfinished import unfinished
 from mech_arith.results import load_run, load_summary, save_run
+from mech_arith.verdicts import verdict
 from tests.running import SMALL, main
 from tests.synthetic import save_cell
 
@@ -420,6 +420,7 @@ def test_the_line_of_a_value_is_the_direction_that_costs_most() -> None:
     rows = [
         {
             "layer": 0,
+            "point": "resid_post",
             "position": "all",
             "component": component,
             "arm": arm,
@@ -457,6 +458,7 @@ def test_the_line_of_a_target_alone_with_its_interval() -> None:
     rows = [
         {
             "layer": 0,
+            "point": "resid_post",
             "position": "all",
             "component": 0,
             "arm": arm,
@@ -503,7 +505,7 @@ def test_evidence_is_short_and_without_what_was_not_asked() -> None:
             "point": "resid_post",
         }
     )
-    place = {"layer": 0, "position": "all"}
+    place = {"layer": 0, "point": "resid_post", "position": "all"}
     assert evidence_rows(table) == [
         {"value": "b", **place, "component": 1, "r": 0.1235, "p_holm": 0.0}
         | {"least_partial_given": "c", "judged": {"r": "finding"}},
@@ -569,10 +571,9 @@ def test_every_column_of_the_evidence_that_is_shown_is_one_that_a_run_writes(
     overrides = ("intervention=interchange", "layers=late", "problems.n=60")
     assert main(monkeypatch, tmp_path, *SMALL, *overrides) == 0
     evidence = load_run(tmp_path / "run").tables["evidence"]
-    made_here = {"verdict"}
-    for column in EVIDENCE:
+    for column in shown_columns():
         names = {*column.needed, *column.texts, *([column.counts] if column.counts else [])}
-        assert names - made_here <= set(evidence), column.title
+        assert names <= set(evidence), column.name
 
 
 def test_specificity_is_of_the_place_that_is_best_on_the_fit_split() -> None:
@@ -580,6 +581,7 @@ def test_specificity_is_of_the_place_that_is_best_on_the_fit_split() -> None:
         {
             "value": "b",
             "layer": 3,
+            "point": "resid_post",
             "position": ["0", "1"],
             "component": [4, 5],
             "r_fit": [0.5, -0.6],
@@ -589,6 +591,7 @@ def test_specificity_is_of_the_place_that_is_best_on_the_fit_split() -> None:
         {
             "direction_of": [("b",), ("b", "c"), ("b", "c")],
             "layer": 3,
+            "point": "resid_post",
             "position": ["0", "1", "1"],
             "component": [4, 5, 5],
             "changed": ["b", "b", "a-b"],

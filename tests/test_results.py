@@ -106,10 +106,10 @@ def test_a_failure_on_the_way_leaves_the_earlier_run(
 ) -> None:
     save(tmp_path)
 
-    def full_disk(path: Path) -> None:
+    def full_disk(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mech_arith.results._flush_to_disk", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path, summary={"baseline_accuracy": 0.1})
     assert load_run(tmp_path).summary == {"baseline_accuracy": 0.9}

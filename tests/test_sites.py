@@ -1,9 +1,19 @@
 import pytest
 import torch
 
+from mech_arith.columns import SITE
 from mech_arith.errors import UserError
 from mech_arith.names import LayerPart
-from mech_arith.sites import Site, describe_layers, name_positions, ordinal, select_layers
+from mech_arith.sites import (
+    SITE_COLUMNS,
+    Site,
+    component_of,
+    describe_layers,
+    name_positions,
+    ordinal,
+    select_layers,
+    site_of,
+)
 from mech_arith.solvers.prompts import Layout, Prompts
 
 SPANS = {"a": (0,), "b": (2,), "c": (3,), "b-c": (2, 3), "a-(b-c)": (0, 1, 2, 3)}
@@ -137,3 +147,16 @@ def test_select_concatenates():
     assert torch.equal(selected, activation[:, 2:4].reshape(2, 6))
     whole = Site(0, "resid_post", "all").select(activation, layout)
     assert torch.equal(whole, activation.reshape(2, 15))
+
+
+def test_a_site_is_found_again_in_a_row_of_a_table() -> None:
+    site = Site(3, "mlp_out", "b-c")
+    row = {**site.columns(), "component": 2, "value": "b", "r": 0.5}
+    assert site_of(row) == site
+    assert component_of(row) == (site, 2)
+    assert site.key(PROMPTS, BOTH) == [3, "mlp_out", [[2, 3]], [[2, 3], [3, 4]]]
+    assert (site.at, Site(3, "mlp_out", "all").at) == (" at b-c", "")
+
+
+def test_the_columns_of_a_site_are_those_of_the_tables() -> None:
+    assert tuple(column.name for column in SITE) == SITE_COLUMNS

@@ -5,6 +5,7 @@ from mech_arith.summary import largest_drops
 
 def test_largest_drops_by_hand():
     head = {
+        "point": "resid_post",
         "position": "all",
         "component": 1,
         "chosen_for": ("a", "b"),

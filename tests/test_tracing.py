@@ -6,7 +6,8 @@ import torch
 
 from mech_arith.artifacts import Store
 from mech_arith.batching import Batching
-from mech_arith.correlations import best_rows, correlation_table
+from mech_arith.best import best_on_fit
+from mech_arith.correlations import correlation_table
 from mech_arith.directions.base import find_method
 from mech_arith.problems import draw, split
 from mech_arith.session import Session
@@ -107,7 +108,7 @@ def test_the_table_has_a_row_per_site_component_and_value():
     assert set(table["token"]) == {"="}
     assert set(table["position_index"]) == {3}
     np.testing.assert_allclose(table["abs_r"], table["r"].abs())
-    best = best_rows(table).set_index("value")
+    best = best_on_fit(table.loc[table["chosen"].astype(bool)]).set_index("value")
     assert best.loc["b-c", "abs_r"] > 0.99
 
 

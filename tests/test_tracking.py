@@ -16,7 +16,7 @@ from PIL import Image
 
 from mech_arith.errors import UserError
 from mech_arith.tracking import Run, upload
-from mech_arith.tracking.metrics import OF_EVIDENCE
+from mech_arith.tracking.metrics import curves
 from tests.wandb_runs import (
     CONFIG,
     HEADLINE,
@@ -80,7 +80,7 @@ def check_whole(run_directory: Path) -> None:
         "control_drop_by_strength/*": "strength",
         "accuracy_drop/*": "strength",
         "control_accuracy_drop/*": "strength",
-        **{f"{curve}/*": "layer" for curve in OF_EVIDENCE},
+        **{f"{curve}/*": "layer" for curve in curves()},
     }
 
     tables = {path.name.split("_")[0]: path for path in run_directory.rglob("*.table.json")}

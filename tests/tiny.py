@@ -181,7 +181,7 @@ def random_edits(
 ) -> SiteEdits:
     """Random directions, and random distances of about `size` along them."""
     generator = torch.Generator().manual_seed(seed)
-    width = len(prompts.positions(site.position)[0]) * solver.width_at(site.layer, site.point)
+    width = len(prompts.positions(site.position)[0]) * site.width(solver)
     directions = torch.randn(n_edits, width, generator=generator, dtype=torch.float64)
     directions /= directions.norm(dim=1, keepdim=True)
     changes = size * torch.randn(n_edits, len(prompts), generator=generator, dtype=torch.float64)

@@ -320,9 +320,7 @@ def edits_key(solver: Solver, baseline: Baseline, edits: Sequence[Moves]) -> dic
 
 def _moves_digest(prompts: Prompts, moves: Moves) -> str:
     """Of all that is done at one site."""
-    site = moves.site
-    place = [site.layer, site.point, prompts.positions_key(site.position)]
-    return json_digest([place, moves.digest()])
+    return json_digest([moves.site.key(prompts), moves.digest()])
 
 
 @contextmanager

@@ -148,7 +148,7 @@ def _of_layers(solver: Solver, prompts: Prompts, clean: Clean) -> list[_Differen
 def _random_change(solver: Solver, clean: Clean, site: Site) -> Change:
     """Every row moved in a direction of its own, by a good part of its length."""
     indices = clean.layout.positions(site.position)
-    width = solver.width_at(site.layer, site.point)
+    width = site.width(solver)
     generator = torch.Generator().manual_seed(site.layer)
     shape = (len(clean.layout) * EDITS, len(indices), width)
     vectors = torch.randn(shape, generator=generator)

@@ -1,6 +1,5 @@
 """Figures that a person can read, drawn from the tables of a run and nothing else."""
 
-import os
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mech_arith.atomic import write_bytes
 from mech_arith.figures import standard  # noqa: F401  (registers the figures of every run)
 from mech_arith.figures.correlations import (
     best_correlation_map,
@@ -115,12 +115,7 @@ def _save(files: Mapping[str, bytes | Callable[[], bytes]], directory: Path) -> 
         raise ValueError(f"expected figures with different file names, got {list(files)}")
     directory.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        temporary = paths[name].with_suffix(".tmp")
-        try:
-            temporary.write_bytes(content if isinstance(content, bytes) else content())
-            os.replace(temporary, paths[name])
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_bytes(paths[name], content if isinstance(content, bytes) else content())
     return list(paths.values())
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mech_arith.best import best_on_fit
 from mech_arith.figures.lettering import width_of
-from mech_arith.figures.sharing import MARK, place_of, served, sharing_note
+from mech_arith.figures.sharing import MARK, served, sharing_note
 from mech_arith.figures.sheet import SMALL, Panel, Sheet
 from mech_arith.figures.style import (
     LAYERS,
@@ -21,6 +22,7 @@ from mech_arith.figures.style import (
     thinned,
     two_digits,
 )
+from mech_arith.sites import WITHIN_LAYER, component_of
 
 SCALE = "|R| on the report split"
 
@@ -50,7 +52,7 @@ def correlation_heatmaps(correlations: pd.DataFrame, *, title: str = "") -> Shee
         ValueError: the table is empty, or holds several points or positions.
     """
     _require_rows(correlations)
-    for column in ("point", "position"):
+    for column in WITHIN_LAYER:
         if len(found := distinct(correlations, column)) > 1:
             raise ValueError(
                 f"expected correlations at one {column}, got {found}; draw a figure for each"
@@ -123,7 +125,7 @@ def best_correlation_map(correlations: pd.DataFrame, *, title: str = "") -> Shee
     for (value, layer), row in best.items():
         at = values.index(value), layers.index(layer)
         shares[at] = row["abs_r"]
-        mark = MARK if place_of(row) in shared else ""
+        mark = MARK if component_of(row) in shared else ""
         where = f"\nat {row['position']}" if several else ""
         notes[at[0]][at[1]] = f"{two_digits(row['abs_r'])}\nc{row['component']}{mark}{where}"
     written = [line for row in notes for note in row for line in note.split("\n")]
@@ -222,13 +224,8 @@ def _variance_bars(
 
 def _best_on_fit(table: pd.DataFrame, keys: list[str]) -> dict[tuple, dict[str, Any]]:
     """The row with the largest |R| on the fit split, by the keys' values, in their order."""
-    best: dict[tuple, tuple[float, dict[str, Any]]] = {}
-    known = table.loc[table["r_fit"].notna()]
-    for row in records(known):
-        key, size = tuple(row[name] for name in keys), abs(row["r_fit"])
-        if key not in best or size > best[key][0]:
-            best[key] = size, row
-    return {key: row for key, (_, row) in best.items()}
+    found = records(best_on_fit(table, keys))
+    return {tuple(row[name] for name in keys): row for row in found}
 
 
 def _matrix(

@@ -29,8 +29,7 @@ from mech_arith.figures.style import (
     two_digits,
 )
 from mech_arith.results import best_places, slopes_at_best
-
-PLACE = ["layer", "position", "component"]
+from mech_arith.sites import COMPONENT_COLUMNS
 
 
 def counterfactual_agreement(
@@ -57,7 +56,7 @@ def counterfactual_agreement(
     width = max(1.6, 0.14 * len(layers))
     across = max(1, min(ACROSS, len(values), int(WIDEST / width)))
     edit, n = distinct(rows, "edit")[0], max(distinct(rows, "n"))
-    shared = served(records(rows.loc[rows["arm"] == "target", [*PLACE, "value"]]))
+    shared = served(records(rows.loc[rows["arm"] == "target", [*COMPONENT_COLUMNS, "value"]]))
     grid = Grid(
         title=title,
         subtitle=f"{edit}; {n} problems per point; bars: {level:.0%} intervals",
@@ -111,9 +110,9 @@ def _points(
 
 def agreements_drawn(counterfactual: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
     """Of edits that arrive at the wanted value, those of the components in the evidence."""
-    best = best_places(evidence)[["value", *PLACE]]
+    best = best_places(evidence)[["value", *COMPONENT_COLUMNS]]
     whole_way = counterfactual.loc[counterfactual["strength"] == WHOLE_WAY]
-    return whole_way.merge(best, on=["value", *PLACE])
+    return whole_way.merge(best, on=["value", *COMPONENT_COLUMNS])
 
 
 def _keys(colour: tuple[float, float, float, float]) -> list[Key]:

@@ -9,6 +9,7 @@ import pandas as pd
 from mech_arith.figures.sharing import served
 from mech_arith.figures.style import distinct, records
 from mech_arith.results import per_value
+from mech_arith.sites import COMPONENT_COLUMNS, WITHIN_LAYER
 
 ACROSS = 5
 """Panels side by side; more go below."""
@@ -16,7 +17,7 @@ ACROSS = 5
 ARMS = ("control", "target")
 """In the order in which they lie over each other."""
 
-DIRECTION = ["point", "position", "component", "towards"]
+DIRECTION = [*WITHIN_LAYER, "component", "towards"]
 """What tells directions at one layer apart, beside the values that they were chosen for."""
 
 CONTROL_LABEL = "control: random directions, moved as far"
@@ -52,7 +53,7 @@ def drawn(effects: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 def shared_components(arms: pd.DataFrame) -> dict[tuple[Any, ...], list[str]]:
     """Of the rows that are drawn, the components that serve several values."""
-    columns = ["layer", "position", "component", "value"]
+    columns = [*COMPONENT_COLUMNS, "value"]
     return served(records(arms.loc[arms["arm"] == "target", columns].drop_duplicates()))
 
 
@@ -67,7 +68,7 @@ def outside_shares(
     """By value and layer the strengths, and the share of edits outside the observed range."""
     if manifold is None or manifold.empty:
         return {}
-    same = ["value", "layer", "point", "position", "component", "strength"]
+    same = ["value", *COMPONENT_COLUMNS, "strength"]
     targets = arms.loc[arms["arm"] == "target", same]
     found: dict[tuple[str, int], dict[float, list[float]]] = {}
     for row in records(targets.merge(per_value(manifold), on=same)):

@@ -18,7 +18,7 @@ from mech_arith.figures.drawn import (
     outside_shares,
     shared_components,
 )
-from mech_arith.figures.sharing import MARK, MOST_NAMED, layer_names, place_of, sharing_note
+from mech_arith.figures.sharing import MARK, MOST_NAMED, layer_names, sharing_note
 from mech_arith.figures.sheet import SMALL, Panel, Sheet, number_names
 from mech_arith.figures.style import (
     CONTROL_LINE,
@@ -35,6 +35,7 @@ from mech_arith.figures.style import (
     thinned,
     tint,
 )
+from mech_arith.sites import component_of
 
 MOST_CURVES = 8
 """With more layers a value has a map of layers and strengths instead of a panel for each layer."""
@@ -80,7 +81,7 @@ class _Doses:
     def component(self, value: str, layer: int) -> str:
         """The name of the component that is drawn, with a mark where it serves other values too."""
         row = self.rows[value, layer, "target"][0]
-        return f"c{row['component']}{MARK if place_of(row) in self.shared else ''}"
+        return f"c{row['component']}{MARK if component_of(row) in self.shared else ''}"
 
     def leaves(self) -> bool:
         """Whether anything is to be shaded."""

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mech_arith.columns import TABLES, Beside, Column
 from mech_arith.figures.lettering import width_of
 from mech_arith.figures.rule import Claim, Row, counts, number_of
-from mech_arith.figures.sharing import MARK, place_of, served, sharing_note
+from mech_arith.figures.sharing import MARK, served, sharing_note
 from mech_arith.figures.sheet import SMALL, TITLE, Panel, Sheet
 from mech_arith.figures.style import (
     LAYERS,
@@ -28,6 +29,7 @@ from mech_arith.figures.style import (
     two_digits,
 )
 from mech_arith.results import best_places
+from mech_arith.sites import component_of
 from mech_arith.statistics import ALPHA
 
 FEW = 6
@@ -41,29 +43,36 @@ CELL = 0.66
 class _Map:
     """One of the maps: a number of the evidence, and what belongs to it."""
 
-    title: str
-    claim: Claim
-    beside: tuple[tuple[str, str], ...] = ()
-    """What else is written into a cell: a word and its column."""
-    sign: bool = True
-    """Whether a negative number is one, and not the same as its positive."""
+    column: Column
+
+    @property
+    def claim(self) -> Claim:
+        one = self.column
+        p = "" if one.counts else one.p or ""
+        return Claim(one.name, one.low or "", one.high or "", p, one.counts or "")
+
+    @property
+    def beside(self) -> list[Beside]:
+        """What else is written into a cell."""
+        said = [self.column.said] if self.column.said else []
+        return [one for one in (*self.column.beside, *said) if one.short]
 
     def share(self, row: Row) -> float:
         """What gives a cell its colour; NaN leaves it empty."""
         number = number_of(row, self.claim.number)
-        return number if self.sign else abs(number)
+        return abs(number) if self.column.is_size else number
 
     def lines(self, row: Row) -> list[str]:
         """The number, its interval, and what stands beside it."""
         low, high = number_of(row, self.claim.low), number_of(row, self.claim.high)
-        if not self.sign:
+        if self.column.is_size:
             crossing = low < 0 < high
             low, high = sorted((abs(low), abs(high)))
             low = 0.0 if crossing else low
         lines = [two_digits(self.share(row))]
         if not (isnan(low) or isnan(high)):
             lines.append(f"{two_digits(low)} to {two_digits(high)}")
-        found = [(word, row.get(column)) for word, column in self.beside]
+        found = [(one.short, row.get(one.column)) for one in self.beside]
         if words := [f"{word} {_short(entry)}" for word, entry in found if _known(entry)]:
             lines.append(" ".join(words))
         return lines
@@ -77,37 +86,6 @@ def _known(entry: Any) -> bool:
 
 def _short(entry: Any) -> str:
     return entry if isinstance(entry, str) else two_digits(abs(entry))
-
-
-def _excess(arm: str) -> Claim:
-    """The drop beyond the controls of one kind."""
-    stem = f"excess_{arm}_"
-    return Claim(f"{stem}drop", f"{stem}low", f"{stem}high", f"{stem}p_max")
-
-
-AGREEMENT = Claim("agreement", "agreement_low", "agreement_high", counts="agreement_counts")
-SLOPE = Claim("slope", "slope_low", "slope_high", counts="slope_counts")
-
-MAPS = (
-    _Map(
-        "|R|",
-        Claim("r", "r_low", "r_high", counts="r_counts"),
-        (("un.", "untrained_abs_r"),),
-        sign=False,
-    ),
-    _Map(
-        "least |R|, another\nvalue held fixed",
-        Claim("least_partial_r"),
-        (("given", "least_partial_given"),),
-        sign=False,
-    ),
-    _Map("drop beyond directions\nwithout a value", _excess("valueless")),
-    _Map("drop beyond directions\nof the span", _excess("span")),
-    _Map("drop beyond\nrandom directions", _excess("random")),
-    _Map("answers that\nfollow the value", AGREEMENT, (("fl.", "floor"), ("c.", "ceiling"))),
-    _Map("slope: how far answers\nfollow the value", SLOPE, (("ra.", "slope_random"),)),
-)
-"""From left to right; those that a run has nothing of are left out."""
 
 
 def evidence_maps(evidence: pd.DataFrame, *, title: str = "", level: float = 0.95) -> Sheet:
@@ -127,10 +105,11 @@ def evidence_maps(evidence: pd.DataFrame, *, title: str = "", level: float = 0.9
     best = best_places(evidence)
     rows = records(best)
     values, layers = distinct(best, "value"), sorted(distinct(best, "layer"))
-    maps = [one for one in MAPS if not all(isnan(one.share(row)) for row in rows)]
+    mapped = [_Map(column) for column in TABLES["evidence"] if column.map_title]
+    maps = [one for one in mapped if not all(isnan(one.share(row)) for row in rows)]
     shared = served(rows)
     written = len(layers) <= FEW
-    titles = max(width_of(line, TITLE) for one in maps for line in one.title.split("\n"))
+    titles = max(width_of(line, TITLE) for one in maps for line in one.column.map_title.split("\n"))
     width = max(titles - 0.1, (CELL if written else 0.15) * len(layers))
     left = room_for(values, beside=0.1)
     across = _across(len(maps), left, width)
@@ -166,7 +145,7 @@ def evidence_maps(evidence: pd.DataFrame, *, title: str = "", level: float = 0.9
         (_write if written else _hatch)(panel, one, placed)
         if written and index == 0:
             _name_components(panel, placed, shared)
-        panel.name(title=one.title, x=LAYERS)
+        panel.name(title=one.column.map_title, x=LAYERS)
     grid.add_scale(sheet, "share, |R| or slope", signed=True)
     return sheet
 
@@ -190,16 +169,13 @@ def _notes(rows: Sequence[Row], maps: Sequence[_Map], level: float, *, written: 
     if not written:
         return [f"hatched: {doubt}"]
     notes = [f"pale, in brackets: {doubt}", f"small: {level:.0%} interval"]
-    meanings = {
-        "un.": "un.: with random weights",
-        "ra.": "ra.: along random directions",
-        "fl.": "fl.: floor",
-        "c.": "c.: ceiling",
-    }
     shown = {
-        w for one in maps for w, column in one.beside if any(_known(r.get(column)) for r in rows)
+        one.short: one.about
+        for of_map in maps
+        for one in of_map.beside
+        if one.about and any(_known(row.get(one.column)) for row in rows)
     }
-    return notes + [meaning for word, meaning in meanings.items() if word in shown]
+    return notes + [f"{short}: {about}" for short, about in shown.items()]
 
 
 def _doubtful(row: Row, one: _Map) -> bool:
@@ -240,7 +216,7 @@ def _name_components(
 ) -> None:
     """Which component each cell is about."""
     for at_row, at_column, row in placed:
-        mark = MARK if place_of(row) in shared else ""
+        mark = MARK if component_of(row) in shared else ""
         panel.write(
             f"c{row['component']}{mark}",
             at_column + 0.46,

@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mech_arith.sites import Site, component_of
+
 MARK = "*"
 """Beside the number of a component that serves several values."""
 
-Place = tuple[Any, ...]
-"""(layer, position, component)."""
+Place = tuple[Site, int]
+"""A site and a component."""
 
 MOST_NAMED = 8
 """Of more layers along an axis their components are not named."""
@@ -20,19 +22,14 @@ def served(rows: Iterable[Mapping[str, Any]]) -> dict[Place, list[str]]:
     """The values of each component, by place, where there are several.
 
     Args:
-        rows: with layer, position, component and value, one for each that is drawn.
+        rows: with a site's columns, component and value, one for each that is drawn.
     """
     found: dict[Place, list[str]] = {}
     for row in rows:
-        values = found.setdefault(place_of(row), [])
+        values = found.setdefault(component_of(row), [])
         if row["value"] not in values:
             values.append(row["value"])
     return {place: values for place, values in found.items() if len(values) > 1}
-
-
-def place_of(row: Mapping[str, Any]) -> Place:
-    """Where a row's component is."""
-    return row["layer"], row["position"], row["component"]
 
 
 def layer_names(
@@ -42,7 +39,7 @@ def layer_names(
 
     Args:
         layers: ascending.
-        rows: of one value, with layer, position and component.
+        rows: of one value, with a site's columns and component.
         shared: the components that have a mark.
     """
     if len(layers) > MOST_NAMED:
@@ -51,7 +48,7 @@ def layer_names(
     names = []
     for layer in layers:
         row = drawn.get(layer)
-        mark = MARK if row is not None and place_of(row) in shared else ""
+        mark = MARK if row is not None and component_of(row) in shared else ""
         names.append(str(layer) if row is None else f"{layer}\nc{row['component']}{mark}")
     return names
 
@@ -60,12 +57,14 @@ def sharing_note(shared: Mapping[Place, list[str]], mark: str = MARK) -> list[st
     """Small print that names the components that serve several values; nothing where none does."""
     if not shared:
         return []
-    several = len({position for _, position, _ in shared}) > 1
+    several = len({site.position for site, _ in shared}) > 1
+    ordered = sorted(
+        shared.items(), key=lambda entry: (*entry[0][0].columns().values(), entry[0][1])
+    )
     entries = [
-        f"layer {layer}{f' at {position}' if several else ''} c{component} ({', '.join(values)})"
-        for (layer, position, component), values in sorted(
-            shared.items(), key=lambda entry: (entry[0][0], str(entry[0][1]), entry[0][2])
-        )
+        f"layer {site.layer}{f' at {site.position}' if several else ''} c{component} "
+        f"({', '.join(values)})"
+        for (site, component), values in ordered
     ]
     more = len(entries) - LONGEST_NOTE
     text = "; ".join(entries[:LONGEST_NOTE]) + (f"; and {more} more" if more > 0 else "")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mech_arith.columns import SWEPT
+from mech_arith.columns import SWEPT, adopt
 from mech_arith.errors import UserError
 from mech_arith.progress import progress
 from mech_arith.report.cells import cell_overview, cell_page, figure_links
@@ -14,7 +14,7 @@ from mech_arith.report.listing import DAMAGED, Listed, list_cells
 from mech_arith.report.page import Entry, as_json, render
 from mech_arith.report.tables import misfits, put_together
 from mech_arith.report.unfinished import unfinished
-from mech_arith.results import load_run
+from mech_arith.results import load_run, table_file
 from mech_arith.sweeps import swept_overrides, untold
 
 if TYPE_CHECKING:
@@ -128,6 +128,8 @@ def _entry(cell: Listed, directory: Path) -> Read:
         return _without_result(cell), set()
     try:
         result = load_run(cell.directory)
+        if "evidence" in result.tables:
+            adopt("evidence", table_file(cell.directory, "evidence"))
         page = cell_page(result) | {"figures": figure_links(cell.directory, directory)}
         entry = Entry(
             cell,
@@ -182,7 +184,7 @@ def _without_result(cell: Listed) -> Entry:
 
 
 def _table(entry: Entry, name: str) -> Path:
-    return entry.cell.directory / f"{name}.parquet"
+    return table_file(entry.cell.directory, name)
 
 
 def _fields(entry: Entry, swept: Mapping[str, str]) -> dict[str, Any]:

@@ -10,16 +10,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from mech_arith.results import per_value
+from mech_arith.sites import COMPONENT_COLUMNS
+from mech_arith.tracing import chosen_components
 
 DIGITS = 4
 """Behind the point; a |R| or an accuracy needs no more on a page."""
 
 Plain = dict[str, Any]
 
-PLACE = ["layer", "position", "component"]
-DIRECTION = ["value", *PLACE, "towards"]
+DIRECTION = ["value", *COMPONENT_COLUMNS, "towards"]
 """What tells an edited direction from the others of its cell."""
 
 EACH = "each"
@@ -199,7 +201,8 @@ def _filled(
 
 def _best(r_fit: np.ndarray) -> np.ndarray:
     """The place of the largest |R| along the last axis; 0 where none is known."""
-    return np.nan_to_num(np.abs(r_fit), nan=-1.0).argmax(axis=-1)
+    flat = torch.from_numpy(r_fit).flatten(0, -2).mT
+    return chosen_components(flat).clamp(min=0).reshape(r_fit.shape[:-1]).numpy()
 
 
 def _taken(array: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -227,7 +230,7 @@ def _line(row: Mapping[str, Any], arms: Mapping[str, Mapping[float, Mapping[str,
     target, control = (arms.get(name, {}) for name in ARMS)
     strengths = sorted(target)
     line = {
-        **{name: row[name] for name in ("value", *PLACE)},
+        **{name: row[name] for name in ("value", *COMPONENT_COLUMNS)},
         "n": next(iter(_column(target, strengths, "n")), None),
         "strengths": strengths,
         "drop": _column(target, strengths, DROP),

@@ -11,27 +11,29 @@ from typing import Any
 import pandas as pd
 import torch
 
+from mech_arith.columns import Column, shown_columns
 from mech_arith.errors import UserError
-from mech_arith.report.columns import EVIDENCE, Column, known
 from mech_arith.report.compact import DIGITS, Plain
 from mech_arith.report.pairing import Pair
 from mech_arith.results import best_places, load_run, per_value
+from mech_arith.sites import COMPONENT_COLUMNS, WITHIN_LAYER
 from mech_arith.statistics import ALPHA, holm
 from mech_arith.statistics.independent import Measured, difference
+from mech_arith.verdicts import known
 
 BASELINE, DROP = "baseline_accuracy", "accuracy_drop"
 
-TITLES = {
-    BASELINE: "baseline accuracy",
-    **{column.shown: column.title for column in EVIDENCE if column.is_compared},
-    DROP: "accuracy drop",
-}
-"""What is compared -> its name for people, in the order in which it is shown."""
+
+def titles() -> dict[str, str]:
+    """What is compared -> its name for people, in the order in which it is shown."""
+    compared = {column.shown: column.label for column in shown_columns() if column.is_compared}
+    return {BASELINE: "baseline accuracy", **compared, DROP: "accuracy drop"}
+
 
 SCHEMA = {
     **dict.fromkeys(("cell_a", "cell_b", "quantity", "value"), "string"),
     "layer": "Int64",
-    **dict.fromkeys(("position_a", "position_b"), "string"),
+    **dict.fromkeys((f"{name}_{side}" for name in WITHIN_LAYER for side in "ab"), "string"),
     **dict.fromkeys(("component_a", "component_b"), "Int64"),
     "strength": "float64",
     **{f"{side}{end}": "float64" for side in ("a", "b") for end in ("", "_low", "_high")},
@@ -119,7 +121,9 @@ class _Sides:
     def rows(self) -> Iterator[dict[str, Any]]:
         """A row for each number that both cells have."""
         yield from self._subtracted(BASELINE, {}, {}, self.summaries[0], self.summaries[1])
-        columns = [c for c in EVIDENCE if c.is_compared and (self.same_edits or not c.is_of_edits)]
+        columns = [
+            c for c in shown_columns() if c.is_compared and (self.same_edits or not c.is_of_edits)
+        ]
         for a, b in self._matched():
             for column in columns:
                 found = (_plain(a, column), _plain(b, column))
@@ -137,8 +141,11 @@ class _Sides:
         one, other = (tables.get("evidence", pd.DataFrame()) for tables in self.tables)
         if one.empty or other.empty:
             return
-        key = ["value", "layer", "position"]
-        if set(one["position"]) != set(other["position"]):
+        # What is the same in all rows of both, as the point is, may be another one in each.
+        found = {name: [set(table[name]) for table in (one, other)] for name in WITHIN_LAYER}
+        several = [name for name, entries in found.items() if max(map(len, entries)) > 1]
+        key = ["value", "layer", *several]
+        if any(found[name][0] != found[name][1] for name in several):
             one, other, key = best_places(one), best_places(other), key[:2]
         others = {tuple(row[k] for k in key): row for row in other.to_dict(orient="records")}
         for row in one.to_dict(orient="records"):
@@ -170,7 +177,7 @@ class _Sides:
         }
         for side, place, (number, low, high) in zip("ab", (a, b), found, strict=True):
             row |= {side: number, f"{side}_low": low, f"{side}_high": high}
-            row |= {f"{name}_{side}": place.get(name) for name in ("position", "component")}
+            row |= {f"{name}_{side}": place.get(name) for name in (*WITHIN_LAYER, "component")}
         measured = [
             Measured(number=number, low=low, high=high)
             for number, low, high in found
@@ -200,7 +207,7 @@ def _drops(tables: Mapping[str, pd.DataFrame], row: Row) -> dict[float, Row]:
     """Of the direction of a row of evidence the row of effects at each strength."""
     effects = tables["effects"]
     here = (effects["arm"] == "target") & (effects["status"] == "ok")
-    for name in ("layer", "position", "component"):
+    for name in COMPONENT_COLUMNS:
         here &= effects[name] == row[name]
     rows = per_value(effects.loc[here])
     return {
@@ -217,12 +224,12 @@ ABOUT = (
 )
 
 
-def plain_differences(compared: Compared, titles: Sequence[str]) -> Plain:
+def plain_differences(compared: Compared, names: Sequence[str]) -> Plain:
     """What the page shows of them."""
     rows = compared.table.astype(object).where(compared.table.notna(), None)
     return {
-        "titles": list(titles),
-        "quantities": TITLES,
+        "titles": list(names),
+        "quantities": titles(),
         "notes": [ABOUT, *compared.notes],
         "rows": [_short(row) for row in rows.to_dict(orient="records")],
     }

@@ -9,43 +9,55 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mech_arith.report.columns import EVIDENCE, judged, known, verdict
+from mech_arith.best import best_rows
+from mech_arith.columns import completed, shown_columns
 from mech_arith.report.compact import Plain, numbers
-from mech_arith.results import slopes_at_best
+from mech_arith.results import best_places, slopes_at_best
+from mech_arith.sites import COMPONENT_COLUMNS
+from mech_arith.verdicts import is_truth, known, verdict
 
-PLACE = ["layer", "position", "component"]
 
-NUMBERS = list(dict.fromkeys(name for column in EVIDENCE for name in column.needed))
-TEXTS = list(dict.fromkeys(name for column in EVIDENCE for name in column.texts))
-SHOWN_FIRST = [name for c in EVIDENCE if c.is_headline for name in (*c.needed, *c.texts)]
-HEADLINE = ["value", *PLACE, "judged", *SHOWN_FIRST]
-"""What the table of all cells needs of a row."""
+def _names() -> tuple[list[str], list[str]]:
+    """Columns of numbers and of texts that the page shows."""
+    shown = shown_columns()
+    numbers_of = dict.fromkeys(name for column in shown for name in column.needed)
+    return list(numbers_of), list(dict.fromkeys(name for column in shown for name in column.texts))
+
+
+def _headline_names() -> list[str]:
+    """What the table of all cells needs of a row."""
+    first = [n for c in shown_columns() if c.is_headline for n in (*c.needed, *c.texts)]
+    return ["value", *COMPONENT_COLUMNS, "judged", *first]
 
 
 def evidence_rows(evidence: pd.DataFrame) -> list[Plain]:
-    """A row per layer, position and value, without what no row has.
+    """A row per site and value, without what no row has.
 
-    `judged` says of columns whether their number is a finding or may be chance.
+    `judged` says of columns whether their number is a finding or may be chance; `best` marks the
+    row that is best on the fit split for its value and layer.
     """
     if evidence.empty:
         return []
+    evidence = completed("evidence", evidence)
     raw = evidence.to_dict(orient="records")
-    evidence = evidence.assign(verdict=[verdict(row) or None for row in raw])
+    number_names, text_names = _names()
     filled = set(evidence.dropna(axis="columns", how="all").columns)
     columns: dict[str, list[Any]] = {
         "value": evidence["value"].tolist(),
-        **{name: evidence[name].tolist() for name in PLACE},
+        **{name: evidence[name].tolist() for name in COMPONENT_COLUMNS},
         **{
             name: numbers(evidence[name].to_numpy(dtype=float))
-            for name in ["r_fit", *NUMBERS]
+            for name in ["r_fit", *number_names]
             if name in filled
         },
     }
-    for name in TEXTS:
+    for name in text_names:
         texts = evidence[name].fillna("").astype(str).tolist() if name in evidence else []
         if any(texts):
             columns[name] = [text or None for text in texts]
-    columns["judged"] = [judged(row) for row in raw]
+    columns["judged"] = [_standings(row) for row in raw]
+    if "r_fit" in filled:
+        columns["best"] = evidence.index.isin(best_places(evidence).index).tolist()
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -59,24 +71,15 @@ def headline_rows(rows: Sequence[Plain], summary: Mapping[str, Any]) -> list[Pla
     if verdicts:
         found = [{"value": value, **_shown(said["best"])} for value, said in verdicts.items()]
     elif rows:
-        found = _best_on_fit(rows)
+        found = [*best_rows(rows).values()]
     else:
         found = _summarised(summary)
     ordered = sorted(found, key=lambda row: -abs(known(row, "r") or 0))
     return [
-        {name: row[name] for name in HEADLINE if name in row}
+        {name: row[name] for name in _headline_names() if name in row}
         | {"sentence": verdicts.get(row["value"], {}).get("text")}
         for row in ordered
     ]
-
-
-def _best_on_fit(rows: Sequence[Plain]) -> list[Plain]:
-    best: dict[str, Plain] = {}
-    for row in rows:
-        kept = best.setdefault(row["value"], row)
-        if abs(known(row, "r_fit") or 0) > abs(known(kept, "r_fit") or 0):
-            best[row["value"]] = row
-    return [*best.values()]
 
 
 def _summarised(summary: Mapping[str, Any]) -> list[Plain]:
@@ -88,7 +91,7 @@ def _summarised(summary: Mapping[str, Any]) -> list[Plain]:
             **_shown(
                 {name: entry for part in parts for name, entry in part.get(value, {}).items()}
             ),
-            **{name: best.get(name) for name in PLACE},
+            **{name: best.get(name) for name in COMPONENT_COLUMNS},
         }
         for value, best in parts[0].items()
     ]
@@ -96,10 +99,18 @@ def _summarised(summary: Mapping[str, Any]) -> list[Plain]:
 
 def _shown(row: Mapping[str, Any]) -> Plain:
     """What the page shows of a row out of a summary."""
-    found: Plain = {name: row[name] for name in PLACE if name in row}
-    found |= {name: known(row, name) for name in NUMBERS if name in row}
-    found |= {name: row[name] for name in TEXTS if isinstance(row.get(name), str)}
-    return found | {"verdict": verdict(row) or None, "judged": judged(row)}
+    found: Plain = {name: row[name] for name in COMPONENT_COLUMNS if name in row}
+    number_names, text_names = _names()
+    found |= {name: known(row, name) for name in number_names if name in row}
+    found |= {name: row[name] for name in text_names if isinstance(row.get(name), str)}
+    return found | {"verdict": verdict(row) or None, "judged": _standings(row)}
+
+
+def _standings(row: Mapping[str, Any]) -> dict[str, str]:
+    """Of each column that is judged whether its number is a finding or may be chance."""
+    said = {column.name: row.get(column.counts) for column in shown_columns() if column.counts}
+    words = {True: "finding", False: "chance"}
+    return {name: words[bool(counts)] for name, counts in said.items() if is_truth(counts)}
 
 
 def specificity_maps(specificity: pd.DataFrame, evidence: pd.DataFrame) -> list[Plain]:

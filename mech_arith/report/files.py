@@ -1,10 +1,10 @@
 """The files of a report, each written whole or not at all."""
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mech_arith.atomic import atomic
 from mech_arith.errors import UserError
 
 TABLES = {
@@ -28,23 +28,15 @@ def outputs(directory: Path, names: Sequence[str]) -> Iterator[dict[str, Path]]:
     Raises:
         UserError: they cannot be written.
     """
-    paths = {name: directory / f".{name}.{os.getpid()}.tmp" for name in names}
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for path in paths.values():
-            path.write_bytes(b"")
-        yield paths
-        for name, path in paths.items():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(path, directory / name)
+        with atomic(*(directory / name for name in names)) as paths:
+            for path in paths:
+                path.touch()
+            yield dict(zip(names, paths, strict=True))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UserError(
             f"expected a directory for the report that can be written, got {str(directory)!r} "
             f"({reason}); choose another with --out"
         ) from error
-    finally:
-        for path in paths.values():
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)

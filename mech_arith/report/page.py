@@ -9,15 +9,16 @@ import gzip
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import distribution, version
 from importlib.resources import files
 from typing import Any
 
-from mech_arith.report.columns import EVIDENCE
+from mech_arith.columns import Column, shown_columns
 from mech_arith.report.files import COMPARISON, TABLES
 from mech_arith.report.listing import Listed
+from mech_arith.sites import WITHIN_LAYER
 
 CHUNK = 20
 """Cells that are compressed together: configs are alike, and small data compresses badly."""
@@ -77,7 +78,8 @@ def render(
         "version": version("mech-arith"),
         "chunk": CHUNK,
         "differences": differences,
-        "columns": [asdict(column) for column in EVIDENCE],
+        "columns": [_column(column) for column in shown_columns()],
+        "site": list(WITHIN_LAYER),
         "cells": [_overview(entry) for entry in entries],
     }
     return environment.get_template("page.html").render(
@@ -107,6 +109,20 @@ def _overview(entry: Entry) -> dict[str, Any]:
         "command": entry.command,
         "fields": entry.fields,
         **entry.overview,
+    }
+
+
+def _column(column: Column) -> dict[str, Any]:
+    """A column as the page needs it: what it shows, and what stands beside it."""
+    names = ("name", "low", "high", "p", "counts", "null", "why")
+    flags = ("is_size", "is_text", "is_headline", "is_drawn", "is_compared")
+    return {
+        **{name: getattr(column, name) for name in (*names, *flags)},
+        "title": column.label,
+        "about": column.about or column.meaning.removesuffix("."),
+        "shown": column.shown,
+        "beside": [[one.word, one.column] for one in column.beside],
+        "said": [column.said.word, column.said.column] if column.said else None,
     }
 
 

@@ -8,8 +8,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from mech_arith.report.columns import known
-from mech_arith.report.differences import ABOUT, BASELINE, TITLES, Compared
+from mech_arith.report.differences import ABOUT, BASELINE, Compared, titles
+from mech_arith.verdicts import known
 
 MOST = 24
 """Rows of the printed table; the files have all."""
@@ -59,7 +59,7 @@ def _style(counts: Any) -> str:
 def _entries(row: Mapping[Any, Any]) -> list[str]:
     layer, strength, p = (known(row, name) for name in ("layer", "strength", "p_holm"))
     return [
-        TITLES[row["quantity"]],
+        titles()[row["quantity"]],
         row["value"],
         "" if layer is None else f"{layer:.0f}",
         "" if strength is None else f"{strength:g}",

@@ -8,7 +8,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mech_arith.columns import CELL, SWEPT, TABLES, schema, swept_column, table_schema
+from mech_arith.columns import (
+    CELL,
+    SWEPT,
+    TABLES,
+    earlier_names,
+    schema,
+    swept_column,
+    table_schema,
+)
 from mech_arith.errors import UserError
 
 ROW_GROUP = 100_000
@@ -24,7 +32,7 @@ def misfits(name: str, paths: Sequence[Path]) -> dict[Path, str]:
 
     Columns of earlier versions, which it does not name, are to be of the kind that most files have.
     """
-    schemas = {path: _schema(path) for path in paths}
+    schemas = {path: _schema(path, name) for path in paths}
     frequent = Counter(schemas.values())
     shared, found = table_schema(name).remove_metadata(), {}
     for path in sorted(paths, key=lambda path: -frequent[schemas[path]]):
@@ -54,7 +62,7 @@ def put_together(target: Path, name: str, sources: Sequence[Source]) -> None:
     with pq.ParquetWriter(target, whole) as writer:
         waiting: list[pa.Table] = []
         for path, fields in sources:
-            waiting.append(_rows(_read(path), fields, whole))
+            waiting.append(_rows(_read(path, name), fields, whole))
             if sum(len(table) for table in waiting) >= ROW_GROUP:
                 writer.write_table(pa.concat_tables(waiting).combine_chunks())
                 waiting.clear()
@@ -72,7 +80,7 @@ def _shared_schema(name: str, sources: Sequence[Source]) -> pa.Schema:
     ours = schema(tuple(columns))
     found = pa.schema([])
     for path, _ in sources:
-        found = _unified(found, _schema(path))
+        found = _unified(found, _schema(path, name))
     earlier = [field for field in found if field.name not in ours.names]
     return pa.schema([*ours, *earlier], metadata=ours.metadata)
 
@@ -81,8 +89,21 @@ def _unified(one: pa.Schema, other: pa.Schema) -> pa.Schema:
     return pa.unify_schemas([one, other], promote_options="permissive")
 
 
-def _schema(path: Path) -> pa.Schema:
-    return _opened(path, pq.read_schema).remove_metadata()
+def _schema(path: Path, table: str) -> pa.Schema:
+    found = _opened(path, pq.read_schema).remove_metadata()
+    names = earlier_names(TABLES[table])
+    return pa.schema(
+        [
+            field.remove_metadata().with_name(_today(field.name, found.names, names))
+            for field in found
+        ]
+    )
+
+
+def _today(name: str, all_names: Sequence[str], names: Mapping[str, str]) -> str:
+    """Today's name of a column, unless there is one of that name beside it."""
+    now = names.get(name, name)
+    return name if now in all_names else now
 
 
 def _rows(table: pa.Table, fields: Mapping[str, Any], whole: pa.Schema) -> pa.Table:
@@ -100,8 +121,9 @@ def _rows(table: pa.Table, fields: Mapping[str, Any], whole: pa.Schema) -> pa.Ta
     return pa.Table.from_arrays(columns, schema=whole)
 
 
-def _read(path: Path) -> pa.Table:
-    return _opened(path, pq.read_table).replace_schema_metadata(None)
+def _read(path: Path, table: str) -> pa.Table:
+    found = _opened(path, pq.read_table).replace_schema_metadata(None)
+    return found.rename_columns(_schema(path, table).names)
 
 
 def _opened(path: Path, read: Any) -> Any:

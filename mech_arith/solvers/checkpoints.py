@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mech_arith.atomic import atomic, write_text
 from mech_arith.errors import UserError
 
 WEIGHTS, CARD, CARD_TEXT = "model.safetensors", "card.json", "CARD.md"
@@ -94,12 +95,13 @@ def write_checkpoint(
         for name, tensor in weights.items()
         if tensor.is_floating_point()
     }
-    _replace(directory / WEIGHTS, lambda path: save_file(tensors, path))
+    with atomic(directory / WEIGHTS) as [new]:
+        save_file(tensors, new)
     card = Card(**{**asdict(card), "digest": file_digest(directory / WEIGHTS)})
     text = json.dumps(asdict(card), indent=2) + "\n"
-    _replace(directory / CARD, lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(directory / CARD, text)
     page = card_text(card, size=(directory / WEIGHTS).stat().st_size)
-    _replace(directory / CARD_TEXT, lambda path: path.write_text(page, encoding="utf-8"))
+    write_text(directory / CARD_TEXT, page)
 
 
 def read_card(directory: Path) -> Card:
@@ -155,7 +157,8 @@ def write_training_state(
         "seconds": str(seconds),
         "settings": json.dumps(_determining(settings), sort_keys=True),
     }
-    _replace(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    with atomic(path) as [new]:
+        save_file(tensors, new, metadata=metadata)
 
 
 def read_training_state(
@@ -271,13 +274,3 @@ def _determining(settings: dict[str, Any]) -> dict[str, Any]:
         "device",
     }
     return {name: value for name, value in settings.items() if name not in free}
-
-
-def _replace(path: Path, write: Any) -> None:
-    """Write beside the target, then move into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

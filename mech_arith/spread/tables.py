@@ -10,12 +10,15 @@ from typing import Any
 
 import pandas as pd
 
+from mech_arith.atomic import atomic
+from mech_arith.best import best_on_fit
 from mech_arith.errors import UserError
 from mech_arith.results import load_run, per_value
+from mech_arith.sites import SITE_COLUMNS, WITHIN_LAYER
 from mech_arith.spread.groups import SeedCell
 from mech_arith.verdicts import drop_counts, r_counts
 
-SITE = ["value", "layer", "point", "position"]
+SITE = ["value", *SITE_COLUMNS]
 EDIT = [*SITE, "edit", "strength", "strength_unit"]
 
 CORRELATIONS = ("r_fit", "chosen", "abs_r", "r_low", "r_high", "p_holm")
@@ -71,8 +74,8 @@ def _table(cell: SeedCell, name: str, needed: Sequence[str]) -> pd.DataFrame:
 def _best(correlations: pd.DataFrame) -> pd.DataFrame:
     """The row of each value's best component at each site, and whether the layer is the best."""
     best = correlations.loc[correlations["chosen"].astype(bool)]
-    peaks = best["r_fit"].abs().groupby([best["value"], best["position"]]).idxmax()
-    return best.assign(is_peak=best.index.isin(peaks))
+    peaks = best_on_fit(best, ("value", *WITHIN_LAYER))
+    return best.assign(is_peak=best.index.isin(peaks.index))
 
 
 def _each(rule: Callable[[Mapping[str, Any]], bool], table: pd.DataFrame) -> pd.Series:
@@ -103,7 +106,6 @@ def _spread(
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table beside its place, then move it there."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    table.to_parquet(temporary, index=False)
-    temporary.replace(path)
+    """Write a table whole or not at all."""
+    with atomic(path) as [new]:
+        table.to_parquet(new, index=False)

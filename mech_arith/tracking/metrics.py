@@ -11,7 +11,10 @@ from typing import Any
 
 import pandas as pd
 
+from mech_arith.best import best_on_fit
+from mech_arith.columns import TABLES
 from mech_arith.results import best_places, per_value, plain
+from mech_arith.sites import COMPONENT_COLUMNS, WITHIN_LAYER
 from mech_arith.tracking.names import part_name
 
 STRENGTH = "strength"
@@ -29,35 +32,29 @@ DROP_BY_STRENGTH = "drop_by_strength"
 ACCURACY_DROP = "accuracy_drop"
 """Against STRENGTH, per value and layer."""
 
-EXCESS_DROP = "excess_drop"
-"""Against LAYER, per value: the accuracy drop beyond that of drawn directions of the kind that it
-exceeds with the least certainty, over all strengths, of the component best on the fit split."""
 
-AGREEMENT, FLOOR, CEILING = "agreement", "floor", "ceiling"
-"""Against LAYER, per value: the share of answers that follow the value put in place of a problem's
-own, that share by chance, and with the whole activation; of the component best on the fit split."""
+def curves() -> tuple[str, ...]:
+    """Against LAYER, per value: columns of the evidence, of the component best on the fit split."""
+    return tuple(column.name for column in TABLES["evidence"] if column.is_curve)
 
-SLOPE, SLOPE_RANDOM = "slope", "slope_random"
-"""Against LAYER, per value: how far the answer follows the value put in place of a problem's own
-(1: all the way, 0: not at all), and how far along random directions."""
-
-OF_EVIDENCE = (EXCESS_DROP, AGREEMENT, FLOOR, CEILING, SLOPE, SLOPE_RANDOM)
-"""Curves that are columns of the evidence too."""
 
 CONTROL = "control_"
 """Before DROP_BY_LAYER, DROP_BY_STRENGTH and ACCURACY_DROP: that of as many controls."""
 
-X_AXES = {
-    BEST_ABS_R: LAYER,
-    DROP_BY_LAYER: LAYER,
-    CONTROL + DROP_BY_LAYER: LAYER,
-    DROP_BY_STRENGTH: STRENGTH,
-    CONTROL + DROP_BY_STRENGTH: STRENGTH,
-    ACCURACY_DROP: STRENGTH,
-    CONTROL + ACCURACY_DROP: STRENGTH,
-    **dict.fromkeys(OF_EVIDENCE, LAYER),
-}
-"""Prefix of a curve's name -> the metric that is its x axis."""
+
+def x_axes() -> dict[str, str]:
+    """Prefix of a curve's name -> the metric that is its x axis."""
+    return {
+        BEST_ABS_R: LAYER,
+        DROP_BY_LAYER: LAYER,
+        CONTROL + DROP_BY_LAYER: LAYER,
+        DROP_BY_STRENGTH: STRENGTH,
+        CONTROL + DROP_BY_STRENGTH: STRENGTH,
+        ACCURACY_DROP: STRENGTH,
+        CONTROL + ACCURACY_DROP: STRENGTH,
+        **dict.fromkeys(curves(), LAYER),
+    }
+
 
 TARGET_LARGEST = "target/largest_drop"
 CONTROL_LARGEST = "control/largest_drop"
@@ -73,19 +70,24 @@ KEPT = {
 }
 """Groups of a summary that are large, and what of them is a headline."""
 
-PLACE = ("layer", "position", "component")
-KEPT_OF_VALUES = {
-    "best": (*PLACE, "abs_r", "r", "r_low", "r_high", "p_holm", "least_partial_r"),
-    "largest_drop": (*PLACE, "strength", "accuracy_drop", "control_drop"),
-    "excess_drop": (*PLACE, "excess_drop", "excess_low", "excess_high", "excess_p_max"),
-    "counterfactual": (
-        *PLACE,
-        *("agreement", "agreement_low", "agreement_high", "floor", "ceiling"),
-        *("slope", "slope_low", "slope_high"),
-    ),
-    "verdicts": ("text",),
-}
-"""The same of groups that hold a group for every value."""
+
+def kept_of_values() -> dict[str, tuple[str, ...]]:
+    """The same of groups that hold a group for every value."""
+    logged = [
+        column
+        for table in ("correlations", "evidence")
+        for column in TABLES[table]
+        if column.is_logged
+    ]
+    return {
+        "largest_drop": (*COMPONENT_COLUMNS, "strength", "accuracy_drop", "control_drop"),
+        **{
+            group: (*COMPONENT_COLUMNS, *(c.name for c in logged if c.group == group))
+            for group in ("best", "excess_drop", "counterfactual")
+        },
+        "verdicts": ("text", *(column.name for column in logged if not column.group)),
+    }
+
 
 RENAMED = {"largest_drop": "drop", "excess_drop": "excess", "verdicts": "verdict"}
 """Groups that would else be named as a curve is, or as many."""
@@ -109,7 +111,7 @@ def headline(summary: Mapping[str, Any]) -> dict[str, float | int | str | bool]:
     drop/<value>/accuracy_drop, drop/<value>/control_drop, ..., and the largest of them over all
     values TARGET_LARGEST; `excess_drop` becomes excess/<value>/..., `verdicts`
     verdict/<value>/text; any other group keeps its name
-    in front. Of large groups KEPT and KEPT_OF_VALUES are all. What is missing (None) is left out,
+    in front. Of large groups KEPT and `kept_of_values` are all. What is missing (None) is left out,
     and so is the cell, which the configuration holds. Warnings are counted.
     """
     flat: dict[str, float | int | str | bool] = {}
@@ -128,8 +130,11 @@ def headline(summary: Mapping[str, Any]) -> dict[str, float | int | str | bool]:
 
 def _kept(key: str, entry: Any) -> Any:
     """What of a group is a headline; the whole lies beside the run in its summary file."""
-    if key in KEPT_OF_VALUES:
-        return {value: _chosen(found, KEPT_OF_VALUES[key]) for value, found in entry.items()}
+    names = kept_of_values().get(key)
+    if names is not None:
+        # Of a verdict the row that it is read from stands within.
+        rows = {value: {**found.get("best", {}), **found} for value, found in entry.items()}
+        return {value: _chosen(row, names) for value, row in rows.items()}
     return _chosen(entry, KEPT[key]) if key in KEPT else entry
 
 
@@ -144,7 +149,7 @@ def by_strength(effects: pd.DataFrame) -> list[dict[str, float]]:
     Failed rows are left out.
     """
     drops = _drops(effects)
-    several = [name for name in ("point", "position") if len({row[name] for row in drops}) > 1]
+    several = [name for name in WITHIN_LAYER if len({row[name] for row in drops}) > 1]
     points = []
     for row in drops:
         where = "".join(f"_{part_name(str(row[name]))}" for name in several)
@@ -162,7 +167,7 @@ def by_layer(
     *,
     positions: str,
 ) -> list[dict[str, float]]:
-    """One row per layer, ascending: best |R|, largest accuracy drop and OF_EVIDENCE per value.
+    """One row per layer, ascending: best |R|, largest accuracy drop and `curves` per value.
 
     Args:
         correlations: the table of a cell, which may hold a map of single positions too.
@@ -174,8 +179,7 @@ def by_layer(
     known = correlations.dropna(subset=["r_fit", "abs_r"])
     if positions != "each":
         known = known.loc[known["position"] == positions]
-    strongest = known.groupby([LAYER, "value"], sort=False)["r_fit"]
-    best = known.loc[strongest.agg(lambda r: r.abs().idxmax())]
+    best = best_on_fit(known, (LAYER, "value"))
     points = [
         (row[LAYER], f"{BEST_ABS_R}/{part_name(row['value'])}", row["abs_r"])
         for row in best.to_dict(orient="records")
@@ -199,7 +203,7 @@ def _of_evidence(evidence: pd.DataFrame) -> list[tuple[float | int, str, float]]
     return [
         (row[LAYER], f"{curve}/{part_name(row['value'])}", row[curve])
         for row in best.to_dict(orient="records")
-        for curve in OF_EVIDENCE
+        for curve in curves()
         if plain(row.get(curve)) is not None
     ]
 

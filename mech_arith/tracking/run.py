@@ -20,11 +20,11 @@ from mech_arith.tracking.environment import without_runs
 from mech_arith.tracking.metrics import (
     CELL,
     VALUES,
-    X_AXES,
     by_layer,
     by_strength,
     headline,
     named_values,
+    x_axes,
 )
 from mech_arith.tracking.names import short, short_tag
 from mech_arith.tracking.settings import TrackingSettings
@@ -104,9 +104,10 @@ class Run:
         """
         if self._run is None:
             return
-        for axis in dict.fromkeys(X_AXES.values()):
+        axes = x_axes()
+        for axis in dict.fromkeys(axes.values()):
             self._run.define_metric(axis, hidden=True, summary="none")
-        for prefix, axis in X_AXES.items():
+        for prefix, axis in axes.items():
             self._run.define_metric(f"{prefix}/*", step_metric=axis, summary="none")
         layered = by_layer(correlations, effects, evidence, positions=positions)
         for row in by_strength(effects) + layered:

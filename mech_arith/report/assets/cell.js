@@ -1,7 +1,7 @@
 "use strict";
 /* A cell's own page: what it found, how it was run, and how to run it again. */
 
-async function showCellPage(cell, { cells, chunk, columns }) {
+async function showCellPage(cell, { cells, chunk, columns, site }) {
   const main = document.getElementById("cell");
   const page = (await cellChunk(Math.floor(cell.place / chunk)))[cell.place % chunk];
   const parts = [pageHeader(cell, cells), el("h2", {}, "Command"), commandBlock(commandOf(cell))];
@@ -13,7 +13,7 @@ async function showCellPage(cell, { cells, chunk, columns }) {
       ...verdictsOf(page.summary),
       el("h2", {}, "Headline numbers"),
       ...headlines(cell, page, columns),
-      ...(await evidenceTable(page.evidence, columns)),
+      ...(await evidenceTable(page.evidence, columns, site)),
       ...tracingFigures(cell, page.traced),
       ...editFigures(cell, page.edited),
       ...specificityFigures(page.specificity),

@@ -9,6 +9,9 @@ const ofSide = (row, side) =>
     el("span", { class: "quiet" }, interval(row[`${side}_low`], row[`${side}_high`])),
   );
 
+/** A column of the site in A and in B. */
+const sidesOf = (row, name) => [row[`${name}_a`], row[`${name}_b`]];
+
 const differenceOf = (row) =>
   el(
     "span",
@@ -18,7 +21,7 @@ const differenceOf = (row) =>
   );
 
 /** Show the section of a page that compares two runs. */
-async function showDifferences(differences, columns) {
+async function showDifferences(differences, { columns, site }) {
   if (!differences) return;
   const { titles, quantities, notes, rows } = differences;
   const section = document.getElementById("differences");
@@ -32,10 +35,10 @@ async function showDifferences(differences, columns) {
     el("div", { class: "scroll" }, table),
     ...differenceFigures(rows, columns),
   );
-  await differenceTable(table, rows, quantities);
+  await differenceTable(table, rows, quantities, site);
 }
 
-async function differenceTable(node, rows, quantities) {
+async function differenceTable(node, rows, quantities, site) {
   const DataTable = await loadTables();
   const order = Object.keys(quantities);
   const cells = ({ cell_a, cell_b }) => `${cell_a}, ${cell_b}`;
@@ -44,14 +47,15 @@ async function differenceTable(node, rows, quantities) {
     ["quantity", (row) => order.indexOf(row.quantity), (row) => quantities[row.quantity]],
     ["value", (row) => row.value, (row) => named(row.value ?? ""), "string"],
     ["layer", (row) => row.layer, (row) => String(row.layer ?? "")],
-    ["position", (row) => row.position_a, (row) => named(distinct([row.position_a, row.position_b]).join(", ")), "string"],
+    ...site.map((name) => [name, (row) => row[`${name}_a`], (row) => named(distinct(sidesOf(row, name)).join(", ")), "string"]),
     ["strength", (row) => row.strength, (row) => String(row.strength ?? "")],
     ["A", (row) => row.a, (row) => ofSide(row, "a")],
     ["B", (row) => row.b, (row) => ofSide(row, "b")],
     ["B minus A", (row) => row.difference, differenceOf],
     ["p", (row) => row.p_holm, (row) => shownP(row.p_holm)],
   ];
-  const varies = { cells, position: (row) => `${row.position_a}, ${row.position_b}`, strength: (row) => row.strength };
+  const varies = { cells, strength: (row) => row.strength };
+  for (const name of site) varies[name] = (row) => sidesOf(row, name).join(", ");
   const columns = all.filter(
     ([title]) => !varies[title] || distinct(rows.filter((row) => row.layer != null).map(varies[title])).length > 1,
   );
@@ -76,10 +80,9 @@ async function differenceTable(node, rows, quantities) {
 /** By layer, for each value: the drawn numbers of the evidence, B minus A. Of one pair of cells. */
 function differenceFigures(rows, columns) {
   const [first] = rows;
-  const shownName = (column) => (column.is_size ? `abs_${column.name}` : column.name);
   const drawn = columns
     .filter((column) => column.is_drawn && column.is_compared)
-    .map((column) => ({ ...column, name: shownName(column), is_size: false, beside: [], p: null }))
+    .map((column) => ({ ...column, name: column.shown, is_size: false, beside: [], p: null }))
     .map((column) => ({ ...column, low: `${column.name}_low`, high: `${column.name}_high`, null: "zero" }));
   const places = new Map();
   for (const row of rows) {

@@ -1,6 +1,6 @@
 "use strict";
 /* A cell's evidence: how sure each number is, and what each direction carries. Which columns there
-   are, what they are called and what stands beside them is said once, in columns.py. */
+   are, what they are called and what stands beside them is said once, in mech_arith/columns. */
 
 const REDS_AND_BLUES = "#b2182b #ef8a62 #fddbc7 #f7f7f7 #d1e5f0 #67a9cf #2166ac"
   .split(" ")
@@ -75,15 +75,17 @@ const legendOf = (columns) =>
     ),
   );
 
-async function evidenceTable(rows, columns) {
+async function evidenceTable(rows, columns, site) {
   if (!rows.length) return [];
   const DataTable = await loadTables();
   const places = [
     ["value", (row) => row.value, (row) => named(row.value), "string"],
     ["layer", (row) => row.layer, (row) => String(row.layer)],
-    ["position", (row) => row.position, (row) => named(row.position), "string"],
+    ...site
+      .filter((name) => distinct(rows.map((row) => row[name])).length > 1)
+      .map((name) => [name, (row) => row[name], (row) => named(String(row[name])), "string"]),
     ["component", (row) => row.component, (row) => String(row.component)],
-  ].filter(([title]) => title !== "position" || distinct(rows.map((row) => row.position)).length > 1);
+  ];
   const known = knownColumns(rows, columns);
   const numbers = known.map((column) => [
     column.title,
@@ -128,15 +130,8 @@ async function evidenceTable(rows, columns) {
   ];
 }
 
-/** Per layer the row of the position with the largest |R| on the fit split. */
-function bestByLayer(rows) {
-  const best = new Map();
-  for (const row of rows) {
-    const kept = best.get(row.layer);
-    if (!kept || size(row.r_fit ?? 0) > size(kept.r_fit ?? 0)) best.set(row.layer, row);
-  }
-  return [...best.values()].sort((a, b) => a.layer - b.layer);
-}
+/** Per layer the row that is marked as the best one on the fit split. */
+const bestByLayer = (rows) => rows.filter((row) => row.best).sort((a, b) => a.layer - b.layer);
 
 /** Held and used: per value |R|, how often the answer follows and its slope, by layer. */
 function evidenceFigures(rows, columns) {

@@ -17,7 +17,7 @@ async function start() {
   };
   makeChoices(cells, named.varying, () => showCurves(chosen(), cells));
   showCount(cells);
-  await showDifferences(data.differences, data.columns);
+  await showDifferences(data.differences, data);
   performance.mark("table");
   await route(data);
   await pause(); // the table is painted before the charts' library is unpacked
