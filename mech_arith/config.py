@@ -402,7 +402,7 @@ def own_folders() -> list[str]:
     return [source.path for source in sources if source.provider == "command-line"]
 
 
-def _sources(composed: DictConfig | None) -> Any:
+def _sources(composed: Any) -> Any:
     found = OmegaConf.select(composed, "hydra.runtime.config_sources") if composed else None
     return found or ()
 

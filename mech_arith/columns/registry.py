@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from mech_arith import registry
 from mech_arith.columns.base import NUMBER, Column, Columns
 from mech_arith.columns.cells import PROBLEMS
 from mech_arith.columns.edits import (
@@ -60,6 +61,7 @@ def register_column(table: str, column: Column) -> None:
             f"expected a function of a row as `of` of the column {column.name!r}, got none; give it"
         )
     add_column(table, column)
+    registry.registered.append(f"column {column.name!r} of {table}")
 
 
 def add_column(table: str, column: Column) -> None:
