@@ -20,6 +20,8 @@ from mech_arith.baseline import (
     written_answers,
 )
 from mech_arith.bases import Bases
+from mech_arith.correlations import correlation_table, exhausted, massive_components
+from mech_arith.directions.base import DirectionMethod
 from mech_arith.effects import intervention_tables, unresolved_drops
 from mech_arith.engine import Asked, stored_baseline
 from mech_arith.engine.guard import check_fast_path
@@ -47,7 +49,7 @@ from mech_arith.summary import (
     tracing_summary,
     verdict_summary,
 )
-from mech_arith.tracing import Trace, correlation_table, massive_components, trace
+from mech_arith.tracing import Splits, Trace, trace
 from mech_arith.weight_edits import (
     EditedModel,
     check_by_weights,
@@ -66,7 +68,7 @@ class CellPlan:
     point: str
     positions: str
     position_map: bool
-    n_components: int
+    method: DirectionMethod
     intervention: InterventionPlan | None
     n_edited: int | None
     """Problems of the report split to edit; all for None."""
@@ -160,7 +162,7 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
     with work.stage("tracing"):
         traces = _trace(work, [*sites, *mapped], reported)
     bases = Bases(report, reported.baseline, _varying(plan, traces, sites), plan.digits)
-    work.warn(massive_components(bases.traces))
+    work.warn(massive_components(bases.traces) + exhausted(bases.traces, plan.method))
     edited = _edit(work, bases, reported)
     tables = {
         "problems": _problems(work, reported),
@@ -234,20 +236,9 @@ def _check(work: _Work, sites: list[Site]) -> float | None:
 
 
 def _trace(work: _Work, sites: list[Site], reported: Reported) -> dict[Site, Trace]:
-    return trace(
-        work.session.model,
-        work.prompts_fit,
-        work.prompts,
-        work.fit,
-        work.report,
-        list(dict.fromkeys(sites)),
-        passed=reported.passed,
-        n_components=work.plan.n_components,
-        batching=work.session.batching,
-        store=work.session.store,
-        how=work.plan.how,
-        unfinished=work.session.checkpoint,
-    )
+    splits = Splits(work.fit, work.report, work.prompts_fit, work.prompts, reported.passed)
+    plan = work.plan
+    return trace(work.session, splits, list(dict.fromkeys(sites)), plan.method, plan.how)
 
 
 def _evidence(
@@ -442,7 +433,7 @@ def _say_baseline(work: _Work, reported: Reported, n_sites: int) -> WrittenAnswe
             asked,
             n_sites=n_sites,
             n_values=len(expression.values),
-            n_components=plan.n_components,
+            n_components=plan.method.n_components,
         )
     work.warn(
         chance_warnings(solver, reported, require_baseline=plan.require_baseline, n_edits=n_edits)

@@ -132,6 +132,7 @@ class TracingConfig:
 
     method: str = "pca"
     n_components: int = 10
+    options: dict[str, Any] = field(default_factory=dict)
     positions: str = "all"
     point: str = "resid_post"
     position_map: bool = True

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from mech_arith.directions import random_direction
+from mech_arith.directions.random import random_direction
 from mech_arith.errors import UserError, unknown
 from mech_arith.sites import Site
 from mech_arith.tracing import Trace

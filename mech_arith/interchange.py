@@ -52,7 +52,7 @@ def source_coordinates(
         piece = session.checkpoint.piece("sources", key)
 
         def read(prompts: Prompts = prompts) -> dict[str, Tensor]:
-            return read_coordinates(solver, prompts, bases.traces, batching=session.batching)
+            return read_coordinates(session, prompts, bases.traces)
 
         found.append(piece.fetch("coordinates", read))
     return {

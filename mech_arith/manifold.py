@@ -46,8 +46,8 @@ class Dose:
 class Spread:
     """How edited coordinates lie to the observed ones, within the span of the components.
 
-    With coordinates c_k (zero at the mean of the fit split, of standard deviation s_k there), the
-    distance of a problem is D = sqrt(sum_k (c_k / s_k)^2), Mahalanobis'.
+    With coordinates c (zero at the mean of the fit split, of covariance S there), the distance of a
+    problem is D = sqrt(c' S^-1 c), Mahalanobis'.
     """
 
     outside: Bool[Tensor, "sources strengths n"]
@@ -102,13 +102,13 @@ def manifold(
 
 
 def within_components(
-    coordinates: Float64[Tensor, "all k"], sd: Float64[Tensor, " k"], dose: Dose
+    coordinates: Float64[Tensor, "all k"], covariance: Float64[Tensor, "k k"], dose: Dose
 ) -> Spread:
     """How a dose's edited coordinates lie to the observed ones.
 
     Args:
         coordinates: those observed, of the whole report split.
-        sd: of each component, on the fit split.
+        covariance: of the coordinates, on the fit split.
         dose: what is moved.
     """
     observed = coordinates[:, dose.component]
@@ -116,10 +116,13 @@ def within_components(
     slack = ROUNDING * (high - low)
     edited = observed[dose.rows] + dose.changes
 
-    squared = (coordinates / sd).square().sum(1)
+    precision = covariance.inverse()
+    weighted = coordinates @ precision
+    squared = (weighted * coordinates).sum(1)
     clean = squared[dose.rows]
     # By the difference, so that no change leaves the distance bit for bit as it was.
-    further = dose.changes * (observed[dose.rows] + edited) / sd[dose.component] ** 2
+    own = precision[dose.component, dose.component]
+    further = dose.changes * (2 * weighted[dose.rows, dose.component] + dose.changes * own)
     return Spread(
         outside=(edited < low - slack) | (edited > high + slack),
         distance=(clean + further).clamp(min=0).sqrt(),
@@ -215,7 +218,8 @@ class _Walk:
 
     def departure(self, found: Trace) -> Departure:
         """What it has found, once all problems have gone by."""
-        spread = within_components(found.coordinates, found.components.sd.double(), self.dose)
+        covariance = found.components.covariance.double()
+        spread = within_components(found.coordinates, covariance, self.dose)
         return Departure(self.dose, spread, self._ratio, None if self._norm is None else self._left)
 
     def state(self) -> dict[str, Tensor]:

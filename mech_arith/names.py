@@ -11,12 +11,13 @@ from mech_arith.config import RunConfig, is_count
 from mech_arith.errors import UserError, unknown
 from mech_arith.expressions import Constraint, parse_constraint
 from mech_arith.problems import ProblemSet, draw_splits, find_decorrelated, operand_ranges
+from mech_arith.registry import Registry
 from mech_arith.templates import Template, build_template
 
 ARITHMETIC, LANGUAGE_MODEL = KINDS = ("arithmetic", "language_model")
 """Kinds of model."""
 
-METHODS = ("pca",)
+METHODS: Registry[Any] = Registry("tracing method", "mech_arith.directions.methods")
 """How activations are turned into coordinates."""
 
 POINTS = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
@@ -63,7 +64,7 @@ def look_up(config: RunConfig) -> Asked:
         config.template.name, config.template.expression, config.template.wording
     )
     _check_model(config)
-    _check("tracing method", config.tracing.method, METHODS)
+    METHODS.check(config.tracing.method)
     _check("point", config.tracing.point, POINTS)
     _check("layers.part", config.layers.part, LayerPart)
     ranges = operand_ranges(config.problems.operands, template.expression.operands)

@@ -11,6 +11,7 @@ from typing import Any
 from mech_arith.cell import CellPlan
 from mech_arith.config import LayersConfig, RunConfig
 from mech_arith.controls import Controls
+from mech_arith.directions.base import DirectionMethod, find_method
 from mech_arith.edits import find_edit
 from mech_arith.expressions import Constraint
 from mech_arith.intervention import InterventionPlan
@@ -33,6 +34,7 @@ class Prepared:
     """Few-shot examples, distinct from all other problems; none for solvers that are given none."""
     fit: ProblemSet
     report: ProblemSet
+    method: DirectionMethod
     intervention: InterventionPlan | None
     ranges: dict[str, tuple[int, int]]
     """Of each operand."""
@@ -64,7 +66,7 @@ class Prepared:
             positions=config.tracing.positions,
             position_map=config.tracing.position_map,
             untrained_twins=config.tracing.untrained_twins,
-            n_components=config.tracing.n_components,
+            method=self.method,
             intervention=self.intervention,
             n_edited=config.intervention.n_problems,
             locality=LocalityPlan(
@@ -93,12 +95,19 @@ def prepare(config: RunConfig) -> Prepared:
     """Look up every name and draw the problems.
 
     Raises:
-        UserError: an unknown name, or problems that cannot be drawn.
+        UserError: an unknown name or option, or problems that cannot be drawn.
     """
     asked = look_up(config)
-    intervention = _intervention(config, asked.constraints)
+    tracing = config.tracing
     return Prepared(
-        config, asked.template, asked.shots, asked.fit, asked.report, intervention, asked.ranges
+        config,
+        asked.template,
+        asked.shots,
+        asked.fit,
+        asked.report,
+        find_method(tracing.method, tracing.n_components, tracing.options),
+        _intervention(config, asked.constraints),
+        asked.ranges,
     )
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from mech_arith.controls import CONTROL, DRAWN, TARGET
+from mech_arith.correlations import best_rows
 from mech_arith.engine import Baseline
 from mech_arith.evidence import headline
 from mech_arith.metrics import digit_accuracy, exact
@@ -28,7 +29,7 @@ from mech_arith.statistics import (
     relations,
     share_interval,
 )
-from mech_arith.tracing import Trace, best_rows, value_table
+from mech_arith.tracing import Trace, value_table
 from mech_arith.verdicts import contrast_counts, verdicts
 
 CLEARLY = 0.01

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mech_arith"
 
 ROOMS = (
-    "__init__ errors interrupts paths progress streams",  # what every room may use
+    "__init__ errors interrupts paths progress registry streams",  # what every room may use
     "config",
     "overrides refusals guide",
     "digests",
@@ -36,11 +36,10 @@ ROOMS = (
     "batching",
     "session",
     "activations",
-    "directions",
     "sums",
+    "directions",
     "statistics",
     "edits",
-    "verdicts",
     "answers",
     "tracing",
     "engine",
@@ -52,9 +51,10 @@ ROOMS = (
     "intervention locality",
     "weight_edits",
     "manifold",
+    "verdicts",
     "metrics",
     "judge",
-    "counterfactual",
+    "correlations counterfactual",
     "agreement specificity off_distribution locality_tables",
     "effects",
     "evidence",
@@ -81,8 +81,8 @@ stand before tracing, whose correlations they compute."""
 
 INTERVENTIONS = {"edits", "weights", "bases", "controls", "treated", "interchange"}
 INTERVENTIONS |= {"intervention", "locality", "weight_edits", "manifold"}
-EVIDENCE = {"metrics", "judge", "counterfactual", "agreement", "specificity", "off_distribution"}
-EVIDENCE |= {"locality_tables", "effects", "evidence", "summary"}
+EVIDENCE = {"verdicts", "metrics", "judge", "correlations", "counterfactual", "agreement"}
+EVIDENCE |= {"specificity", "off_distribution", "locality_tables", "effects", "evidence", "summary"}
 
 PLACE = {room: place for place, line in enumerate(ROOMS) for room in line.split()}
 
@@ -322,7 +322,7 @@ def test_the_guard_lets_a_model_switch_to_evaluation() -> None:
 @pytest.mark.parametrize(
     ("name", "source", "left", "allowed"),
     [
-        ("tracing", "from mech_arith.directions import PCAFitter", True, True),
+        ("tracing", "from mech_arith.directions import base", True, True),
         ("tracing", "from mech_arith import engine", False, True),
         ("directions", "def f():\n    import mech_arith.results", False, True),
         ("directions", "from hydra import compose", True, False),

@@ -5,6 +5,8 @@ import torch
 
 from mech_arith.batching import Batching
 from mech_arith.cell import CellPlan, outside_training, run_cell
+from mech_arith.correlations import MASSIVE, massive_components
+from mech_arith.directions.base import find_method
 from mech_arith.edits import EDITS
 from mech_arith.errors import UserError
 from mech_arith.intervention import InterventionPlan
@@ -12,7 +14,6 @@ from mech_arith.problems import draw, split
 from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.templates import build_template
-from mech_arith.tracing import MASSIVE, massive_components
 from tests.test_tracing import planted
 from tests.tiny import MassiveSolver, PlantedSolver, tiny_decoder
 
@@ -20,13 +21,13 @@ TEMPLATE = build_template("nested", "a-(b-c)")
 ABC = dict.fromkeys("abc", (100, 999))
 
 
-def plan(**changes):
+def plan(*, n_components=2, method="pca", **changes):
     asked = {
         "layers": (0, 1),
         "point": "resid_post",
         "positions": "last",
         "position_map": False,
-        "n_components": 2,
+        "method": find_method(method, n_components),
         "intervention": InterventionPlan(EDITS["scale"], (0.0, 1.0)),
         "n_edited": 20,
         "locality": None,

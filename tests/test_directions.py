@@ -5,7 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
-from mech_arith.directions import PCAFitter, random_direction
+from mech_arith.directions.base import find_method
+from mech_arith.directions.methods.pca import PCAFitter
+from mech_arith.directions.random import random_direction
 from mech_arith.errors import UserError
 
 
@@ -92,7 +94,7 @@ def test_too_few_problems():
     with pytest.raises(UserError, match=r"at least 10 problems .* got 4"):
         fitted([rows(4, 3)], n_components=10)
     with pytest.raises(UserError, match="n_components >= 1"):
-        PCAFitter(0)
+        find_method("pca", 0)
 
 
 def test_random_directions_are_unit_and_seeded():

@@ -13,6 +13,7 @@ from mech_arith.artifacts import Store
 from mech_arith.batching import Batching
 from mech_arith.cell import CellPlan, run_cell
 from mech_arith.controls import Controls
+from mech_arith.directions.base import find_method
 from mech_arith.edits import EDITS
 from mech_arith.intervention import InterventionPlan
 from mech_arith.manifold import Dose, dose_left, length_ratio, manifold, within_components
@@ -44,8 +45,8 @@ def at_site(changes, component=0, of=None):
     return Dose(Site(0, "resid_post", "last"), component, changes[None], taken)
 
 
-def spread_of(coordinates, sd, dose):
-    return spread_columns(within_components(coordinates, sd, dose))
+def spread_of(coordinates, covariance, dose):
+    return spread_columns(within_components(coordinates, covariance, dose))
 
 
 def led(*asked):
@@ -56,7 +57,7 @@ def led(*asked):
 def test_coordinates_outside_the_observed_range_by_hand():
     coordinates = rows([-2, 0], [0, 0], [1, 0], [3, 0])
     changes = rows([0, 0, 0, 0], [2, 2, 2, 2], [-1, 0, 0, 1], [-3, -3, -3, 7])
-    found = spread_of(coordinates, rows(1, 1), at_site(changes))
+    found = spread_of(coordinates, torch.eye(2).double(), at_site(changes))
     assert found["outside_range"] == [0, 0.25, 0.5, 0.75]
 
 
@@ -64,19 +65,19 @@ def test_an_end_of_the_observed_range_is_inside_it_whatever_rounding_does():
     coordinates = torch.tensor([[-0.8], [3.9]], dtype=torch.float64)
     interchanged = coordinates[1, 0] - coordinates[:, 0]
     assert (coordinates[:, 0] + interchanged).max() > 3.9  # by the last bit
-    found = spread_of(coordinates, rows(1.0), at_site(interchanged[None]))
+    found = spread_of(coordinates, rows([1]), at_site(interchanged[None]))
     assert found["outside_range"] == [0]
 
 
 def test_the_distance_within_the_components_by_hand():
     coordinates = rows([3, 8], [0, 4])  # of sd 1 and 2: distances 5 and 2
     changes = rows([0, 0], [-3, 0], [0, 1.5], [9, 0])  # 5 and 2; 4 and 2; 5 and 2.5; 12.6 and 2
-    found = spread_of(coordinates, rows(1, 2), at_site(changes))
+    found = spread_of(coordinates, rows([1, 0], [0, 4]), at_site(changes))
     expected = [1, 6 / 7, 7.5 / 7, (160**0.5 + 2) / 7]
     assert found["mahalanobis"] == pytest.approx(expected)
     assert found["mahalanobis"][0] == 1
     assert found["beyond_99"] == [0.5, 0, 0.5, 0.5]  # the threshold is 2 + .99 * 3
-    other = spread_of(coordinates, rows(1, 2), at_site(rows([-8, -4]), component=1))
+    other = spread_of(coordinates, rows([1, 0], [0, 4]), at_site(rows([-8, -4]), component=1))
     assert other["mahalanobis"] == pytest.approx([3 / 7])
 
 
@@ -84,7 +85,7 @@ def test_some_problems_towards_several_sources():
     coordinates = rows([-2], [0], [1], [3])
     changes = rows([[4, 1]], [[6, 2]])  # two sources, one strength: to 5 and 2, to 7 and 3
     dose = Dose(Site(0, "z", "last"), 0, changes, torch.tensor([2, 1]))
-    assert spread_of(coordinates, rows(1), dose)["outside_range"] == [0.5]
+    assert spread_of(coordinates, rows([1]), dose)["outside_range"] == [0.5]
 
 
 def test_the_length_of_an_edited_activation_by_hand():
@@ -277,7 +278,7 @@ def test_a_cell_has_a_row_for_every_target_and_strength(edit, strengths):
         point="resid_post",
         positions="last",
         position_map=False,
-        n_components=2,
+        method=find_method("pca", 2),
         intervention=InterventionPlan(
             EDITS[edit],
             strengths,

@@ -12,7 +12,10 @@ from mech_arith.problems import draw
 from mech_arith.sites import Site
 from mech_arith.solvers.arithmetic import load_arithmetic
 from mech_arith.templates import build_template
-from mech_arith.tracing import coordinates, fit_components
+from mech_arith.directions.base import PrincipalComponents, find_method
+from mech_arith.directions.project import coordinates
+from mech_arith.session import Session
+from mech_arith.tracing import fit_directions
 
 solver = load_arithmetic("arith_decoder")
 template = build_template("t", "a-(b-c)")
@@ -20,9 +23,10 @@ sites = [Site(layer, "resid_post", "last") for layer in range(solver.n_layers)]
 
 def trace(n):
     problems = draw(template, n=n, ranges=dict.fromkeys("abc", (100, 999)), seed=0)
-    prompts, batching = solver.encode(problems), Batching(200)
-    components = fit_components(solver, prompts, sites, n_components=5, batching=batching)
-    coordinates(solver, prompts, components, batching=batching)
+    prompts, session = solver.encode(problems), Session(solver, Batching(200))
+    fitted = fit_directions(session, problems, prompts, sites, find_method("pls", 5))
+    frames = {site: PrincipalComponents.of_tensors(found) for site, found in fitted.items()}
+    coordinates(session, prompts, frames)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 print(trace(1000), trace(21000))

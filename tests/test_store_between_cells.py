@@ -102,7 +102,9 @@ def test_what_tracing_depends_on_finds_nothing(monkeypatch, tmp_path, first, cha
     assert run.summary["store"]["misses"] > 0
 
 
-@pytest.mark.parametrize("change", ["tracing.point=mlp_out", "tracing.n_components=3"])
+@pytest.mark.parametrize(
+    "change", ["tracing.point=mlp_out", "tracing.n_components=3", "tracing=pls"]
+)
 def test_what_the_baseline_does_not_depend_on_finds_that(monkeypatch, tmp_path, first, change):
     run = cell(monkeypatch, tmp_path, "other", _copy(first[1], tmp_path), change)
     assert run.summary["store"]["hits"] == 1

@@ -3,13 +3,17 @@
 import pytest
 import torch
 
-from mech_arith import tracing, unfinished
+from mech_arith import activations, tracing, unfinished
 from mech_arith.artifacts import Store
 from mech_arith.batching import Batching
+from mech_arith.directions import project
+from mech_arith.directions.base import find_method
 from mech_arith.problems import draw, split
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.statistics import Resampling
 from mech_arith.templates import build_template
+from mech_arith.tracing import Splits
 from mech_arith.unfinished import Unfinished
 from tests.tiny import PlantedSolver
 
@@ -26,32 +30,28 @@ def _keep_after_every_batch(monkeypatch):
     monkeypatch.setattr(unfinished, "STATE_EVERY_S", 0.0)
 
 
-def traced(directory):
+def traced(directory, method):
     """The traces, going on from what `directory` holds."""
     template = build_template("nested", "a-(b-c)")
     problems = draw(template, n=2 * N_FIT, ranges=dict.fromkeys("abc", (100, 999)), seed=0)
     fit, report = split(problems, fit_share=0.5, seed=0)
     solver = PlantedSolver()
+    kept = Unfinished(Store(directory), cell="this cell")
+    prompts = [solver.encode(problems, digits=3) for problems in (fit, report)]
     return tracing.trace(
-        solver,
-        solver.encode(fit, digits=3),
-        solver.encode(report, digits=3),
-        fit,
-        report,
+        Session(solver, Batching(ROWS), checkpoint=kept),
+        Splits(fit, report, *prompts, passed=torch.ones(N_FIT, dtype=torch.bool)),
         SITES,
-        passed=torch.ones(N_FIT, dtype=torch.bool),
-        n_components=2,
-        batching=Batching(ROWS),
-        store=Store(None),
-        how=Resampling(n_resamples=50, n_permutations=50),
-        unfinished=Unfinished(Store(directory), cell="this cell"),
+        find_method(method, 2),
+        Resampling(n_resamples=50, n_permutations=50),
     )
 
 
+@pytest.mark.parametrize("method", ["pca", "pls"])
 @pytest.mark.parametrize("batch", [1, 2, 8, 9, 10, 14, 17])
-def test_a_pass_killed_at_any_batch_goes_on_to_the_same_bits(tmp_path, monkeypatch, batch):
-    expected = traced(tmp_path / "undisturbed")
-    real, seen = tracing.capture, []
+def test_a_pass_killed_at_any_batch_goes_on_to_the_same_bits(tmp_path, monkeypatch, batch, method):
+    expected = traced(tmp_path / "undisturbed", method)
+    real, seen = activations.capture, []
 
     def killed(*args, **options):
         for found in real(*args, **options):
@@ -60,9 +60,10 @@ def test_a_pass_killed_at_any_batch_goes_on_to_the_same_bits(tmp_path, monkeypat
             seen.append(len(found[0]))
             yield found
 
-    monkeypatch.setattr(tracing, "capture", killed)
+    for reader in (tracing, project):
+        monkeypatch.setattr(reader, "capture", killed)
     with pytest.raises(KilledError):
-        traced(tmp_path / "killed")
+        traced(tmp_path / "killed", method)
 
     skipped = []
 
@@ -70,8 +71,9 @@ def test_a_pass_killed_at_any_batch_goes_on_to_the_same_bits(tmp_path, monkeypat
         skipped.append(options["skip"])
         yield from real(*args, **options)
 
-    monkeypatch.setattr(tracing, "capture", counted)
-    again = traced(tmp_path / "killed")
+    for reader in (tracing, project):
+        monkeypatch.setattr(reader, "capture", counted)
+    again = traced(tmp_path / "killed", method)
     # What was fitted, or projected, before the kill is not read again.
     done = sum(seen)
     assert skipped == [min(done, N_FIT), max(0, done - N_FIT)]

@@ -6,8 +6,10 @@ import torch
 
 from mech_arith.artifacts import Store
 from mech_arith.batching import Batching
-from mech_arith.directions import PCAFitter
+from mech_arith.correlations import best_rows, correlation_table
+from mech_arith.directions.base import find_method
 from mech_arith.problems import draw, split
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.attention import NOTHING
 from mech_arith.solvers.base import run_blocks
@@ -23,13 +25,7 @@ from mech_arith.statistics import (
     shapley_shares,
 )
 from mech_arith.templates import build_template
-from mech_arith.tracing import (
-    _shuffled,
-    best_rows,
-    correlation_table,
-    trace,
-    value_table,
-)
+from mech_arith.tracing import Splits, _shuffled, trace, value_table
 from tests.tiny import PlantedSolver
 
 TEMPLATE = build_template("nested", "a-(b-c)")
@@ -40,21 +36,14 @@ STORE = Store(None)
 HOW = Resampling(n_resamples=200, n_permutations=200)
 
 
-def traced(solver, fit, report, sites, *, n_components, batch_size, store=STORE, passed=None):
+def traced(
+    solver, fit, report, sites, *, n_components, batch_size, store=STORE, passed=None, method="pca"
+):
     """Trace both splits of problems as the solver reads them."""
-    return trace(
-        solver,
-        solver.encode(fit),
-        solver.encode(report),
-        fit,
-        report,
-        sites,
-        passed=torch.ones(len(report), dtype=torch.bool) if passed is None else passed,
-        n_components=n_components,
-        batching=Batching(batch_size),
-        store=store,
-        how=HOW,
-    )
+    passed = torch.ones(len(report), dtype=torch.bool) if passed is None else passed
+    splits = Splits(fit, report, solver.encode(fit), solver.encode(report), passed)
+    session = Session(solver, Batching(batch_size), store)
+    return trace(session, splits, sites, find_method(method, n_components), HOW)
 
 
 def clean_resid(solver, problems, layer):
@@ -179,8 +168,7 @@ def test_what_the_store_has_is_not_computed_again(tmp_path, monkeypatch):
     traced(solver, report, fit, sites[:2], store=Store(tmp_path), **asked)
     assert captured != []
     captured.clear()
-    monkeypatch.setattr(PCAFitter, "method", "another")
-    traced(solver, fit, report, sites[:2], store=Store(tmp_path), **asked)
+    traced(solver, fit, report, sites[:2], store=Store(tmp_path), method="pls", **asked)
     assert captured != []
     captured.clear()
     solver.digest = "1" * 64

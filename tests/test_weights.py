@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mech_arith.directions import random_direction
+from mech_arith.directions.random import random_direction
 from mech_arith.edits import EDITS, Edit
 from mech_arith.engine import Asked, run_baseline
 from mech_arith.errors import UserError

@@ -24,7 +24,6 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from mech_arith.answers import Answers
-from mech_arith.artifacts import Store
 from mech_arith.bases import Bases
 from mech_arith.batching import Batching
 from mech_arith.cell import CellPlan
@@ -42,7 +41,7 @@ from mech_arith.sites import Site
 from mech_arith.solvers.numerals import most_digits
 from mech_arith.solvers.pretrained import PretrainedSolver
 from mech_arith.solvers.prompts import Layout
-from mech_arith.tracing import trace
+from mech_arith.tracing import Splits, trace
 from mech_arith.treated import Treated
 
 BOUND_SECONDS = 2.0
@@ -100,18 +99,13 @@ def prepare_cell(overrides: tuple[str, ...] = CELL) -> Cell:
     )
     asked = Asked.of_problems(prepared.report, seed=plan.seed)
     baseline = run_baseline(Session(solver, batching), prompts, asked)
+    passed = exact(baseline.answers.numbers, asked.right, tolerance=solver.tolerance)
     traces = trace(
-        solver,
-        fit,
-        prompts,
-        prepared.fit,
-        prepared.report,
+        Session(solver, batching),
+        Splits(prepared.fit, prepared.report, fit, prompts, passed),
         [Site(layer, plan.point, plan.positions) for layer in plan.layers],
-        passed=exact(baseline.answers.numbers, asked.right, tolerance=solver.tolerance),
-        n_components=plan.n_components,
-        batching=batching,
-        store=Store(None),
-        how=plan.how,
+        plan.method,
+        plan.how,
     )
     n = min(plan.n_edited or len(prompts), len(prompts))
     bases = Bases(prepared.report, baseline, traces, plan.digits)

@@ -14,11 +14,12 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from mech_arith.activations import capture
-from mech_arith.artifacts import Store
 from mech_arith.batching import Batching
 from mech_arith.controls import CONTROL, SPAN, TARGET, VALUELESS, Arm, Controls, Target, arms
+from mech_arith.correlations import correlation_table
 from mech_arith.digests import tensor_digest
-from mech_arith.directions import random_direction
+from mech_arith.directions.base import find_method
+from mech_arith.directions.random import random_direction
 from mech_arith.edits import EDITS
 from mech_arith.effects import contrast_table, contrasts_of
 from mech_arith.engine import Asked, Baseline, SiteGrid, run_baseline, run_edits
@@ -32,7 +33,7 @@ from mech_arith.solvers.networks import DecoderShape
 from mech_arith.solvers.tokens import ARITHMETIC
 from mech_arith.statistics import Resampling
 from mech_arith.templates import build_template
-from mech_arith.tracing import correlation_table, trace
+from mech_arith.tracing import Splits, trace
 from mech_arith.treated import Treated
 
 SHAPE = DecoderShape(
@@ -144,17 +145,11 @@ def trace_null(seed: int) -> Traced:
     fit, report = (with_check_digits(problems, seed=seed) for problems in splits)
     positions = ["all", *map(str, range(prompts.layouts[0].tokens.shape[1]))]
     traces = trace(
-        solver,
-        prompts_fit,
-        prompts,
-        fit,
-        report,
+        Session(solver),
+        Splits(fit, report, prompts_fit, prompts, torch.ones(len(report), dtype=torch.bool)),
         [Site(layer, "resid_post", at) for layer in range(solver.n_layers) for at in positions],
-        passed=torch.ones(len(report), dtype=torch.bool),
-        n_components=N_COMPONENTS,
-        batching=Batching(),
-        store=Store(None),
-        how=replace(HOW, seed=seed, n_resamples=100),
+        find_method("pca", N_COMPONENTS),
+        replace(HOW, seed=seed, n_resamples=100),
     )
     table = correlation_table(traces, prompts=prompts, n_fit=len(fit))
     tests = table.loc[table["chosen"]].dropna(subset="p")
@@ -238,18 +233,13 @@ def component_null(seed: int) -> Components:
     fit, report = (with_check_digits(problems, seed=seed) for problems in splits)
     site = Site(int(torch.randint(solver.n_layers, (), generator=random)), "resid_post", "last")
     baseline = own_answers(solver, report)
+    right = torch.ones(len(report), dtype=torch.bool)
     found = trace(
-        solver,
-        solver.encode(fit),
-        baseline.prompts,
-        fit,
-        report,
+        Session(solver),
+        Splits(fit, report, solver.encode(fit), baseline.prompts, right),
         [site],
-        passed=torch.ones(len(report), dtype=torch.bool),
-        n_components=N_COMPONENTS,
-        batching=Batching(),
-        store=Store(None),
-        how=replace(HOW, seed=seed, n_resamples=100, n_permutations=100),
+        find_method("pca", N_COMPONENTS),
+        replace(HOW, seed=seed, n_resamples=100, n_permutations=100),
     )[site]
     target = Target(int(torch.randint(len(found.r_fit), (), generator=random)), ("nothing",))
     tried = arms(found, target, DRAWN_ALONE, seed=seed)

@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from bars import ALPHA, Row, at_least, at_most, shown
 
-from mech_arith.artifacts import Store
 from mech_arith.bases import Bases
-from mech_arith.batching import Batching
 from mech_arith.controls import CONTROL, TARGET, Controls
+from mech_arith.directions.base import find_method
 from mech_arith.edits import EDITS
 from mech_arith.effects import intervention_tables
 from mech_arith.engine import Asked, run_baseline
@@ -21,7 +20,7 @@ from mech_arith.sites import Site
 from mech_arith.solvers.planted import PlantedSolver
 from mech_arith.solvers.plants import Plant
 from mech_arith.statistics import Resampling
-from mech_arith.tracing import Trace, trace
+from mech_arith.tracing import Splits, Trace, trace
 
 FOUND = 0.99
 """|R| from which a value counts as found, and agreement from which it counts as read."""
@@ -125,21 +124,15 @@ def trace_everywhere(
     prompts_fit, prompts = solver.encode(fit), solver.encode(report)
     n_positions = prompts.layouts[0].tokens.shape[1]
     traces = trace(
-        solver,
-        prompts_fit,
-        prompts,
-        fit,
-        report,
+        Session(solver),
+        Splits(fit, report, prompts_fit, prompts, torch.ones(len(report), dtype=torch.bool)),
         [
             Site(layer, "resid_post", str(position))
             for layer in range(solver.n_layers)
             for position in range(n_positions)
         ],
-        passed=torch.ones(len(report), dtype=torch.bool),
-        n_components=N_COMPONENTS,
-        batching=Batching(),
-        store=Store(None),
-        how=how,
+        find_method("pca", N_COMPONENTS),
+        how,
     )
     return {site: found for site, found in traces.items() if not found.is_constant}
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from mech_arith.directions import PCAFitter
+from mech_arith.directions.methods.pca import PCAFitter
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.loading import LoadedModel, load_model
 from mech_arith.solvers.pretrained import PretrainedSolver

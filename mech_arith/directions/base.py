@@ -1,0 +1,216 @@
+"""The result of a direction method, and what a method has to offer to be found by name.
+
+A method is one file in `methods/` and one YAML in `conf/tracing/`, both called by its name. The
+file has a mutable fitter that yields a frozen result:
+
+    @METHODS.register("mine")
+    @dataclass
+    class MineFitter:
+        n_components: int
+        ridge: float = 1.0  # tracing.options.ridge
+
+The fields of this dataclass beside `n_components` are the method's options, each with a default and
+one of the types bool, int, float, str, `tuple[T, ...]` of these, or one of these or None. What a
+fitter keeps while it works is `field(init=False)`. It checks its options in `__post_init__`. The
+YAML lists the options with their defaults, so that `tracing.options.ridge=2` is understood.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from mech_arith.errors import UserError, unknown
+from mech_arith.names import METHODS
+from mech_arith.problems import ProblemSet
+from mech_arith.session import Session
+from mech_arith.sites import Site
+from mech_arith.solvers.prompts import Prompts
+
+NEGLIGIBLE = 1e-11
+"""Variance below this share of the mean squared activation is float32 rounding, not a direction."""
+
+
+@dataclass(frozen=True)
+class PrincipalComponents:
+    """An orthonormal frame of directions at one site, whatever method has found it."""
+
+    mean: Float[Tensor, " d"]
+    """Mean activation of the fit split, in the activation's units, float64."""
+
+    directions: Float[Tensor, "k d"]
+    """Orthonormal rows in the method's order; the largest entry of each is positive."""
+
+    covariance: Float[Tensor, "k k"]
+    """Of the coordinates over the fit split, in squared activation units. Diagonal for principal
+    components."""
+
+    total_variance: float
+    """Variance over all dimensions on the fit split, in squared activation units."""
+
+    @property
+    def variance(self) -> Float[Tensor, " k"]:
+        """Variance along each direction over the fit split, in squared activation units."""
+        return self.covariance.diagonal()
+
+    @property
+    def sd(self) -> Float[Tensor, " k"]:
+        """Standard deviation of each coordinate over the fit split."""
+        return self.variance.sqrt()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its parts, by name."""
+        total = torch.tensor(self.total_variance, dtype=torch.float64)
+        parts = {"mean": self.mean, "directions": self.directions, "covariance": self.covariance}
+        return parts | {"total_variance": total}
+
+    @classmethod
+    def of_tensors(cls, parts: Mapping[str, Tensor]) -> "PrincipalComponents":
+        """The frame that has these parts."""
+        return cls(
+            parts["mean"],
+            parts["directions"],
+            parts["covariance"],
+            float(parts["total_variance"]),
+        )
+
+    def project(self, activation: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch k"]:
+        """Coordinates of `activation`; zero at the mean."""
+        return (activation.double() - self.mean) @ self.directions.mT
+
+
+@runtime_checkable
+class Fitter(Protocol):
+    """Takes in the fit split's problems batch by batch and yields directions.
+
+    Results must not depend on how problems are batched. All that a fitter has taken in is in its
+    state, from which a killed run goes on.
+
+    A fitter that runs the model itself, for gradients through it, say, also has a method
+    `start(task: FitTask)`. It is called once, before the first batch.
+    """
+
+    def update(self, activations: Float[Tensor, "n d"], values: Float64[Tensor, "n v"]) -> None:
+        """Fold in the activations and values of n problems. Unsupervised methods ignore values."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """All that it has taken in, for `restore`."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take up the state of another fitter, as if its batches had come to this one."""
+        ...
+
+    def fit(self) -> PrincipalComponents:
+        """The directions: `n_components`, or fewer where there are no more.
+
+        Raises:
+            UserError: too few problems.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """Where directions are looked for."""
+
+    session: Session
+    problems: ProblemSet
+    """The fit split."""
+    prompts: Prompts
+    """Of these problems."""
+    site: Site
+
+
+@dataclass(frozen=True)
+class DirectionMethod:
+    """A direction method with its options. `find_method` makes one that is checked."""
+
+    name: str
+    n_components: int
+    """Directions to find at each site."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """All of them, also those that are left at their defaults."""
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What determines its results, as plain JSON data."""
+        options = {k: list(v) if isinstance(v, tuple) else v for k, v in self.options.items()}
+        return {"method": self.name, "n_components": self.n_components, "options": options}
+
+    @property
+    def code(self) -> tuple[ModuleType, ...]:
+        """The module of the method."""
+        return (METHODS.module(self.name),)
+
+    def fitter(self, task: FitTask) -> Fitter:
+        """A new fitter for one site."""
+        made = METHODS.find(self.name)(self.n_components, **self.options)
+        if hasattr(made, "start"):
+            made.start(task)
+        return made
+
+
+def find_method(
+    name: str, n_components: int, options: Mapping[str, Any] | None = None
+) -> DirectionMethod:
+    """The method of a name.
+
+    Raises:
+        UserError: no such method, an option that it does not have, or a value of another type or
+            that the method refuses.
+    """
+    if n_components < 1:
+        raise UserError(f"expected tracing.n_components >= 1, got {n_components}")
+    fitter = METHODS.find(name)
+    kinds = get_type_hints(fitter)
+    known = {each.name: each for each in fields(fitter) if each.init}
+    del known["n_components"]
+    given = dict(options or {})
+    for option in given:
+        if not known:
+            raise UserError(f"expected no tracing.options with {name}, got {option}; leave it out")
+        if option not in known:
+            raise unknown(f"option of {name}", option, known)
+    chosen = {
+        option: _checked(f"tracing.options.{option}", given[option], kinds[option])
+        if option in given
+        else _default(each)
+        for option, each in known.items()
+    }
+    fitter(n_components, **chosen)
+    return DirectionMethod(name, n_components, chosen)
+
+
+def _default(option: Any) -> Any:
+    return option.default if option.default is not MISSING else option.default_factory()
+
+
+def _checked(option: str, given: Any, kind: Any) -> Any:
+    """What is given for an option, as its type has it.
+
+    Raises:
+        UserError: it is of another type.
+    """
+    if get_origin(kind) is tuple and isinstance(given, list | tuple):
+        return tuple(_checked(option, each, get_args(kind)[0]) for each in given)
+    for one in get_args(kind) if isinstance(kind, UnionType) else (kind,):
+        if get_origin(one) is tuple and isinstance(given, list | tuple):
+            return _checked(option, given, one)
+        if one is float and type(given) is int:
+            return float(given)
+        if one is type(given) or (one is NoneType and given is None):
+            return given
+    wanted = getattr(kind, "__name__", str(kind)) if not get_args(kind) else str(kind)
+    raise UserError(f"expected {option} of type {wanted}, got {given!r}; change it or leave it out")
+
+
+def positive_peaks(directions: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
+    """The same directions, each with the sign that makes its largest entry positive."""
+    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+    return directions * largest.sign()

@@ -1,0 +1,1 @@
+"""Direction methods. The name of a file is the name of its method in `tracing.method`."""

@@ -1,0 +1,107 @@
+"""Mean and scatter of rows that come batch by batch."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mech_arith.errors import UserError
+
+
+class Moments:
+    """Running mean and scatter.
+
+    While there are no more rows than dimensions it keeps the rows; beyond that, mean and scatter in
+    O(d^2) memory.
+
+    Source: Chan, Golub & LeVeque (1983), pairwise update of mean and scatter.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        """Rows that came."""
+        self._rows: list[Tensor] = []
+        self._mean: Tensor | None = None
+        self._scatter: Tensor | None = None
+
+    def update(self, activation: Float[Tensor, "n d"]) -> None:
+        """Fold one batch in.
+
+        Raises:
+            ValueError: the batch is empty, of another width, or not finite.
+        """
+        if len(activation) == 0:
+            raise ValueError("expected at least one row of activations, got an empty batch")
+        if not torch.isfinite(activation).all():
+            raise ValueError("expected finite activations, got NaN or infinity")
+        rows = activation.double()
+        width = rows.shape[1]
+        known = self._rows[0] if self._rows else self._mean
+        if known is not None and known.shape[-1] != width:
+            raise ValueError(f"expected activations of width {known.shape[-1]}, got {width}")
+        self.count += len(rows)
+        if self._scatter is None and self.count <= width:
+            self._rows.append(rows)
+            return
+        if self._rows:
+            rows = torch.cat([*self._rows, rows])
+            self._rows = []
+        self._fold(rows)
+
+    def _fold(self, rows: Float[Tensor, "n d"]) -> None:
+        mean = rows.mean(0)
+        centred = rows - mean
+        scatter = centred.mT @ centred
+        if self._mean is None or self._scatter is None:
+            self._mean, self._scatter = mean, scatter
+            return
+        before = self.count - len(rows)
+        gap = mean - self._mean
+        self._mean = self._mean + gap * (len(rows) / self.count)
+        self._scatter += scatter + torch.outer(gap, gap) * (before * len(rows) / self.count)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that it has taken in, for `restore`."""
+        if self._scatter is None:
+            return {"rows": torch.cat(self._rows)} if self._rows else {}
+        assert self._mean is not None
+        count = torch.tensor(self.count)
+        return {"count": count, "mean": self._mean, "scatter": self._scatter}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take up another's state, as if its batches had come to this one."""
+        if "rows" in state:
+            self._rows, self.count = [state["rows"]], len(state["rows"])
+        elif state:
+            self.count = int(state["count"])
+            self._mean, self._scatter = state["mean"], state["scatter"].clone()
+
+    @property
+    def mean(self) -> Float[Tensor, " d"]:
+        """Mean of all rows, float64."""
+        if self._rows:
+            return torch.cat(self._rows).mean(0)
+        assert self._mean is not None
+        return self._mean
+
+    @property
+    def centred_rows(self) -> Float[Tensor, "n d"] | None:
+        """All rows less their mean, while they are kept; None once there is a scatter."""
+        return torch.cat(self._rows) - self.mean if self._rows else None
+
+    @property
+    def scatter(self) -> Float[Tensor, "d d"]:
+        """Sum of the outer products of centred rows, where rows are no longer kept."""
+        assert self._scatter is not None
+        return self._scatter
+
+    def require(self, n_components: int) -> None:
+        """Raise a UserError where there are fewer rows than two, or than directions asked for."""
+        least = max(2, n_components)
+        if self.count < least:
+            raise UserError(
+                f"expected at least {least} problems to fit {n_components} components, got "
+                f"{self.count}; raise problems.n or problems.fit_share, or lower "
+                "tracing.n_components"
+            )
