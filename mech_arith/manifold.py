@@ -94,7 +94,7 @@ def manifold(
     moved = [tensor_digest(walk.direction, walk.dose.changes, walk.dose.rows) for walk in walks]
     key = {**solver.fingerprint, "prompts": prompts.digest(), "moved": moved}
     running = Sums({"walk": walks}, session.checkpoint.piece("manifold", key))
-    for layout, found in capture(solver, prompts, sites, session.batching, skip=running.done):
+    for layout, found in capture(session, prompts, sites, skip=running.done):
         for walk in walks:
             walk.update(found, layout.rows)
         running.advance(len(layout))
