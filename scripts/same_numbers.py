@@ -191,7 +191,8 @@ def entry_difference(before: Any, after: Any) -> tuple[str, float]:
         if isclose(before, after, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
             return "", abs(before - after) / max(1.0, abs(before))
         return f"{before!r} and {after!r}", abs(before - after)
-    same = before == after or (pd.isna(before) and pd.isna(after))
+    unknown = pd.isna(before), pd.isna(after)  # first, for pd.NA equals nothing, not even itself
+    same = all(unknown) or (not any(unknown) and before == after)
     return ("" if same else f"{before!r} and {after!r}"), 0.0
 
 
