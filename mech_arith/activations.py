@@ -9,8 +9,9 @@ from itertools import groupby
 from jaxtyping import Float
 from torch import Tensor
 
-from mech_arith.batching import Batching, batches
+from mech_arith.batching import batches
 from mech_arith.progress import progress
+from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.base import Place, Solver, Tap, read_prefix, run_blocks, untouched
 from mech_arith.solvers.finite import is_finite, not_finite
@@ -20,19 +21,20 @@ Found = dict[Site, Float[Tensor, "n width"]]
 
 
 def capture(
-    solver: Solver, prompts: Prompts, sites: Sequence[Site], batching: Batching, *, skip: int = 0
+    session: Session, prompts: Prompts, sites: Sequence[Site], *, skip: int = 0
 ) -> Iterator[tuple[Layout, Found]]:
     """The sites' vectors for one batch of problems after another, without the first `skip`.
 
     Raises:
         UserError: some are not finite; it names the first layer that has such activations.
     """
+    solver = session.model
     by_place = {place: list(group) for place, group in groupby(sorted(sites, key=_place), _place)}
     reader = _replayed if solver.replays else _hooked
     read = reader(solver, prompts, by_place)
     with progress(len(prompts), description="activations", unit="problems") as bar:
         bar.advance(skip)
-        for layout, found in batches(solver, prompts, batching, read, skip=skip):
+        for layout, found in batches(solver, prompts, session.batching, read, skip=skip):
             bar.advance(len(layout))
             if not all(is_finite(vectors) for vectors in found.values()):
                 raise not_finite(solver, prompts.whole(layout))

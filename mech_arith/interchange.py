@@ -109,7 +109,7 @@ def _collect(
 ) -> dict[Site, Float[Tensor, "n width"]]:
     """Whole activations, in the solver's own numbers."""
     found: dict[Site, Tensor] = {}
-    for layout, captured in capture(session.model, prompts, sites, session.batching):
+    for layout, captured in capture(session, prompts, sites):
         for site, activation in captured.items():
             if site not in found:
                 found[site] = activation.new_empty(len(prompts), activation.shape[1])

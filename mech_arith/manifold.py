@@ -46,8 +46,8 @@ class Dose:
 class Spread:
     """How edited coordinates lie to the observed ones, within the span of the components.
 
-    With coordinates c_k (zero at the mean of the fit split, of standard deviation s_k there), the
-    distance of a problem is D = sqrt(sum_k (c_k / s_k)^2), Mahalanobis'.
+    With coordinates c (zero at the mean of the fit split, of covariance S there), the distance of a
+    problem is D = sqrt(c' S^-1 c), Mahalanobis'.
     """
 
     outside: Bool[Tensor, "sources strengths n"]
@@ -94,7 +94,7 @@ def manifold(
     moved = [tensor_digest(walk.direction, walk.dose.changes, walk.dose.rows) for walk in walks]
     key = {**solver.fingerprint, "prompts": prompts.digest(), "moved": moved}
     running = Sums({"walk": walks}, session.checkpoint.piece("manifold", key))
-    for layout, found in capture(solver, prompts, sites, session.batching, skip=running.done):
+    for layout, found in capture(session, prompts, sites, skip=running.done):
         for walk in walks:
             walk.update(found, layout.rows)
         running.advance(len(layout))
@@ -221,9 +221,8 @@ class _Walk:
 
     def departure(self, found: Trace) -> Departure:
         """What it has found, once all problems have gone by."""
-        spread = within_components(
-            found.coordinates, found.components.covariance.double(), self.dose
-        )
+        covariance = found.components.covariance.double()
+        spread = within_components(found.coordinates, covariance, self.dose)
         return Departure(self.dose, spread, self._ratio, None if self._norm is None else self._left)
 
     def state(self) -> dict[str, Tensor]:

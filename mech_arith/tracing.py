@@ -233,8 +233,7 @@ def fit_directions(
     crosses = {site: Cross(torch.cat([values, _shuffled(values)], dim=1)) for site in sites}
     kept = piece or Unfinished.nothing().piece("fitting", {})
     running = Sums({"fitter": list(fitters.values()), "cross": list(crosses.values())}, kept)
-    captures = capture(session.model, prompts, sites, session.batching, skip=running.done)
-    for layout, found in captures:
+    for layout, found in capture(session, prompts, sites, skip=running.done):
         for site, activation in found.items():
             fitters[site].update(activation, values[layout.rows])
             crosses[site].update(activation, layout.rows)

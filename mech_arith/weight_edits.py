@@ -185,7 +185,7 @@ def _moments(
     count = 0
     everywhere = [Site(aim.found.site.layer, aim.found.site.point, "all") for aim in aims]
     sites = list(dict.fromkeys(everywhere))
-    for layout, captured in capture(session.model, prompts, sites, session.batching):
+    for layout, captured in capture(session, prompts, sites):
         for aim, site, of_aim in zip(aims, everywhere, sums, strict=True):
             mean = aim.found.components.mean
             activation = captured[site].double().unflatten(1, (-1, len(mean))).flatten(0, 1)

@@ -42,12 +42,8 @@ ROOMS = (
     "sums",
     "directions",
     "statistics",
-    "best",
-    "verdicts",
-    "columns",
     "answers",
     "tracing",
-    "correlations",
     "engine",
     "weights",
     "bases",
@@ -57,9 +53,12 @@ ROOMS = (
     "intervention locality",
     "weight_edits",
     "manifold",
+    "best",
+    "verdicts",
+    "columns",
     "metrics",
     "judge",
-    "counterfactual",
+    "correlations counterfactual",
     "agreement specificity off_distribution locality_tables",
     "effects",
     "evidence",
@@ -85,8 +84,8 @@ stand before tracing, whose correlations they compute."""
 
 INTERVENTIONS = {"edits", "weights", "bases", "controls", "treated", "interchange"}
 INTERVENTIONS |= {"intervention", "locality", "weight_edits", "manifold"}
-EVIDENCE = {"metrics", "judge", "counterfactual", "agreement", "specificity", "off_distribution"}
-EVIDENCE |= {"locality_tables", "effects", "evidence", "summary"}
+EVIDENCE = {"verdicts", "metrics", "judge", "correlations", "counterfactual", "agreement"}
+EVIDENCE |= {"specificity", "off_distribution", "locality_tables", "effects", "evidence", "summary"}
 
 PLACE = {room: place for place, line in enumerate(ROOMS) for room in line.split()}
 
@@ -110,7 +109,7 @@ FORBIDDEN_CALLS = {"eval", "exec", "__import__"}
 FORBIDDEN_ATTRIBUTES = {"torch.load", "torch.save"}
 FORBIDDEN_METHODS = {"to_pickle", "read_pickle"}
 FORBIDDEN_OPTIONS = {"allow_pickle", "trust_remote_code"}
-STATISTICS = {"statistics", "tracing", "sources", "correlations"} | INTERVENTIONS | EVIDENCE
+STATISTICS = {"statistics", "tracing", "sources"} | INTERVENTIONS | EVIDENCE
 """Rooms that compute what is reported: in float64, as no default has it."""
 FLOAT32_BY_DEFAULT = {f"torch.{name}" for name in ("tensor", "full", "zeros", "ones", "linspace")}
 HEAVY = {"torch", "transformers", "transformer_lens", "sklearn", "pandas", "wandb", "matplotlib"}

@@ -7,7 +7,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mech_arith.activations import capture
-from mech_arith.batching import Batching
 from mech_arith.engine import edited_answers, run_baseline
 from mech_arith.engine.guard import check_fast_path
 from mech_arith.errors import UserError
@@ -62,7 +61,7 @@ def test_the_baseline_says_so(half: PretrainedSolver) -> None:
 def test_tracing_says_so(half: PretrainedSolver) -> None:
     sites = [Site(2, "resid_post", "last")]
     with pytest.raises(UserError) as caught:
-        list(capture(half, half.encode(PROBLEMS), sites, Batching()))
+        list(capture(Session(half), half.encode(PROBLEMS), sites))
     assert said(caught) == LINE
 
 

@@ -156,9 +156,7 @@ def test_valueless_directions_lie_within_the_span_and_carry_no_value_on_the_fit_
     )
     # Of the eight components three combinations go with a, b and c; the rest with none.
     assert valueless_span(found).shape[0] == 5
-    (captured,) = (
-        seen[site] for _, seen in capture(solver, solver.encode(fit), [site], Batching())
-    )
+    (captured,) = (seen[site] for _, seen in capture(Session(solver), solver.encode(fit), [site]))
     along = captured.double() @ arm.directions.double().mT
     assert pearson(along, value_table(fit)).abs().max() < 1e-3
     # Those drawn from the whole span do carry values.

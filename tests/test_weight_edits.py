@@ -109,7 +109,7 @@ def test_controls_move_as_far_as_their_target_over_all_positions(cell, centre):
     aims = _aims({site: traces[site]}, plan)
     assert len(aims) == 2
     everywhere = Site(0, "attn_out", "all")
-    ((_, found),) = capture(solver, prompts_fit, [everywhere], Batching(None))
+    ((_, found),) = capture(Session(solver), prompts_fit, [everywhere])
     activation = found[everywhere].double().unflatten(1, (-1, solver.d_model))
     for aim, moments in zip(
         aims, _moments(Session(solver, Batching(7)), prompts_fit, aims), strict=True

@@ -32,8 +32,7 @@ def coordinates(
     projections = {site: Projection(fitted, n=len(prompts)) for site, fitted in subspaces.items()}
     kept = piece or Unfinished.nothing().piece("projecting", {})
     running = Sums({"projection": list(projections.values())}, kept)
-    captures = capture(session.model, prompts, list(subspaces), session.batching, skip=running.done)
-    for layout, captured in captures:
+    for layout, captured in capture(session, prompts, list(subspaces), skip=running.done):
         for site, activation in captured.items():
             projections[site].update(activation, layout.rows)
         running.advance(len(layout))

@@ -213,12 +213,9 @@ def _coordinates(session: Session, bases: Bases, prompts: Sequence[Prompts]) -> 
     }
     piece = session.checkpoint.piece("probe", key)
 
-    def read_one(asked: Prompts) -> dict[str, Tensor]:
-        return read_coordinates(session, asked, traces)
-
     def read() -> dict[str, Tensor]:
         found = [
-            piece.fetch(f"place {place}", partial(read_one, asked))
+            piece.fetch(f"place {place}", partial(read_coordinates, session, asked, traces))
             for place, asked in enumerate(prompts)
         ]
         return {name: torch.stack([at[name] for at in found], dim=1) for name in found[0]}

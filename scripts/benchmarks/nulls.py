@@ -14,7 +14,6 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from mech_arith.activations import capture
-from mech_arith.batching import Batching
 from mech_arith.controls import CONTROL, SPAN, TARGET, VALUELESS, Arm, Controls, Target, arms
 from mech_arith.correlations import correlation_table
 from mech_arith.digests import tensor_digest
@@ -288,7 +287,7 @@ def _centred(
 ) -> Float64[Tensor, "n width"]:
     """Activations of every problem, zero at the mean."""
     found = torch.zeros(len(baseline), solver.d_model, dtype=torch.float64)
-    for layout, captured in capture(solver, baseline.prompts, [site], Batching()):
+    for layout, captured in capture(Session(solver), baseline.prompts, [site]):
         found[layout.rows] = captured[site].double()
     return found - found.mean(0)
 
