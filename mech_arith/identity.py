@@ -21,7 +21,7 @@ from mech_arith.choice import model_files
 from mech_arith.config import RunConfig
 from mech_arith.digests import json_digest
 
-APART = {"wandb", "store", "batch_size", "threads"}
+APART = {"wandb", "figures", "store", "batch_size", "threads"}
 """Top-level keys of the config that leave the numbers as they are."""
 
 WHEREABOUTS = {"model.path", "model.hub", "model.revision"}
@@ -36,10 +36,12 @@ SHOWING = {
     "job",
     "overrides",
     "overview",
+    "papers",
     "progress",
     "records",
     "refusals",
     "report",
+    "reports",
     "results",
     "resume",
     "slurm",

@@ -26,6 +26,7 @@ from mech_arith.errors import UserError
 from mech_arith.identity import Identity, identify
 from mech_arith.names import ACTIVATIONS, LANGUAGE_MODEL
 from mech_arith.overview import cell_name, print_overview
+from mech_arith.papers import PNG, page
 from mech_arith.paths import SUMMARY, store_dir
 from mech_arith.plan import Prepared, prepare
 from mech_arith.progress import counted
@@ -180,7 +181,7 @@ def _present(settings: RunConfig, directory: Path, sweep: str | None, tracked_at
     """
     shutil.rmtree(directory / PARTS, ignore_errors=True)
     saved = load_run(directory)
-    _draw(saved, directory / "figures")
+    _draw(saved, directory / "figures", settings)
     record = read_record(directory)
     if record is not None and record.tracked is None and _log_to_wandb(saved, sweep, tracked_at):
         mark_tracked(directory, record, tracked_at.mode)
@@ -203,17 +204,17 @@ def _numbers(
     )
 
 
-def _draw(saved: RunResult, directory: Path) -> None:
+def _draw(saved: RunResult, directory: Path, settings: RunConfig) -> None:
     """The figures, all or none, unless they are there."""
     if directory.is_dir():
         return
-    from mech_arith.figures import draw_cell
+    from mech_arith.figures import draw_cell, heading
 
-    cell = saved.summary["cell"]
+    asked = settings.figures
     try:
-        title, level = f"{cell['model']}, {cell['expression']}", saved.summary["inference"]["level"]
+        on = page([PNG, *asked.format], asked.width, title=asked.title)
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".figures") as drawn:
-            draw_cell(saved.tables, Path(drawn) / directory.name, title=title, level=level)
+            draw_cell(saved.tables, Path(drawn) / directory.name, **heading(saved.summary), on=on)
             os.replace(Path(drawn) / directory.name, directory)
     except Exception as error:
         log.warning("figures could not be drawn, the tables are on disk all the same: %r", error)

@@ -10,14 +10,14 @@ from mech_arith.figures.sharing import served
 from mech_arith.figures.style import distinct, records
 from mech_arith.results import per_value
 
-ACROSS = 5
-"""Panels side by side; more go below."""
-
 ARMS = ("control", "target")
 """In the order in which they lie over each other."""
 
 DIRECTION = ["point", "position", "component", "towards"]
 """What tells directions at one layer apart, beside the values that they were chosen for."""
+
+PLACE = ("layer", *DIRECTION)
+"""What tells a direction from others."""
 
 CONTROL_LABEL = "control: random directions, moved as far"
 
