@@ -187,14 +187,7 @@ def position_maps(correlations: pd.DataFrame, *, title: str = "") -> Sheet:
     values, layers = distinct(each, "value"), sorted(distinct(each, "layer"))
     tokens = dict(zip(each["position_index"].tolist(), each["token"].tolist(), strict=True))
     positions = sorted(tokens)
-    fits = not on_page() or 0.36 * len(positions) <= room() - 1.75
-    many = len(positions) > MANY_POSITIONS or not fits
-    across = 1 if many or len(values) == 1 else 2
-    cell = SMALL_CELL if many else 0.36
-    if on_page():
-        cell = min(cell, (room() - 1.75) / len(positions))
-        fit = fitting(cell * len(positions), 0.75, gap=0.55, right=1.0)
-        across = evenly(len(values), fit)
+    many, across, cell = _position_cells(len(positions), len(values))
     rotated = many or max(width_of(_visible(tokens[p]), SMALL) for p in positions) > 0.33
     names = [_token_label(tokens[p], p, rotated=rotated) for p in positions]
     under = max(width_of(name, SMALL) for name in names) if rotated else 0.25
@@ -204,7 +197,8 @@ def position_maps(correlations: pd.DataFrame, *, title: str = "") -> Sheet:
         across=across,
         down=ceil(len(values) / across),
         width=cell * len(positions),
-        height=(CELL if len(layers) <= MANY_LAYERS else 0.16) * len(layers),
+        height=(0.18 if on_page() and many else CELL if len(layers) <= MANY_LAYERS else 0.16)
+        * len(layers),
         gap=0.55,
         below=0.4 + under,
         scale=True,
@@ -231,6 +225,19 @@ def position_maps(correlations: pd.DataFrame, *, title: str = "") -> Sheet:
     sheet.record(best.values(), columns)
     grid.add_scale(sheet, SCALE)
     return sheet
+
+
+def _position_cells(n_positions: int, n_values: int) -> tuple[bool, int, float]:
+    """Whether cells have no numbers, how many panels stand side by side, and a cell's width."""
+    many = n_positions > MANY_POSITIONS
+    across = 1 if many or n_values == 1 else 2
+    if not on_page():
+        return many, across, SMALL_CELL if many else 0.36
+    for across, least in ((min(2, n_values), 0.36), (min(2, n_values), 0.13), (1, 0.0)):
+        cell = (room() - 1.75 - 0.55 * (across - 1)) / across / n_positions
+        if cell >= least:
+            return least < 0.36, across, min(cell, max(least, SMALL_CELL))
+    raise AssertionError("the last layout always fits")
 
 
 def single_positions(correlations: pd.DataFrame) -> pd.Series:

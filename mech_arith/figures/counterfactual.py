@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.evidence import WHOLE_WAY
-from mech_arith.figures.drawn import in_order
+from mech_arith.figures.drawn import ARMS, in_order
 from mech_arith.figures.evidence import FEW
 from mech_arith.figures.layout import WIDEST, fitting, on_page
 from mech_arith.figures.lettering import width_of
@@ -91,7 +91,8 @@ def counterfactual_agreement(
         panel.name(title=value, x=LAYERS, y=beside)
     ends = ["agreement_low", "agreement_high", "floor", "ceiling"]
     place = ["value", "layer", "point", *PLACE[1:], "arm", "edit", "strength", "n"]
-    sheet.record(found, [*place, "agreement", *ends])
+    shown = (row for row in found if row["arm"] in ARMS)
+    sheet.record(shown, [*place, "agreement", *ends])
     return sheet
 
 

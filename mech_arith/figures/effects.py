@@ -19,8 +19,9 @@ from mech_arith.figures.drawn import (
     shared_components,
 )
 from mech_arith.figures.layout import SHRUNK, TALLEST, fitting, on_page
+from mech_arith.figures.lettering import width_of
 from mech_arith.figures.sharing import MARK, MOST_NAMED, layer_names, place_of, sharing_note
-from mech_arith.figures.sheet import SMALL, Panel, Sheet, number_names
+from mech_arith.figures.sheet import SMALL, TITLE, Panel, Sheet, number_names
 from mech_arith.figures.style import (
     CONTROL_LINE,
     LAYERS,
@@ -316,6 +317,9 @@ def _maps(doses: _Doses) -> Sheet:
     """Per value a map of layers and strengths, and beside it that of its controls."""
     values, layers, strengths = doses.values, doses.layers, doses.strengths
     cell = max(0.11 if on_page() else 0.22, (1.1 if on_page() else 1.3) / len(strengths))
+    if on_page():
+        titles = max(width_of(value, TITLE) for value in values)
+        cell = max(cell, (titles - 0.2) / len(strengths))
     left = room_for(thinned(layers), beside=0.45)
     pair = 2 * (cell * len(strengths) + 0.25)
     pairs = min(len(values), fitting(pair - 0.25, left, right=1.0 if on_page() else 0.25))
