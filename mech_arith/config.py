@@ -201,7 +201,7 @@ class WandbConfig:
 class FiguresConfig:
     """How figures are saved. A PNG file is always among them."""
 
-    format: list[str] = field(default_factory=lambda: [PNG])
+    format: Any = field(default_factory=lambda: [PNG])
     width: Any = None
     title: bool = True
 

@@ -26,7 +26,7 @@ from mech_arith.errors import UserError
 from mech_arith.identity import Identity, identify
 from mech_arith.names import ACTIVATIONS, LANGUAGE_MODEL
 from mech_arith.overview import cell_name, print_overview
-from mech_arith.papers import PNG, page
+from mech_arith.papers import page, with_png
 from mech_arith.paths import SUMMARY, store_dir
 from mech_arith.plan import Prepared, prepare
 from mech_arith.progress import counted
@@ -212,7 +212,7 @@ def _draw(saved: RunResult, directory: Path, settings: RunConfig) -> None:
 
     asked = settings.figures
     try:
-        on = page([PNG, *asked.format], asked.width, title=asked.title)
+        on = with_png(page(asked.format, asked.width, title=asked.title))
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".figures") as drawn:
             draw_cell(saved.tables, Path(drawn) / directory.name, **heading(saved.summary), on=on)
             os.replace(Path(drawn) / directory.name, directory)

@@ -1,7 +1,6 @@
 """What a figure has to fit: file formats, and the widths of the columns of common venues."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
@@ -43,17 +42,18 @@ class Page:
     """Whether a figure has its title and the line under it. A paper has a caption instead."""
 
 
-def page(formats: Sequence[str], width: Any, *, title: bool) -> Page:
+def page(formats: Any, width: Any, *, title: bool) -> Page:
     """The page that a user asks for.
 
     Args:
-        formats: names among `FORMATS`.
+        formats: one or a list of the names among `FORMATS`.
         width: a name among `WIDTHS`, inches, or None.
         title: whether figures have one.
 
     Raises:
         UserError: there is no such format or width.
     """
+    formats = list(formats) if isinstance(formats, list | tuple) else [formats]
     for name in formats:
         if name not in FORMATS:
             raise unknown("figure format", name, FORMATS)
@@ -62,9 +62,16 @@ def page(formats: Sequence[str], width: Any, *, title: bool) -> Page:
     return Page(tuple(dict.fromkeys(formats)), _inches(width), title)
 
 
+def with_png(on: Page) -> Page:
+    """The same page with a PNG file of each figure, which W&B and the terminal show."""
+    return replace(on, formats=tuple(dict.fromkeys([PNG, *on.formats])))
+
+
 def _inches(width: Any) -> float | None:
-    if width is None or width in WIDTHS:
-        return None if width is None else WIDTHS[width]
+    if width is None:
+        return None
+    if isinstance(width, str) and width in WIDTHS:
+        return WIDTHS[width]
     try:
         inches = float(width) if not isinstance(width, bool) else float("nan")
     except (TypeError, ValueError):

@@ -215,7 +215,7 @@ def position_maps(correlations: pd.DataFrame, *, title: str = "") -> Sheet:
             panel,
             shares,
             rows=[str(layer) for layer in layers],
-            columns=thinned(names, len(names) if cell >= 0.16 else int(panel.box[2] / 0.16)),
+            columns=thinned(names, len(names) if cell >= 0.13 else int(panel.box[2] / 0.13)),
             notes=None if many or len(layers) > MANY_LAYERS else _numbers(shares),
             upright=rotated,
         )

@@ -426,5 +426,5 @@ def room_for(names: Iterable[str], *, size: float = SMALL + 1, beside: float = 0
 
 def _viridis(share: float) -> Colour:
     """The colour map without its lightest end."""
-    red, green, blue, alpha = matplotlib.colormaps["viridis"](0.9 * share)
+    red, green, blue, alpha = matplotlib.colormaps["viridis"](0.82 * share)
     return float(red), float(green), float(blue), float(alpha)

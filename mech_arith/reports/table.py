@@ -83,7 +83,7 @@ def evidence(places: Sequence[Path], columns: Sequence[str] | None = None) -> Ta
         for column in _chosen(columns, list(dict.fromkeys(n for _, row in rows for n in row)))
         if columns is not None or any(column.cell(row) not in _EMPTY for _, row in rows)
     ]
-    level = runs[0].summary["inference"]["level"]
+    level = runs[0].summary.get("inference", {}).get("level", 0.95)
     fields = [Heading(name, name) for name in told]
     return Table(
         headings=[*fields, *FIXED, *(column.heading for column in chosen)],

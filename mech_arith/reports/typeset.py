@@ -100,7 +100,7 @@ def comma_separated(table: Table) -> str:
     return text.getvalue()
 
 
-def _plain(cell: Cell) -> str | float | None:
+def _plain(cell: Cell) -> str | int | float | None:
     match cell:
         case Estimate(number=number) | P(number=number):
             return number
