@@ -13,8 +13,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -98,9 +96,13 @@ def _curves(figure: Figure, suffix: str) -> bytes:
     content = BytesIO()
     with matplotlib.rc_context(CURVES):
         if suffix == "pdf":
+            from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
             said = {"Title": title, "Subject": about, "CreationDate": None}
             FigureCanvasPdf(figure).print_pdf(content, metadata=said)
             return content.getvalue()
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+
         said = {"Title": title, "Description": about, "Date": None}
         FigureCanvasSVG(figure).print_svg(content, metadata=said)
     # Verdana is as wide: so the figure looks alike where the font is not installed.
