@@ -58,12 +58,12 @@ from tests.test_figures import (
 VALUES = ("a", "b", "c", "b-c", "a-(b-c)")
 
 
-def read(sheet: Figure) -> pd.DataFrame:
+def read(sheet: Figure) -> Any:
     """The numbers beside the figure, as a reader of the file has them."""
     return pd.read_csv(BytesIO(numbers(sheet)))
 
 
-def wide(table: pd.DataFrame, row: str, column: str, number: str) -> np.ndarray:
+def wide(table: Any, row: str, column: str, number: str) -> np.ndarray:
     """One number as a matrix, the rows in the order in which they come first."""
     found = table.pivot(index=row, columns=column, values=number)
     return found.loc[list(dict.fromkeys(table[row]))].to_numpy(float)
@@ -304,7 +304,7 @@ def test_intervals_can_be_seen_at_the_width_of_a_column() -> None:
         bottom, top = panel.y
         points = 72 * sheet.scale * panel.box[3] * (high - low) / (top - bottom)
         assert points > panel.lines[-3].get_markersize()  # it sticks out of its marker
-        assert all(width >= 1 for ends in panel.ends for width in ends.get_linewidths())
+        assert all(width >= 1 for ends in panel.ends for width in ends.get_linewidth())
 
 
 @pytest.mark.parametrize(
