@@ -124,7 +124,7 @@ def test_the_numbers_of_the_evidence_are_its_cells_and_what_is_written_in_them()
 def test_the_numbers_of_curves_are_their_points_and_bands(response: str) -> None:
     table = with_intervals(effects(2))
     where = manifold(table, 1.5)
-    about = {"response": SHIFT} if response == "mean_shift" else {}
+    about: Any = {"response": SHIFT} if response == "mean_shift" else {}
     sheet = dose_response(table, where, **about)
     found = read(sheet)
     for (value, layer, arm), rows in found.groupby(["value", "layer", "arm"]):

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from io import BytesIO, StringIO
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -26,7 +27,7 @@ COMPRESSION = 3
 PRINTED_DPI = 300.0
 """Dots per inch of a PNG file on a page of a paper."""
 
-CURVES = {"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "mech_arith"}
+CURVES: Any = {"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "mech_arith"}
 """Text stays text: by name in SVG files, in an embedded TrueType font in PDF files."""
 
 NUMBERS = "csv"
