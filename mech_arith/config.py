@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from mech_arith.errors import UserError
+from mech_arith.papers import PNG, page
 from mech_arith.plugins import load_plugins
 
 MAX_SHOTS = 1000
@@ -201,6 +202,15 @@ class WandbConfig:
 
 
 @dataclass
+class FiguresConfig:
+    """How figures are saved. A PNG file is always among them."""
+
+    format: Any = field(default_factory=lambda: [PNG])
+    width: Any = None
+    title: bool = True
+
+
+@dataclass
 class RunConfig:
     """One cell. Composed by Hydra from conf/."""
 
@@ -214,6 +224,7 @@ class RunConfig:
     locality: LocalityConfig = field(default_factory=LocalityConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+    figures: FiguresConfig = field(default_factory=FiguresConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     plugins: list[str] = field(default_factory=list)
     tolerance: float | None = None
@@ -245,6 +256,7 @@ class RunConfig:
                 f"expected prompt.date as YYYY-MM-DD, got {self.prompt.date!r}; set for example "
                 f"prompt.date={PROMPT_DATE}"
             ) from None
+        page(self.figures.format, self.figures.width, title=self.figures.title)
         self._check_problems()
         self._check_intervention()
         self._check_locality()

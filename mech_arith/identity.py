@@ -22,7 +22,7 @@ from mech_arith.config import RunConfig
 from mech_arith.digests import json_digest
 from mech_arith.plugins import plugin_digests
 
-APART = {"wandb", "store", "batch_size", "threads", "plugins"}
+APART = {"wandb", "figures", "store", "batch_size", "threads", "plugins"}
 """Top-level keys of the config that leave the numbers as they are; of plugins their contents count,
 and not where they are."""
 
@@ -38,10 +38,12 @@ SHOWING = {
     "job",
     "overrides",
     "overview",
+    "papers",
     "progress",
     "records",
     "refusals",
     "report",
+    "reports",
     "results",
     "resume",
     "slurm",

@@ -28,6 +28,7 @@ from mech_arith.identity import Identity, identify
 from mech_arith.kinds import find_loader
 from mech_arith.names import ACTIVATIONS, model_choice
 from mech_arith.overview import cell_name, print_overview
+from mech_arith.papers import page, with_png
 from mech_arith.paths import SUMMARY, store_dir
 from mech_arith.plan import Prepared, prepare
 from mech_arith.plugins import plugin_digests
@@ -183,7 +184,7 @@ def _present(settings: RunConfig, directory: Path, sweep: str | None, tracked_at
     """
     shutil.rmtree(directory / PARTS, ignore_errors=True)
     saved = load_run(directory)
-    _draw(saved, directory / "figures")
+    _draw(saved, directory / "figures", settings)
     record = read_record(directory)
     if record is not None and record.tracked is None and _log_to_wandb(saved, sweep, tracked_at):
         mark_tracked(directory, record, tracked_at.mode)
@@ -205,17 +206,17 @@ def _numbers(
     return run_cell(session, prepared.fit, prepared.report, prepared.cell(solver.n_layers))
 
 
-def _draw(saved: RunResult, directory: Path) -> None:
+def _draw(saved: RunResult, directory: Path, settings: RunConfig) -> None:
     """The figures, all or none, unless they are there."""
     if directory.is_dir():
         return
-    from mech_arith.figures import draw_cell
+    from mech_arith.figures import draw_cell, heading
 
-    cell = saved.summary["cell"]
+    asked = settings.figures
     try:
-        title, level = f"{cell['model']}, {cell['expression']}", saved.summary["inference"]["level"]
+        on = with_png(page(asked.format, asked.width, title=asked.title))
         with atomic(directory) as [new]:
-            draw_cell(saved.tables, new, title=title, level=level)
+            draw_cell(saved.tables, new, **heading(saved.summary), on=on)
     except Exception as error:
         log.warning("figures could not be drawn, the tables are on disk all the same: %r", error)
 

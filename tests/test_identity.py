@@ -55,6 +55,8 @@ def test_what_moves_the_numbers_makes_another_cell(change):
     [
         {"wandb__mode": WandbMode.disabled},
         {"wandb__project": "other"},
+        {"figures__format": ["pdf"]},
+        {"figures__width": "neurips"},
         {"store__enabled": False},
         {"store__path": "/else/where"},
         {"batch_size": 7},
@@ -143,7 +145,7 @@ def test_every_key_of_the_config_has_been_thought_of():
     held = {key.split(".")[0] for key in known}
     keys = {field.name for field in dataclasses.fields(RunConfig)}
     assert held == keys - APART
-    assert {"wandb", "store", "batch_size", "threads", "plugins"} == APART
+    assert {"wandb", "figures", "store", "batch_size", "threads", "plugins"} == APART
     fields = {field.name for field in dataclasses.fields(ModelConfig)}
     in_identity = {key.partition(".")[2] for key in known if key.startswith("model.")}
     assert in_identity == fields - {"path", "hub", "revision"}

@@ -1,19 +1,14 @@
 """Figures that a person can read, drawn from the tables of a run and nothing else."""
 
-import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from io import BytesIO
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
-from mech_arith.atomic import write_bytes
 from mech_arith.figures import standard  # noqa: F401  (registers the figures of every run)
 from mech_arith.figures.correlations import (
     best_correlation_map,
@@ -24,9 +19,12 @@ from mech_arith.figures.counterfactual import counterfactual_agreement, specific
 from mech_arith.figures.drops import accuracy_by_layer
 from mech_arith.figures.effects import dose_response
 from mech_arith.figures.evidence import evidence_maps
+from mech_arith.figures.layout import laid_out
 from mech_arith.figures.locality import locality_distance, locality_example
 from mech_arith.figures.registered import FIGURES, Drawing, figure, figures
+from mech_arith.figures.saving import NUMBERS, PRINTED_DPI, Files, file, write
 from mech_arith.figures.sheet import DPI
+from mech_arith.papers import Page
 
 __all__ = [
     "accuracy_by_layer",
@@ -39,6 +37,7 @@ __all__ = [
     "evidence_maps",
     "figure",
     "figures",
+    "heading",
     "locality_distance",
     "locality_example",
     "position_maps",
@@ -46,21 +45,27 @@ __all__ = [
     "specificity_maps",
 ]
 
-COMPRESSION = 3
-"""Of PNG files, of 9."""
+PNG_ALONE = Page()
 
 MOST_KEPT = 64
 """Drawn figures that a process keeps for its next cells, about 60 kB each."""
 
 
-_KEPT: OrderedDict[bytes, bytes] = OrderedDict()
-"""PNG files by the keys of their drawings, the latest last."""
+_KEPT: OrderedDict[tuple[bytes, Page], Files] = OrderedDict()
+"""The files of drawings by their keys, the latest last."""
 
 
 def draw_cell(
-    tables: Mapping[str, pd.DataFrame], directory: Path, *, title: str, level: float = 0.95
+    tables: Mapping[str, pd.DataFrame],
+    directory: Path,
+    *,
+    title: str,
+    level: float = 0.95,
+    on: Page = PNG_ALONE,
 ) -> list[Path]:
-    """Draw all figures that a run's tables have the rows for into PNG files.
+    """Draw all figures that a run's tables have the rows for, each in every format of the page.
+
+    Beside each stands NAME.csv, the numbers that it shows.
 
     Cells of a sweep often share tables: what this process has drawn before is not drawn again.
 
@@ -69,18 +74,20 @@ def draw_cell(
         directory: where to.
         title: stands over every figure; model and template.
         level: of the tables' intervals.
+        on: formats and width.
     """
     digests: dict[int, bytes] = {}
-    files: dict[str, bytes] = {}
+    files: dict[str, Files] = {}
     for name, drawing in _drawings(tables, title, level).items():
-        key = drawing.key(digests)
+        key = drawing.key(digests), on
         if key not in _KEPT:
-            _KEPT[key] = _png(drawing.figure())
+            with laid_out(on):
+                _KEPT[key] = _files(drawing.figure(), on)
         _KEPT.move_to_end(key)
         files[name] = _KEPT[key]
         while len(_KEPT) > MOST_KEPT:
             _KEPT.popitem(last=False)
-    return _save(files, directory)
+    return write(files, directory)
 
 
 def cell_figures(
@@ -99,32 +106,25 @@ def _drawings(tables: Mapping[str, pd.DataFrame], title: str, level: float) -> d
     }
 
 
-def save_figures(figures: Mapping[str, Figure], directory: Path) -> list[Path]:
-    """Save each figure as a PNG file under its name, which loses what a file name cannot hold.
+def save_figures(
+    figures: Mapping[str, Figure], directory: Path, on: Page = PNG_ALONE
+) -> list[Path]:
+    """Save each figure under its name in each format, and the numbers that it shows as CSV.
 
     Raises:
         ValueError: two names become the same file.
     """
-    return _save({name: partial(_png, figure) for name, figure in figures.items()}, directory)
+    return write({name: partial(_files, figure, on) for name, figure in figures.items()}, directory)
 
 
-def _save(files: Mapping[str, bytes | Callable[[], bytes]], directory: Path) -> list[Path]:
-    """Write each file whole or not at all."""
-    paths = {name: directory / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.png" for name in files}
-    if len(set(paths.values())) < len(paths):
-        raise ValueError(f"expected figures with different file names, got {list(files)}")
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        write_bytes(paths[name], content if isinstance(content, bytes) else content())
-    return list(paths.values())
+def heading(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands over the figures of a finished run: `title` and `level` of `draw_cell`."""
+    cell = summary["cell"]
+    title = f"{cell['model']}, {cell['expression']}"
+    return {"title": title, "level": summary["inference"]["level"]}
 
 
-def _png(figure: Figure) -> bytes:
-    """A PNG file, in half the time of matplotlib's own, and no larger."""
-    figure.set_dpi(DPI)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    file = BytesIO()
-    opaque = np.asarray(canvas.buffer_rgba())[..., :3]
-    Image.fromarray(opaque).save(file, "png", compress_level=COMPRESSION, dpi=(DPI, DPI))
-    return file.getvalue()
+def _files(figure: Figure, on: Page) -> Files:
+    dpi = DPI if on.width is None else PRINTED_DPI
+    suffixes = [*on.formats, *([NUMBERS] if getattr(figure, "rows", None) else [])]
+    return {suffix: file(figure, suffix, dpi=dpi) for suffix in suffixes}

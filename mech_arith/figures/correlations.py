@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.best import best_on_fit
+from mech_arith.figures.layout import fitting, on_page, room
 from mech_arith.figures.lettering import width_of
 from mech_arith.figures.sharing import MARK, served, sharing_note
 from mech_arith.figures.sheet import SMALL, Panel, Sheet
@@ -15,6 +16,7 @@ from mech_arith.figures.style import (
     LAYERS,
     Grid,
     distinct,
+    evenly,
     heatmap,
     outline,
     records,
@@ -31,6 +33,11 @@ CELL = 0.3
 
 BARS = 0.45
 """Height of the bars over a heatmap, in inches."""
+
+SMALL_CELL = 0.17
+"""Width and height of a cell without a number, in inches."""
+
+PLACE = ("layer", "point", "position", "component")
 
 MANY_POSITIONS = 26
 """A map of more positions than that has one column of panels and no numbers in its cells."""
@@ -59,10 +66,17 @@ def correlation_heatmaps(correlations: pd.DataFrame, *, title: str = "") -> Shee
             )
     values, layers = distinct(correlations, "value"), sorted(distinct(correlations, "layer"))
     components = sorted(distinct(correlations, "component"))
-    small = len(layers) > MANY_LAYERS
-    across = 6 if small else 2 if len(layers) in (2, 4) else min(3, len(layers))
+    left = room_for(values, beside=0.45)
+    width = 1.2 * CELL * len(components)
+    wanted = 2 if len(layers) in (2, 4) else min(3, len(layers))
+    fits = not on_page() or fitting(width, left, right=1.0) >= min(2, wanted)
+    small = len(layers) > MANY_LAYERS or not fits
+    across = wanted
+    if small:
+        width, left = SMALL_CELL * len(components), room_for(values, beside=0.3)
+        across = evenly(len(layers), fitting(width, left, right=1.0)) if on_page() else 6
     point, position = (distinct(correlations, column)[0] for column in ("point", "position"))
-    cell = 0.17 if small else CELL
+    cell = SMALL_CELL if small else CELL
     cells_height, bars_height = cell * len(values), 0.25 if small else BARS
     best = _best_on_fit(correlations, ["value", "layer"])
     grid = Grid(
@@ -70,9 +84,9 @@ def correlation_heatmaps(correlations: pd.DataFrame, *, title: str = "") -> Shee
         subtitle=f"{point}, positions: {position}; framed: best on the fit split",
         across=across,
         down=ceil(len(layers) / across),
-        width=(1.0 if small else 1.2) * cell * len(components),
+        width=width,
         height=cells_height + bars_height,
-        left=room_for(values, beside=0.3 if small else 0.45),
+        left=left,
         below=0.42,
         notes=sharing_note(served(best.values()), mark=""),
         scale=True,
@@ -102,6 +116,12 @@ def correlation_heatmaps(correlations: pd.DataFrame, *, title: str = "") -> Shee
         outline(cells, [(row, int(np.nanargmax(fitted[row]))) for row in known])
         if not small or index >= len(layers) - across:
             cells.name(x="component")
+        framed = {(value, row["component"]) for (value, of), row in best.items() if of == layer}
+        rows = records(at_layer)
+        sheet.record(
+            (row | {"framed": (row["value"], row["component"]) in framed} for row in rows),
+            [*PLACE, "value", "abs_r", "explained_variance", "framed", "n_report"],
+        )
     grid.add_scale(sheet, SCALE)
     return sheet
 
@@ -129,20 +149,27 @@ def best_correlation_map(correlations: pd.DataFrame, *, title: str = "") -> Shee
         where = f"\nat {row['position']}" if several else ""
         notes[at[0]][at[1]] = f"{two_digits(row['abs_r'])}\nc{row['component']}{mark}{where}"
     written = [line for row in notes for note in row for line in note.split("\n")]
+    left = room_for(values, beside=0.45)
+    width = max(0.36, 0.1 + max(width_of(line, SMALL) for line in written)) * len(layers)
+    small = on_page() and width > room() - left - 1.0
+    if small:
+        width = max(1.0, min(SMALL_CELL * len(layers), room() - left - 1.0))
     grid = Grid(
         title=title,
         subtitle="best component of each layer, chosen on the fit split (c: component)",
         across=1,
         down=1,
-        width=max(0.36, 0.1 + max(width_of(line, SMALL) for line in written)) * len(layers),
-        height=(0.52 if several else 0.4) * len(values),
-        left=room_for(values, beside=0.45),
-        notes=sharing_note(shared),
+        width=width,
+        height=(0.22 if small else 0.52 if several else 0.4) * len(values),
+        left=left,
+        notes=sharing_note(shared, "" if small else MARK),
         scale=True,
     )
     sheet = grid.sheet()
     panel = grid.panel(sheet, 0)
-    heatmap(panel, shares, rows=values, columns=[str(layer) for layer in layers], notes=notes)
+    names = thinned(layers, max(1, int(width / 0.22))) if small else [str(k) for k in layers]
+    heatmap(panel, shares, rows=values, columns=names, notes=None if small else notes)
+    sheet.record(best.values(), [*PLACE, "value", "abs_r", "n_report"])
     panel.name(x=LAYERS, y="value")
     grid.add_scale(sheet, SCALE)
     return sheet
@@ -162,8 +189,7 @@ def position_maps(correlations: pd.DataFrame, *, title: str = "") -> Sheet:
     values, layers = distinct(each, "value"), sorted(distinct(each, "layer"))
     tokens = dict(zip(each["position_index"].tolist(), each["token"].tolist(), strict=True))
     positions = sorted(tokens)
-    many = len(positions) > MANY_POSITIONS
-    across = 1 if many or len(values) == 1 else 2
+    many, across, cell = _position_cells(len(positions), len(values))
     rotated = many or max(width_of(_visible(tokens[p]), SMALL) for p in positions) > 0.33
     names = [_token_label(tokens[p], p, rotated=rotated) for p in positions]
     under = max(width_of(name, SMALL) for name in names) if rotated else 0.25
@@ -172,8 +198,9 @@ def position_maps(correlations: pd.DataFrame, *, title: str = "") -> Sheet:
         subtitle="best component at each single position, chosen on the fit split",
         across=across,
         down=ceil(len(values) / across),
-        width=(0.17 if many else 0.36) * len(positions),
-        height=(CELL if len(layers) <= MANY_LAYERS else 0.16) * len(layers),
+        width=cell * len(positions),
+        height=(0.18 if on_page() and many else CELL if len(layers) <= MANY_LAYERS else 0.16)
+        * len(layers),
         gap=0.55,
         below=0.4 + under,
         scale=True,
@@ -190,14 +217,29 @@ def position_maps(correlations: pd.DataFrame, *, title: str = "") -> Sheet:
             panel,
             shares,
             rows=[str(layer) for layer in layers],
-            columns=names,
+            columns=thinned(names, len(names) if cell >= 0.13 else int(panel.box[2] / 0.13)),
             notes=None if many or len(layers) > MANY_LAYERS else _numbers(shares),
             upright=rotated,
         )
         beside = LAYERS if index % across == 0 else ""
         panel.name(title=value, x="token and position", y=beside)
+    columns = [*PLACE, "position_index", "token", "value", "abs_r", "n_report"]
+    sheet.record(best.values(), columns)
     grid.add_scale(sheet, SCALE)
     return sheet
+
+
+def _position_cells(n_positions: int, n_values: int) -> tuple[bool, int, float]:
+    """Whether cells have no numbers, how many panels stand side by side, and a cell's width."""
+    many = n_positions > MANY_POSITIONS
+    across = 1 if many or n_values == 1 else 2
+    if not on_page():
+        return many, across, SMALL_CELL if many else 0.36
+    for across, least in ((min(2, n_values), 0.36), (min(2, n_values), 0.13), (1, 0.0)):
+        cell = (room() - 1.75 - 0.55 * (across - 1)) / across / n_positions
+        if cell >= least:
+            return least < 0.36, across, min(cell, max(least, SMALL_CELL))
+    raise AssertionError("the last layout always fits")
 
 
 def single_positions(correlations: pd.DataFrame) -> pd.Series:

@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.evidence import WHOLE_WAY
-from mech_arith.figures.drawn import ACROSS, in_order
+from mech_arith.figures.drawn import ARMS, in_order
 from mech_arith.figures.evidence import FEW
+from mech_arith.figures.layout import WIDEST, fitting, on_page
 from mech_arith.figures.lettering import width_of
 from mech_arith.figures.sharing import MARK, MOST_NAMED, layer_names, served, sharing_note
 from mech_arith.figures.sheet import SMALL, Panel, Sheet
 from mech_arith.figures.style import (
     LAYERS,
-    WIDEST,
     Grid,
     Key,
     details,
@@ -24,6 +24,7 @@ from mech_arith.figures.style import (
     layer_colours,
     records,
     room_for,
+    side_by_side,
     thinned,
     tint,
     two_digits,
@@ -53,8 +54,8 @@ def counterfactual_agreement(
         raise ValueError("expected agreements of the components in the evidence, got none")
     values, layers = in_order(rows), sorted(distinct(rows, "layer"))
     colours = layer_colours(layers)
-    width = max(1.6, 0.14 * len(layers))
-    across = max(1, min(ACROSS, len(values), int(WIDEST / width)))
+    wide = 0.14 * len(layers)
+    width, across = side_by_side(values, max(1.6, wide), 0.9, least=max(1.1, min(wide, 2.5)))
     edit, n = distinct(rows, "edit")[0], max(distinct(rows, "n"))
     shared = served(records(rows.loc[rows["arm"] == "target", [*COMPONENT_COLUMNS, "value"]]))
     grid = Grid(
@@ -87,6 +88,10 @@ def counterfactual_agreement(
                     panel.line(places, at, color="black", linestyle=style, linewidth=1)
         beside = "answers that\nfollow the value" if index % across == 0 else ""
         panel.name(title=value, x=LAYERS, y=beside)
+    ends = ["agreement_low", "agreement_high", "floor", "ceiling"]
+    place = ["value", *COMPONENT_COLUMNS, "arm", "edit", "strength", "n"]
+    shown = (row for row in found if row["arm"] in ARMS)
+    sheet.record(shown, [*place, "agreement", *ends])
     return sheet
 
 
@@ -142,12 +147,17 @@ def specificity_maps(
         raise ValueError("expected directions of the components in the evidence, got none")
     layers = sorted(distinct(rows, "layer"))
     directions, changed = in_order(rows), in_order(rows.assign(value=rows["changed"]))
-    written = len(layers) <= FEW
-    cell = 0.62 if written else 0.26
     left = room_for(directions, beside=0.45)
+    written = len(layers) <= FEW and (
+        not on_page() or fitting(0.62 * len(changed), left, right=1.0) >= min(2, len(layers))
+    )
+    cell = 0.62 if written else 0.26
     longest = max(width_of(value, SMALL) for value in changed)
     upright = longest > cell - 0.05
-    across = evenly(len(layers), int((WIDEST - left) / (cell * len(changed) + 0.25)))
+    fit = int((WIDEST - left) / (cell * len(changed) + 0.25))
+    if on_page():
+        fit = fitting(cell * len(changed), left, right=1.0)
+    across = evenly(len(layers), fit)
     grid = Grid(
         title=title,
         subtitle="slope of the answer's change against the change of an answer that follows",
@@ -176,6 +186,8 @@ def specificity_maps(
             signed=True,
             upright=upright,
         )
+        columns = ["layer", "point", "position", "component", "value", "changed", "n"]
+        sheet.record(at_layer, [*columns, "slope", "slope_low", "slope_high"])
         for row in at_layer if written else ():
             _slope(panel, directions.index(row["value"]), changed.index(row["changed"]), row)
         beside = "direction of" if index % across == 0 else ""

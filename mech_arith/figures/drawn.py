@@ -11,14 +11,14 @@ from mech_arith.figures.style import distinct, records
 from mech_arith.results import per_value
 from mech_arith.sites import COMPONENT_COLUMNS, WITHIN_LAYER
 
-ACROSS = 5
-"""Panels side by side; more go below."""
-
 ARMS = ("control", "target")
 """In the order in which they lie over each other."""
 
 DIRECTION = [*WITHIN_LAYER, "component", "towards"]
 """What tells directions at one layer apart, beside the values that they were chosen for."""
+
+PLACE = ("layer", *DIRECTION)
+"""What tells a direction from others."""
 
 CONTROL_LABEL = "control: random directions, moved as far"
 

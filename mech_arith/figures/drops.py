@@ -8,9 +8,9 @@ import pandas as pd
 
 from mech_arith.controls import DRAWN
 from mech_arith.figures.drawn import (
-    ACROSS,
     CONTROL_LABEL,
     DIRECTION,
+    PLACE,
     drawn,
     in_order,
     shared_components,
@@ -20,13 +20,13 @@ from mech_arith.figures.sharing import MARK, MOST_NAMED, layer_names, sharing_no
 from mech_arith.figures.sheet import Panel, Sheet
 from mech_arith.figures.style import (
     LAYERS,
-    WIDEST,
     Colour,
     Grid,
     Key,
     distinct,
     layer_colours,
     records,
+    side_by_side,
     thinned,
     tint,
 )
@@ -78,8 +78,8 @@ def accuracy_by_layer(
     against = {} if contrasts is None else _by_target(contrasts)
     rows = 2 if against else 1
     shared = shared_components(arms)
-    width = max(1.6, 0.17 * len(layers))
-    across = max(1, min(ACROSS, len(values), int(WIDEST / width)))
+    wide = 0.17 * len(layers)
+    width, across = side_by_side(values, max(1.6, wide), 0.95, least=max(1.1, min(wide, 2.5)))
     colours = layer_colours(layers)
     grid = Grid(
         title=title,
@@ -114,7 +114,26 @@ def accuracy_by_layer(
             _frame(below, names, beyond, labelled=column == 0)
             _excess(below, of_value, against, list(colours.values()))
             below.name(x=LAYERS, y=_named("drop beyond controls", column))
+        _record(sheet, value, of_value, dots, against)
     return sheet
+
+
+def _record(sheet: Sheet, value: str, worst: list[Arms], dots: Beside, against: Beside) -> None:
+    """The numbers of a value's panels: bars, dots, and what is beyond the controls."""
+    number = "accuracy_drop"
+    place = ["mark", "value", *PLACE, "arm"]
+    for arms in worst:
+        bars = [{"mark": "bar", **row} for row in arms.values()]
+        sheet.record(bars, [*place, "strength", "n", number, f"{number}_low", f"{number}_high"])
+        of_draws = [
+            {"mark": "dot", "value": value, **row} for row in _beside(dots, arms, "strength")
+        ]
+        sheet.record(of_draws, [*place, "draw", "strength", number])
+        beyond = [{"mark": "point", "value": value, **row} for row in _beside(against, arms)]
+        sheet.record(
+            ({**row, "excess_low": row["low"], "excess_high": row["high"]} for row in beyond),
+            [*place, "n", "excess_drop", "excess_low", "excess_high", "counts"],
+        )
 
 
 def _named(label: str, column: int) -> str:

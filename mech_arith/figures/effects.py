@@ -1,6 +1,6 @@
 """What edits do to the answers: dose and response, beside the control."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -10,20 +10,21 @@ import pandas as pd
 
 from mech_arith.figures import outside
 from mech_arith.figures.drawn import (
-    ACROSS,
     ARMS,
     CONTROL_LABEL,
+    PLACE,
     drawn,
     in_order,
     outside_shares,
     shared_components,
 )
+from mech_arith.figures.layout import SHRUNK, TALLEST, fitting, on_page
+from mech_arith.figures.lettering import width_of
 from mech_arith.figures.sharing import MARK, MOST_NAMED, layer_names, sharing_note
-from mech_arith.figures.sheet import SMALL, Panel, Sheet, number_names
+from mech_arith.figures.sheet import SMALL, TITLE, Panel, Sheet, number_names
 from mech_arith.figures.style import (
     CONTROL_LINE,
     LAYERS,
-    WIDEST,
     Colour,
     Grid,
     Key,
@@ -32,6 +33,7 @@ from mech_arith.figures.style import (
     layer_colours,
     records,
     room_for,
+    side_by_side,
     thinned,
     tint,
 )
@@ -39,6 +41,9 @@ from mech_arith.sites import component_of
 
 MOST_CURVES = 8
 """With more layers a value has a map of layers and strengths instead of a panel for each layer."""
+
+CURVE, LEAST_CURVE = 2.1, 1.35
+"""Inches that a panel of curves is wide, and at least on a page."""
 
 NOWHERE = np.empty(0), np.empty(0)
 """Strengths and shares outside of what the table has no row of."""
@@ -100,6 +105,23 @@ class _Doses:
             np.array([row.get(column, np.nan) for row in found], dtype=float) for column in columns
         )
 
+    def shown(self) -> Iterator[dict[str, Any]]:
+        """The rows that are drawn, with the share of edits outside the observed range."""
+        for (value, layer, arm), found in self.rows.items():
+            strengths, shares = self.outside.get((value, layer), NOWHERE)
+            out = dict(zip(strengths.tolist(), shares.tolist(), strict=True))
+            for row in found:
+                is_known = arm == "target" and row["strength"] in out
+                yield row | ({"outside_range": out[row["strength"]]} if is_known else {})
+
+    def columns(self, *, intervals: bool) -> list[str]:
+        """Those of the table that are drawn, and what tells its rows apart."""
+        number = self.response.column
+        ends = [f"{number}_low", f"{number}_high"] if intervals else []
+        resting = ["baseline_accuracy"] if self.response is ACCURACY else []
+        place = ["value", *PLACE, "arm", "edit", "strength", "strength_unit", "n"]
+        return [*place, number, *ends, *resting, "outside_range"]
+
     def colours(self) -> dict[int, dict[str, Colour]]:
         """Of each layer that of the target, and its tint, the control's."""
         return {
@@ -140,7 +162,9 @@ def dose_response(
         rows.setdefault((row["value"], row["layer"], row["arm"]), []).append(row)
     layers = sorted(distinct(arms, "layer"))
     strengths = sorted(distinct(arms, "strength"))
-    mapped = len(layers) > MOST_CURVES and len(strengths) > 1
+    values = in_order(arms)
+    many = len(layers) > MOST_CURVES or not _curves_fit(values, len(layers))
+    mapped = many and len(strengths) > 1
     has_intervals = f"{response.column}_low" in arms and not mapped
     if has_intervals:
         marks = "bars" if len(strengths) == 1 else "bands"
@@ -149,7 +173,7 @@ def dose_response(
     unmarked = len(layers) > MOST_NAMED
     doses = _Doses(
         rows=rows,
-        values=in_order(arms),
+        values=values,
         layers=layers,
         strengths=strengths,
         response=response,
@@ -164,9 +188,17 @@ def dose_response(
             "notes": sharing_note(shared, "" if unmarked else MARK),
         },
     )
-    if len(strengths) == 1:
-        return _by_layer(doses)
-    return _maps(doses) if mapped else _curves(doses)
+    layout = _by_layer if len(strengths) == 1 else _maps if mapped else _curves
+    sheet = layout(doses)
+    sheet.record(doses.shown(), doses.columns(intervals=has_intervals))
+    return sheet
+
+
+def _curves_fit(values: list[str], depth: int) -> bool:
+    """Whether a panel for each value and layer leaves the figure lower than a page."""
+    _, across = side_by_side(values, CURVE, 0.85, least=LEAST_CURVE)
+    high = ceil(len(values) / across) * depth * (max(0.68, 1.5 / depth) + 0.42)
+    return not on_page() or high * SHRUNK < TALLEST - 0.7
 
 
 def _limits(arms: pd.DataFrame, response: Response, *, intervals: bool) -> tuple[float, float]:
@@ -194,12 +226,12 @@ def _keys(doses: _Doses, *, curves: bool) -> list[Key]:
 
 def _curves(doses: _Doses) -> Sheet:
     """A panel per value and layer."""
-    across = min(ACROSS, len(doses.values))
+    width, across = side_by_side(doses.values, CURVE, 0.85, least=LEAST_CURVE)
     blocks, depth = ceil(len(doses.values) / across), len(doses.layers)
     grid = Grid(
         across=across,
         down=blocks * depth,
-        width=2.1,
+        width=width,
         height=max(0.68, 1.5 / depth),
         left=0.85,
         below=0.22,
@@ -245,10 +277,10 @@ def _curve(panel: Panel, numbers: tuple[np.ndarray, ...], colour: Colour, arm: s
 
 def _by_layer(doses: _Doses) -> Sheet:
     """A panel per value, with a point and its control at every layer."""
-    width = max(2.1, 0.14 * len(doses.layers))
+    wide = 0.14 * len(doses.layers)
+    width, across = side_by_side(doses.values, max(2.1, wide), 0.85, least=max(1.1, wide))
     heading = dict(doses.heading)
     heading["subtitle"] = f"{doses.strength} {doses.strengths[0]:g}; {heading['subtitle']}"
-    across = min(ACROSS, len(doses.values), int(WIDEST / width))
     grid = Grid(
         across=across,
         down=ceil(len(doses.values) / across),
@@ -285,10 +317,13 @@ def _by_layer(doses: _Doses) -> Sheet:
 def _maps(doses: _Doses) -> Sheet:
     """Per value a map of layers and strengths, and beside it that of its controls."""
     values, layers, strengths = doses.values, doses.layers, doses.strengths
-    cell = max(0.22, 1.3 / len(strengths))
+    cell = max(0.11 if on_page() else 0.22, (1.1 if on_page() else 1.3) / len(strengths))
+    if on_page():
+        titles = max(width_of(value, TITLE) for value in values)
+        cell = max(cell, (titles - 0.2) / len(strengths))
     left = room_for(thinned(layers), beside=0.45)
     pair = 2 * (cell * len(strengths) + 0.25)
-    pairs = max(1, min(len(values), int((WIDEST - left) / pair)))
+    pairs = min(len(values), fitting(pair - 0.25, left, right=1.0 if on_page() else 0.25))
     is_shift = doses.response is SHIFT
     largest = max(map(abs, doses.limits)) if is_shift else 1.0
     grid = Grid(

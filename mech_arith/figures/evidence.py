@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.columns import TABLES, Beside, Column
+from mech_arith.figures.layout import fitting, on_page, room
 from mech_arith.figures.lettering import width_of
 from mech_arith.figures.rule import Claim, Row, counts, number_of
 from mech_arith.figures.sharing import MARK, served, sharing_note
 from mech_arith.figures.sheet import SMALL, TITLE, Panel, Sheet
 from mech_arith.figures.style import (
     LAYERS,
-    WIDEST,
     Grid,
     Key,
     details,
@@ -27,9 +27,10 @@ from mech_arith.figures.style import (
     room_for,
     thinned,
     two_digits,
+    wrapped,
 )
 from mech_arith.results import best_places
-from mech_arith.sites import component_of
+from mech_arith.sites import COMPONENT_COLUMNS, component_of
 from mech_arith.statistics import ALPHA
 
 FEW = 6
@@ -62,13 +63,28 @@ class _Map:
         number = number_of(row, self.claim.number)
         return abs(number) if self.column.is_size else number
 
+    def ends(self, row: Row) -> tuple[float, float]:
+        """The interval, as it is shown."""
+        low, high = number_of(row, self.claim.low), number_of(row, self.claim.high)
+        if not self.column.is_size:
+            return low, high
+        near, far = sorted((abs(low), abs(high)))
+        return (0.0 if low < 0 < high else near), far
+
+    def shown(self, row: Row) -> dict[str, Any]:
+        """All that a cell shows, by the names of its columns."""
+        low, high = self.ends(row)
+        drawn = {self.claim.number: self.share(row), self.claim.low: low, self.claim.high: high}
+        prefix = "abs_" if self.column.is_size else ""
+        found: dict[str, Any] = {f"{prefix}{name}": drawn[name] for name in drawn if name}
+        for column in (self.claim.p, self.claim.counts, *(one.column for one in self.beside)):
+            if column:
+                found[column] = row.get(column)
+        return found
+
     def lines(self, row: Row) -> list[str]:
         """The number, its interval, and what stands beside it."""
-        low, high = number_of(row, self.claim.low), number_of(row, self.claim.high)
-        if self.column.is_size:
-            crossing = low < 0 < high
-            low, high = sorted((abs(low), abs(high)))
-            low = 0.0 if crossing else low
+        low, high = self.ends(row)
         lines = [two_digits(self.share(row))]
         if not (isnan(low) or isnan(high)):
             lines.append(f"{two_digits(low)} to {two_digits(high)}")
@@ -108,11 +124,15 @@ def evidence_maps(evidence: pd.DataFrame, *, title: str = "", level: float = 0.9
     mapped = [_Map(column) for column in TABLES["evidence"] if column.map_title]
     maps = [one for one in mapped if not all(isnan(one.share(row)) for row in rows)]
     shared = served(rows)
-    written = len(layers) <= FEW
-    titles = max(width_of(line, TITLE) for one in maps for line in one.column.map_title.split("\n"))
-    width = max(titles - 0.1, (CELL if written else 0.15) * len(layers))
+    names = _titles(maps)
+    titles = max(width_of(line, TITLE) for name in names for line in name.split("\n"))
     left = room_for(values, beside=0.1)
-    across = _across(len(maps), left, width)
+    width = max(titles - 0.1, CELL * len(layers))
+    fits = fitting(width, left, right=1.0) >= min(2, len(maps)) or not on_page()
+    written = len(layers) <= FEW and fits
+    if not written:
+        width = max(titles - 0.1, min(0.15 * len(layers), room() - left - 1.0))
+    across = evenly(len(maps), fitting(width, left, right=1.0))
     grid = Grid(
         title=title,
         subtitle=_subtitle(best),
@@ -121,7 +141,7 @@ def evidence_maps(evidence: pd.DataFrame, *, title: str = "", level: float = 0.9
         width=width,
         height=(0.5 if written else 0.24) * len(values),
         left=left,
-        above=0.48,
+        above=0.16 + 0.16 * max(1 + name.count("\n") for name in names),
         below=0.48,
         keys=[[Key(note, "tick") for note in _notes(rows, maps, level, written=written)]],
         notes=sharing_note(shared),
@@ -145,15 +165,21 @@ def evidence_maps(evidence: pd.DataFrame, *, title: str = "", level: float = 0.9
         (_write if written else _hatch)(panel, one, placed)
         if written and index == 0:
             _name_components(panel, placed, shared)
-        panel.name(title=one.column.map_title, x=LAYERS)
+        panel.name(title=names[index], x=LAYERS)
     grid.add_scale(sheet, "share, |R| or slope", signed=True)
+    for row in rows:
+        found = {name: row.get(name) for name in ("value", *COMPONENT_COLUMNS, "n")}
+        for one in maps:
+            found |= one.shown(row)
+        sheet.record([found], [*found])
     return sheet
 
 
-def _across(count: int, left: float, width: float) -> int:
-    """Maps side by side: all of them, or as even rows as fit."""
-    fitting = int((WIDEST - left - 1 + 0.25) / (width + 0.25))
-    return evenly(count, fitting)
+def _titles(maps: Sequence[_Map]) -> list[str]:
+    """The maps' titles; on a page in narrow lines."""
+    if not on_page():
+        return [one.column.map_title for one in maps]
+    return ["\n".join(wrapped(one.column.map_title.replace("\n", " "), TITLE, 1.2)) for one in maps]
 
 
 def _subtitle(best: pd.DataFrame) -> str:

@@ -18,6 +18,7 @@ from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.colors import to_rgb
 from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
 from matplotlib.transforms import Transform
 
 log = logging.getLogger(__name__)
@@ -90,9 +91,7 @@ class Lettering(Artist):
                     mask, left, low = _placed(line, label, x, y, renderer.dpi)
                     renderer.draw_image(context, left, low, _inked(mask, label.colour))
                 elif line:  # of a file of curves, which is drawn once
-                    context.set_foreground(label.colour)
-                    angle = 90 if label.upright else 0
-                    renderer.draw_text(context, x, y, line, _properties(line, label.size), angle)
+                    _write(renderer, context, label, line, (x, y))
         context.restore()
         self.stale = False
 
@@ -247,6 +246,21 @@ def _lines(label: Label, dpi: float) -> Iterable[tuple[str, float, float]]:
     for number, line in enumerate(lines):
         down = first - number * LINE * size
         yield (line, x - down, y) if label.upright else (line, x, y + down)
+
+
+def _write(renderer, context, label: Label, line: str, place: tuple[float, float]) -> None:
+    """Put a line into a file of curves as text, not as its outlines."""
+    properties = _properties(line, label.size)
+    angle = 90.0 if label.upright else 0.0
+    x, y = place
+    text = Text(x, y, line, ha=label.across, va="baseline", rotation=angle, rotation_mode="anchor")
+    before = {"left": 0.0, "center": 0.5, "right": 1.0}[label.across]
+    before *= renderer.get_text_width_height_descent(line, properties, ismath=False)[0]
+    x, y = (x, y - before) if label.upright else (x - before, y)
+    if renderer.flipy():
+        y = renderer.get_canvas_width_height()[1] - y
+    context.set_foreground(label.colour)
+    renderer.draw_text(context, x, y, line, properties, angle, mtext=text)
 
 
 def _placed(line: str, label: Label, x: float, y: float, dpi: float) -> tuple[Mask, int, int]:

@@ -7,13 +7,22 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.figures import outside
+from mech_arith.figures.layout import WIDEST, fitting, on_page, room
 from mech_arith.figures.sheet import Panel, Sheet
-from mech_arith.figures.style import WIDEST, Grid, Key, distinct
+from mech_arith.figures.style import Grid, Key, distinct, evenly, records
 
 PREDICTED = "#d95f02"
 ACTUAL = "#1b6ca8"
 
 UNIT = "(units of activation)"
+
+OBSERVED = ("observed_low", "observed_high")
+
+SHOWN = (
+    *("value", "moved_by", "layer", "position", "component", "kind", "problem"),
+    *("x", "y", "low", "high", "original", *OBSERVED),
+)
+"""Columns of the numbers that a figure shows."""
 
 
 def locality_example(
@@ -47,7 +56,7 @@ def locality_example(
     if in_table or observed is not None:
         keys.append(outside.COORDINATES)
 
-    def draw(panel: Panel, table: pd.DataFrame) -> None:
+    def draw(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
         problem = table.loc[table["problem"] == distinct(table, "problem")[0]]
         panel.limit(_around(problem["x"]), _around(problem["y"]))
         for kind, colour in (("f_a", ACTUAL), ("f_p", PREDICTED)):
@@ -60,6 +69,7 @@ def locality_example(
         elif in_table:
             low, high = (distinct(problem, name)[0] for name in ("observed_low", "observed_high"))
             outside.shade_coordinates(panel, low, high)
+        return problem
 
     return _small_multiples(
         functions,
@@ -83,13 +93,14 @@ def locality_distance(curves: pd.DataFrame, *, title: str = "") -> Sheet:
     distances = _named(curves.loc[curves["kind"] == "distance"])
     _require_rows(distances, "distance")
 
-    def draw(panel: Panel, table: pd.DataFrame) -> None:
+    def draw(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
         line = table.sort_values("x")
         x, y, low, high = (line[name].to_numpy(float) for name in ("x", "y", "low", "high"))
         panel.limit(_around(line["x"]), (0.0, _around(line[["y", "high"]])[1]))
         panel.band(x, low, high, colour=ACTUAL, alpha=0.2)
         panel.line(x, y, color=ACTUAL, linewidth=1.6)
         panel.upright(0, linestyle=":", linewidth=1.2)
+        return line.drop(columns=["original", *OBSERVED], errors="ignore")
 
     return _small_multiples(
         distances,
@@ -108,7 +119,7 @@ def locality_distance(curves: pd.DataFrame, *, title: str = "") -> Sheet:
 
 def _small_multiples(
     table: pd.DataFrame,
-    draw: Callable[[Panel, pd.DataFrame], None],
+    draw: Callable[[Panel, pd.DataFrame], pd.DataFrame],
     *,
     title: str,
     subtitle: str,
@@ -116,10 +127,13 @@ def _small_multiples(
     y_label: str,
     keys: list[Key],
 ) -> Sheet:
-    """A panel per value (row) and layer (column), drawn by `draw` from its rows of the table."""
+    """A panel per value (row) and layer (column), drawn by `draw`, which returns what it drew."""
     values, layers = distinct(table, "value"), sorted(distinct(table, "layer"))
     width = max(1.55, 4.2 / len(layers))
     across = min(len(layers), int(WIDEST / width))
+    if on_page():
+        across = evenly(len(layers), fitting(1.1, 1.05, gap=0.5))
+        width = min(width, (room() - 1.3 - 0.5 * (across - 1)) / across)
     rows_per_value = ceil(len(layers) / across)
     grid = Grid(
         title=title,
@@ -141,7 +155,7 @@ def _small_multiples(
             if here.empty:
                 continue
             panel = grid.panel(sheet, row * rows_per_value * across + column)
-            draw(panel, here)
+            sheet.record(records(draw(panel, here)), SHOWN)
             panel.frame()
             components = ", ".join(str(k) for k in sorted(distinct(here, "component")))
             panel.name(

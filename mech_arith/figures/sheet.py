@@ -4,7 +4,7 @@ Matplotlib's own axes cost 20 ms each with their ticks, and a cell's figures hav
 a transform and the marks drawn through it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D, Bbox, TransformedBbox
 from matplotlib.typing import ColorType
 
+from mech_arith.figures.layout import LEAST_POINTS
 from mech_arith.figures.lettering import LINE, Label, Lettering, Number, width_of
 
 DPI = 150.0
@@ -34,6 +35,8 @@ GRID = "0.92"
 
 Limits = tuple[Number, Number]
 
+Row = dict[str, Any]
+
 Corners = tuple[Number, Number, Number, Number]
 """Of a rectangle: left, bottom, right, top."""
 
@@ -41,9 +44,17 @@ Corners = tuple[Number, Number, Number, Number]
 class Sheet(Figure):
     """A figure made of panels."""
 
-    def __init__(self, width: float, height: float) -> None:
-        """An empty sheet of that size in inches."""
-        super().__init__(figsize=(width, height), dpi=DPI)
+    def __init__(self, width: float, height: float, scale: float = 1.0) -> None:
+        """An empty sheet, laid out on that many inches and then made smaller as a whole."""
+        super().__init__(figsize=(width * scale, height * scale), dpi=DPI)
+        self.scale = scale
+        self.inches = self.dpi_scale_trans
+        if scale != 1:
+            self.inches = Affine2D().scale(scale) + self.dpi_scale_trans
+        self.about: tuple[str, str] = ("", "")
+        """The title and the line under it, which stand in the file even if they are not drawn."""
+        self.rows: list[Row] = []
+        """The numbers that are drawn; see `record`."""
         self.panels: list[Panel] = []
         self.lettering = Lettering()
         self.add_artist(self.lettering)
@@ -51,10 +62,26 @@ class Sheet(Figure):
     def write(self, text: str, x: Number, y: Number, *, size: float, **about: Any) -> None:
         """Write at a place in inches from the lower left corner."""
         if text:
-            where = self.dpi_scale_trans
-            self.lettering.labels.append(
-                Label(text=text, x=x, y=y, transform=where, size=size, **about)
-            )
+            self.letter(text=text, x=x, y=y, transform=self.inches, size=size, **about)
+
+    def letter(self, *, size: float, **about: Any) -> Label:
+        """Add a text, whose size and shift become smaller with the sheet."""
+        if self.scale != 1:
+            size = max(size * self.scale, LEAST_POINTS)
+            across, up = about.get("shift", (0.0, 0.0))
+            about["shift"] = (across * self.scale, up * self.scale)
+        label = Label(size=size, **about)
+        self.lettering.labels.append(label)
+        return label
+
+    def record(self, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+        """Keep the numbers that are drawn, for the file of numbers beside the figure.
+
+        Args:
+            rows: one per mark or cell.
+            columns: which of their entries; those that no row has are left out.
+        """
+        self.rows += [{name: row[name] for name in columns if name in row} for row in rows]
 
 
 class Panel:
@@ -89,11 +116,9 @@ class Panel:
         self.hatched: list[tuple[int, int]] = []
         """Cells of the map, by row and column."""
         self._scale = Affine2D()
-        self._to_pixels = self._scale + sheet.dpi_scale_trans
+        self._to_pixels = self._scale + sheet.inches
         left, bottom, width, height = box
-        self._clip = TransformedBbox(
-            Bbox.from_bounds(left, bottom, width, height), sheet.dpi_scale_trans
-        )
+        self._clip = TransformedBbox(Bbox.from_bounds(left, bottom, width, height), sheet.inches)
         self.limit()
         sheet.panels.append(self)
 
@@ -163,9 +188,10 @@ class Panel:
         """Write at a place in the panel's coordinates."""
         if not text:
             return
-        label = Label(text=text, x=x, y=y, transform=self._to_pixels, size=size, **about)
-        self.labels.append(label)
-        self.sheet.lettering.labels.append(label)
+        where = self._to_pixels
+        self.labels.append(
+            self.sheet.letter(text=text, x=x, y=y, transform=where, size=size, **about)
+        )
 
     def name(self, *, title: str = "", x: str = "", y: str = "") -> None:
         """Name the panel and its axes, after their ticks are there."""

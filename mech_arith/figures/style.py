@@ -1,7 +1,7 @@
 """What all figures share: sizes, colours, panels in rows, cells with numbers in them."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from math import ceil
@@ -13,8 +13,9 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from mech_arith.figures.layout import WIDEST, fitting, has_title, on_page, room, scale_of
 from mech_arith.figures.lettering import width_of
-from mech_arith.figures.sheet import MINUS, NAMES, SMALL, Panel, Sheet, number_names
+from mech_arith.figures.sheet import MINUS, NAMES, SMALL, TITLE, Panel, Sheet, number_names
 
 MISSING = "\N{EN DASH}"
 """Stands in the cell of a number that could not be had."""
@@ -22,14 +23,14 @@ MISSING = "\N{EN DASH}"
 FRAME = "#d95f02"
 """Colour of the frame around a cell."""
 
-WIDEST = 13.0
-"""Inches that panels side by side may take; more go below."""
-
 LARGEST_LEGEND = 12
 """Of more layers than that, a legend names every second, third, ..."""
 
 LAYERS = "layer (0-based)"
 """Name of an axis of layers."""
+
+MOST_ACROSS = 5
+"""Panels side by side; more go below."""
 
 MOST_TICKS = 16
 """Of more layers than that along an axis, every second, third, ... is named."""
@@ -44,7 +45,7 @@ LINE_OF_TEXT = 0.17
 """Height of a line of small print under the title and under the legend."""
 
 NARROWEST = 6.6
-"""Width of a figure, however little is in it."""
+"""Width of a figure, however little is in it, unless a page has another."""
 
 Colour = tuple[float, float, float, float]
 
@@ -91,18 +92,22 @@ class Grid:
 
     def sheet(self) -> Sheet:
         """A sheet of the right size with its heading and legends, and no panels yet."""
-        sheet = Sheet(*self.size)
         wide, high = self.size
-        sheet.write(self.title, wide / 2, high - 0.09, size=HEADING, along="top")
-        for number, line in enumerate(self._subtitle):
-            y = high - 0.32 - LINE_OF_TEXT * number
+        sheet = Sheet(wide, high, scale_of(wide, high))
+        sheet.about = self.title, self.subtitle
+        y = high - 0.09
+        for line in self._title:
+            sheet.write(line, wide / 2, y, size=HEADING, along="top")
+            y -= 0.23
+        for line in self._subtitle:
             sheet.write(line, wide / 2, y, size=NAMES, colour="0.3", along="top")
+            y -= LINE_OF_TEXT
         bottom = self._foot
         for row in self._key_rows:
-            bottom -= KEY_ROW
+            bottom -= _row_height(row)
             x = wide / 2 - sum(map(_key_width, row)) / 2
             for key in row:
-                _draw_key(sheet, key, x, bottom + KEY_ROW / 2)
+                _draw_key(sheet, key, x, bottom + _row_height(row) / 2)
                 x += _key_width(key)
         for line in self._notes:
             bottom -= LINE_OF_TEXT
@@ -122,20 +127,30 @@ class Grid:
 
     @cached_property
     def _wide(self) -> float:
+        if on_page():
+            return max(self._content, room())
         return max(self._content, NARROWEST, width_of(self.title, HEADING) + 0.4)
 
     @cached_property
+    def _title(self) -> list[str]:
+        return (wrapped(self.title, HEADING, self._wide - 0.3) or [""]) if has_title() else []
+
+    @cached_property
     def _subtitle(self) -> list[str]:
-        return _wrapped(self.subtitle, NAMES, self._wide - 0.3)
+        return wrapped(self.subtitle, NAMES, self._wide - 0.3) if has_title() else []
 
     @property
     def _heading(self) -> float:
         """Room for the title and the lines under it."""
-        return 0.38 + LINE_OF_TEXT * len(self._subtitle)
+        return (
+            (0.15 if self._title else 0.05)
+            + 0.23 * len(self._title)
+            + LINE_OF_TEXT * len(self._subtitle)
+        )
 
     @cached_property
     def _notes(self) -> list[str]:
-        return [line for note in self.notes for line in _wrapped(note, NAMES - 1, self._wide - 0.3)]
+        return [line for note in self.notes for line in wrapped(note, NAMES - 1, self._wide - 0.3)]
 
     @cached_property
     def _key_rows(self) -> list[list[Key]]:
@@ -143,7 +158,7 @@ class Grid:
         rows: list[list[Key]] = []
         for keys in self.keys:
             rows.append([])
-            for key in keys:
+            for key in (_narrowed(key, self._wide - 0.2) for key in keys):
                 if sum(map(_key_width, [*rows[-1], key])) > self._wide - 0.2 and rows[-1]:
                     rows.append([])
                 rows[-1].append(key)
@@ -152,8 +167,8 @@ class Grid:
     @property
     def _foot(self) -> float:
         """Room that the legends and the notes take."""
-        room = KEY_ROW * len(self._key_rows) + LINE_OF_TEXT * len(self._notes)
-        return room + 0.1 if room else 0.0
+        taken = sum(map(_row_height, self._key_rows)) + LINE_OF_TEXT * len(self._notes)
+        return taken + 0.1 if taken else 0.0
 
     @property
     def _start(self) -> float:
@@ -182,10 +197,10 @@ class Grid:
         self, sheet: Sheet, label: str, *, signed: bool = False, largest: float = 1.0
     ) -> None:
         """The scale of a map's colours, at the right of the panels; `largest` is the darkest."""
-        room = self.size[1] - self._heading - self._foot
-        tall = min(2.2, room - self.above - self.below)
+        free = self.size[1] - self._heading - self._foot
+        tall = min(2.2, free - self.above - self.below)
         x = self._start + self._content - 0.8
-        scale = Panel(sheet, (x, self._foot + (room - tall) / 2, 0.13, tall))
+        scale = Panel(sheet, (x, self._foot + (free - tall) / 2, 0.13, tall))
         scale.limit(y=(-1.0 if signed else 0.0, 1.0))
         edges = np.linspace(*scale.y, 65)
         colours = map_colours((edges[1:] + edges[:-1]) / 2, signed=signed)
@@ -204,9 +219,21 @@ def _key_width(key: Key) -> float:
     return 0.55 + width_of(key.label, NAMES) - (0.33 if key.kind == "tick" else 0.0)
 
 
+def _narrowed(key: Key, most: float) -> Key:
+    """The entry with its words on several lines, if it is wider than that."""
+    if _key_width(key) <= most:
+        return key
+    return replace(key, label="\n".join(wrapped(key.label, NAMES, most - 0.55)))
+
+
+def _row_height(row: Sequence[Key]) -> float:
+    """Inches that a line of the legend takes."""
+    return KEY_ROW + LINE_OF_TEXT * max(key.label.count("\n") for key in row)
+
+
 def _draw_key(sheet: Sheet, key: Key, x: float, y: float) -> None:
     """The mark and the words of an entry of the legend."""
-    inches: dict[str, Any] = {"transform": sheet.dpi_scale_trans}
+    inches: dict[str, Any] = {"transform": sheet.inches}
     ends = ([x + 0.05, x + 0.31], [y, y])
     style: dict[str, Any] = {"color": key.colour, "linewidth": 1.6}
     match key.kind:
@@ -233,7 +260,7 @@ def _draw_key(sheet: Sheet, key: Key, x: float, y: float) -> None:
     sheet.write(key.label, x + 0.38, y, size=NAMES, across="left")
 
 
-def _wrapped(text: str, size: float, room: float) -> list[str]:
+def wrapped(text: str, size: float, room: float) -> list[str]:
     """The text in lines of at most `room` inches, broken between its parts or else its words."""
     lines: list[str] = []
     for word in text.split(" "):
@@ -275,6 +302,26 @@ def thinned(layers: Sequence[Any], most: int = MOST_TICKS) -> list[str]:
     """The names of layers along an axis; of many every second or third."""
     step = ceil(len(layers) / most)
     return [str(layer) if index % step == 0 else "" for index, layer in enumerate(layers)]
+
+
+def side_by_side(
+    titles: Sequence[str], wanted: float, left: float, *, least: float, gap: float = 0.25
+) -> tuple[float, int]:
+    """How wide panels are, and how many stand side by side; on a page they fill its width.
+
+    Args:
+        titles: of the panels, a panel each.
+        wanted: width in inches, where there is room.
+        left: inches beside the first panel.
+        least: inches that a panel has to have on a page, beside the room for its title.
+        gap: inches between panels.
+    """
+    if not on_page():
+        return wanted, max(1, min(len(titles), MOST_ACROSS, int(WIDEST / wanted)))
+    least = max(least, *(width_of(title, TITLE) - gap + 0.05 for title in titles))
+    across = evenly(len(titles), min(MOST_ACROSS, fitting(least, left, gap=gap)))
+    free = room() - left - 0.25 - (across - 1) * gap
+    return min(wanted, free / across), across
 
 
 def evenly(count: int, fitting: int) -> int:
@@ -379,5 +426,5 @@ def room_for(names: Iterable[str], *, size: float = SMALL + 1, beside: float = 0
 
 def _viridis(share: float) -> Colour:
     """The colour map without its lightest end."""
-    red, green, blue, alpha = matplotlib.colormaps["viridis"](0.9 * share)
+    red, green, blue, alpha = matplotlib.colormaps["viridis"](0.82 * share)
     return float(red), float(green), float(blue), float(alpha)

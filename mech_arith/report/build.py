@@ -95,10 +95,36 @@ def build_comparison(directory: Path, one: Path, other: Path) -> BuiltComparison
         UserError: a run is not there or not finished, nothing of them can be compared, or
             `directory` cannot be written.
     """
-    from mech_arith.report.differences import compare, plain_differences
-    from mech_arith.report.pairing import pair
+    from mech_arith.report.differences import plain_differences
 
     places = (one, other)
+    read, found = _compared(places, directory)
+    parquet, csv, page = COMPARISON
+    with outputs(directory, COMPARISON) as temporary:
+        found.table.to_parquet(temporary[parquet], index=False)
+        found.table.to_csv(temporary[csv], index=False)
+        titles = tuple(_title(place) for place in places)
+        html = render(" and ".join(titles), read, plain_differences(found, titles))
+        temporary[page].write_text(html, encoding="utf-8")
+    return BuiltComparison(directory / page, found)
+
+
+def compared(one: Path, other: Path, base: Path) -> "Compared":
+    """What two runs or sweeps differ in; see `build_comparison`.
+
+    Args:
+        one: A.
+        other: B.
+        base: the cells are named by their path from here, if all lie under it.
+    """
+    return _compared((one, other), base)[1]
+
+
+def _compared(places: tuple[Path, Path], directory: Path) -> "tuple[list[Entry], Compared]":
+    """All cells of both places, and the differences of those that fit each other."""
+    from mech_arith.report.differences import compare
+    from mech_arith.report.pairing import pair
+
     inside = [{c.directory.resolve() for c in list_cells([p], directory)} for p in places]
     read = [_entry(cell, directory)[0] for cell in list_cells(places, directory)]
     sides = [
@@ -108,15 +134,7 @@ def build_comparison(directory: Path, one: Path, other: Path) -> BuiltComparison
         if not entries:
             raise UserError(f"expected a finished run in {place}, found none; run it to its end")
     pairs, notes = pair(*sides)
-    compared = compare(pairs, notes)
-    parquet, csv, page = COMPARISON
-    with outputs(directory, COMPARISON) as temporary:
-        compared.table.to_parquet(temporary[parquet], index=False)
-        compared.table.to_csv(temporary[csv], index=False)
-        titles = tuple(_title(place) for place in places)
-        html = render(" and ".join(titles), read, plain_differences(compared, titles))
-        temporary[page].write_text(html, encoding="utf-8")
-    return BuiltComparison(directory / page, compared)
+    return read, compare(pairs, notes)
 
 
 def _entry(cell: Listed, directory: Path) -> Read:

@@ -1,0 +1,315 @@
+"""Evidence, or what two runs differ in, as a table for a paper.
+
+python -m mech_arith.reports.table DIR [DIR ...] --format latex|markdown|csv [--compare]
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mech_arith.errors import UserError, nearest
+from mech_arith.reports.typeset import (
+    DAGGER,
+    WRITERS,
+    Cell,
+    Estimate,
+    Expression,
+    Heading,
+    P,
+    Table,
+)
+from mech_arith.streams import lasting_output
+
+FIXED = (Heading("value", "value"), Heading("layer", "layer"))
+"""What every row of the evidence is about."""
+
+SIDES = {"a": "A", "b": "B", "difference": "B minus A"}
+"""Columns of a comparison, each with its interval."""
+
+CHANCE = f"{DAGGER} may be chance: p above .05, or the interval reaches what chance gives."
+
+
+def main() -> None:
+    """Write the table that the command line asks for to standard output."""
+    with lasting_output():
+        _main()
+
+
+def _main() -> None:
+    arguments = _parser().parse_args()
+    columns = None if arguments.columns is None else arguments.columns.split(",")
+    places: list[Path] = arguments.directories
+    try:
+        if arguments.compare:
+            if len(places) != 2:
+                raise UserError(
+                    f"expected two directories with --compare, got {len(places)}; give A and B"
+                )
+            table = comparison(places[0], places[1], columns)
+        else:
+            table = evidence(places, columns)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    sys.stdout.write(WRITERS[arguments.format](table))
+
+
+def evidence(places: Sequence[Path], columns: Sequence[str] | None = None) -> Table:
+    """A row per run, value and layer: the evidence of the fit split's best component.
+
+    Args:
+        places: runs, sweeps, or anything above them.
+        columns: of the evidence; by default those of the report's headlines that a run has.
+
+    Raises:
+        UserError: there is no finished run, or no such column.
+    """
+    from mech_arith.results import best_places, load_run
+
+    runs = [load_run(directory) for directory in _finished(places)]
+    rows: list[tuple[dict[str, Any], dict[Any, Any]]] = []
+    for run in runs:
+        if "evidence" not in run.tables:
+            raise UserError(f"expected evidence in {run.directory}, found none; run it again")
+        best = best_places(run.tables["evidence"]).to_dict(orient="records")
+        best.sort(key=lambda row: (row["layer"], len(row["value"]), row["value"]))
+        rows += [(run.summary, row) for row in best]
+    told = _told_apart([run.summary["cell"] for run in runs])
+    if len(runs) > 1 and not told:
+        told = ["identity"]
+    chosen = [
+        column
+        for column in _chosen(columns, list(dict.fromkeys(n for _, row in rows for n in row)))
+        if columns is not None or any(column.cell(row) not in _EMPTY for _, row in rows)
+    ]
+    level = runs[0].summary.get("inference", {}).get("level", 0.95)
+    fields = [Heading(name, name) for name in told]
+    return Table(
+        headings=[*fields, *FIXED, *(column.heading for column in chosen)],
+        rows=[
+            [
+                *(_text((summary | summary["cell"]).get(name)) for name in told),
+                Expression(row["value"]),
+                int(row["layer"]),
+                *(column.cell(row) for column in chosen),
+            ]
+            for summary, row in rows
+        ],
+        notes=[
+            *(_made_by(run.summary) for run in runs),
+            "The component with the largest |R| on the fit split, read on the report split; "
+            f"brackets: {level:.0%} intervals. {CHANCE}",
+        ],
+    )
+
+
+def comparison(one: Path, other: Path, quantities: Sequence[str] | None = None) -> Table:
+    """A row per quantity, value and layer: A, B, and B minus A.
+
+    Args:
+        one: A, a run or a sweep.
+        other: B.
+        quantities: what is compared; by default all but the drop at each strength.
+
+    Raises:
+        UserError: a run is not there, nothing can be compared, or there is no such quantity.
+    """
+    from mech_arith.report.build import compared
+    from mech_arith.report.differences import DROP, TITLES
+    from mech_arith.results import load_summary
+
+    found = compared(one, other, other)
+    _require_known(quantities or (), list(TITLES))
+    wanted = quantities or [name for name in TITLES if name != DROP]
+    rows = [row for row in found.table.to_dict(orient="records") if row["quantity"] in wanted]
+    rows.sort(key=lambda row: wanted.index(row["quantity"]))
+    several = len({(row["cell_a"], row["cell_b"]) for row in rows}) > 1
+    cells = ("cell_a", "cell_b") if several else ()
+    strength = ("strength",) if DROP in wanted else ()
+    return Table(
+        headings=[
+            *(Heading(name, name.replace("_", " ")) for name in cells),
+            Heading("quantity", "quantity"),
+            *FIXED,
+            *(Heading(name, name) for name in strength),
+            *(
+                Heading(name, title, (f"{name}_low", f"{name}_high"))
+                for name, title in SIDES.items()
+            ),
+            Heading("p_holm", "p (Holm)"),
+        ],
+        rows=[
+            [
+                *(row[name] for name in cells),
+                TITLES[row["quantity"]],
+                Expression(row["value"] or ""),
+                _whole(row["layer"]),
+                *(Estimate(_number(row, name)) for name in strength),
+                _estimate(row, "a"),
+                _estimate(row, "b"),
+                _estimate(row, "difference", counts=row["counts"]),
+                P(_number(row, "p_holm")),
+            ]
+            for row in rows
+        ],
+        notes=[
+            *(
+                f"{side}: {_made_by(load_summary(directory))}"
+                for side, place in (("A", one), ("B", other))
+                for directory in _finished([place])
+            ),
+            *found.notes,
+            CHANCE,
+        ],
+    )
+
+
+class _Column:
+    """A column of the evidence in a table."""
+
+    def __init__(self, name: str) -> None:
+        from mech_arith.report.columns import EVIDENCE
+
+        self.about = next((column for column in EVIDENCE if column.name == name), None)
+        self.name = name
+        if self.about is None:
+            self.heading = Heading(name, name.replace("_", " "))
+            return
+        about = self.about
+        ends = tuple(end for end in (about.low, about.high) if end)
+        if about.is_size:
+            ends = tuple(f"abs_{end}" for end in ends)
+        self.heading = Heading(about.shown, about.title, ends)
+
+    def cell(self, row: Mapping[Any, Any]) -> Cell:
+        """What stands in the row."""
+        from mech_arith.report.columns import verdict
+
+        about = self.about
+        if about is not None and about.is_text:
+            return verdict(row) or None
+        if about is not None:
+            counts = row.get(about.counts) if about.counts else None
+            return _estimate(
+                row, about.name, about.low, about.high, counts=counts, is_size=about.is_size
+            )
+        entry = row[self.name]
+        if isinstance(entry, bool | str):
+            return str(entry) or None
+        if isinstance(entry, int):
+            return entry
+        number = _number(row, self.name)
+        return P(number) if _is_p(self.name) else Estimate(number)
+
+
+_EMPTY: tuple[Cell, ...] = (None, Estimate(None))
+
+
+def _chosen(columns: Sequence[str] | None, known: Sequence[str]) -> list[_Column]:
+    """The columns that are asked for, or else the headlines.
+
+    Raises:
+        UserError: there is no such column.
+    """
+    from mech_arith.report.columns import EVIDENCE
+
+    headlines = [column.name for column in EVIDENCE if column.is_headline]
+    _require_known(columns or (), [*dict.fromkeys([*headlines, *known])])
+    return [_Column(name) for name in (headlines if columns is None else columns)]
+
+
+def _require_known(names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown column {name!r}; {nearest(name, known)}")
+
+
+def _finished(places: Sequence[Path]) -> list[Path]:
+    """All finished runs in and under the places, each once."""
+    from mech_arith.results import find_runs
+
+    found: dict[Path, None] = {}
+    for place in places:
+        runs = find_runs(place)
+        if not runs:
+            raise UserError(f"expected a finished run in {place}, found none; run it to its end")
+        found |= dict.fromkeys(runs)
+    return list(found)
+
+
+def _made_by(summary: Mapping[str, Any]) -> str:
+    """What to say of a run beside its numbers."""
+    return f"{summary['command']}\n(identity {summary['identity']})"
+
+
+def _text(entry: Any) -> str | None:
+    return None if entry is None else str(entry)
+
+
+def _told_apart(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The fields in which cells differ."""
+    names = dict.fromkeys(name for cell in cells for name in cell)
+    return [name for name in names if len({str(cell.get(name)) for cell in cells}) > 1]
+
+
+def _estimate(
+    row: Mapping[Any, Any],
+    name: str,
+    low: str | None = None,
+    high: str | None = None,
+    *,
+    counts: Any = None,
+    is_size: bool = False,
+) -> Estimate:
+    """A number with its interval, without its sign where that is an accident."""
+    number, *ends = (_number(row, n) for n in (name, low or f"{name}_low", high or f"{name}_high"))
+    if is_size and number is not None and number < 0:
+        number, ends = -number, [None if end is None else -end for end in reversed(ends)]
+    may_be_chance = counts is not None and counts == counts and not counts
+    return Estimate(number, *ends, may_be_chance=may_be_chance)
+
+
+def _number(row: Mapping[Any, Any], name: str) -> float | None:
+    from mech_arith.report.columns import known
+
+    return known(row, name)
+
+
+def _is_p(name: str) -> bool:
+    """Whether a column of the evidence holds p: p, p_holm, excess_p_max, ..."""
+    return "p" in name.split("_")
+
+
+def _whole(entry: Any) -> int | None:
+    return None if entry is None or entry != entry else int(entry)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m mech_arith.reports.table",
+        description="Write the evidence of runs, or what two of them differ in, as a table for a "
+        "paper to standard output.",
+    )
+    parser.add_argument(
+        "directories",
+        metavar="DIR",
+        type=Path,
+        nargs="+",
+        help="a run, a sweep, or anything above them",
+    )
+    parser.add_argument("--format", choices=[*WRITERS], default="latex", help="(default: latex)")
+    parser.add_argument(
+        "--columns",
+        metavar="A,B",
+        help="columns of the evidence, each with its interval, or with --compare quantities; by "
+        "default the headlines",
+    )
+    parser.add_argument(
+        "--compare", action="store_true", help="two runs or sweeps A and B, and B minus A"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()
