@@ -116,12 +116,12 @@ def comparison(one: Path, other: Path, quantities: Sequence[str] | None = None) 
         UserError: a run is not there, nothing can be compared, or there is no such quantity.
     """
     from mech_arith.report.build import compared
-    from mech_arith.report.differences import DROP, TITLES
+    from mech_arith.report.differences import DROP, titles
     from mech_arith.results import load_summary
 
-    found = compared(one, other, other)
-    _require_known(quantities or (), list(TITLES))
-    wanted = quantities or [name for name in TITLES if name != DROP]
+    found, named = compared(one, other, other), titles()
+    _require_known(quantities or (), list(named))
+    wanted = quantities or [name for name in named if name != DROP]
     rows = [row for row in found.table.to_dict(orient="records") if row["quantity"] in wanted]
     rows.sort(key=lambda row: wanted.index(row["quantity"]))
     several = len({(row["cell_a"], row["cell_b"]) for row in rows}) > 1
@@ -142,7 +142,7 @@ def comparison(one: Path, other: Path, quantities: Sequence[str] | None = None) 
         rows=[
             [
                 *(row[name] for name in cells),
-                TITLES[row["quantity"]],
+                named[row["quantity"]],
                 Expression(row["value"] or ""),
                 _whole(row["layer"]),
                 *(Estimate(_number(row, name)) for name in strength),
@@ -169,9 +169,9 @@ class _Column:
     """A column of the evidence in a table."""
 
     def __init__(self, name: str) -> None:
-        from mech_arith.report.columns import EVIDENCE
+        from mech_arith.columns import shown_columns
 
-        self.about = next((column for column in EVIDENCE if column.name == name), None)
+        self.about = next((column for column in shown_columns() if column.name == name), None)
         self.name = name
         if self.about is None:
             self.heading = Heading(name, name.replace("_", " "))
@@ -180,15 +180,13 @@ class _Column:
         ends = tuple(end for end in (about.low, about.high) if end)
         if about.is_size:
             ends = tuple(f"abs_{end}" for end in ends)
-        self.heading = Heading(about.shown, about.title, ends)
+        self.heading = Heading(about.shown, about.label, ends)
 
     def cell(self, row: Mapping[Any, Any]) -> Cell:
         """What stands in the row."""
-        from mech_arith.report.columns import verdict
-
         about = self.about
         if about is not None and about.is_text:
-            return verdict(row) or None
+            return row.get(about.name) or None
         if about is not None:
             counts = row.get(about.counts) if about.counts else None
             return _estimate(
@@ -212,9 +210,9 @@ def _chosen(columns: Sequence[str] | None, known: Sequence[str]) -> list[_Column
     Raises:
         UserError: there is no such column.
     """
-    from mech_arith.report.columns import EVIDENCE
+    from mech_arith.columns import shown_columns
 
-    headlines = [column.name for column in EVIDENCE if column.is_headline]
+    headlines = [column.name for column in shown_columns() if column.is_headline]
     _require_known(columns or (), [*dict.fromkeys([*headlines, *known])])
     return [_Column(name) for name in (headlines if columns is None else columns)]
 
@@ -271,7 +269,7 @@ def _estimate(
 
 
 def _number(row: Mapping[Any, Any], name: str) -> float | None:
-    from mech_arith.report.columns import known
+    from mech_arith.verdicts import known
 
     return known(row, name)
 
