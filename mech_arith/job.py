@@ -198,7 +198,7 @@ def _numbers(
         prepared.fit,
         prepared.report,
         prepared.cell(solver.n_layers),
-        _shared_store(settings) if settings.store.enabled else own,
+        shared_store(settings) if settings.store.enabled else own,
         Unfinished(own, cell=identity.digest),
     )
 
@@ -219,7 +219,7 @@ def _draw(saved: RunResult, directory: Path) -> None:
         log.warning("figures could not be drawn, the tables are on disk all the same: %r", error)
 
 
-def _shared_store(settings: RunConfig) -> Store:
+def shared_store(settings: RunConfig) -> Store:
     """The store of all cells."""
     own = settings.store.path
     return Store(store_dir() / "artifacts" if own is None else Path(own).expanduser())
