@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from mech_arith.columns import CELL, SWEPT, TABLES, Column, Kind
 
 DOCS = Path(__file__).resolve().parent
@@ -35,8 +36,8 @@ def columns_page() -> str:
     parts += [_section(f"{name}.parquet", columns) for name, columns in TABLES.items()]
     parts.append(
         _section("Columns that a sweep's tables begin with", CELL)
-        + f"\nBehind them stands a text column `{SWEPT}<key>` for each swept key, with the override "
-        "as it was typed."
+        + f"\n\nThen comes a text column `{SWEPT}<key>` for each swept key, with the override as it "
+        "was typed."
     )
     return "\n\n".join(parts) + "\n"
 

@@ -34,7 +34,7 @@ def test_activations_and_their_subspace():
 
 
 def test_rows_are_in_the_order_of_the_problems(tmp_path):
-    """Numbers of one and of two digits are run apart; each problem gets its own row all the same."""
+    """Numbers of one and of two digits are run apart; each problem gets its own row."""
     directory = tiny_lm("llama", tmp_path / "lm", tokenizer="digits")
     cell = compose(
         "model=hf_dir",
