@@ -36,8 +36,7 @@ def columns_page() -> str:
     parts += [_section(f"{name}.parquet", columns) for name, columns in TABLES.items()]
     parts.append(
         _section("Columns that a sweep's tables begin with", CELL)
-        + f"\n\nThen comes a text column `{SWEPT}<key>` for each swept key, with the override as it "
-        "was typed."
+        + f"\n\nThen comes a text column `{SWEPT}<key>` for each swept key: the override as typed."
     )
     return "\n\n".join(parts) + "\n"
 

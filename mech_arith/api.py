@@ -42,7 +42,7 @@ from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.unfinished import Unfinished
 
-__all__ = ["Cell", "RunResult", "Site", "UserError", "compose", "find_runs", "load_run"]
+__all__ = ["Cell", "RunResult", "UserError", "compose", "find_runs", "load_run"]
 
 
 def compose(*overrides: str) -> "Cell":

@@ -40,7 +40,7 @@ MADE = ("columns.md", "extending.md")
 
 OUR_OWN = ("python -m mech_arith", "mech-arith")
 TIME = re.compile(r"#.*\b(second|minute|hour)s?\b")
-ELSEWHERE = re.compile(r"DATE/TIME|hydra/launcher=|model=trained|--compare")
+ELSEWHERE = re.compile(r"DATE/TIME|hydra/launcher=|model=trained|save_model=DIR|--compare|plugins=")
 """What needs files or a cluster of the reader's own: such a command is composed, or marked."""
 
 
@@ -78,6 +78,16 @@ def expected_errors(page: Path) -> dict[str, str]:
         for before, after in pairs
         if before.language == "bash" and after.text.startswith("error:")
     }
+
+
+def inline_commands(page: Path) -> list[str]:
+    """Those in the text and in tables, with what the line says of their time as a comment."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    return [
+        f"{command}  # {line.replace(command, '')}"
+        for line in text.splitlines()
+        for command in re.findall(r"`((?:python|make|mech-arith|pip)\b [^`]*)`", line)
+    ]
 
 
 def arguments_of(command: str) -> list[str]:
@@ -122,6 +132,16 @@ def every_command() -> list[tuple[str, str]]:
             if block.language == "bash":
                 found += [(page.name, c) for c in block.commands if c not in wrong]
     return sorted(set(found))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_text_are_there(page, tmp_path):
+    for command in inline_commands(page):
+        if is_entrypoint(command) and not re.search(r"-sc|resume|model=trained|plugins=", command):
+            for cell in cells_of(overrides_of(arguments_of(command), tmp_path)):
+                compose(*cell)
+        elif not is_entrypoint(command):
+            check_target(command)
 
 
 def test_readme_is_short():
@@ -180,6 +200,9 @@ class Reader:
             elif block.language == "bash":
                 for command in block.commands:
                     self.type(command, shown.text)
+        for command in inline_commands(self.page):
+            if is_entrypoint(command) and "=" in command.partition("#")[0]:
+                self.type(command, "")
 
     def type(self, command: str, shown: str) -> None:
         self.capsys.readouterr()
