@@ -4,9 +4,9 @@ Every block of code on a page is run, in the order of the page, in a directory o
 
 - `bash`: each command. One that is marked with its time (`# 3 minutes`) is only composed; the
   others of this package run on fewer problems.
-- `text` that begins with `error:`, behind a command: what the command says, word for word.
-- `python` and `yaml` whose first line is `# some/file.py`: a file of the reader's, which later
-  commands find. Other Python runs, too; a page's blocks share their names.
+- `error`, behind a command: what the command says, word for word.
+- `python` and `yaml` with a title: a file of the reader's, which later commands find. Other Python
+  runs, too; a page's blocks share their names.
 """
 
 import importlib.util
@@ -49,13 +49,9 @@ class Block:
     """A fenced block of a page."""
 
     language: str
+    file: str
+    """The reader's file that it shows; '' for none."""
     text: str
-
-    @property
-    def file(self) -> str | None:
-        """The reader's file that it shows."""
-        found = re.match(r"# (\S+\.(?:py|yaml))\n", self.text)
-        return None if found is None else found[1]
 
     @property
     def commands(self) -> list[str]:
@@ -64,10 +60,9 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    found = re.findall(
-        r"^``` ?(\w+)[^\n]*\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S
-    )
-    return [Block(language, text) for language, text in found]
+    fence = r'^```(\w+)(?: title="([^"\n]*)")?\n(.*?)^```'
+    found = re.findall(fence, page.read_text(encoding="utf-8"), re.M | re.S)
+    return [Block(*parts) for parts in found]
 
 
 def expected_errors(page: Path) -> dict[str, str]:
@@ -76,7 +71,7 @@ def expected_errors(page: Path) -> dict[str, str]:
     return {
         before.commands[-1]: after.text
         for before, after in pairs
-        if before.language == "bash" and after.text.startswith("error:")
+        if before.language == "bash" and after.language == "error"
     }
 
 
@@ -190,8 +185,8 @@ class Reader:
         self.monkeypatch.chdir(self.directory)
         if "model.path=DIR" in self.page.read_text(encoding="utf-8"):
             tiny_lm("llama", self.directory / "DIR", tokenizer="chat")
-        for block, shown in itertools.pairwise([*blocks(self.page), Block("text", "")]):
-            if block.file is not None:
+        for block, shown in itertools.pairwise([*blocks(self.page), Block("text", "", "")]):
+            if block.file:
                 path = self.directory / block.file
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(block.text, encoding="utf-8")
@@ -225,12 +220,13 @@ class Reader:
         self.runs += 1
         sweep = "-m" in arguments
         where = f"hydra.{'sweep' if sweep else 'run'}.dir={self.directory}/outputs/{self.runs}"
-        places = (f"store.path={self.directory}/store", where) if smaller else ()
-        argv = ["mech_arith", *arguments, *places, *smaller]
+        own = any(a.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for a in arguments)
+        places = (f"store.path={self.directory}/store", *([] if own else [where]))
+        argv = ["mech_arith", *arguments, *(places if smaller else ()), *smaller]
         self.monkeypatch.setattr(sys, "argv", argv)
         code = exit_code()
         if smaller and code == 0:
-            assert find_runs(self.directory / "outputs" / str(self.runs)), arguments
+            assert find_runs(self.directory / "outputs"), arguments
         return code
 
 
