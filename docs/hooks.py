@@ -1,5 +1,6 @@
 """Pages that MkDocs makes from the code: the dictionary of columns, and the API."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,18 @@ def on_files(files: Any, config: Any) -> Any:
     for path, text in made.items():
         files.append(File.generated(config, path, content=text))
     return files
+
+
+def on_post_build(config: Any) -> None:
+    """Refuse pages that would fetch something: they are read from disk, without a network."""
+    from mkdocs.exceptions import PluginError
+
+    fetched = re.compile(
+        r"<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=\"?(https?://[^\" >]*)"
+    )
+    for path in Path(config.site_dir).rglob("*.html"):
+        if found := fetched.search(path.read_text(encoding="utf-8")):
+            raise PluginError(
+                f"expected pages that fetch nothing, got {found[1]} in {path}; put the file into "
+                "docs/, as javascripts/iframe-worker.js is"
+            )
