@@ -5,9 +5,10 @@ ARGS ?=
 JOBS ?= 2
 PY := .venv/bin/python
 STAMP := .venv/.installed
+DOCS_STAMP := .venv/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help venv new-venv smollm2 sweep sweep-lm test test-browser test-slurm lint types check format wheel train-decoder train-encoder seeds origin clean
+.PHONY: help venv new-venv smollm2 sweep sweep-lm test test-browser test-slurm lint types check format docs wheel train-decoder train-encoder seeds origin clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +30,10 @@ new-venv:
 	  echo "Python 3.11 or newer expected, '$(PYTHON)' gives '$$found'; try: make venv PYTHON=python3.11" >&2; \
 	  exit 1; }
 	$(PYTHON) -m venv --clear .venv
+
+$(DOCS_STAMP): $(STAMP)
+	$(PY) -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	@touch $@
 
 sweep: $(STAMP)  ## run the default sweep on the shipped solvers (ARGS=... adds overrides)
 	$(PY) -m mech_arith -m +experiment=quickstart $(ARGS)
@@ -73,6 +78,10 @@ check: lint types test  ## lint, types and tests; .ci/run adds test-browser and 
 format: $(STAMP)  ## let ruff mend what it can
 	$(PY) -m ruff check --fix-only .
 	$(PY) -m ruff format .
+
+docs: $(DOCS_STAMP)  ## build the documentation into site/; it opens offline
+	$(PY) -m mkdocs build --strict --quiet
+	@echo "open site/index.html"
 
 wheel: $(STAMP)  ## build the wheel into dist/
 	$(PY) -m build --wheel --no-isolation
@@ -120,5 +129,5 @@ origin: $(STAMP)  ## train encoders of other starts, norms and learning rates an
 	$(PY) scripts/origin.py $(SWEEP)
 
 clean:  ## remove .venv, builds and caches; results under multirun/ and outputs/ stay
-	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site .pytest_cache .ruff_cache .hypothesis
 	find mech_arith tests scripts -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -200,7 +200,7 @@ def _numbers(
     session = Session(
         solver,
         Batching(None if settings.batch_size == "auto" else settings.batch_size),
-        _shared_store(settings) if settings.store.enabled else own,
+        shared_store(settings) if settings.store.enabled else own,
         Unfinished(own, cell=identity.digest),
     )
     return run_cell(session, prepared.fit, prepared.report, prepared.cell(solver.n_layers))
@@ -221,7 +221,7 @@ def _draw(saved: RunResult, directory: Path, settings: RunConfig) -> None:
         log.warning("figures could not be drawn, the tables are on disk all the same: %r", error)
 
 
-def _shared_store(settings: RunConfig) -> Store:
+def shared_store(settings: RunConfig) -> Store:
     """The store of all cells."""
     own = settings.store.path
     return Store(store_dir() / "artifacts" if own is None else Path(own).expanduser())

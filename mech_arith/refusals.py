@@ -84,7 +84,8 @@ def _keys(schema: type, prefix: str = "") -> Iterator[str]:
 
 def _ambiguous(argument: str) -> str:
     key, _, value = argument.partition("=")
-    as_text = in_shell(f"{key}={quoted(value)}")
+    typed = re.sub(r"(?:^|(?<=,))(\s*)'((?:[^'\\]|\\.)*)'", r"\1\2", value)  # quotes of `as_typed`
+    as_text = in_shell(f"{key}={quoted(typed)}")
     is_text = kind_of(key.lstrip("+"), RunConfig) is Kind.TEXT
     hint = f", or write a text with commas as {as_text}" if is_text else ""
     return f"expected one choice for {key}, got {value}; add -m to run a sweep of all{hint}"

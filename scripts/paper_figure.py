@@ -2,7 +2,7 @@
 
     python scripts/paper_figure.py RUN_DIRECTORY
 
-Writes scripts/figures/paper.png, the figure of README.
+Writes docs/figures/paper.png, the figure of README.
 """
 
 import sys
@@ -15,7 +15,7 @@ from mech_arith.figures.sheet import Panel, Sheet
 from mech_arith.figures.style import Grid, heatmap, two_digits
 from mech_arith.results import load_run
 
-TARGET = Path(__file__).parent / "figures" / "paper.png"
+TARGET = Path(__file__).parent.parent / "docs" / "figures" / "paper.png"
 VALUES = ("a", "b", "c", "b-c", "a-(b-c)")
 LAYERS = 6
 

@@ -1,9 +1,9 @@
-"""Take README's picture of a sweep's report, in headless Chromium.
+"""Take the picture of a sweep's report in docs/sweeps.md, in headless Chromium.
 
     python -m mech_arith -m +experiment=quickstart hydra.sweep.dir=multirun/quickstart
     python scripts/report_figure.py multirun/quickstart
 
-Writes scripts/figures/report.png. Needs the dev extra, and Debian's packages chromium and
+Writes docs/figures/report.png. Needs the dev extra, and Debian's packages chromium and
 chromium-driver.
 """
 
@@ -18,7 +18,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from mech_arith.report import write_report
 
-TARGET = Path(__file__).parent / "figures" / "report.png"
+TARGET = Path(__file__).parent.parent / "docs" / "figures" / "report.png"
 WIDTH = 1400
 END = "return document.getElementById('layers-title').getBoundingClientRect().top"
 """How far down the picture goes: what follows looks much like what is above it."""

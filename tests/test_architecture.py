@@ -77,6 +77,7 @@ ROOMS = (
     "identity",
     "resume",
     "job callbacks",
+    "api",
     "__main__",
 )
 """The way of the data, from left to right. Modules on one line may import each other. Statistics
@@ -89,7 +90,7 @@ EVIDENCE |= {"specificity", "off_distribution", "locality_tables", "effects", "e
 
 PLACE = {room: place for place, line in enumerate(ROOMS) for room in line.split()}
 
-ENTRYPOINTS = {"__main__", "callbacks", "job", "solvers.training"}
+ENTRYPOINTS = {"__main__", "api", "callbacks", "job", "solvers.training"}
 ALLOWED_IN = {
     "hydra": {"config", "overrides", "refusals", *ENTRYPOINTS},
     "omegaconf": {"config", "overrides", "refusals", *ENTRYPOINTS},
