@@ -71,9 +71,9 @@ class CellSweeper(BasicSweeper):
         return []
 
     def _sweep(self, directory: Path, arguments: list[str]) -> None:
+        from mech_arith.directories import check_writable
         from mech_arith.errors import UserError
         from mech_arith.records import claimed
-        from mech_arith.results import check_writable
         from mech_arith.sweeps import PLAN, SWEEP_LOCK
 
         assert self.config is not None

@@ -134,8 +134,8 @@ def _cell(config: DictConfig) -> None:
         f"expected no other process at work in {directory}, found one; wait for its end, or choose "
         "another hydra.run.dir or hydra.sweep.dir"
     )
+    from mech_arith.directories import check_writable
     from mech_arith.job import check_free, write_composed
-    from mech_arith.results import check_writable
 
     try:
         check_writable(directory)

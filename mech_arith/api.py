@@ -30,6 +30,7 @@ from mech_arith.choice import load_solver
 from mech_arith.columns import TABLES, conformed, in_memory
 from mech_arith.config import RunConfig, checked
 from mech_arith.directions.base import PrincipalComponents, find_method
+from mech_arith.directories import find_runs
 from mech_arith.errors import UserError, unknown
 from mech_arith.job import shared_store
 from mech_arith.overrides import as_typed, check_grammar
@@ -37,7 +38,7 @@ from mech_arith.paths import conf_dir
 from mech_arith.plan import Prepared, prepare
 from mech_arith.problems import ProblemSet
 from mech_arith.refusals import one_line_errors
-from mech_arith.results import RunResult, find_runs, load_run
+from mech_arith.results import RunResult, load_run
 from mech_arith.session import Session
 from mech_arith.sites import Site
 from mech_arith.solvers.prompts import Prompts

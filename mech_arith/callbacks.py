@@ -65,7 +65,7 @@ class SweepOverview(Callback):
         _check_folder_of_jobs(config)
         if OmegaConf.select(config, "hydra.sweeper.resume"):
             return
-        from mech_arith.results import find_runs
+        from mech_arith.directories import find_runs
 
         directory = Path(config.hydra.sweep.dir)
         # The sweeper makes the directory, once it has composed all cells.
@@ -203,7 +203,7 @@ def _check_folder_of_jobs(config: DictConfig) -> None:
 
 def _check_writable(directory: Path) -> None:
     """End the program with one line if nothing can be written there."""
-    from mech_arith.results import check_writable
+    from mech_arith.directories import check_writable
 
     try:
         check_writable(directory)

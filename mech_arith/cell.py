@@ -22,6 +22,7 @@ from mech_arith.baseline import (
 from mech_arith.bases import Bases
 from mech_arith.correlations import correlation_table, exhausted, massive_components
 from mech_arith.directions.base import DirectionMethod
+from mech_arith.edits import WEIGHTS
 from mech_arith.effects import intervention_tables, unresolved_drops
 from mech_arith.engine import Asked, stored_baseline
 from mech_arith.engine.guard import check_fast_path
@@ -32,7 +33,6 @@ from mech_arith.judge import Judge
 from mech_arith.locality import LocalityPlan, locality
 from mech_arith.locality_tables import locality_tables
 from mech_arith.manifold import doses_of, manifold
-from mech_arith.names import WEIGHTS
 from mech_arith.off_distribution import manifold_table
 from mech_arith.problem_table import problem_table, whole_prompt
 from mech_arith.problems import ProblemSet, design_summary, design_warnings

@@ -18,15 +18,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from mech_arith.errors import UserError
+from mech_arith.kinds import PROMPT_DATE
 from mech_arith.papers import PNG, page
 from mech_arith.plugins import load_plugins
 
 MAX_SHOTS = 1000
 MAX_DRAWS = 1000
 MAX_TWINS = 100
-PROMPT_DATE = "2024-07-26"
-"""What a chat template prints that prints today's date: the day that Llama 3's templates fall back
-to where there is no clock."""
 MIN_RESAMPLES, MAX_RESAMPLES = 100, 1_000_000
 
 

@@ -22,11 +22,13 @@ from mech_arith.cell import CellResult, run_cell
 from mech_arith.choice import load_solver
 from mech_arith.config import RunConfig, checked, own_folders
 from mech_arith.digests import json_digest
+from mech_arith.directories import damage
 from mech_arith.edited import is_saved, save_edited
+from mech_arith.edits import ACTIVATIONS
 from mech_arith.errors import UserError
 from mech_arith.identity import Identity, identify
 from mech_arith.kinds import find_loader
-from mech_arith.names import ACTIVATIONS, model_choice
+from mech_arith.names import model_choice
 from mech_arith.overview import cell_name, print_overview
 from mech_arith.papers import page, with_png
 from mech_arith.paths import SUMMARY, store_dir
@@ -39,7 +41,7 @@ from mech_arith.records import (
     read_record,
     write_record,
 )
-from mech_arith.results import RunResult, damage, load_run, save_run
+from mech_arith.results import RunResult, load_run, save_run
 from mech_arith.session import Session
 from mech_arith.solvers.base import Solver
 from mech_arith.sweeps import TOLD, swept_of

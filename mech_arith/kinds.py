@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,8 +10,24 @@ from mech_arith.errors import UserError
 from mech_arith.problems import ProblemSet
 from mech_arith.registry import Registry
 
+POINTS = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
+"""Where activations are read and edited, in the order of a block."""
+
+PROMPT_DATE = "2024-07-26"
+"""What a chat template prints that prints today's date: the day that Llama 3's templates fall back
+to where there is no clock."""
+
 MODELS = Registry("model.kind", "mech_arith.loaders")
 """Loaders by the kind of model."""
+
+
+class LayerPart(StrEnum):
+    """A named stretch of a model's layers."""
+
+    ALL = "all"
+    EARLY = "early"
+    MIDDLE = "middle"
+    LATE = "late"
 
 
 @dataclass(frozen=True)

@@ -4,38 +4,17 @@ Nothing heavy is imported here, so that a mistyped name is said at once.
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from mech_arith.config import RunConfig, is_count
-from mech_arith.edits import EDITS
+from mech_arith.directions import METHODS
+from mech_arith.edits import EDITS, NO_EDIT, VIA, WEIGHTS
 from mech_arith.errors import UserError, unknown
 from mech_arith.expressions import Constraint, parse_constraint
-from mech_arith.kinds import ModelChoice, find_loader
+from mech_arith.kinds import POINTS, LayerPart, ModelChoice, find_loader
 from mech_arith.problems import ProblemSet, draw_splits, find_decorrelated, operand_ranges
-from mech_arith.registry import Registry
 from mech_arith.templates import Template, build_template
-
-METHODS: Registry[Any] = Registry("tracing method", "mech_arith.directions.methods")
-"""How activations are turned into coordinates."""
-
-POINTS = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
-"""Where activations are read and edited, in the order of a block."""
-
-ACTIVATIONS, WEIGHTS = VIA = ("activations", "weights")
-"""What an edit is made on."""
-
-NO_EDIT = "none"
-
-
-class LayerPart(StrEnum):
-    """A named stretch of a model's layers."""
-
-    ALL = "all"
-    EARLY = "early"
-    MIDDLE = "middle"
-    LATE = "late"
 
 
 @dataclass(frozen=True)

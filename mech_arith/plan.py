@@ -12,11 +12,13 @@ from mech_arith.cell import CellPlan
 from mech_arith.config import LayersConfig, RunConfig
 from mech_arith.controls import Controls
 from mech_arith.directions.base import DirectionMethod, find_method
+from mech_arith.edits import NO_EDIT, WEIGHTS
 from mech_arith.edits.base import find_edit
 from mech_arith.expressions import Constraint
 from mech_arith.intervention import InterventionPlan
+from mech_arith.kinds import LayerPart
 from mech_arith.locality import LocalityPlan
-from mech_arith.names import NO_EDIT, WEIGHTS, LayerPart, components_of, look_up
+from mech_arith.names import components_of, look_up
 from mech_arith.problems import ProblemSet
 from mech_arith.sites import describe_layers, select_layers
 from mech_arith.statistics import Resampling

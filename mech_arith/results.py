@@ -1,11 +1,8 @@
 """What a run leaves on disk: tables and headline numbers, saved whole or not at all."""
 
-import contextlib
 import json
 import math
-import os
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -15,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pyarrow.parquet import read_metadata, write_table
+from pyarrow.parquet import write_table
 
-from mech_arith.atomic import atomic, temporary
+from mech_arith.atomic import atomic
 from mech_arith.best import best_on_fit
 from mech_arith.columns import (
     RENAMED_TABLES,
@@ -27,6 +24,7 @@ from mech_arith.columns import (
     in_todays_words,
     table_name,
 )
+from mech_arith.directories import check_writable, readable, summary_and_rows
 from mech_arith.errors import UserError
 from mech_arith.paths import SUMMARY
 from mech_arith.sites import COMPONENT_COLUMNS
@@ -105,19 +103,7 @@ def load_summary(directory: Path) -> dict[str, Any]:
     Raises:
         UserError: there is no whole run in `directory`, or its summary is damaged.
     """
-    return _summary_and_rows(directory)[0]
-
-
-def damage(directory: Path) -> str | None:
-    """What is wrong with a finished run, by its summary and its tables' footers; None: nothing."""
-    try:
-        _, rows = _summary_and_rows(directory)
-        with _readable(directory):
-            found = {name: read_metadata(directory / f"{name}.parquet").num_rows for name in rows}
-    except UserError as error:
-        return str(error)
-    wrong = [name for name in rows if rows[name] != found[name]]
-    return f"expected {rows} rows in its tables, got {found}; run it again" if wrong else None
+    return in_todays_words(summary_and_rows(directory)[0])
 
 
 def load_run(directory: Path) -> RunResult:
@@ -126,8 +112,9 @@ def load_run(directory: Path) -> RunResult:
     Raises:
         UserError: there is no whole run in `directory`, or one of its files is damaged.
     """
-    summary, rows = _summary_and_rows(directory)
-    with _readable(directory):
+    found, rows = summary_and_rows(directory)
+    summary = in_todays_words(found)
+    with readable(directory):
         config_yaml = (directory / CONFIG).read_text(encoding="utf-8")
         tables = {
             table_name(name): in_memory(
@@ -143,86 +130,6 @@ def load_run(directory: Path) -> RunResult:
                 "run it again"
             )
     return RunResult(directory=directory, tables=tables, summary=summary, config_yaml=config_yaml)
-
-
-def _summary_and_rows(directory: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """The headline numbers, and how many rows each table has."""
-    path = directory / SUMMARY
-    if not path.is_file():
-        raise UserError(f"expected a finished run in {directory}, found no {SUMMARY}; run it again")
-    with _readable(directory):
-        summary = in_todays_words(json.loads(path.read_text(encoding="utf-8")))
-        rows = dict(summary.pop("tables"))
-    return summary, rows
-
-
-@contextlib.contextmanager
-def _readable(directory: Path) -> Iterator[None]:
-    """Whatever is wrong with a run's files, in one line."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"expected a readable run in {directory}, got {type(error).__name__}: {reason}; "
-            "run it again"
-        ) from error
-
-
-def find_runs(directory: Path) -> list[Path]:
-    """Directories of all whole runs in and under `directory`, in natural order (2 before 10).
-
-    See `walk` for what is passed over.
-
-    Raises:
-        UserError: `directory` is not there.
-    """
-    if not directory.is_dir():
-        raise UserError(
-            f"expected a directory of runs, got {str(directory)!r}; give one that exists"
-        )
-    found = [parent for parent, files in walk(directory) if SUMMARY in files]
-    return sorted(found, key=lambda path: _natural(str(path.relative_to(directory))))
-
-
-def walk(directory: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Every directory in and under `directory`, and the names of its files.
-
-    Links are followed, each directory is visited once, under its own name where it has one below
-    `directory`. Hidden directories are passed over.
-    """
-    visited: set[Path] = set()
-    waiting = [directory]
-    while waiting:
-        for at, children, files in os.walk(waiting.pop(0)):
-            parent = Path(at)
-            place = parent.resolve()
-            if place in visited:
-                children.clear()
-                continue
-            visited.add(place)
-            children[:] = sorted(child for child in children if not child.startswith("."))
-            waiting += [parent / child for child in children if (parent / child).is_symlink()]
-            yield parent, files
-
-
-def check_writable(directory: Path) -> None:
-    """Make `directory` if need be and try to write in it, before any work is done.
-
-    Raises:
-        UserError: it is not a directory, or nothing can be written in it.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with temporary(directory / "writable") as [path]:
-            # On a full disk a file can be made, and nothing be written in it.
-            path.write_bytes(bytes(4096))
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UserError(
-            f"expected an output directory that can be written, got {str(directory)!r} ({reason}); "
-            "choose another with hydra.run.dir or hydra.sweep.dir"
-        ) from error
 
 
 def per_value(effects: pd.DataFrame) -> pd.DataFrame:
@@ -288,8 +195,3 @@ def _parquet_writer(table: pa.Table) -> Callable[[Path], object]:
 
 def _text_writer(text: str) -> Callable[[Path], object]:
     return lambda path: path.write_text(text, encoding="utf-8")
-
-
-def _natural(text: str) -> list[tuple[int, str]]:
-    """Sort key by which numbers inside text count as numbers."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mech_arith.errors import UserError
-from mech_arith.names import LayerPart
+from mech_arith.kinds import LayerPart
 from mech_arith.solvers.base import Solver
 from mech_arith.solvers.prompts import Layout, Prompts
 

@@ -221,7 +221,7 @@ def _state(
 
 def _finished(directory: Path, overrides: tuple[str, ...], record: CellRecord | None) -> CellState:
     """Of a cell that says of itself that it is whole."""
-    from mech_arith.results import damage
+    from mech_arith.directories import damage
 
     wrong = damage(directory)
     if wrong is not None:

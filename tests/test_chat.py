@@ -7,8 +7,9 @@ import pytest
 import transformers.utils.chat_template_utils as templates_of_transformers
 from transformers import PreTrainedTokenizerFast
 
-from mech_arith.config import PROMPT_DATE, PromptConfig, RunConfig
+from mech_arith.config import PromptConfig, RunConfig
 from mech_arith.errors import UserError
+from mech_arith.kinds import PROMPT_DATE
 from mech_arith.problems import ProblemSet
 from mech_arith.solvers.prompting import Prompting, prompt_warnings, render
 from mech_arith.templates import build_template

@@ -23,9 +23,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from mech_arith.api import compose
 from mech_arith.columns import CELL, TABLES
+from mech_arith.directories import find_runs
 from mech_arith.overrides import as_typed
 from mech_arith.report.__main__ import main as report
-from mech_arith.results import find_runs
 from tests.lms import tiny_lm
 from tests.running import SMALL, exit_code
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from mech_arith.directories import find_runs
 from mech_arith.report import write_report
-from mech_arith.results import find_runs, load_run
+from mech_arith.results import load_run
 from tests.running import SMALL
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "extending"

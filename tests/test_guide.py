@@ -11,7 +11,7 @@ from mech_arith import __main__ as entry
 from mech_arith import __version__
 from mech_arith.config import RunConfig
 from mech_arith.guide import help_text
-from mech_arith.names import POINTS, LayerPart
+from mech_arith.kinds import POINTS, LayerPart
 from mech_arith.paths import conf_dir
 
 HELP = help_text()

@@ -13,9 +13,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from mech_arith.config import RunConfig
+from mech_arith.directories import find_runs
 from mech_arith.paths import conf_dir
 from mech_arith.records import read_record
-from mech_arith.results import find_runs
 from mech_arith.sweeps import cell_states
 from tests.running import SMALL, main
 

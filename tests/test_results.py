@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mech_arith.columns import TABLES, conformed
+from mech_arith.directories import check_writable, find_runs
 from mech_arith.errors import UserError
-from mech_arith.results import check_writable, find_runs, load_run, per_value, plain, save_run
+from mech_arith.results import load_run, per_value, plain, save_run
 
 CORRELATIONS = pd.DataFrame({"layer": [0, 1], "value": ["a", "b-c"], "r": [0.5, float("nan")]})
 EFFECTS = pd.DataFrame({"layer": [0], "status": ["failed"], "accuracy_drop": [float("nan")]})

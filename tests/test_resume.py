@@ -16,10 +16,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from mech_arith import __main__ as entry
 from mech_arith import callbacks, job, sweeps
 from mech_arith.__main__ import resumed_arguments
+from mech_arith.directories import find_runs
 from mech_arith.identity import Identity
 from mech_arith.paths import ERROR_FILE, SUMMARY
 from mech_arith.records import LOCK, begin, claimed, read_record, write_record
-from mech_arith.results import find_runs, load_run
+from mech_arith.results import load_run
 from mech_arith.resume import SUPERSEDED, AskedCell, decide, set_aside
 from mech_arith.slurm import JobState
 from mech_arith.sweeps import PlannedCell, SweepPlan, cell_states, read_plan, write_plan

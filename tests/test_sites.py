@@ -3,7 +3,7 @@ import torch
 
 from mech_arith.columns import SITE
 from mech_arith.errors import UserError
-from mech_arith.names import LayerPart
+from mech_arith.kinds import LayerPart
 from mech_arith.sites import (
     SITE_COLUMNS,
     Site,

@@ -15,7 +15,8 @@ import pytest
 from safetensors import safe_open
 
 from mech_arith.digests import json_digest, tensor_digest
-from mech_arith.results import find_runs, load_run
+from mech_arith.directories import find_runs
+from mech_arith.results import load_run
 from tests.slurm import (
     LONG,
     ON_SLURM,

@@ -24,8 +24,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from mech_arith.directions import METHODS
 from mech_arith.errors import UserError, unknown
-from mech_arith.names import METHODS
 from mech_arith.problems import ProblemSet
 from mech_arith.session import Session
 from mech_arith.sites import Site

@@ -7,3 +7,8 @@ from mech_arith.registry import Registry
 
 EDITS = Registry("edit", "mech_arith.edits")
 """Classes by name; `base.find_edit` makes an edit of one. `scale` is the paper's."""
+
+ACTIVATIONS, WEIGHTS = VIA = ("activations", "weights")
+"""What an edit is made on."""
+
+NO_EDIT = "none"

@@ -28,7 +28,8 @@ def _main() -> None:
 
 def _drawn(places: list[Path], on: Page) -> list[Path]:
     """The files written, all runs being looked for before any is drawn."""
-    from mech_arith.results import find_runs, load_run
+    from mech_arith.directories import find_runs
+    from mech_arith.results import load_run
 
     found: dict[Path, None] = {}
     for place in places:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mech_arith.directories import find_runs, walk
 from mech_arith.errors import UserError
 from mech_arith.records import read_record
-from mech_arith.results import find_runs, walk
 from mech_arith.sweeps import DONE, PLAN, RESUMED, WHOLE, CellState, cell_states
 
 DAMAGED = "damaged"

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mech_arith.names import ACTIVATIONS, LayerPart
+from mech_arith.edits import ACTIVATIONS
+from mech_arith.kinds import LayerPart
 from mech_arith.progress import counted
 from mech_arith.records import read_record
 from mech_arith.report.listing import Listed

@@ -225,7 +225,7 @@ def _require_known(names: Sequence[str], known: Sequence[str]) -> None:
 
 def _finished(places: Sequence[Path]) -> list[Path]:
     """All finished runs in and under the places, each once."""
-    from mech_arith.results import find_runs
+    from mech_arith.directories import find_runs
 
     found: dict[Path, None] = {}
     for place in places:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mech_arith.digests import code_digest
-from mech_arith.names import POINTS
+from mech_arith.kinds import POINTS
 from mech_arith.problems import ProblemSet
 from mech_arith.solvers.attention import NOTHING, KeysValues, Past
 from mech_arith.solvers.prompts import Prompts

@@ -116,7 +116,7 @@ def read_card(directory: Path) -> Card:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"expected a solver in {directory} (with {WEIGHTS} and {CARD}), got {error!r}; "
-            "train one with `python -m mech_arith.solvers.training`, or reinstall"
+            "train one with `python -m mech_arith.train`, or reinstall"
         ) from None
     return card
 

@@ -26,7 +26,7 @@ from transformers import AttentionInterface
 
 from mech_arith.digests import json_digest
 from mech_arith.errors import UserError
-from mech_arith.names import POINTS
+from mech_arith.kinds import POINTS
 from mech_arith.problems import ProblemSet
 from mech_arith.solvers.attention import NOTHING, KeysValues, NotReplayableError, Past, attend
 from mech_arith.solvers.base import EVERY, NextNorm, Place, Tap, untouched

@@ -7,9 +7,9 @@ import numpy as np
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from mech_arith.config import PROMPT_DATE
 from mech_arith.errors import UserError, unknown
 from mech_arith.expressions import Expression
+from mech_arith.kinds import PROMPT_DATE
 from mech_arith.problems import ProblemSet
 from mech_arith.solvers.chat import (
     ASSISTANT,

@@ -1,6 +1,4 @@
-"""The second entrypoint: train the shipped solvers from scratch or from pretrained weights.
-
-    python -m mech_arith.solvers.training +train=arith_decoder
+"""Train the shipped solvers from scratch or from pretrained weights.
 
 Every batch is a function of the seed and the step alone, and the optimiser's state is saved with
 the weights, so a killed training goes on from its last checkpoint with the same result.
@@ -8,8 +6,6 @@ the weights, so a killed training goes on from its last checkpoint with the same
 
 import logging
 import math
-import os
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -151,38 +147,3 @@ def finish(recipe: Recipe, directory: Path, *, seconds: float) -> Path:
     write_checkpoint(directory, recipe.network.state_dict(), card, dtype=dtype)
     log.info("wrote %s", directory)
     return directory
-
-
-def main() -> None:
-    """Compose the configuration and train."""
-    import hydra
-    from hydra.core.config_store import ConfigStore
-    from omegaconf import DictConfig, OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    from mech_arith.overrides import as_typed
-    from mech_arith.paths import conf_dir
-
-    sys.argv[1:] = [as_typed(argument, TrainSettings) for argument in sys.argv[1:]]
-    ConfigStore.instance().store(name="train_schema", node=TrainSettings)
-
-    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")
-    def run(config: DictConfig) -> None:
-        try:
-            settings = OmegaConf.to_object(config)
-            assert isinstance(settings, TrainSettings)
-            train(settings)
-        except OmegaConfBaseException as error:
-            reason = str(error).splitlines()[0]
-            log.error("expected +train=arith_decoder or +train=arith_encoder, got: %s", reason)
-            sys.exit(1)
-        except UserError as error:
-            log.error("%s", error)
-            sys.exit(1)
-
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    run()
-
-
-if __name__ == "__main__":
-    main()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from mech_arith.results import check_writable
+from mech_arith.directories import check_writable
 from mech_arith.spread.groups import SeedCell, seed_groups
 from mech_arith.spread.show import print_alone, print_spread
 from mech_arith.spread.tables import correlation_spread, effect_spread, write_table

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mech_arith.directories import find_runs
 from mech_arith.errors import UserError
 from mech_arith.records import RECORD, read_record
-from mech_arith.results import find_runs, load_summary
+from mech_arith.results import load_summary
 
 
 @dataclass(frozen=True)

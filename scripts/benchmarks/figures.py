@@ -15,8 +15,9 @@ from pathlib import Path
 from arguments import count
 from synthetic import save_sweep
 
+from mech_arith.directories import find_runs
 from mech_arith.figures import cell_figures, save_figures
-from mech_arith.results import find_runs, load_run
+from mech_arith.results import load_run
 
 BAR = 0.5
 """Seconds of CPU."""
