@@ -318,7 +318,7 @@ def test_a_run_that_wandb_fails_keeps_its_results(monkeypatch, tmp_path):
 @pytest.mark.parametrize("path", sorted((CONF / "train").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_training_composes_and_validates(path):
     from mech_arith.solvers.recipes import TrainSettings
-    from mech_arith.train import _check
+    from mech_arith.solvers.training import _check
 
     ConfigStore.instance().store(name="train_schema", node=TrainSettings)
     with initialize_config_dir(str(CONF), version_base="1.3"):

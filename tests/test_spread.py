@@ -13,11 +13,11 @@ from mech_arith.errors import UserError
 from mech_arith.records import CellRecord, write_record
 from mech_arith.results import save_run
 from mech_arith.solvers.recipes import TrainSettings
+from mech_arith.solvers.training import train
 from mech_arith.spread import __main__ as entry
 from mech_arith.spread.build import write_spread
 from mech_arith.spread.groups import seed_groups
 from mech_arith.spread.tables import correlation_spread, effect_spread
-from mech_arith.train import train
 from tests.running import main as run_main
 from tests.test_training import SMALL as SOLVER
 

@@ -16,7 +16,7 @@ from mech_arith.solvers.recipes import (
     draw_operands,
     held_out,
 )
-from mech_arith.train import learning_rate, train
+from mech_arith.solvers.training import learning_rate, train
 
 SMALL = dict(
     solver="small",
