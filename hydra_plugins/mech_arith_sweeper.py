@@ -20,13 +20,13 @@ from hydra.core.utils import filter_overrides
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from mech_arith.config import quoted
-from mech_arith.errors import UserError
+from mech_arith.common.errors import UserError
+from mech_arith.experiment.config import quoted
 
 if TYPE_CHECKING:
-    from mech_arith.config import RunConfig
-    from mech_arith.resume import AskedCell
-    from mech_arith.sweeps import PlannedCell, SweepPlan
+    from mech_arith.common.runs.sweeps import PlannedCell, SweepPlan
+    from mech_arith.experiment.config import RunConfig
+    from mech_arith.experiment.resume import AskedCell
 
 log = logging.getLogger("mech_arith")
 
@@ -71,10 +71,10 @@ class CellSweeper(BasicSweeper):
         return []
 
     def _sweep(self, directory: Path, arguments: list[str]) -> None:
-        from mech_arith.directories import check_writable
-        from mech_arith.errors import UserError
-        from mech_arith.records import claimed
-        from mech_arith.sweeps import PLAN, SWEEP_LOCK
+        from mech_arith.common.errors import UserError
+        from mech_arith.common.runs.directories import check_writable
+        from mech_arith.common.runs.records import claimed
+        from mech_arith.common.runs.sweeps import PLAN, SWEEP_LOCK
 
         assert self.config is not None
         # Before the directory is made: what is mistyped leaves nothing.
@@ -118,7 +118,7 @@ class CellSweeper(BasicSweeper):
             UserError: an override of an experiment that Hydra's grammar cannot read, a sweep over
                 nothing, or keys that cannot move together.
         """
-        from mech_arith.overrides import as_typed, check_grammar
+        from mech_arith.experiment.overrides import as_typed, check_grammar
 
         assert self.hydra_context is not None
         texts = [*map(as_typed, self._parse_config()), *arguments]
@@ -148,7 +148,7 @@ class CellSweeper(BasicSweeper):
         return self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
 
     def _plan(self, arguments: list[str], cells: "list[PlannedCell]") -> "SweepPlan":
-        from mech_arith.sweeps import SweepPlan, config_flags
+        from mech_arith.common.runs.sweeps import SweepPlan, config_flags
 
         assert self.config is not None
         hydra = OmegaConf.to_container(self.config.hydra.overrides.hydra)
@@ -159,8 +159,8 @@ class CellSweeper(BasicSweeper):
         self, directory: Path, asked: "list[AskedCell]"
     ) -> "tuple[list[PlannedCell], list[int]]":
         """All cells of the sweep, and the numbers of those that are to be run now."""
-        from mech_arith.resume import decide, set_aside
-        from mech_arith.sweeps import PlannedCell, own_overrides
+        from mech_arith.common.runs.sweeps import PlannedCell, own_overrides
+        from mech_arith.experiment.resume import decide, set_aside
 
         if not self.resume:
             _check_distinct([cell.name for cell in asked])
@@ -184,7 +184,7 @@ class CellSweeper(BasicSweeper):
         self, directory: Path, plan: "SweepPlan", to_run: list[tuple[int, list[str]]]
     ) -> None:
         """Launch cells a batch at a time, and wait for all of them whatever becomes of some."""
-        from mech_arith.sweeps import Launch, submitted_jobs, with_jobs, write_plan
+        from mech_arith.common.runs.sweeps import Launch, submitted_jobs, with_jobs, write_plan
 
         write_plan(directory, plan)
         for batch in self._batches(to_run):
@@ -205,8 +205,8 @@ class CellSweeper(BasicSweeper):
 
         What SLURM has in its queue goes on.
         """
-        from mech_arith.interrupts import signal_of, workers
-        from mech_arith.records import mark_interrupted
+        from mech_arith.common.interrupts import signal_of, workers
+        from mech_arith.common.runs.records import mark_interrupted
 
         if self._executor != LOCAL:
             yield
@@ -224,7 +224,7 @@ class CellSweeper(BasicSweeper):
         self, directory: Path, batch: list[tuple[int, list[str]]], before: set[str]
     ) -> str:
         """Launch cells together and wait for them; why none could be, if so."""
-        from mech_arith.sweeps import submitted_jobs
+        from mech_arith.common.runs.sweeps import submitted_jobs
 
         assert self.launcher is not None
         try:
@@ -263,8 +263,8 @@ class CellSweeper(BasicSweeper):
 
 def _settings(overrides: list[str], config: DictConfig) -> "RunConfig | UserError":
     """A cell's checked config, or why it is refused."""
-    from mech_arith.config import checked
-    from mech_arith.names import look_up
+    from mech_arith.experiment.config import checked
+    from mech_arith.experiment.names import look_up
 
     try:
         settings = checked(config, filter_overrides(overrides))
@@ -278,9 +278,9 @@ def _asked(
     overrides: list[str], config: DictConfig, number: int, settings: "RunConfig | UserError"
 ) -> "AskedCell":
     """A cell by its identity and the directory that it would have in a new sweep."""
-    from mech_arith.identity import identify
-    from mech_arith.job import DISABLED, wandb_place
-    from mech_arith.resume import AskedCell
+    from mech_arith.experiment.identity import identify
+    from mech_arith.experiment.job import DISABLED, wandb_place
+    from mech_arith.experiment.resume import AskedCell
 
     own = tuple(filter_overrides(overrides))
     config.hydra.job.num = number

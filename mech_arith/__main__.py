@@ -20,17 +20,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mech_arith import callbacks
-from mech_arith.atomic import write_text
-from mech_arith.config import RunConfig, quoted
-from mech_arith.errors import UserError
-from mech_arith.guide import answer
-from mech_arith.interrupts import interruptible, raise_if_received, signal_of
-from mech_arith.overrides import as_typed, check_files, check_grammar, own_folders
-from mech_arith.paths import ERROR_FILE, conf_dir
-from mech_arith.records import LOCK, PATIENCE_S, claimed, mark_interrupted
-from mech_arith.refusals import one_line_errors
-from mech_arith.streams import lasting_output, no_room
+from mech_arith.common.atomic import write_text
+from mech_arith.common.errors import UserError
+from mech_arith.common.interrupts import interruptible, raise_if_received, signal_of
+from mech_arith.common.paths import ERROR_FILE, conf_dir
+from mech_arith.common.runs.records import LOCK, PATIENCE_S, claimed, mark_interrupted
+from mech_arith.common.streams import lasting_output, no_room
+from mech_arith.experiment import callbacks
+from mech_arith.experiment.config import RunConfig, quoted
+from mech_arith.experiment.guide import answer
+from mech_arith.experiment.overrides import as_typed, check_files, check_grammar, own_folders
+from mech_arith.experiment.refusals import one_line_errors
 
 log = logging.getLogger("mech_arith")
 
@@ -102,7 +102,7 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     asked = [argument for argument in arguments if argument.startswith("sweep.resume=")]
     if not asked:
         return list(arguments)
-    from mech_arith.sweeps import read_plan
+    from mech_arith.common.runs.sweeps import read_plan
 
     directory = Path(_unquoted(asked[-1].partition("=")[2])).expanduser()
     plan = read_plan(directory)
@@ -134,8 +134,8 @@ def _cell(config: DictConfig) -> None:
         f"expected no other process at work in {directory}, found one; wait for its end, or choose "
         "another hydra.run.dir or hydra.sweep.dir"
     )
-    from mech_arith.directories import check_writable
-    from mech_arith.job import check_free, write_composed
+    from mech_arith.common.runs.directories import check_writable
+    from mech_arith.experiment.job import check_free, write_composed
 
     try:
         check_writable(directory)
@@ -153,7 +153,7 @@ def _cell(config: DictConfig) -> None:
 
 def _attempt(config: DictConfig, directory: Path, job: Any) -> None:
     """Run the cell, and leave in its directory why it failed, if it does."""
-    from mech_arith.job import run
+    from mech_arith.experiment.job import run
 
     (directory / ERROR_FILE).unlink(missing_ok=True)
     try:

@@ -11,8 +11,8 @@ import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: no hub is needed
 
-from mech_arith.errors import UserError
-from mech_arith.solvers import smollm2
+from mech_arith.common.errors import UserError
+from mech_arith.models.language import smollm2
 
 
 def main() -> None:

@@ -25,9 +25,9 @@ from typing import Any
 
 import pandas as pd
 
-from mech_arith.directories import find_runs
-from mech_arith.errors import UserError
-from mech_arith.results import RunResult, load_run
+from mech_arith.common.errors import UserError
+from mech_arith.common.runs.directories import find_runs
+from mech_arith.evidence.results import RunResult, load_run
 
 TABLES = Path(__file__).parent / "tables"
 OPERANDS, MIDDLE, ANSWER = ("a", "b", "c"), "b-c", "a-(b-c)"

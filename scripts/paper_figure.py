@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mech_arith.figures.sheet import Panel, Sheet
-from mech_arith.figures.style import Grid, heatmap, two_digits
-from mech_arith.results import load_run
+from mech_arith.evidence.results import load_run
+from mech_arith.reports.figures.sheet import Panel, Sheet
+from mech_arith.reports.figures.style import Grid, heatmap, two_digits
 
 TARGET = Path(__file__).parent.parent / "docs" / "figures" / "paper.png"
 VALUES = ("a", "b", "c", "b-c", "a-(b-c)")

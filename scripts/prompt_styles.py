@@ -26,19 +26,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from mech_arith.engine import Asked, Baseline, run_baseline
-from mech_arith.errors import UserError, unknown
-from mech_arith.expressions import Constraint, parse_constraint
-from mech_arith.metrics import digit_accuracy, exact
+from mech_arith.common.errors import UserError, unknown
+from mech_arith.common.progress import counted
+from mech_arith.engine.run import Asked, Baseline, run_baseline
+from mech_arith.engine.session import Session
+from mech_arith.evidence.metrics import digit_accuracy, exact
+from mech_arith.models.language.loading import LoadedModel, load_model
+from mech_arith.models.language.pretrained import PretrainedSolver
+from mech_arith.models.language.prompting import Prompting
+from mech_arith.models.language.styles import STYLES
 from mech_arith.problems import ProblemSet, draw_with_shots, operand_ranges
-from mech_arith.progress import counted
-from mech_arith.session import Session
-from mech_arith.solvers.loading import LoadedModel, load_model
-from mech_arith.solvers.pretrained import PretrainedSolver
-from mech_arith.solvers.prompting import Prompting
-from mech_arith.solvers.styles import STYLES
+from mech_arith.problems.expressions import Constraint, parse_constraint
+from mech_arith.problems.templates import Template, build_template
 from mech_arith.statistics import binomial_above, majority_floor
-from mech_arith.templates import Template, build_template
 
 TEMPLATES = "a+b:0..9 a*b:0..9 a-b:0..9 a+b:10..99 a+b+c:0..3"
 SHOTS = "0,1,4,8"

@@ -16,7 +16,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
-from mech_arith.report import write_report
+from mech_arith.reports.page import write_report
 
 TARGET = Path(__file__).parent.parent / "docs" / "figures" / "report.png"
 WIDTH = 1400

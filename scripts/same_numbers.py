@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mech_arith.columns import TABLES, earlier_names, in_todays_words, table_name
+from mech_arith.evidence.columns import TABLES, earlier_names, in_todays_words, table_name
 
 TOLERANCE = 1e-12
 """Largest difference, absolute or relative, of two numbers that count as the same."""

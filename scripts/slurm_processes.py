@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mech_arith.errors import UserError
+from mech_arith.common.errors import UserError
 
 
 @dataclass(frozen=True)

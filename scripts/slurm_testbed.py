@@ -28,7 +28,7 @@ from pathlib import Path
 import slurm_files
 from slurm_processes import Process, free_ports, interruptible, run_command, start_of, wait
 
-from mech_arith.errors import UserError
+from mech_arith.common.errors import UserError
 
 PACKAGES = {
     "munged": "munge",

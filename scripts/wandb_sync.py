@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from mech_arith.errors import UserError
-from mech_arith.progress import counted
-from mech_arith.tracking.client import no_server
-from mech_arith.tracking.upload import Sent, is_sent, send
+from mech_arith.common.errors import UserError
+from mech_arith.common.progress import counted
+from mech_arith.reports.wandb.client import no_server
+from mech_arith.reports.wandb.upload import Sent, is_sent, send
 
 INTERRUPTED = 130
 """Exit code of a program that is ended by Ctrl-C."""

@@ -14,9 +14,9 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from mech_arith.errors import UserError
-from mech_arith.tracking.client import no_server
-from mech_arith.tracking.metrics import (
+from mech_arith.common.errors import UserError
+from mech_arith.reports.wandb.client import no_server
+from mech_arith.reports.wandb.metrics import (
     BASELINE,
     BEST_ABS_R,
     CELL,

@@ -9,8 +9,8 @@ from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE, WordLevel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from mech_arith.solvers import smollm2 as smollm2_weights
-from mech_arith.solvers.hf_files import quiet
+from mech_arith.models import smollm2 as smollm2_weights
+from mech_arith.models.language.hf_files import quiet
 
 PAD, UNKNOWN, BOS, EOS, TURN, TURN_END = SPECIAL = (
     "<pad>",

@@ -12,105 +12,55 @@ from pathlib import Path
 import pytest
 from jaxtyping import TypeCheckError
 
-from mech_arith.errors import unknown
-from mech_arith.identity import SHOWING
+from mech_arith.common.errors import unknown
+from mech_arith.experiment.identity import SHOWING, shows
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mech_arith"
 
 ROOMS = (
-    "__init__ atomic errors interrupts papers paths plugins progress registry streams",
-    "config",
-    "overrides refusals guide",
-    "edits",
-    "digests",
-    "artifacts",
-    "unfinished",
-    "grammar",
-    "expressions",
-    "templates",
-    "problems",
-    "sources",
-    "kinds",
-    "names",
-    "solvers",
-    "loaders",
-    "sites",
-    "batching",
-    "session",
-    "activations",
-    "sums",
-    "directions",
+    "common",
     "statistics",
-    "answers",
-    "tracing",
+    "problems",
+    "models",
     "engine",
-    "weights",
-    "bases",
-    "controls",
-    "treated",
-    "interchange",
-    "intervention locality",
-    "weight_edits",
-    "manifold",
-    "best",
-    "verdicts",
-    "columns",
-    "metrics",
-    "judge",
-    "correlations counterfactual",
-    "agreement specificity off_distribution locality_tables",
-    "effects",
+    "directions",
+    "interventions",
     "evidence",
-    "summary",
-    "baseline problem_table",
-    "cell",
-    "edited",
-    "results",
-    "records",
-    "slurm",
-    "sweeps",
-    "tracking",
-    "figures report overview spread reports",
-    "plan",
-    "choice",
-    "identity",
-    "resume",
-    "job callbacks",
-    "api",
-    "__main__",
+    "reports",
+    "experiment",
 )
-"""The way of the data, from left to right. Modules on one line may import each other. Statistics
-stand before tracing, whose correlations they compute."""
+"""The way of the data, from left to right."""
 
-INTERVENTIONS = {"edits", "weights", "bases", "controls", "treated", "interchange"}
-INTERVENTIONS |= {"intervention", "locality", "weight_edits", "manifold"}
-EVIDENCE = {"verdicts", "metrics", "judge", "correlations", "counterfactual", "agreement"}
-EVIDENCE |= {"specificity", "off_distribution", "locality_tables", "effects", "evidence", "summary"}
+PLACE = {room: place for place, room in enumerate(("__init__", *ROOMS, "__main__"))}
 
-PLACE = {room: place for place, line in enumerate(ROOMS) for room in line.split()}
-
-ENTRYPOINTS = {"__main__", "api", "callbacks", "job", "solvers.training"}
-ALLOWED_IN = {
-    "hydra": {"config", "overrides", "refusals", *ENTRYPOINTS},
-    "omegaconf": {"config", "overrides", "refusals", *ENTRYPOINTS},
-    "submitit": {"__main__"},
-    "wandb": {"tracking"},
-    "transformers": {"solvers"},
-    "tokenizers": {"solvers"},
-    "huggingface_hub": {"solvers"},
-    "transformer_lens": {"solvers"},
-    "matplotlib": {"figures"},
-    "jinja2": {"report", "solvers"},
+ENTRYPOINTS = {
+    "__main__",
+    *(f"experiment.{name}" for name in ("api", "callbacks", "job", "train")),
+    *(f"experiment.{name}" for name in ("config", "overrides", "refusals")),
 }
-"""Library -> the only rooms or modules that may import it. The numerical modules are in none."""
+ALLOWED_IN = {
+    "hydra": ENTRYPOINTS,
+    "omegaconf": ENTRYPOINTS,
+    "submitit": {"__main__"},
+    "wandb": {"reports.wandb"},
+    "transformers": {"models"},
+    "tokenizers": {"models"},
+    "huggingface_hub": {"models"},
+    "transformer_lens": {"models"},
+    "matplotlib": {"reports.figures"},
+    "jinja2": {"reports.page", "models.language"},
+    "pandas": {"evidence", "reports", "experiment"},
+}
+"""Library -> the only rooms, packages or modules that may import it. So interventions return
+arrays, and evidence makes tables of them."""
 
 FORBIDDEN_LIBRARIES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 FORBIDDEN_CALLS = {"eval", "exec", "__import__"}
 FORBIDDEN_ATTRIBUTES = {"torch.load", "torch.save"}
 FORBIDDEN_METHODS = {"to_pickle", "read_pickle"}
 FORBIDDEN_OPTIONS = {"allow_pickle", "trust_remote_code"}
-STATISTICS = {"statistics", "tracing", "sources"} | INTERVENTIONS | EVIDENCE
+STATISTICS = {"statistics", "directions", "interventions", "evidence"}
 """Rooms that compute what is reported: in float64, as no default has it."""
 FLOAT32_BY_DEFAULT = {f"torch.{name}" for name in ("tensor", "full", "zeros", "ones", "linspace")}
 HEAVY = {"torch", "transformers", "transformer_lens", "sklearn", "pandas", "wandb", "matplotlib"}
@@ -132,7 +82,8 @@ class Module:
         return _parsed(self.path)
 
     def is_in(self, places: set[str]) -> bool:
-        return self.name in places or self.room in places
+        """Whether it is one of the places, or within one of them."""
+        return any(self.name == place or self.name.startswith(f"{place}.") for place in places)
 
 
 @cache
@@ -229,46 +180,34 @@ def _untyped(tree: ast.Module) -> list[str]:
     ]
 
 
-def test_there_are_modules() -> None:
-    assert {"errors", "expressions"} <= NAMES
+def test_the_rooms_are_there_and_nothing_else() -> None:
+    assert {module.room for module in MODULES} == set(PLACE)
 
 
-@each_module
-def test_every_module_has_its_room(module: Module) -> None:
-    assert module.room in PLACE, f"say in ROOMS where {module.name} stands in the way of the data"
-
-
-def test_no_numbers_come_from_rooms_that_only_show() -> None:
+def test_no_numbers_come_from_what_only_shows() -> None:
     """What `identity.SHOWING` names is left out of a cell's identity."""
     modules = {module.name: module for module in MODULES}
     seen: set[str] = set()
-    left = ["cell", "plan", "choice", "config"]
+    left = [f"experiment.{name}" for name in ("cell", "plan", "load_model", "config")]
     while left:
         name = left.pop()
         if name not in seen:
             seen.add(name)
             left += [imported for imported, _ in _own_imports(modules[name].tree)]
-    assert {name.split(".")[0] for name in seen} & SHOWING == {"progress", "papers"}
-    assert {module.room for module in MODULES} >= SHOWING
+    files = {name: modules[name].path.relative_to(PACKAGE).as_posix() for name in seen}
+    shown = {name for name, file in files.items() if shows(file)}
+    assert shown == {"common.progress", "reports.papers"}
+
+
+def test_what_only_shows_is_there() -> None:
+    every = {module.path.relative_to(PACKAGE).as_posix() for module in MODULES}
+    for place in SHOWING:
+        assert any(shows(file) and file.startswith(place) for file in every), place
 
 
 @each_module
 def test_imports_point_left(module: Module) -> None:
     assert not _misplaced(module)
-
-
-def test_interventions_make_arrays_and_evidence_makes_tables_of_them() -> None:
-    every = {module.room for module in MODULES}
-    assert every >= INTERVENTIONS | EVIDENCE
-    assert max(PLACE[room] for room in INTERVENTIONS) < min(PLACE[room] for room in EVIDENCE)
-    tabulating = {
-        module.name
-        for module in MODULES
-        if module.room in INTERVENTIONS
-        for name, _ in _imported(module.tree)
-        if name.split(".")[0] == "pandas"
-    }
-    assert not tabulating
 
 
 def test_no_circles() -> None:
@@ -291,7 +230,7 @@ def test_no_eval_no_pickle_no_deferred_annotations(module: Module) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    [module for module in MODULES if module.room in STATISTICS],
+    [module for module in MODULES if module.is_in(STATISTICS)],
     ids=lambda module: module.name,
 )
 def test_tensors_of_statistics_say_their_dtype(module: Module) -> None:
@@ -326,13 +265,14 @@ def test_the_guard_lets_a_model_switch_to_evaluation() -> None:
 @pytest.mark.parametrize(
     ("name", "source", "left", "allowed"),
     [
-        ("tracing", "from mech_arith.directions import base", True, True),
-        ("tracing", "from mech_arith import engine", False, True),
-        ("directions", "def f():\n    import mech_arith.results", False, True),
+        ("directions.tracing", "from mech_arith.engine import sites", True, True),
+        ("engine.passes", "from mech_arith import directions", False, True),
+        ("directions", "def f():\n    import mech_arith.evidence.results", False, True),
         ("directions", "from hydra import compose", True, False),
-        ("solvers.pretrained", "from transformers import AutoModel", True, True),
-        ("solvers.base", "import omegaconf", True, False),
-        ("solvers.training", "import omegaconf", True, True),
+        ("interventions.run", "import pandas as pd", True, False),
+        ("models.language.pretrained", "from transformers import AutoModel", True, True),
+        ("models.base", "import omegaconf", True, False),
+        ("experiment.train", "import omegaconf", True, True),
     ],
 )
 def test_the_walls_stand(
@@ -341,10 +281,7 @@ def test_the_walls_stand(
     left: bool,
     allowed: bool,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    present = NAMES | {"directions", "engine", "results"}
-    monkeypatch.setattr(sys.modules[__name__], "NAMES", present)
     path = tmp_path / "planted.py"
     path.write_text(source)
     module = Module(name, path)

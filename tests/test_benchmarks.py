@@ -14,8 +14,8 @@ import pytest
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from mech_arith.solvers.pretrained import PretrainedSolver
-from mech_arith.solvers.prompting import Prompting
+from mech_arith.models.language.pretrained import PretrainedSolver
+from mech_arith.models.language.prompting import Prompting
 from tests.lms import tiny_lm
 
 SCRIPTS = Path(__file__).parents[1] / "scripts" / "benchmarks"

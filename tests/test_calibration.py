@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from mech_arith.solvers.plants import Plant
+from mech_arith.models.planted.planted import Plant
 from mech_arith.statistics import Interval, pearson
 
 SCRIPTS = Path(__file__).parents[1] / "scripts" / "benchmarks"

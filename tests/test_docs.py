@@ -21,11 +21,11 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from mech_arith.api import compose
-from mech_arith.columns import CELL, TABLES
-from mech_arith.directories import find_runs
-from mech_arith.overrides import as_typed
-from mech_arith.report.__main__ import main as report
+from mech_arith.common.runs.directories import find_runs
+from mech_arith.evidence.columns import CELL, TABLES
+from mech_arith.experiment.api import compose
+from mech_arith.experiment.overrides import as_typed
+from mech_arith.reports.page.__main__ import main as report
 from tests.lms import tiny_lm
 from tests.running import SMALL, exit_code
 
@@ -96,7 +96,7 @@ def is_entrypoint(command: str) -> bool:
 
 
 def is_report(command: str) -> bool:
-    return command == "python -m mech_arith.report outputs"
+    return command == "python -m mech_arith.reports.page outputs"
 
 
 def cells_of(arguments: list[str]) -> Iterator[list[str]]:
@@ -286,5 +286,5 @@ def test_every_column_is_in_the_dictionary(hooks):
 
 def test_every_module_of_the_api_is_there(hooks):
     modules = re.findall(r"^::: (\S+)$", "\n".join(hooks.api_pages().values()), re.M)
-    assert "mech_arith.api" in modules
+    assert "mech_arith.experiment.api" in modules
     assert [m for m in modules if importlib.util.find_spec(m) is None] == []

@@ -89,13 +89,15 @@ def test_the_wheel_holds_all_and_nothing_else(wheel: Path) -> None:
     }
     held = set(zipfile.ZipFile(wheel).namelist())
     assert {f"mech_arith/conf/{name}" for name in _files(CONF)} <= held
-    assert {f"mech_arith/solvers/checkpoints/{name}" for name in _files(CHECKPOINTS)} <= held
+    assert {
+        f"mech_arith/models/arithmetic/checkpoints/{name}" for name in _files(CHECKPOINTS)
+    } <= held
     assert {name.split("/")[0].split("-")[0] for name in held} == {"mech_arith", "hydra_plugins"}
 
 
 def test_the_wheel_is_imported_and_not_the_checkout(elsewhere: Path) -> None:
     code = (
-        "import mech_arith; from mech_arith.paths import conf_dir, checkpoints_dir;"
+        "import mech_arith; from mech_arith.common.paths import conf_dir, checkpoints_dir;"
         "print(mech_arith.__file__, conf_dir(), checkpoints_dir(), sep='\\n')"
     )
     for line in _run(_python(elsewhere), "-c", code, cwd=elsewhere).splitlines():

@@ -9,17 +9,17 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from mech_arith.engine import SiteEdits
+from mech_arith.engine.run import SiteEdits
+from mech_arith.engine.sites import Site
+from mech_arith.models.arithmetic.checkpoints import Card
+from mech_arith.models.arithmetic.decoder import ArithmeticDecoder
+from mech_arith.models.arithmetic.encoder import ArithmeticEncoder, PreNormEncoder
+from mech_arith.models.arithmetic.networks import DecoderShape, EncoderShape
+from mech_arith.models.arithmetic.tokens import ARITHMETIC, ENCODER
+from mech_arith.models.attention import NOTHING, KeysValues, Past
+from mech_arith.models.base import EVERY, Place, Solver, Tap, untouched
+from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet
-from mech_arith.sites import Site
-from mech_arith.solvers.attention import NOTHING, KeysValues, Past
-from mech_arith.solvers.base import EVERY, Place, Solver, Tap, untouched
-from mech_arith.solvers.checkpoints import Card
-from mech_arith.solvers.decoder import ArithmeticDecoder
-from mech_arith.solvers.encoder import ArithmeticEncoder, PreNormEncoder
-from mech_arith.solvers.networks import DecoderShape, EncoderShape
-from mech_arith.solvers.prompts import Prompts
-from mech_arith.solvers.tokens import ARITHMETIC, ENCODER
 
 ANSWER = {"width": 4, "sign": "first", "digits": "units_first", "negatives": "magnitude"}
 

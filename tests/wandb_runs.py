@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mech_arith.tracking import Run, TrackingSettings
+from mech_arith.reports.wandb import Run, TrackingSettings
 
 KEY = "0123456789abcdef" * 3
 

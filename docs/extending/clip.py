@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from mech_arith.edits import EDITS
-from mech_arith.edits.base import Edit
+from mech_arith.interventions.edits import EDITS
+from mech_arith.interventions.edits.base import Edit
 
 
 @EDITS.register("clip")

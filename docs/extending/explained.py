@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mech_arith.columns import NUMBER, Column, register_column
+from mech_arith.evidence.columns import NUMBER, Column, register_column
 
 
 def explained(row: Mapping[str, Any]) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mech_arith.figures import figure
+from mech_arith.reports.figures import figure
 
 BINS = 5
 

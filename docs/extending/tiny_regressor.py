@@ -2,11 +2,11 @@
 
 import torch
 
-from mech_arith.digests import tensor_digest
-from mech_arith.kinds import MODELS, Loader
-from mech_arith.solvers.attention import NOTHING, KeysValues
-from mech_arith.solvers.base import EVERY, Solver, untouched
-from mech_arith.solvers.prompts import Prompts
+from mech_arith.common.digests import tensor_digest
+from mech_arith.models.attention import NOTHING, KeysValues
+from mech_arith.models.base import EVERY, Solver, untouched
+from mech_arith.models.kinds import MODELS, Loader
+from mech_arith.models.prompts import Prompts
 
 
 class TinyRegressor(Solver):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mech_arith.registry import Registry
+from mech_arith.common.registry import Registry
 
 METHODS: Registry[Any] = Registry("tracing method", "mech_arith.directions.methods")
 """Methods that find a subspace, by name."""

@@ -24,12 +24,12 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from mech_arith.common.errors import UserError, unknown
 from mech_arith.directions import METHODS
-from mech_arith.errors import UserError, unknown
+from mech_arith.engine.session import Session
+from mech_arith.engine.sites import Site
+from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet
-from mech_arith.session import Session
-from mech_arith.sites import Site
-from mech_arith.solvers.prompts import Prompts
 
 NEGLIGIBLE = 1e-11
 """Variance below this share of the mean squared activation is float32 rounding, not a direction."""

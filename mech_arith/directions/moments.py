@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mech_arith.errors import UserError
+from mech_arith.common.errors import UserError
 
 
 class Moments:
@@ -66,7 +66,7 @@ class Moments:
         if self._scatter is None:
             return {"rows": torch.cat(self._rows)} if self._rows else {}
         assert self._mean is not None
-        count = torch.tensor(self.count)
+        count = torch.tensor(self.count, dtype=torch.int64)
         return {"count": count, "mean": self._mean, "scatter": self._scatter}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:

@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from mech_arith.activations import capture
+from mech_arith.common.checkpoint import Piece, Unfinished
+from mech_arith.common.streaming import Sums
 from mech_arith.directions.base import PrincipalComponents
-from mech_arith.session import Session
-from mech_arith.sites import Site
-from mech_arith.solvers.prompts import Prompts
-from mech_arith.sums import Sums
-from mech_arith.unfinished import Piece, Unfinished
+from mech_arith.engine.capture import capture
+from mech_arith.engine.session import Session
+from mech_arith.engine.sites import Site
+from mech_arith.models.prompts import Prompts
 
 
 def coordinates(

@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mech_arith.batching import is_out_of_memory
+from mech_arith.common.errors import UserError, unknown
+from mech_arith.engine.batching import is_out_of_memory
 from mech_arith.engine.passes import Change, Clean, Hooked, Resumed, Rows, run_clean
-from mech_arith.errors import UserError, unknown
-from mech_arith.sites import Site
-from mech_arith.solvers.base import Solver, read_prefix
-from mech_arith.solvers.finite import check_finite
-from mech_arith.solvers.prompts import Layout, Prompts
+from mech_arith.engine.sites import Site
+from mech_arith.models.base import Solver, read_prefix
+from mech_arith.models.finite import check_finite
+from mech_arith.models.prompts import Layout, Prompts
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from mech_arith.digests import json_digest, tensor_digest
-from mech_arith.sites import Site
+from mech_arith.common.digests import json_digest, tensor_digest
+from mech_arith.engine.sites import Site
 
 
 @runtime_checkable

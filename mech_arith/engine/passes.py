@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from mech_arith.errors import UserError
-from mech_arith.sites import Site
-from mech_arith.solvers.attention import KeysValues, Past, Shared
-from mech_arith.solvers.base import EVERY, Place, Solver, Tap, run_blocks, untouched
-from mech_arith.solvers.finite import is_finite, not_finite
-from mech_arith.solvers.prompts import Layout, Prompts
+from mech_arith.common.errors import UserError
+from mech_arith.engine.sites import Site
+from mech_arith.models.attention import KeysValues, Past, Shared
+from mech_arith.models.base import EVERY, Place, Solver, Tap, run_blocks, untouched
+from mech_arith.models.finite import is_finite, not_finite
+from mech_arith.models.prompts import Layout, Prompts
 
 READ_OUT_ELEMENTS = 2**23
 """Numbers in the read-outs of one chunk of rows: a vocabulary is wide. In float32 they take the 32

@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from mech_arith.answers import Answers
-from mech_arith.digests import tensor_digest
+from mech_arith.common.digests import tensor_digest
+from mech_arith.engine.answers import Answers
 from mech_arith.engine.passes import Rows, Written
 from mech_arith.engine.writing import Writing, likeliest
+from mech_arith.models.base import AnswerReader, Solver
+from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet, counterfactual_answers
-from mech_arith.solvers.base import AnswerReader, Solver
-from mech_arith.solvers.prompts import Prompts
 
 NO_TOKEN = -1
 

@@ -9,8 +9,8 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from mech_arith.engine.passes import Rows, Tails, Written
-from mech_arith.solvers.base import AnswerReader
-from mech_arith.solvers.numerals import most_digits
+from mech_arith.models.base import AnswerReader
+from mech_arith.models.language.numerals import most_digits
 
 
 @dataclass(frozen=True)

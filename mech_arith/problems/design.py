@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from mech_arith.errors import UserError, unknown
-from mech_arith.expressions import Constraint, Expression, Interval
+from mech_arith.common.errors import UserError, unknown
 from mech_arith.problems.balancing import choose, decorrelating_logits
 from mech_arith.problems.drawing import MAX_PROBLEMS, draw_with_shots, split
+from mech_arith.problems.expressions import Constraint, Expression, Interval
 from mech_arith.problems.seeds import check_integer, generator
 from mech_arith.problems.sets import DECORRELATED, UNIFORM, Design, ProblemSet
-from mech_arith.templates import Template
+from mech_arith.problems.templates import Template
 
 BOUND = 0.12
 """Of the chosen value's correlations under the odds. In a-(b-c) this leaves b-c about sqrt(2) times

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from mech_arith.errors import UserError
-from mech_arith.expressions import Constraint, Interval
+from mech_arith.common.errors import UserError
+from mech_arith.problems.expressions import Constraint, Interval
 from mech_arith.problems.seeds import check_integer, generator
 from mech_arith.problems.sets import ProblemSet
 from mech_arith.problems.spaces import checked_space
-from mech_arith.templates import Template
+from mech_arith.problems.templates import Template
 
 MAX_PROBLEMS = 1_000_000
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from mech_arith.errors import UserError, unknown
-from mech_arith.expressions import Interval
+from mech_arith.common.errors import UserError, unknown
+from mech_arith.problems.expressions import Interval
 from mech_arith.problems.seeds import is_integer
 
 

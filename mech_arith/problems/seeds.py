@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mech_arith.errors import UserError
+from mech_arith.common.errors import UserError
 
 
 def generator(seed: int, use: str) -> np.random.Generator:

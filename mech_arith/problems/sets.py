@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Int64, Integer
 
-from mech_arith.errors import unknown
-from mech_arith.expressions import IntArray
-from mech_arith.templates import Prompt, Template
+from mech_arith.common.errors import unknown
+from mech_arith.problems.expressions import IntArray
+from mech_arith.problems.templates import Prompt, Template
 
 
 @dataclass(frozen=True)

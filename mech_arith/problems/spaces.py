@@ -7,8 +7,8 @@ from math import prod
 import numpy as np
 from jaxtyping import Int64, UInt64
 
-from mech_arith.errors import UserError, unknown
-from mech_arith.expressions import BoolArray, Constraint, Expression, IntArray, Interval
+from mech_arith.common.errors import UserError, unknown
+from mech_arith.problems.expressions import BoolArray, Constraint, Expression, IntArray, Interval
 from mech_arith.problems.ranges import checked_ranges, described
 
 LARGEST_EXACT = 2**53

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mech_arith.errors import UserError, nearest
+from mech_arith.common.errors import UserError, nearest
+from mech_arith.common.streams import lasting_output
 from mech_arith.reports.typeset import (
     DAGGER,
     WRITERS,
@@ -20,7 +21,6 @@ from mech_arith.reports.typeset import (
     P,
     Table,
 )
-from mech_arith.streams import lasting_output
 
 FIXED = (Heading("value", "value"), Heading("layer", "layer"))
 """What every row of the evidence is about."""
@@ -65,7 +65,7 @@ def evidence(places: Sequence[Path], columns: Sequence[str] | None = None) -> Ta
     Raises:
         UserError: there is no finished run, or no such column.
     """
-    from mech_arith.results import best_places, load_run
+    from mech_arith.evidence.results import best_places, load_run
 
     runs = [load_run(directory) for directory in _finished(places)]
     rows: list[tuple[dict[str, Any], dict[Any, Any]]] = []
@@ -115,9 +115,9 @@ def comparison(one: Path, other: Path, quantities: Sequence[str] | None = None) 
     Raises:
         UserError: a run is not there, nothing can be compared, or there is no such quantity.
     """
-    from mech_arith.report.build import compared
-    from mech_arith.report.differences import DROP, titles
-    from mech_arith.results import load_summary
+    from mech_arith.evidence.results import load_summary
+    from mech_arith.reports.page.build import compared
+    from mech_arith.reports.page.differences import DROP, titles
 
     found, named = compared(one, other, other), titles()
     _require_known(quantities or (), list(named))
@@ -169,7 +169,7 @@ class _Column:
     """A column of the evidence in a table."""
 
     def __init__(self, name: str) -> None:
-        from mech_arith.columns import shown_columns
+        from mech_arith.evidence.columns import shown_columns
 
         self.about = next((column for column in shown_columns() if column.name == name), None)
         self.name = name
@@ -210,7 +210,7 @@ def _chosen(columns: Sequence[str] | None, known: Sequence[str]) -> list[_Column
     Raises:
         UserError: there is no such column.
     """
-    from mech_arith.columns import shown_columns
+    from mech_arith.evidence.columns import shown_columns
 
     headlines = [column.name for column in shown_columns() if column.is_headline]
     _require_known(columns or (), [*dict.fromkeys([*headlines, *known])])
@@ -225,7 +225,7 @@ def _require_known(names: Sequence[str], known: Sequence[str]) -> None:
 
 def _finished(places: Sequence[Path]) -> list[Path]:
     """All finished runs in and under the places, each once."""
-    from mech_arith.directories import find_runs
+    from mech_arith.common.runs.directories import find_runs
 
     found: dict[Path, None] = {}
     for place in places:
@@ -269,7 +269,7 @@ def _estimate(
 
 
 def _number(row: Mapping[Any, Any], name: str) -> float | None:
-    from mech_arith.verdicts import known
+    from mech_arith.evidence.verdicts import known
 
     return known(row, name)
 

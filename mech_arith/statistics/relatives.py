@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from mech_arith.errors import UserError
+from mech_arith.common.errors import UserError
 from mech_arith.statistics.basic import pearson
 
 NOTHING = 1e-12

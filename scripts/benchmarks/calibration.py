@@ -3,8 +3,8 @@
     python scripts/benchmarks/calibration.py [--plants 100 --nulls 200 --cases 2000 --seed 0]
                                 [--only planted,null,coverage,ties,slopes] [--json FILE]
 
-planted: Transformers whose weights are set by hand (`mech_arith.solvers.planted`). Tracing must
-find what they write, first where it is written, and an interchange tell what is read from what is
+planted: Transformers whose weights are set by hand (`mech_arith.models.planted`). Tracing must find
+what they write, first where it is written, and an interchange tell what is read from what is
 not. null: random networks, in which there is nothing to find. coverage: intervals of drawn numbers
 whose true mean or R is known. ties: p-values where drops are rare, so that many directions cost the
 same. slopes: answers that are destroyed, which follow nothing. Prints one table, and exits with 1

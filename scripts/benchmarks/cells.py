@@ -23,26 +23,26 @@ from jaxtyping import Float
 from rich.table import Table
 from torch import Tensor, nn
 
-from mech_arith.answers import Answers
-from mech_arith.bases import Bases
-from mech_arith.batching import Batching
-from mech_arith.cell import CellPlan
-from mech_arith.choice import load_solver
-from mech_arith.config import RunConfig, checked
-from mech_arith.effects import intervention_tables
-from mech_arith.engine import Asked, run_baseline
-from mech_arith.intervention import intervene
-from mech_arith.judge import Judge
-from mech_arith.metrics import exact
-from mech_arith.paths import conf_dir
-from mech_arith.plan import prepare
-from mech_arith.session import Session
-from mech_arith.sites import Site
-from mech_arith.solvers.numerals import most_digits
-from mech_arith.solvers.pretrained import PretrainedSolver
-from mech_arith.solvers.prompts import Layout
-from mech_arith.tracing import Splits, trace
-from mech_arith.treated import Treated
+from mech_arith.common.paths import conf_dir
+from mech_arith.directions.tracing import Splits, trace
+from mech_arith.engine.answers import Answers
+from mech_arith.engine.batching import Batching
+from mech_arith.engine.run import Asked, run_baseline
+from mech_arith.engine.session import Session
+from mech_arith.engine.sites import Site
+from mech_arith.evidence.effects import intervention_tables
+from mech_arith.evidence.metrics import exact
+from mech_arith.evidence.scorer import Judge
+from mech_arith.experiment.cell import CellPlan
+from mech_arith.experiment.config import RunConfig, checked
+from mech_arith.experiment.load_model import load_solver
+from mech_arith.experiment.plan import prepare
+from mech_arith.interventions.bases import Bases
+from mech_arith.interventions.run import intervene
+from mech_arith.interventions.treatment import Treated
+from mech_arith.models.language.numerals import most_digits
+from mech_arith.models.language.pretrained import PretrainedSolver
+from mech_arith.models.prompts import Layout
 
 BOUND_SECONDS = 2.0
 """How long the machine's rate is measured in every round."""

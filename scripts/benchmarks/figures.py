@@ -15,9 +15,9 @@ from pathlib import Path
 from arguments import count
 from synthetic import save_sweep
 
-from mech_arith.directories import find_runs
-from mech_arith.figures import cell_figures, save_figures
-from mech_arith.results import load_run
+from mech_arith.common.runs.directories import find_runs
+from mech_arith.evidence.results import load_run
+from mech_arith.reports.figures import cell_figures, save_figures
 
 BAR = 0.5
 """Seconds of CPU."""

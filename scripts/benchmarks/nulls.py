@@ -13,27 +13,36 @@ from bars import ALPHA, Row, at_most, shown
 from jaxtyping import Float64
 from torch import Tensor
 
-from mech_arith.activations import capture
-from mech_arith.controls import CONTROL, SPAN, TARGET, VALUELESS, Arm, Controls, Target, arms
-from mech_arith.correlations import correlation_table
-from mech_arith.digests import tensor_digest
+from mech_arith.common.digests import tensor_digest
 from mech_arith.directions.base import find_method
 from mech_arith.directions.random import random_direction
-from mech_arith.edits.base import find_edit
-from mech_arith.effects import contrast_table, contrasts_of
-from mech_arith.engine import Asked, Baseline, SiteGrid, run_baseline, run_edits
-from mech_arith.judge import Judge
+from mech_arith.directions.tracing import Splits, trace
+from mech_arith.engine.capture import capture
+from mech_arith.engine.run import Asked, Baseline, SiteGrid, run_baseline, run_edits
+from mech_arith.engine.session import Session
+from mech_arith.engine.sites import Site
+from mech_arith.evidence.correlations import correlation_table
+from mech_arith.evidence.effects import contrast_table, contrasts_of
+from mech_arith.evidence.scorer import Judge
+from mech_arith.interventions.controls import (
+    CONTROL,
+    SPAN,
+    TARGET,
+    VALUELESS,
+    Arm,
+    Controls,
+    Target,
+    arms,
+)
+from mech_arith.interventions.edits.base import find_edit
+from mech_arith.interventions.treatment import Treated
+from mech_arith.models.arithmetic.checkpoints import Card
+from mech_arith.models.arithmetic.loading import ArithmeticDecoder
+from mech_arith.models.arithmetic.networks import DecoderShape
+from mech_arith.models.arithmetic.tokens import ARITHMETIC
 from mech_arith.problems import ProblemSet, draw, split
-from mech_arith.session import Session
-from mech_arith.sites import Site
-from mech_arith.solvers.arithmetic import ArithmeticDecoder
-from mech_arith.solvers.checkpoints import Card
-from mech_arith.solvers.networks import DecoderShape
-from mech_arith.solvers.tokens import ARITHMETIC
+from mech_arith.problems.templates import build_template
 from mech_arith.statistics import Resampling
-from mech_arith.templates import build_template
-from mech_arith.tracing import Splits, trace
-from mech_arith.treated import Treated
 
 SHAPE = DecoderShape(
     n_layers=3, d_model=32, n_heads=4, d_mlp=64, n_ctx=19, d_vocab=len(ARITHMETIC.tokens)

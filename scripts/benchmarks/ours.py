@@ -7,11 +7,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from workloads import Workload
 
-from mech_arith import engine
-from mech_arith.batching import Batching
-from mech_arith.session import Session
-from mech_arith.sites import Site
-from mech_arith.solvers.prompts import Layout, Prompts
+from mech_arith.engine import run as engine
+from mech_arith.engine.batching import Batching
+from mech_arith.engine.session import Session
+from mech_arith.engine.sites import Site
+from mech_arith.models.prompts import Layout, Prompts
 
 Consume = Callable[
     [int, Int64[Tensor, " rows"], Int64[Tensor, " rows"], Float[Tensor, "rows vocab"]], None

@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 from workloads import Workload, language_model, shipped_decoder
 
-from mech_arith.errors import UserError, unknown
+from mech_arith.common.errors import UserError, unknown
 
 OURS = "mech_arith"
 NAMES = ("A", "B", "C", "F")
@@ -254,7 +254,7 @@ def load(name: str) -> Workload | cells.Cell:
     Raises:
         UserError: there is none of that name, or its model has not been fetched.
     """
-    from mech_arith.solvers.smollm2 import model_dir
+    from mech_arith.models.language.smollm2 import model_dir
 
     if name not in NAMES:
         raise unknown("workload", name, NAMES)

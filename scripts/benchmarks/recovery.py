@@ -6,21 +6,21 @@ from dataclasses import dataclass, replace
 import torch
 from bars import ALPHA, Row, at_least, at_most, shown
 
-from mech_arith.bases import Bases
-from mech_arith.controls import CONTROL, TARGET, Controls
 from mech_arith.directions.base import find_method
-from mech_arith.edits.base import find_edit
-from mech_arith.effects import intervention_tables
-from mech_arith.engine import Asked, run_baseline
-from mech_arith.intervention import InterventionPlan, intervene
-from mech_arith.judge import Judge
+from mech_arith.directions.tracing import Splits, Trace, trace
+from mech_arith.engine.run import Asked, run_baseline
+from mech_arith.engine.session import Session
+from mech_arith.engine.sites import Site
+from mech_arith.evidence.effects import intervention_tables
+from mech_arith.evidence.scorer import Judge
+from mech_arith.interventions.bases import Bases
+from mech_arith.interventions.controls import CONTROL, TARGET, Controls
+from mech_arith.interventions.edits.base import find_edit
+from mech_arith.interventions.run import InterventionPlan, intervene
+from mech_arith.models.planted.model import PlantedSolver
+from mech_arith.models.planted.planted import Plant
 from mech_arith.problems import ProblemSet, split
-from mech_arith.session import Session
-from mech_arith.sites import Site
-from mech_arith.solvers.planted import PlantedSolver
-from mech_arith.solvers.plants import Plant
 from mech_arith.statistics import Resampling
-from mech_arith.tracing import Splits, Trace, trace
 
 FOUND = 0.99
 """|R| from which a value counts as found, and agreement from which it counts as read."""

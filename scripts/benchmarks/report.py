@@ -17,7 +17,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 from synthetic import save_sweep
 
-from mech_arith.report.build import build
+from mech_arith.reports.page.build import build
 
 OPENINGS = 3
 

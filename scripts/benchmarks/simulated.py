@@ -7,11 +7,11 @@ from bars import ALPHA, Row, at_most, covering, shown
 from jaxtyping import Float64
 from torch import Tensor
 
-from mech_arith.counterfactual import following
+from mech_arith.evidence.counterfactual import following
 from mech_arith.problems import draw
-from mech_arith.sources import Sources, draw_sources
+from mech_arith.problems.sources import Sources, draw_sources
+from mech_arith.problems.templates import build_template
 from mech_arith.statistics import Resampling, averaged, excess, largest_of_all
-from mech_arith.templates import build_template
 
 HOW = Resampling()
 N_CONTROLS, N_TARGETS = 20, 5

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mech_arith.results import save_run
-from mech_arith.summary import verdict_summary
-from mech_arith.verdicts import judged
+from mech_arith.evidence.results import save_run
+from mech_arith.evidence.summary import verdict_summary
+from mech_arith.evidence.verdicts import judged
 
 TOKENS = (
     "a·100",

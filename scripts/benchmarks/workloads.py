@@ -11,10 +11,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from mech_arith.directions.methods.pca import PCAFitter
-from mech_arith.solvers.base import Solver
-from mech_arith.solvers.loading import LoadedModel, load_model
-from mech_arith.solvers.pretrained import PretrainedSolver
-from mech_arith.solvers.prompting import Prompting
+from mech_arith.models.base import Solver
+from mech_arith.models.language.loading import LoadedModel, load_model
+from mech_arith.models.language.pretrained import PretrainedSolver
+from mech_arith.models.language.prompting import Prompting
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -247,12 +247,12 @@ def few_shot_sums(*, n: int, shots: int, seed: int) -> list[str]:
 
 def shipped_decoder() -> Workload:
     """Workload C: the decoder that the package ships, on the paper's expression."""
-    from mech_arith.paths import checkpoints_dir
+    from mech_arith.common.paths import checkpoints_dir
+    from mech_arith.models.arithmetic.checkpoints import read_card, read_weights
+    from mech_arith.models.arithmetic.loading import load_arithmetic
+    from mech_arith.models.arithmetic.networks import DecoderShape
     from mech_arith.problems import draw
-    from mech_arith.solvers.arithmetic import load_arithmetic
-    from mech_arith.solvers.checkpoints import read_card, read_weights
-    from mech_arith.solvers.networks import DecoderShape
-    from mech_arith.templates import build_template
+    from mech_arith.problems.templates import build_template
 
     solver = load_arithmetic("arith_decoder")
     directory = checkpoints_dir() / "arith_decoder"

@@ -1,0 +1,1 @@
+"""Directories of runs: what each cell has become, by its records and by the cluster."""

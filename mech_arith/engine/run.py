@@ -1,0 +1,387 @@
+"""Many edits, few forward passes.
+
+A sweep asks for sites x directions x strengths x problems edited predictions. Problems go through
+in batches. Each batch has one clean pass; every edit of it starts from that pass, at the layer and
+position of the edit, many edits at a time (`passes`), and ends in an answer (`reading`). Nothing is
+kept from one batch to the next but the answers: memory does not grow with the problems.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from math import ceil
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from mech_arith import models
+from mech_arith.common.digests import json_digest, tensor_digest
+from mech_arith.common.progress import Progress, progress
+from mech_arith.engine import answers, batching
+from mech_arith.engine.answers import Answers
+from mech_arith.engine.batching import batches, parts
+from mech_arith.engine.moves import Moves, SiteEdits, SiteGrid, SiteVectors
+from mech_arith.engine.passes import Change, Hooked, Resumed, Rows, Written, run_clean
+from mech_arith.engine.reading import (
+    NO_TOKEN,
+    Asked,
+    Forced,
+    as_tokens,
+    force,
+    of_one_length,
+    read_answers,
+    read_written,
+)
+from mech_arith.engine.session import Session
+from mech_arith.engine.writing import Writing, likeliest
+from mech_arith.models.base import Solver, read_prefix
+from mech_arith.models.prompts import Layout, Prompts
+
+__all__ = [
+    "Asked",
+    "Baseline",
+    "Moves",
+    "ReadOut",
+    "SiteEdits",
+    "SiteGrid",
+    "SiteVectors",
+    "edited_answers",
+    "edited_read_outs",
+    "run_baseline",
+    "run_edits",
+    "stored_baseline",
+    "write_on",
+]
+
+
+CODE = (
+    answers,
+    batching,
+    models,
+    sys.modules[__name__],
+)
+"""What an entry of the store depends on."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Problems before any edit."""
+
+    prompts: Prompts
+    asked: Asked
+    answers: Answers
+    """The solver's own, on the CPU."""
+    written: Int64[Tensor, "n written"]
+    """Their tokens, as far as it took to see what they are; `NO_TOKEN` behind the last. No columns
+    for a solver that regresses."""
+
+    def take(self, n: int) -> "Baseline":
+        """The first `n` problems."""
+        asked, answers = self.asked.of(torch.arange(n)), self.answers.take(n)
+        return Baseline(self.prompts.take(n), asked, answers, self.written[:n])
+
+    def tokens(self, row: int) -> tuple[int, ...]:
+        """What was written in answer to one of the problems."""
+        return tuple(token for token in self.written[row].tolist() if token != NO_TOKEN)
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+@dataclass(frozen=True)
+class ReadOut:
+    """What some rows lead to."""
+
+    entry: int
+    """Of the plan."""
+    edits: Int64[Tensor, " rows"]
+    problems: Int64[Tensor, " rows"]
+    logits: Float[Tensor, "rows out"]
+    """At the prompt's end; the one number for a solver that regresses."""
+
+
+RowsOf = Callable[[Change | None, int], Rows]
+"""The rows of so many edits per problem of one batch."""
+
+
+def _opener(solver: Solver, prompts: Prompts) -> Callable[[Layout, Tensor], RowsOf]:
+    """How problems, with tokens fed behind them, are opened: by a clean pass where it can be."""
+    if not solver.replays:
+
+        def hooked(layout: Layout, fed: Tensor) -> RowsOf:
+            return lambda change, n_edits: Hooked(
+                solver, prompts, layout, fed, change, n_edits=n_edits
+            )
+
+        return hooked
+    prefix = read_prefix(solver, prompts.prefix)
+
+    def resumed(layout: Layout, fed: Tensor) -> RowsOf:
+        clean = run_clean(solver, prompts, prefix, layout, fed)
+        return lambda change, n_edits: Resumed(clean, change, n_edits=n_edits)
+
+    return resumed
+
+
+def run_baseline(session: Session, prompts: Prompts, asked: Asked) -> Baseline:
+    """The model's answers to the problems as they are.
+
+    What the session's checkpoint holds is not computed again.
+    """
+    solver = session.model
+    answers = Answers.empty(len(prompts))
+    longest = 0 if solver.reader is None else solver.reader.longest(asked.bound)
+    written = torch.full((len(prompts), longest), NO_TOKEN)
+    opened = _opener(solver, prompts)
+    key = _asked_key(solver, prompts, asked)
+
+    def work(layout: Layout) -> dict[str, Tensor]:
+        def answer() -> dict[str, Tensor]:
+            here = asked.of(layout.rows)
+            forced = force(solver, here)
+            rows = opened(layout, forced.fed)(None, 1)
+            writing = Writing(solver.reader, bound=asked.bound, at_once=len(layout))
+            found, tokens = read_written(solver, rows, forced, writing, n_edits=1)
+            writing.finish()
+            return {**vars(found.at(0)), "written": as_tokens(tokens)}
+
+        key_here = {**key, "rows": tensor_digest(layout.rows)}
+        piece = session.checkpoint.piece("baseline", key_here)
+        return dict(piece.fetch("answers", answer))
+
+    parted = of_one_length(solver, prompts, asked)
+    with progress(len(prompts), description="baseline", unit="problems") as bar:
+        for layout, part in batches(solver, parted, session.batching, work):
+            tokens = part.pop("written")
+            written[layout.rows, : tokens.shape[1]] = tokens
+            _store(answers, layout.rows, Answers(**part))
+            bar.advance(len(layout))
+    return Baseline(prompts, asked, answers, written)
+
+
+@torch.inference_mode()
+def write_on(
+    solver: Solver, prompts: Prompts, written: Mapping[int, Written], *, length: int
+) -> dict[int, Written]:
+    """Let some of the problems' answers go on behind what was written, up to so many tokens."""
+    opened = _opener(solver, prompts)
+    longer = dict(written)
+    for layout in prompts.layouts:
+        for index, row in enumerate(layout.rows.tolist()):
+            if row not in longer:
+                continue
+            nothing = torch.empty(1, 0, dtype=torch.int64)
+            only = torch.tensor([0])
+            alone = opened(layout.part(slice(index, index + 1)), nothing)(None, 1).tails(only)
+            while len(longer[row]) < length:
+                (read,) = alone.next_read_outs(only, [longer[row]])
+                longer[row] += (int(likeliest(read)),)
+    return longer
+
+
+def stored_baseline(session: Session, prompts: Prompts, asked: Asked) -> Baseline:
+    """The same, out of the store if it is there."""
+
+    def make() -> dict[str, Tensor]:
+        found = run_baseline(session, prompts, asked)
+        return {**vars(found.answers), "written": found.written}
+
+    key = _asked_key(session.model, prompts, asked)
+    found = dict(session.store.fetch("baseline", key, make, code=CODE))
+    written = found.pop("written")
+    return Baseline(prompts, asked, Answers(**found), written)
+
+
+def _asked_key(solver: Solver, prompts: Prompts, asked: Asked) -> dict[str, Any]:
+    """All that determines the answers to problems, apart from code."""
+    return {
+        **solver.fingerprint,
+        "prompts": prompts.digest(),
+        "asked": [tensor_digest(asked.right, asked.counterfactual), asked.bound],
+        "forced": force(solver, asked).digest(),
+    }
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Problems of one layout, with the tokens that are fed behind them."""
+
+    session: Session
+    layout: Layout
+    fed: Int64[Tensor, "n fed"]
+    n_prefix: int
+    rows_of: RowsOf
+
+    def rows_at_once(self, moves: Moves) -> int:
+        """How many rows, each an edit of a problem, are run at a time."""
+        solver, layout = self.session.model, self.layout
+        positions = layout.tokens.shape[1] + self.fed.shape[1]
+        # Full passes run the prefix and all positions of every row.
+        if not solver.replays:
+            positions += self.n_prefix
+        elif solver.causal:
+            positions -= min(layout.positions(moves.site.position))
+        return self.session.batching.rows(solver, positions)
+
+    def stacked(self, moves: Moves) -> Iterator[tuple[Int64[Tensor, " some"], Rows]]:
+        """Some of a site's edits after others, and their rows; without those that move nothing."""
+        solver, layout = self.session.model, self.layout
+        indices = layout.positions(moves.site.position)
+        moved = moves.moved(layout.rows).any(1).nonzero()[:, 0]
+        size = max(1, self.rows_at_once(moves) // len(layout))
+        for part in moved.tensor_split(ceil(len(moved) / size)) if len(moved) else ():
+            vectors = moves.vectors(part, layout.rows, device=solver.device).to(solver.dtype)
+            by_row = vectors.flatten(0, 1).unflatten(1, (len(indices), -1))
+            yield part, self.rows_of(Change(moves.site, indices, by_row), len(part))
+
+    def answers(
+        self, moves: Moves, forced: Forced, bound: int, count: Callable[[int], None]
+    ) -> Answers:
+        """Of all edits at one site, as many at a time as fit; `count` is told the rows done."""
+        solver = self.session.model
+        writing = Writing(solver.reader, bound=bound, at_once=self.rows_at_once(moves))
+        found, done = [], 0
+        for part, rows in self.stacked(moves):
+            of_part = read_answers(solver, rows, forced, writing, n_edits=len(part))
+            found.append((part, of_part))
+            done += len(part)
+            count(len(part) * len(self.layout))
+        writing.finish()
+        answers = Answers.empty(len(moves), len(self.layout))
+        for part, of_part in found:
+            _store(answers, part, of_part)
+        count((len(moves) - done) * len(self.layout))
+        return answers
+
+
+def run_edits(
+    session: Session, baseline: Baseline, plan: Sequence[Moves], *, bar: Progress | None = None
+) -> list[Answers]:
+    """Answers of every problem under every edit of the plan.
+
+    Args:
+        session: the model under study; its checkpoint keeps the answers of each site and batch, and
+            what it holds is not run again.
+        baseline: the problems and the model's answers to them, which stand where an edit does not
+            move a problem.
+        plan: the edits, site by site.
+        bar: advanced by the rows done.
+
+    Returns:
+        For each entry of the plan the answers, [edits, n].
+    """
+    solver = session.model
+    answers = [_unedited(baseline, len(moves)) for moves in plan]
+    n_prefix = len(baseline.prompts.prefix)
+    opened = _opener(solver, baseline.prompts)
+    key = _asked_key(solver, baseline.prompts, baseline.asked)
+    units = [_moves_digest(baseline.prompts, moves) for moves in plan]
+
+    def work(layout: Layout) -> list[Answers]:
+        here = baseline.asked.of(layout.rows)
+        forced = force(solver, here)
+
+        @cache
+        def clean() -> RowsOf:
+            return opened(layout, forced.fed)
+
+        def rows_of(change: Change | None, n_edits: int) -> Rows:
+            return clean()(change, n_edits)
+
+        batch = _Batch(session, layout, forced.fed, n_prefix, rows_of)
+        key_here = {**key, "rows": tensor_digest(layout.rows)}
+        piece = session.checkpoint.piece("edits", key_here)
+        found = []
+        with _counted(bar) as count:
+            for unit, moves in zip(units, plan, strict=True):
+                if piece.has(unit):
+                    count(len(moves) * len(layout))
+
+                def answer(moves: Moves = moves) -> dict[str, Tensor]:
+                    return vars(batch.answers(moves, forced, here.bound, count))
+
+                found.append(Answers(**piece.fetch(unit, answer)))
+        return found
+
+    parted = of_one_length(solver, baseline.prompts, baseline.asked)
+    for layout, found in batches(solver, parted, session.batching, work):
+        for moves, known, part in zip(plan, answers, found, strict=True):
+            _store_moved(known, layout.rows, part, moves.moved(layout.rows))
+    return answers
+
+
+def edits_key(solver: Solver, baseline: Baseline, edits: Sequence[Moves]) -> dict[str, Any]:
+    """All that determines the answers under edits, apart from code."""
+    return {
+        **_asked_key(solver, baseline.prompts, baseline.asked),
+        "edits": [_moves_digest(baseline.prompts, moves) for moves in edits],
+    }
+
+
+def _moves_digest(prompts: Prompts, moves: Moves) -> str:
+    """Of all that is done at one site."""
+    return json_digest([moves.site.key(prompts), moves.digest()])
+
+
+@contextmanager
+def _counted(bar: Progress | None) -> Iterator[Callable[[int], None]]:
+    """Advances the bar, and takes it back where the work is given up, to be done again."""
+    done = 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        if bar is not None:
+            bar.advance(rows)
+
+    try:
+        yield count
+    except BaseException:
+        count(-done)
+        raise
+
+
+def edited_read_outs(
+    session: Session, prompts: Prompts, plan: Sequence[Moves]
+) -> Iterator[ReadOut]:
+    """What is read at the prompt's end under every edit, without writing an answer."""
+    opened = _opener(session.model, prompts)
+    for layout in parts(session.model, prompts, session.batching):
+        nothing = torch.empty(len(layout), 0, dtype=torch.int64)
+        rows_of = opened(layout, nothing)
+        batch = _Batch(session, layout, nothing, len(prompts.prefix), rows_of)
+        for index, moves in enumerate(plan):
+            for part, rows in batch.stacked(moves):
+                problems = layout.rows.repeat_interleave(len(part))
+                edits_of = part.repeat(len(layout))
+                for some, read in rows.read_outs():
+                    yield ReadOut(index, edits_of[some], problems[some], read[:, 0])
+
+
+def edited_answers(session: Session, baseline: Baseline, moves: Moves) -> Answers:
+    """Answers of every problem under every edit at one site, [edits, n]."""
+    return run_edits(session, baseline, [moves])[0]
+
+
+def _unedited(baseline: Baseline, n_edits: int) -> Answers:
+    """The solver's own answers, a row per edit."""
+    return Answers(*(field.repeat(n_edits, 1) for field in vars(baseline.answers).values()))
+
+
+def _store(known: Answers, index: Tensor, part: Answers) -> None:
+    for whole, new in _fields(known, part):
+        whole[index] = new
+
+
+def _store_moved(known: Answers, rows: Tensor, part: Answers, moved: Tensor) -> None:
+    for whole, new in _fields(known, part):
+        whole[:, rows] = torch.where(moved, new, whole[:, rows])
+
+
+def _fields(known: Answers, part: Answers) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each field of both."""
+    return zip(vars(known).values(), vars(part).values(), strict=True)

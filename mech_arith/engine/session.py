@@ -1,0 +1,29 @@
+"""A model that is ready to be run, and where its work is kept: one thing to pass."""
+
+from dataclasses import dataclass, field, replace
+
+from mech_arith.common.checkpoint import Unfinished
+from mech_arith.common.store import Store
+from mech_arith.engine.batching import Batching
+from mech_arith.models.base import Solver
+
+
+def _no_store() -> Store:
+    return Store(None)
+
+
+@dataclass(frozen=True)
+class Session:
+    """One model at work."""
+
+    model: Solver
+    batching: Batching = field(default_factory=Batching)
+    """How many rows are run at a time."""
+    store: Store = field(default_factory=_no_store)
+    """What cells share; by default nothing is kept."""
+    checkpoint: Unfinished = field(default_factory=Unfinished.nothing)
+    """What an earlier attempt at the same cell has done; by default nothing is kept."""
+
+    def of(self, model: Solver) -> "Session":
+        """The same for another model."""
+        return replace(self, model=model)

@@ -1,0 +1,187 @@
+"""Which activations: layers, points and positions, by name."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mech_arith.common.errors import UserError
+from mech_arith.models.base import Solver
+from mech_arith.models.kinds import LayerPart
+from mech_arith.models.prompts import Layout, Prompts
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place whose activation is traced or edited: a layer, a point, positions side by side."""
+
+    layer: int
+    point: str
+    position: str
+    """The name by which the positions were asked for, or the index of a single one. A layout of
+    prompts says which tokens they are; several are put side by side in one vector."""
+
+    def select(
+        self, activation: Float[Tensor, "n pos d"], layout: Layout
+    ) -> Float[Tensor, "n width"]:
+        """The site's vectors, out of the whole activation at its layer and point."""
+        indices = layout.positions(self.position)
+        if len(indices) == activation.shape[1]:
+            return activation.flatten(1)
+        return activation[:, list(indices)].flatten(1)
+
+    def width(self, solver: Solver) -> int:
+        """Numbers that the site has at one position."""
+        return solver.width_at(self.layer, self.point)
+
+    def columns(self) -> dict[str, Any]:
+        """The entries of a table's row, by `SITE_COLUMNS`."""
+        return asdict(self)
+
+    def key(self, *prompts: Prompts) -> list[Any]:
+        """The site as plain data for the store: its positions are token indices, per `prompts`."""
+        return [self.layer, self.point, *(some.positions_key(self.position) for some in prompts)]
+
+    @property
+    def at(self) -> str:
+        """The positions in words, behind the layer: ' at 5'; '' for all of them."""
+        return "" if self.position == "all" else f" at {self.position}"
+
+
+SITE_COLUMNS = tuple(field.name for field in fields(Site))
+"""Columns of a table that together name a site; the layer comes first."""
+
+WITHIN_LAYER = SITE_COLUMNS[1:]
+
+COMPONENT_COLUMNS = (*SITE_COLUMNS, "component")
+"""Columns that together name a direction at a site."""
+
+
+def site_of(row: Mapping[Any, Any]) -> Site:
+    """The site that a table's row is about; by it rows of several tables are joined.
+
+    A row of an earlier version may lack a column of text, which is then ''.
+    """
+    return Site(**{name: row.get(name, "") for name in SITE_COLUMNS})
+
+
+def component_of(row: Mapping[Any, Any]) -> tuple[Site, int]:
+    """The site and the component that a table's row is about."""
+    return site_of(row), row["component"]
+
+
+def select_layers(
+    part: LayerPart,
+    *,
+    n_layers: int,
+    start: int | None = None,
+    stop: int | None = None,
+    step: int = 1,
+    numbers: Sequence[int] | None = None,
+) -> tuple[int, ...]:
+    """The layers of a named part, a third each, with `start` and `stop` instead where given.
+
+    Args:
+        part: which third, or all.
+        n_layers: of the model.
+        start: the first layer.
+        stop: the layer behind the last one.
+        step: from one layer to the next.
+        numbers: the layers themselves; all else is then passed over.
+
+    Raises:
+        UserError: there is none, a bound is reversed, or a layer is beyond the model.
+    """
+    if numbers is None:
+        return tuple(_layer_range(part, n_layers, start, stop, step))
+    beyond = [number for number in numbers if not 0 <= number < n_layers]
+    if not numbers or beyond or len(set(numbers)) < len(numbers):
+        raise UserError(
+            f"expected layers.list of distinct layers from 0 to {n_layers - 1} (the model's), got "
+            f"{list(numbers)}; change it"
+        )
+    return tuple(sorted(numbers))
+
+
+def describe_layers(
+    part: LayerPart,
+    *,
+    n_layers: int | None,
+    start: int | None = None,
+    stop: int | None = None,
+    step: int = 1,
+    numbers: Sequence[int] | None = None,
+) -> str:
+    """The same choice in words, for people: 'all', '0-29, every 5th', '1, 3'.
+
+    Of a model that is not loaded yet, whose depth is not known: 'all, start 2, step 5'.
+    """
+    if numbers is not None:
+        return in_runs(sorted(numbers))
+    if (start, stop, step) == (None, None, 1):
+        return str(part)
+    if n_layers is None:
+        given = {"start": start, "stop": stop, "step": None if step == 1 else step}
+        said = [f"{name} {bound}" for name, bound in given.items() if bound is not None]
+        return ", ".join([str(part), *said])
+    bounds = _layer_range(part, n_layers, start, stop, 1)
+    every = "" if step == 1 else f", every {ordinal(step)}"
+    return in_runs(bounds) + every
+
+
+def in_runs(numbers: Sequence[int]) -> str:
+    """Ascending numbers, neighbours as one: '0-5, 8'."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th, ... 11th, 21st."""
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{'th' if number % 100 in (11, 12, 13) else ending}"
+
+
+def _layer_range(
+    part: LayerPart, n_layers: int, start: int | None, stop: int | None, step: int
+) -> range:
+    third = -(-n_layers // 3)
+    first, last = {
+        LayerPart.ALL: (0, n_layers),
+        LayerPart.EARLY: (0, third),
+        LayerPart.MIDDLE: (n_layers // 3, n_layers - n_layers // 3),
+        LayerPart.LATE: (n_layers - third, n_layers),
+    }[part]
+    first = first if start is None else start
+    last = last if stop is None else stop
+    if step < 1 or not 0 <= first < last <= n_layers:
+        raise UserError(
+            f"expected layers 0 <= start < stop <= {n_layers} (the model's) and step >= 1, got "
+            f"start {first}, stop {last}, step {step}; change layers.start, layers.stop"
+        )
+    return range(first, last, step)
+
+
+def name_positions(name: str, prompts: Prompts) -> list[str]:
+    """The positions of one site, or of one site each for `each`.
+
+    Raises:
+        UserError: no such position, or none that all prompts have.
+    """
+    if name != "each":
+        prompts.positions(name)
+        return [name]
+    lengths = sorted({layout.tokens.shape[1] for layout in prompts.layouts})
+    if len(prompts.layouts) > 1:
+        raise UserError(
+            "expected prompts with their parts at the same positions for positions 'each', got "
+            f"{len(prompts.layouts)} layouts of {' or '.join(map(str, lengths))} tokens; choose "
+            "operands of one length, or named positions"
+        )
+    return [str(index) for index in range(lengths[0])]

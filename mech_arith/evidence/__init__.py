@@ -1,0 +1,1 @@
+"""From arrays to tables: every column, every number that is reported."""

@@ -1,0 +1,201 @@
+"""Columns of the tables of interventions."""
+
+from mech_arith.evidence.columns.base import (
+    ACTIVATION,
+    ANSWER,
+    NUMBER,
+    SHARE,
+    TEXT,
+    TEXTS,
+    WHOLE,
+    Column,
+    with_interval,
+)
+from mech_arith.evidence.columns.shared import (
+    ARM,
+    CEILING,
+    CHANCE,
+    COMPONENT,
+    EDIT,
+    EDITED_DIRECTION,
+    EXPLAINED,
+    FOLLOWING,
+    N_DIRECTIONS,
+    N_SOURCES,
+    SITE,
+    STRENGTH,
+    STRENGTH_UNIT,
+    VALUE,
+    VIA,
+    WRONG_WAY,
+    N,
+)
+
+OUTCOME = (
+    Column("baseline_accuracy", NUMBER, "Accuracy without an edit.", SHARE),
+    *with_interval("edited_accuracy", "Accuracy under the edit.", SHARE),
+    Column("n_passed", WHOLE, "Edited problems that the model answers right without an edit."),
+    Column("edited_accuracy_passed", NUMBER, "Accuracy under the edit among those.", SHARE),
+    *with_interval("mean_shift", "Mean of edited minus clean answer.", ANSWER),
+    *with_interval("mean_abs_shift", "Mean distance of edited and clean answer.", ANSWER),
+    Column("not_a_number", NUMBER, "Share of edited answers that are no number.", SHARE),
+    Column("r2", NUMBER, "R squared of edited answers against the right ones."),
+    Column("median_abs_error", NUMBER, "Median distance of edited and right answer.", ANSWER),
+    Column("baseline_digit_accuracy", NUMBER, "Share of right digits without an edit."),
+    Column("edited_digit_accuracy", NUMBER, "Share of right digits under the edit."),
+    Column("baseline_right_probability", NUMBER, "Mean probability of the right answer, clean."),
+    Column("edited_right_probability", NUMBER, "Mean probability of the right answer, edited."),
+    Column(
+        "baseline_logit_difference",
+        NUMBER,
+        "Mean logit of the right minus a counterfactual answer, clean.",
+        "logits",
+    ),
+    Column("edited_logit_difference", NUMBER, "The same under the edit.", "logits"),
+    *with_interval("accuracy_drop", "Baseline minus edited accuracy.", SHARE),
+    Column("accuracy_drop_passed", NUMBER, "Drop among the problems answered right.", SHARE),
+)
+
+EFFECTS = (
+    *EDITED_DIRECTION,
+    Column("direction", TEXT, "What the edit is made along, in words."),
+    ARM,
+    N_DIRECTIONS,
+    EDIT,
+    STRENGTH,
+    STRENGTH_UNIT,
+    Column(
+        "coordinate_mean",
+        NUMBER,
+        "Mean coordinate of the target after the edit; null for other arms.",
+        ACTIVATION,
+    ),
+    Column("change_rms", NUMBER, "Root mean square of the distance moved.", ACTIVATION),
+    N,
+    *OUTCOME,
+    Column(
+        "excess_drop",
+        NUMBER,
+        "The target's drop minus the mean drop of random directions of the whole space; null for "
+        "other arms.",
+        SHARE,
+    ),
+    Column("excess_low", NUMBER, "Lower end of the interval of `excess_drop`.", SHARE),
+    Column("excess_high", NUMBER, "Upper end of the interval of `excess_drop`.", SHARE),
+    Column("excess_p", NUMBER, "p of the target's drop, by rank among those directions' drops."),
+    Column("status", TEXT, "ok, or failed."),
+    Column("reason", TEXT, "Why it failed."),
+    VIA,
+)
+
+CONTRASTS = (
+    *EDITED_DIRECTION,
+    EDIT,
+    ARM,
+    N_DIRECTIONS,
+    Column("n_strengths", WHOLE, "Strengths that move anything, over which drops are means."),
+    N,
+    Column("target_drop", NUMBER, "Accuracy drop of the target, mean over strengths.", SHARE),
+    Column(
+        "arm_drop",
+        NUMBER,
+        "Accuracy drop of the arm, mean over its directions and over strengths.",
+        SHARE,
+    ),
+    Column("excess_drop", NUMBER, "The target's drop minus the arm's.", SHARE),
+    Column("low", NUMBER, "Lower end of the interval of `excess_drop`.", SHARE),
+    Column("high", NUMBER, "Upper end of the interval of `excess_drop`.", SHARE),
+    Column(
+        "p",
+        NUMBER,
+        "p of `target_drop`, by rank among the arm's; null for arms that are not drawn.",
+    ),
+    Column(
+        "p_max",
+        NUMBER,
+        "`p` corrected for the search among all targets, against directions of the arm's kind "
+        "(max-T); null for arms that are not drawn.",
+    ),
+    VIA,
+)
+
+CONTROL_DRAWS = (
+    *EDITED_DIRECTION,
+    ARM,
+    Column("draw", WHOLE, "Number of the control direction within its arm, from 0."),
+    Column("direction", TEXT, "What the direction is, in words."),
+    EDIT,
+    STRENGTH,
+    Column("accuracy_drop", NUMBER, "Accuracy drop along it.", SHARE),
+    Column("mean_abs_shift", NUMBER, "Mean distance of edited and clean answer.", ANSWER),
+    VIA,
+)
+
+COUNTERFACTUAL = (
+    *EDITED_DIRECTION,
+    VALUE,
+    EDIT,
+    STRENGTH,
+    ARM,
+    N_DIRECTIONS,
+    N,
+    N_SOURCES,
+    *with_interval(
+        "agreement", "Share of edited answers that are right for the other value.", SHARE
+    ),
+    Column("floor", NUMBER, "`agreement` with other sources, drawn by chance.", SHARE),
+    Column("p", NUMBER, CHANCE),
+    *with_interval("slope", FOLLOWING),
+    Column("r2_change", NUMBER, EXPLAINED),
+    Column(
+        "monotonicity",
+        NUMBER,
+        "Kendall's tau of expected and edited answers over the sources of a problem; null for one "
+        "source.",
+    ),
+    WRONG_WAY,
+    Column("own_slope_25", NUMBER, "First quartile of the problems' own slopes."),
+    Column("own_slope_50", NUMBER, "Median of the problems' own slopes; null for one source."),
+    Column("own_slope_75", NUMBER, "Third quartile of the problems' own slopes."),
+    *with_interval("ceiling", CEILING, SHARE),
+    Column("ceiling_reason", TEXT, "Why there is no `ceiling`."),
+    Column(
+        "p_holm",
+        NUMBER,
+        "`p` of the target, corrected for all targets of the same strength (Holm); null for other "
+        "arms.",
+    ),
+    VIA,
+)
+
+SPECIFICITY = (
+    *SITE,
+    COMPONENT,
+    Column("direction_of", TEXTS, "Values for which the fit split chooses this component."),
+    Column("changed", TEXT, "Value that is another one in the source."),
+    *with_interval("slope", FOLLOWING),
+    Column("r2_change", NUMBER, EXPLAINED),
+    *with_interval(
+        "agreement", "Share of edited answers that are right for the other value.", SHARE
+    ),
+    N,
+    N_SOURCES,
+    VIA,
+)
+
+MANIFOLD = (
+    *EDITED_DIRECTION,
+    EDIT,
+    STRENGTH,
+    STRENGTH_UNIT,
+    N,
+    Column("outside_range", NUMBER, "Share of edited coordinates outside the observed range."),
+    Column("mahalanobis", NUMBER, "Mahalanobis distance after the edit over that before it."),
+    Column("beyond_99", NUMBER, "Share beyond the 99th percentile of clean distances."),
+    Column("norm_ratio", NUMBER, "Mean length of the activation after the edit over before."),
+    Column("norm_ratio_median", NUMBER, "Median of that ratio."),
+    Column("norm_ratio_p95", NUMBER, "95th percentile of that ratio."),
+    Column("dose_left", NUMBER, "Share of the move that the next normalisation leaves."),
+    Column("reason", TEXT, "Why there is no `dose_left`."),
+    VIA,
+)

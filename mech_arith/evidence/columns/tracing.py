@@ -1,0 +1,97 @@
+"""Columns of the tables of tracing and of the locality test."""
+
+from mech_arith.evidence.columns.base import (
+    ACTIVATION,
+    FLAG,
+    NUMBER,
+    TEXT,
+    WHOLE,
+    Column,
+    with_interval,
+)
+from mech_arith.evidence.columns.shared import COMPONENT, SITE, VALUE
+
+CORRELATIONS = (
+    *SITE,
+    Column("position_index", WHOLE, "Index of the position, if it is the same one in all prompts."),
+    Column("token", TEXT, "What stands there, if it is the same in all prompts."),
+    Column("position_reason", TEXT, "Why there is no `position_index`."),
+    COMPONENT,
+    VALUE,
+    *with_interval(
+        "r",
+        "Pearson's R of coordinate and value on the report split.",
+        group="best",
+        is_logged=True,
+    ),
+    Column("abs_r", NUMBER, "|R| on the report split.", group="best", is_logged=True),
+    Column(
+        "r_passed", NUMBER, "R on the report problems that the model answers right.", group="best"
+    ),
+    Column("r_fit", NUMBER, "R on the fit split, by which components are chosen."),
+    Column("chosen", FLAG, "The fit split chooses this component for this value."),
+    Column("p", NUMBER, "Permutation p of this R, corrected for nothing.", group="best"),
+    Column(
+        "p_holm",
+        NUMBER,
+        "`p` of a chosen component, corrected by Holm's method; else null.",
+        group="best",
+        is_logged=True,
+    ),
+    Column("p_bh", NUMBER, "`p` corrected by Benjamini and Hochberg's method.", group="best"),
+    Column("p_site", NUMBER, "Permutation p of the largest |R| of the value at the site."),
+    Column("p_site_holm", NUMBER, "`p_site` corrected by Holm's method.", group="best"),
+    Column("partial_r", NUMBER, "R with all other independent values held fixed.", group="best"),
+    Column("partial_r_undefined", TEXT, "Why there is no `partial_r`."),
+    Column(
+        "least_partial_r",
+        NUMBER,
+        "R with one other value held fixed, the smallest such |R|.",
+        group="best",
+        is_logged=True,
+    ),
+    Column("least_partial_given", TEXT, "That other value.", group="best"),
+    Column(
+        "shapley", NUMBER, "The value's share of the coordinate's variance (Shapley).", group="best"
+    ),
+    Column(
+        "explained_variance",
+        NUMBER,
+        "The component's share of the activations' variance on the report split.",
+    ),
+    Column("explained_variance_fit", NUMBER, "The same on the fit split."),
+    Column("n_fit", WHOLE, "Problems of the fit split."),
+    Column("n_report", WHOLE, "Problems of the report split."),
+)
+
+LOCALITY_PLACE = (
+    *SITE,
+    COMPONENT,
+    VALUE,
+    Column("moved_by", TEXT, "Operand by which the value is really moved in the input."),
+)
+
+LOCALITY = (
+    *LOCALITY_PLACE,
+    Column("r", NUMBER, "R of the predicted and the actual function."),
+    Column("r2", NUMBER, "R squared of the actual function by the predicted one."),
+    Column("r_floor", NUMBER, "`r` with places in random order."),
+    Column("r2_floor", NUMBER, "`r2` with places in random order."),
+    Column("p_trend", NUMBER, "Share of random orders with an `r` as large."),
+    Column("covered", NUMBER, "Share of places that both functions cover."),
+    Column("n_problems", WHOLE, "Problems over which the functions are compared."),
+    Column("reason", TEXT, "Why the functions could not be compared."),
+)
+
+LOCALITY_CURVES = (
+    Column("kind", TEXT, "f_p, f_a, or their distance."),
+    Column("problem", WHOLE, "Row of the problem; -1 for the distance over all problems."),
+    Column("x", NUMBER, "The value, or how far it is from its own for the distance."),
+    Column("y", NUMBER, "The coordinate, or the median distance.", ACTIVATION),
+    Column("low", NUMBER, "First quartile of the distance.", ACTIVATION),
+    Column("high", NUMBER, "Third quartile of the distance.", ACTIVATION),
+    *LOCALITY_PLACE,
+    Column("original", NUMBER, "The problem's own value."),
+    Column("observed_low", NUMBER, "Smallest observed coordinate.", ACTIVATION),
+    Column("observed_high", NUMBER, "Largest observed coordinate.", ACTIVATION),
+)

@@ -1,0 +1,138 @@
+"""Tables of what coordinates correlate with."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mech_arith.directions.base import DirectionMethod
+from mech_arith.directions.tracing import Trace, chosen_components
+from mech_arith.engine.sites import Site
+from mech_arith.evidence.verdicts import layers_text
+from mech_arith.models.prompts import Prompts
+
+
+def correlation_table(
+    traces: Mapping[Site, Trace], *, prompts: Prompts, n_fit: int
+) -> pd.DataFrame:
+    """A row per site, component and value. Sites at which nothing varies have none."""
+    varying = {site: found for site, found in traces.items() if not found.is_constant}
+    if not varying:
+        return pd.DataFrame()
+    places = pd.DataFrame([_place(site, prompts) for site in varying])
+    sizes = [found.r.numel() for found in varying.values()]
+    columns = pd.concat([pd.DataFrame(_numbers(found)) for found in varying.values()])
+    rows = places.loc[np.repeat(places.index, sizes)].reset_index(drop=True)
+    table = pd.concat([rows, columns.reset_index(drop=True)], axis=1)
+    return table.assign(n_fit=n_fit, n_report=len(prompts))
+
+
+def _place(site: Site, prompts: Prompts) -> dict[str, Any]:
+    """Where a site is."""
+    single, token = prompts.single(site.position)
+    reason = ""
+    if single < 0:
+        several = len(set(prompts.positions(site.position))) > 1
+        reason = (
+            "it is another position in some prompts: they have several layouts"
+            if several
+            else "it is several positions"
+        )
+    return {
+        **site.columns(),
+        "position_index": single if single >= 0 else None,
+        "token": token,
+        "position_reason": reason,
+    }
+
+
+def _numbers(found: Trace) -> dict[str, np.ndarray]:
+    """A site's columns, component by component and in each value by value."""
+    k, v = found.r.shape
+    inference, values = found.inference, np.array(found.values, dtype=object)
+    by_component = {"component": torch.arange(k)}
+    explained = {
+        "explained_variance": found.explained_variance,
+        "explained_variance_fit": found.explained_variance_fit,
+    }
+    by_value = {"p_site": inference.p_site, "p_site_holm": inference.p_site_holm}
+    by_both = {
+        "r": found.r,
+        "abs_r": found.r.abs(),
+        "r_low": inference.r_low,
+        "r_high": inference.r_high,
+        "r_passed": found.r_passed,
+        "r_fit": found.r_fit,
+        "chosen": torch.arange(k)[:, None] == chosen_components(found.r_fit),
+        "p": inference.p,
+        "p_holm": inference.p_holm,
+        "p_bh": inference.p_bh,
+        "partial_r": inference.partial_r,
+        "least_partial_r": inference.least_partial_r,
+        "shapley": inference.shapley,
+    }
+    given = np.append(values, "")[inference.least_partial_given.numpy()]  # "" for -1
+    return {
+        **{name: np.repeat(column.numpy(), v) for name, column in by_component.items()},
+        "value": np.tile(values, k),
+        **{name: column.flatten().numpy() for name, column in by_both.items()},
+        "partial_r_undefined": _undefined(found),
+        "least_partial_given": given.flatten(),
+        **{name: np.tile(column.numpy(), k) for name, column in by_value.items()},
+        **{name: np.repeat(column.numpy(), v) for name, column in explained.items()},
+    }
+
+
+def _undefined(found: Trace) -> np.ndarray:
+    """Why there is no partial R, where there is none; '' elsewhere."""
+    k, _ = found.r.shape
+    said = np.tile(np.array(found.inference.relations, dtype=object), k)
+    missing = found.inference.partial_r.isnan().flatten().numpy()
+    said[missing & (said == "")] = "the other values make up the coordinate"
+    return said
+
+
+MASSIVE = 0.95
+"""Share of a site's variance from which one component is all that there is of it."""
+
+
+def massive_components(traces: Mapping[Site, Trace]) -> list[str]:
+    """Where one component holds nearly all variance, as that of a massive activation does.
+
+    One line for all layers at the same positions.
+
+    Source: Sun et al. (2024), "Massive activations in large language models".
+    """
+    found: dict[str, dict[int, float]] = {}
+    for site, trace_of in traces.items():
+        share = float(trace_of.explained_variance_fit.max())
+        if share >= MASSIVE:
+            found.setdefault(site.position, {})[site.layer] = share
+    return [
+        f"in {layers_text(shares)} one component holds {_percent(shares.values())} of the "
+        f"activations' variance at position {position}: it may be that of a massive activation; "
+        "all other components are small beside it, and so is what edits of them change"
+        for position, shares in found.items()
+    ]
+
+
+def exhausted(traces: Mapping[Site, Trace], method: DirectionMethod) -> list[str]:
+    """Where a method finds fewer directions than it is asked for; one line per number of them."""
+    found: dict[tuple[str, int], list[int]] = {}
+    for site, trace_of in traces.items():
+        n_found = len(trace_of.components.directions)
+        if n_found < method.n_components:
+            found.setdefault((site.position, n_found), []).append(site.layer)
+    return [
+        f"in {layers_text(layers)} {method.name} finds {n_found} of {method.n_components} "
+        f"directions at position {position}: nothing beyond rounding is left for others"
+        for (position, n_found), layers in found.items()
+    ]
+
+
+def _percent(shares: Collection[float]) -> str:
+    """Of one share or several: `97.0%`, `95.1% to 99.8%`."""
+    ends = (f"{min(shares):.1%}", f"{max(shares):.1%}")
+    return " to ".join(dict.fromkeys(ends))

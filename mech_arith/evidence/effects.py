@@ -1,0 +1,272 @@
+"""From answers under edits to the tables that say what the edits did, and how sure that is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float64
+from torch import Tensor
+
+from mech_arith.engine.answers import Answers
+from mech_arith.evidence.agreement import agreement_table
+from mech_arith.evidence.metrics import edit_outcome, exact, shifts
+from mech_arith.evidence.scorer import Judge
+from mech_arith.evidence.specificity import specificity_table
+from mech_arith.interventions.controls import CONTROL, DRAWN, TARGET, Arm
+from mech_arith.interventions.edits.base import Edit
+from mech_arith.interventions.run import Intervened, InterventionPlan
+from mech_arith.interventions.treatment import Treated
+from mech_arith.statistics import (
+    ALPHA,
+    DIFFERENCES,
+    DISTANCES,
+    SHARES,
+    SHIFTS,
+    Resampling,
+    averaged,
+    draws_needed,
+    excess,
+    largest_of_all,
+    least_p,
+)
+
+
+def effect_rows(
+    treated: Treated, edit: Edit, strengths: tuple[float, ...], judge: Judge
+) -> list[dict[str, Any]]:
+    """A row per arm and strength: means over the arm's directions and over sources."""
+    judge = judge.of(treated.rows)
+    compared = {arm.name: _by_strength(judge.drops(answers)) for arm, answers in treated.by_arm()}
+    against = _against(compared, judge.how)
+    moving, moved = _moving(treated), treated.change_rms
+    rows = []
+    for arm, answers in treated.by_arm():
+        is_target = arm.name == TARGET
+        numbers = _numbers(arm, answers, judge, moving)
+        for index, strength in enumerate(strengths):
+            # Controls move along other directions: the target's coordinate says nothing of them.
+            ends = treated.coordinate + treated.changes[:, index]
+            coordinate = ends.mean() if is_target else torch.nan
+            broken = not judge.written and float(numbers["not_a_number"][index]) > 0
+            rows.append(
+                {
+                    **treated.key,
+                    "direction": f"{'component' if is_target else arm.name} "
+                    f"{treated.target.component}",
+                    "arm": arm.name,
+                    "n_directions": len(arm.directions),
+                    "edit": edit.name,
+                    "strength": strength,
+                    "strength_unit": edit.unit,
+                    "coordinate_mean": float(coordinate),
+                    "change_rms": float(moved[index]),
+                    "n": len(treated.rows),
+                    **{name: float(of_arm[index]) for name, of_arm in numbers.items()},
+                    "n_passed": int(numbers["n_passed"][index]),
+                    **{
+                        name: float(number[index]) if is_target else float("nan")
+                        for name, number in against.items()
+                    },
+                    "status": "failed" if broken else "ok",
+                    "reason": "predictions that are not finite" if broken else "",
+                }
+            )
+    return rows
+
+
+def _moving(treated: Treated) -> Bool[Tensor, " s"]:
+    """The strengths that move any problem; the others are no edit."""
+    return (treated.changes != 0).any(2).any(0)
+
+
+def _numbers(
+    arm: Arm, answers: Answers, judge: Judge, moving: Bool[Tensor, " s"]
+) -> dict[str, Float64[Tensor, " s"]]:
+    """Outcomes by strength, and the intervals of some."""
+    outcome = edit_outcome(
+        answers, judge.clean, judge.right, tolerance=judge.tolerance, written=judge.written
+    )
+    numbers = {name: number.double().mean((0, 1)) for name, number in vars(outcome).items()}
+    drops, shift = judge.drops(answers), shifts(answers, judge.clean)
+    hits = exact(answers.numbers, judge.right, tolerance=judge.tolerance).double()
+    for name, each, of in (
+        ("edited_accuracy", hits, SHARES),
+        ("accuracy_drop", drops, DIFFERENCES),
+        ("mean_shift", shift, SHIFTS),
+        ("mean_abs_shift", shift.abs(), DISTANCES),
+    ):
+        found = averaged(_by_strength(each), judge.how, drawn=arm.name in DRAWN, of=of)
+        # Where answers are no number, a mean of means is not the mean that has the interval.
+        low, high = found.low, found.high
+        if of in (SHIFTS, DISTANCES):  # where nothing is edited, no shift is sure
+            low, high = (end.where(moving, found.mean) for end in (low, high))
+        numbers |= {name: found.mean, f"{name}_low": low, f"{name}_high": high}
+    return numbers
+
+
+def _by_strength(x: Float64[Tensor, "k m s n"]) -> Float64[Tensor, "s k n"]:
+    """Problems with the mean over their sources, which are theirs alone."""
+    return x.nanmean(1).transpose(0, 1)
+
+
+def _against(
+    drops: Mapping[str, Float64[Tensor, "s k n"]], how: Resampling
+) -> dict[str, Float64[Tensor, " s"]]:
+    """The target's drop beyond that of the norm-matched random directions."""
+    target = drops[TARGET][:, 0]
+    controls = drops.get(CONTROL, target.new_zeros(len(target), 0, target.shape[-1]))
+    found = excess(target, controls, how)
+    return {
+        "excess_drop": found.estimate,
+        "excess_low": found.low,
+        "excess_high": found.high,
+        "excess_p": found.p,
+    }
+
+
+def draw_rows(
+    treated: Treated, edit: Edit, strengths: tuple[float, ...], judge: Judge
+) -> list[dict[str, Any]]:
+    """A row per control direction and strength."""
+    judge = judge.of(treated.rows)
+    rows = []
+    for arm, answers in treated.by_arm():
+        if arm.name == TARGET:
+            continue
+        drops = _by_strength(judge.drops(answers)).mean(-1)
+        moved = _by_strength(shifts(answers, judge.clean).abs()).nanmean(-1)
+        for (at, direction), drop in np.ndenumerate(drops.numpy()):
+            rows.append(
+                {
+                    **treated.key,
+                    "arm": arm.name,
+                    "draw": direction,
+                    "direction": arm.labels[direction],
+                    "edit": edit.name,
+                    "strength": strengths[at],
+                    "accuracy_drop": float(drop),
+                    "mean_abs_shift": float(moved[at, direction]),
+                }
+            )
+    return rows
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The target against one other arm."""
+
+    fields: dict[str, Any]
+    """Of its row."""
+    draws: Float64[Tensor, " m"]
+    """The drop of each of the arm's directions."""
+
+
+def contrasts_of(treated: Treated, edit: Edit, judge: Judge) -> list[Contrast]:
+    """The target against each other arm: means over all strengths that move anything.
+
+    No strength is chosen, so that nothing is picked on the problems that are reported.
+    """
+    judge = judge.of(treated.rows)
+    moving = _moving(treated)
+    if not moving.any():
+        return []
+    drops = {
+        arm.name: _by_strength(judge.drops(answers))[moving].mean(0)
+        for arm, answers in treated.by_arm()
+    }
+    target = drops.pop(TARGET)[0]
+    contrasts = []
+    for arm, controls in drops.items():
+        drawn = arm in DRAWN
+        found = excess(target, controls if drawn else controls.mean(0, keepdim=True), judge.how)
+        fields = {
+            **treated.key,
+            "edit": edit.name,
+            "arm": arm,
+            "n_directions": len(controls),
+            "n_strengths": int(moving.sum()),
+            "n": len(target),
+            "target_drop": float(target.mean()),
+            "arm_drop": float(controls.mean()),
+            "excess_drop": float(found.estimate),
+            "low": float(found.low),
+            "high": float(found.high),
+            # Of directions that are no sample, how many lie beyond the target says nothing.
+            "p": float(found.p) if drawn else float("nan"),
+        }
+        contrasts.append(Contrast(fields, controls.mean(1)))
+    return contrasts
+
+
+def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
+    """A row per target and arm, with p also corrected for the search among all targets."""
+    p_max = torch.full((len(contrasts),), torch.nan, dtype=torch.float64)
+    for arm in DRAWN:
+        places = [i for i, contrast in enumerate(contrasts) if contrast.fields["arm"] == arm]
+        if places:
+            drops = [contrasts[i].fields["target_drop"] for i in places]
+            targets = torch.tensor(drops, dtype=torch.float64)
+            draws = torch.stack([contrasts[i].draws for i in places])
+            p_max[places] = largest_of_all(targets, draws)
+    return pd.DataFrame(
+        [
+            {**contrast.fields, "p_max": p}
+            for contrast, p in zip(contrasts, p_max.tolist(), strict=True)
+        ]
+    )
+
+
+def unresolved_drops(contrasts: pd.DataFrame) -> list[str]:
+    """Kinds of directions of which too few were drawn for any excess drop to count."""
+    if contrasts.empty:
+        return []
+    drawn = contrasts.loc[contrasts["arm"].isin(DRAWN)]
+    found = []
+    for arm, n in drawn.groupby("arm", sort=False)["n_directions"].min().items():
+        least = least_p(int(n))
+        if least > ALPHA:
+            name = "random" if arm == CONTROL else arm
+            found.append(
+                f"p of a drop beyond {n} {name} directions is {least:.2g} at least, so that none "
+                f"can count: set intervention.controls.{name} to {draws_needed(ALPHA)} or more"
+            )
+    return found
+
+
+def effect_tables(
+    treated: Sequence[Treated], edit: Edit, strengths: tuple[float, ...], judge: Judge
+) -> dict[str, pd.DataFrame]:
+    """`effects`, `contrasts` and `control_draws` of all targets."""
+    return {
+        "effects": pd.DataFrame(
+            [row for one in treated for row in effect_rows(one, edit, strengths, judge)]
+        ),
+        "contrasts": contrast_table(
+            [found for one in treated for found in contrasts_of(one, edit, judge)]
+        ),
+        "control_draws": pd.DataFrame(
+            [row for one in treated for row in draw_rows(one, edit, strengths, judge)]
+        ),
+    }
+
+
+def intervention_tables(
+    done: Intervened, plan: InterventionPlan, judge: Judge
+) -> dict[str, pd.DataFrame]:
+    """Every table of an intervention.
+
+    Returns:
+        `effects`: a row per site, target, arm and strength. `contrasts`: the target against each
+        other arm, over all strengths. `control_draws`: a row per control direction and strength. Of
+        an edit towards values also `counterfactual`: a row per site, value, arm and strength; and
+        of `interchange` `specificity`: a row per site, direction and changed value.
+    """
+    tables = effect_tables(done.treated, plan.edit, plan.strengths, judge)
+    if done.sources:
+        tables["counterfactual"] = agreement_table(done, plan, judge)
+    if done.crossed is not None:
+        tables["specificity"] = specificity_table(done.crossed, done.sources, judge)
+    return tables

@@ -1,0 +1,50 @@
+"""Does a direction carry its value alone? Each value's direction x each value's change."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from mech_arith.evidence.counterfactual import following, mean_slope
+from mech_arith.evidence.metrics import exact, settled
+from mech_arith.evidence.scorer import Judge
+from mech_arith.interventions.interchange import Crossed
+from mech_arith.problems.sources import Sources
+from mech_arith.statistics import share_interval
+
+
+def specificity_table(
+    crossed: Sequence[Crossed], every: Mapping[str, Sources], judge: Judge
+) -> pd.DataFrame:
+    """A row per direction and changed value.
+
+    If a direction carries its value alone, the answer follows the changes of that value, and of
+    those that it is computed from.
+    """
+    return pd.DataFrame([_row(one, every[one.changed], judge) for one in crossed])
+
+
+def _row(one: Crossed, sources: Sources, judge: Judge) -> dict[str, Any]:
+    along = one.along
+    judge = judge.of(sources.rows)
+    clean = judge.clean.numbers
+    edited = settled(one.numbers[:, sources.rows], clean)
+    fitted = following(edited, clean, sources)
+    slope = mean_slope([fitted], edited[None], clean, judge.how, drawn=False)
+    hits = exact(edited, sources.expected, tolerance=judge.tolerance).double().mean(0)
+    ends = share_interval(hits, judge.how)
+    return {
+        **along.site.columns(),
+        "component": along.target.component,
+        "direction_of": along.target.chosen_for,
+        "changed": sources.value,
+        "slope": float(slope.mean),
+        "slope_low": float(slope.low),
+        "slope_high": float(slope.high),
+        "r2_change": fitted.r2,
+        "agreement": float(hits.mean()),
+        "agreement_low": float(ends.low),
+        "agreement_high": float(ends.high),
+        "n": len(sources.rows),
+        "n_sources": len(sources.problems),
+    }

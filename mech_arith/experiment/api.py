@@ -1,0 +1,182 @@
+"""mech_arith from Python: one cell's activations, directions and tables.
+
+    from mech_arith.experiment.api import compose
+
+    cell = compose("layers=1-2", "intervention=none")
+    vectors = cell.activations(layer=2)
+    found = cell.subspace(layer=2)
+    table = cell.run()["correlations"]
+
+`compose` takes the overrides of the command line, so whatever can be asked there can be asked here.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+import torch
+from hydra import compose as composed
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from jaxtyping import Float
+from torch import Tensor
+
+from mech_arith.common.errors import UserError, unknown
+from mech_arith.common.paths import conf_dir
+from mech_arith.common.runs.directories import find_runs
+from mech_arith.common.store import Store
+from mech_arith.directions.base import PrincipalComponents, find_method
+from mech_arith.directions.tracing import fit_directions
+from mech_arith.engine.batching import Batching
+from mech_arith.engine.capture import capture
+from mech_arith.engine.session import Session
+from mech_arith.engine.sites import Site
+from mech_arith.evidence.columns import TABLES, conformed, in_memory
+from mech_arith.evidence.results import RunResult, load_run
+from mech_arith.experiment.cell import run_cell
+from mech_arith.experiment.config import RunConfig, checked
+from mech_arith.experiment.job import shared_store
+from mech_arith.experiment.load_model import load_solver
+from mech_arith.experiment.overrides import as_typed, check_grammar
+from mech_arith.experiment.plan import Prepared, prepare
+from mech_arith.experiment.refusals import one_line_errors
+from mech_arith.models.prompts import Prompts
+from mech_arith.problems import ProblemSet
+
+__all__ = ["Cell", "RunResult", "UserError", "compose", "find_runs", "load_run"]
+
+
+def compose(*overrides: str) -> "Cell":
+    """One cell, from overrides as on the command line: `compose("layers=late", "problems.n=200")`.
+
+    The problems are drawn here. The model is loaded when it is first needed.
+
+    Raises:
+        UserError: an override that the command line would refuse too; the message is the same.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # transformers reads it once
+    typed = [as_typed(override) for override in overrides]
+    check_grammar(typed)
+    ConfigStore.instance().store(name="schema", node=RunConfig)
+    with one_line_errors(), initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = composed("config", overrides=typed)
+    return Cell(prepare(checked(config, typed)))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A model, a template, layers and an intervention: what one run of the command line works on.
+
+    `compose` makes it.
+    """
+
+    prepared: Prepared
+
+    @property
+    def settings(self) -> RunConfig:
+        """The config, as typed values."""
+        return self.prepared.config
+
+    @cached_property
+    def session(self) -> Session:
+        """The loaded model, its batch size, and the store that cells share.
+
+        Raises:
+            UserError: there is no such model, or an option does not fit it.
+        """
+        asked = self.settings
+        rows = None if asked.batch_size == "auto" else int(asked.batch_size)
+        store = shared_store(asked) if asked.store.enabled else Store(None)
+        return Session(load_solver(asked, self.prepared), Batching(rows), store)
+
+    def problems(self, split: str = "fit") -> ProblemSet:
+        """The problems of a split: directions are fitted on `fit`, numbers are read on `report`."""
+        splits = {"fit": self.prepared.fit, "report": self.prepared.report}
+        if split not in splits:
+            raise unknown("split", split, splits)
+        return splits[split]
+
+    def activations(
+        self,
+        *,
+        layer: int,
+        point: str | None = None,
+        position: str | None = None,
+        split: str = "fit",
+    ) -> Float[Tensor, "n width"]:
+        """Activations of every problem of a split, in the order of the problems, on the CPU.
+
+        Args:
+            layer: counted from 0.
+            point: within the layer, such as 'resid_post'; by default `tracing.point`.
+            position: 'last', 'all', a value such as 'b-c', or an index; by default
+                `tracing.positions`. Several positions stand side by side in one vector.
+            split: 'fit' or 'report'.
+
+        Raises:
+            UserError: no such layer, point, position or split; or positions with more tokens in
+                some prompts than in others.
+        """
+        site = self._site(layer, point, position)
+        prompts = self._prompts(split, site)
+        rows, vectors = [], []
+        for layout, found in capture(self.session, prompts, [site]):
+            rows.append(layout.rows)
+            vectors.append(found[site])
+        return torch.cat(vectors)[torch.cat(rows).argsort()]
+
+    def subspace(
+        self,
+        *,
+        layer: int,
+        rank: int | None = None,
+        point: str | None = None,
+        position: str | None = None,
+    ) -> PrincipalComponents:
+        """The subspace that `tracing.method` finds at a site, fitted on the fit split.
+
+        Args:
+            layer: counted from 0.
+            rank: how many directions; by default `tracing.n_components`.
+            point: as of `activations`.
+            position: as of `activations`.
+
+        Returns:
+            The mean, and unit rows `directions` [rank, width]; `project` gives coordinates.
+        """
+        asked = self.settings.tracing
+        method = find_method(asked.method, rank or asked.n_components, asked.options)
+        site, problems = self._site(layer, point, position), self.problems("fit")
+        fitted = fit_directions(self.session, problems, self._prompts("fit", site), [site], method)
+        return PrincipalComponents.of_tensors(fitted[site])
+
+    def run(self) -> dict[str, pd.DataFrame]:
+        """Trace, edit and judge, as the command line does; nothing is written but the store.
+
+        Returns:
+            The cell's tables by name: 'evidence', 'correlations', 'effects', ... The page of
+            columns says what each column means.
+        """
+        session, prepared = self.session, self.prepared
+        plan = prepared.cell(session.model.n_layers)
+        result = run_cell(session, prepared.fit, prepared.report, plan)
+        return {
+            name: in_memory(conformed(name, table).to_pandas(), TABLES[name])
+            for name, table in result.tables.items()
+        }
+
+    def _site(self, layer: int, point: str | None, position: str | None) -> Site:
+        model, asked = self.session.model, self.settings.tracing
+        if not 0 <= layer < model.n_layers:
+            raise UserError(f"expected a layer from 0 to {model.n_layers - 1}, got {layer}")
+        site = Site(layer, point or asked.point, position or asked.positions)
+        if site.point not in model.points:
+            raise unknown("point", site.point, model.points)
+        return site
+
+    def _prompts(self, split: str, site: Site) -> Prompts:
+        """The prompts of a split, all of which have the site's positions."""
+        prompts = self.session.model.encode(self.problems(split), digits=self.prepared.digits)
+        prompts.positions(site.position)
+        return prompts

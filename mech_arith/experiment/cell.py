@@ -1,0 +1,437 @@
+"""One cell of a sweep, from problems to tables: pure, but for the model that it runs."""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from math import isnan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mech_arith.common.errors import UserError
+from mech_arith.directions.base import DirectionMethod
+from mech_arith.directions.tracing import Splits, Trace, trace
+from mech_arith.engine.guard import check_fast_path
+from mech_arith.engine.run import Asked, stored_baseline
+from mech_arith.engine.session import Session
+from mech_arith.engine.sites import Site, name_positions
+from mech_arith.evidence.agreement import unable_sites, unresolved
+from mech_arith.evidence.baseline import (
+    WrittenAnswers,
+    chance_warnings,
+    is_low,
+    most_edits,
+    written_answers,
+)
+from mech_arith.evidence.correlations import correlation_table, exhausted, massive_components
+from mech_arith.evidence.effects import intervention_tables, unresolved_drops
+from mech_arith.evidence.locality import locality_tables
+from mech_arith.evidence.off_distribution import manifold_table
+from mech_arith.evidence.problems import problem_table, whole_prompt
+from mech_arith.evidence.scorer import Judge
+from mech_arith.evidence.summary import (
+    Reported,
+    baseline_summary,
+    intervention_summary,
+    missing_summary,
+    tracing_summary,
+    verdict_summary,
+)
+from mech_arith.evidence.table import evidence_table, no_whole_way
+from mech_arith.interventions.bases import Bases
+from mech_arith.interventions.edits import WEIGHTS
+from mech_arith.interventions.fold_run import (
+    EditedModel,
+    check_by_weights,
+    intervene_by_weights,
+    one_edit,
+)
+from mech_arith.interventions.locality import LocalityPlan, locality
+from mech_arith.interventions.off_distribution import doses_of, manifold
+from mech_arith.interventions.run import InterventionPlan, intervene
+from mech_arith.models.base import Solver
+from mech_arith.models.prompts import Prompts
+from mech_arith.problems import ProblemSet, design_summary, design_warnings
+from mech_arith.statistics import Resampling
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """What is asked of one solver and one set of problems."""
+
+    layers: Sequence[int]
+    point: str
+    positions: str
+    position_map: bool
+    method: DirectionMethod
+    intervention: InterventionPlan | None
+    n_edited: int | None
+    """Problems of the report split to edit; all for None."""
+    locality: LocalityPlan | None
+    tolerance: float | None
+    """Within which an answer counts as exact; the one on the solver's card for None."""
+    digits: int
+    """Of the largest operand that may be drawn, so that all prompts are alike."""
+    require_baseline: bool = False
+    """A baseline that is not clearly above the majority-answer floor is an error."""
+    seed: int = 0
+    """Of the counterfactual answers."""
+    how: Resampling = field(default_factory=Resampling)
+    """How intervals and nulls are computed."""
+    untrained_twins: int = 0
+    """Networks with random weights that are traced too."""
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """The tables and headline numbers of a cell."""
+
+    tables: dict[str, pd.DataFrame]
+    summary: dict[str, Any]
+    model: EditedModel | None = None
+    """The solver with the cell's one edit in its weights, where that is wanted."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a cell works on, and what it has to say meanwhile."""
+
+    session: Session
+    fit: ProblemSet
+    report: ProblemSet
+    prompts_fit: Prompts
+    prompts: Prompts
+    """Of the report split."""
+    plan: CellPlan
+    warnings: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def n_edited(self, reported: Reported) -> int:
+        """Problems that are edited: none without an intervention."""
+        return 0 if self.plan.intervention is None else reported.n_edited
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Take down the seconds of a stage."""
+        started = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - started, 2)
+
+    def warn(self, warnings: Iterable[str]) -> None:
+        """Say it now, and in the summary."""
+        for warning in warnings:
+            log.warning(warning)
+            self.warnings.append(warning)
+
+
+@dataclass(frozen=True)
+class _Edited:
+    """What the edits of a cell leave."""
+
+    tables: dict[str, pd.DataFrame] = field(default_factory=lambda: {"effects": pd.DataFrame()})
+    difference: float | None = None
+    """Of folded edits from the activations' edits."""
+    model: EditedModel | None = None
+
+
+def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPlan) -> CellResult:
+    """Baseline, tracing and intervention of one cell.
+
+    What other cells have left in the session's store is not computed again, and neither is what an
+    earlier attempt at this one has left in its checkpoint.
+
+    Raises:
+        UserError: the model cannot read the problems; its fast path disagrees with a full pass; it
+            answers none of the problems while an intervention is asked for, or not clearly more
+            than a constant answer would while that is required.
+    """
+    work = _begin(session, fit, report, plan)
+    sites, mapped = _sites(work)
+    parity = _check(work, sites)
+    reported = _answer(work)
+    written = _say_baseline(work, reported, len(sites))
+    if plan.position_map and not mapped:
+        work.warn(
+            ["no map of single positions: not all prompts have their parts at the same positions"]
+        )
+    with work.stage("tracing"):
+        traces = _trace(work, [*sites, *mapped], reported)
+    bases = Bases(report, reported.baseline, _varying(plan, traces, sites), plan.digits)
+    work.warn(massive_components(bases.traces) + exhausted(bases.traces, plan.method))
+    edited = _edit(work, bases, reported)
+    tables = {
+        "problems": _problems(work, reported),
+        "correlations": correlation_table(traces, prompts=work.prompts, n_fit=len(fit)),
+        **edited.tables,
+        **_locality(work, bases),
+    }
+    tables["evidence"] = _evidence(work, list(bases.traces), reported, tables)
+    work.warn(_edit_warnings(tables, plan))
+    work.warn(_constant_values(fit))
+    summary = {
+        **baseline_summary(session.model, reported, plan.how),
+        **({} if written is None else written.summary()),
+        **tracing_summary(bases.traces, tables["correlations"], report, plan.how),
+        **intervention_summary(tables, report.template.expression.values),
+        "verdicts": verdict_summary(tables["evidence"]),
+        "missing": missing_summary(tables["evidence"]),
+        **_receipt(work, reported),
+        "engine_difference": parity,
+        "weights_difference": edited.difference,
+    }
+    return CellResult(tables, summary, edited.model)
+
+
+def _begin(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPlan) -> _Work:
+    """The problems as prompts, and what there is to say of them."""
+    solver = session.model
+    prompts_fit, prompts = (solver.encode(split, digits=plan.digits) for split in (fit, report))
+    work = _Work(session, fit, report, prompts_fit, prompts, plan)
+    log.info("the first prompt, whole: %r", whole_prompt(solver, report, prompts))
+    work.warn(outside_training(solver, report) + design_warnings(fit, report))
+    work.warn(solver.prompt_warnings(report))
+    return work
+
+
+def _problems(work: _Work, reported: Reported) -> pd.DataFrame:
+    """Every problem, with its answer and its part in the cell."""
+    return problem_table(
+        work.session.model,
+        (work.fit, work.prompts_fit),
+        (work.report, work.prompts),
+        reported,
+        n_edited=work.n_edited(reported),
+    )
+
+
+def _receipt(work: _Work, reported: Reported) -> dict[str, Any]:
+    """How the cell was run."""
+    session = work.session
+    return {
+        "design": design_summary(work.fit, work.report),
+        "n_fit": len(work.fit),
+        "n_edited": work.n_edited(reported),
+        "engine": "resumed" if session.model.replays else "full passes",
+        "store": {"hits": session.store.hits, "misses": session.store.misses},
+        "units_found": session.checkpoint.found,
+        "warnings": work.warnings,
+        "seconds": work.seconds,
+    }
+
+
+def _check(work: _Work, sites: list[Site]) -> float | None:
+    """Whether what is asked for can be done, before any of it is; the fast path's difference."""
+    asked = work.plan.intervention
+    with work.stage("check"):
+        bound = int(np.abs(work.report.answers).max())
+        parity = check_fast_path(work.session.model, work.prompts, sites, bound=bound)
+        if asked is not None and asked.via == WEIGHTS:
+            check_by_weights(work.session.model, sites, work.prompts, asked)
+    return parity
+
+
+def _trace(work: _Work, sites: list[Site], reported: Reported) -> dict[Site, Trace]:
+    splits = Splits(work.fit, work.report, work.prompts_fit, work.prompts, reported.passed)
+    plan = work.plan
+    return trace(work.session, splits, list(dict.fromkeys(sites)), plan.method, plan.how)
+
+
+def _evidence(
+    work: _Work, asked: list[Site], reported: Reported, tables: Mapping[str, pd.DataFrame]
+) -> pd.DataFrame:
+    """All that is known of each value at the sites that are asked for."""
+    return evidence_table(tables, asked, untrained=_untrained(work, asked, reported))
+
+
+def _untrained(work: _Work, sites: list[Site], reported: Reported) -> dict[tuple[Site, str], float]:
+    """By site and value: |R| on the report split in a network with random weights, in the component
+    that its own fit split chooses. Of several networks the largest.
+    """
+    solver = work.session.model
+    found: dict[tuple[Site, str], float] = {}
+    with work.stage("untrained twins"):
+        for seed in range(work.plan.untrained_twins):
+            twin = solver.untrained(seed=seed)
+            if twin is None:
+                work.warn([f"{solver.name} has no untrained twin: |R| stands without its floor"])
+                break
+            for site, trace in _trace(
+                replace(work, session=work.session.of(twin)), sites, reported
+            ).items():
+                for value, r in zip(trace.values, trace.r_of_best().abs().tolist(), strict=True):
+                    if not isnan(r):  # nothing varies there: it gives no floor
+                        found[site, value] = max(found.get((site, value), 0.0), r)
+    return found
+
+
+def _edit_warnings(tables: Mapping[str, pd.DataFrame], plan: CellPlan) -> list[str]:
+    """What the edits cannot say, and why."""
+    asked = plan.intervention
+    if asked is None:
+        return []
+    contrasts = tables.get("contrasts", pd.DataFrame())
+    followed = tables.get("counterfactual", pd.DataFrame())
+    return [
+        *unresolved_drops(contrasts),
+        *unable_sites(followed),
+        *unresolved(followed, plan.how.n_permutations),
+        *no_whole_way(asked.edit, asked.strengths),
+    ]
+
+
+def _varying(plan: CellPlan, traces: dict[Site, Trace], sites: list[Site]) -> dict[Site, Trace]:
+    """The traces that are asked for, but for sites that are the same for all problems.
+
+    Raises:
+        UserError: there are no others.
+    """
+    found = {site: traces[site] for site in sites if not traces[site].is_constant}
+    if found:
+        return found
+    raise UserError(
+        f"expected activations that vary at positions {plan.positions!r}, got constant ones at "
+        f"{plan.point} of layers {list(plan.layers)}; choose other positions or layers"
+    )
+
+
+def _edit(work: _Work, bases: Bases, reported: Reported) -> _Edited:
+    """Edit activations, or the weights that write them, and see where that leads."""
+    asked = work.plan.intervention
+    if asked is None:
+        return _Edited()
+    session, bases, how = work.session, bases.take(reported.n_edited), work.plan.how
+    model = one_edit(session.model, bases.traces, asked) if asked.saves_model else None
+    with work.stage("intervention"):
+        if asked.via == WEIGHTS:
+            done = intervene_by_weights(session, bases, work.prompts_fit, asked)
+        else:
+            done = intervene(session, bases, asked, n_shuffles=how.n_permutations)
+        judge = Judge.of_baseline(
+            bases.baseline,
+            tolerance=reported.tolerance,
+            written=not session.model.regresses,
+            how=how,
+        )
+        tables = intervention_tables(done, asked, judge)
+    with work.stage("manifold"):
+        doses = doses_of(done.treated)
+        departures = manifold(session, bases.baseline.prompts, bases.traces, doses)
+        tables["manifold"] = manifold_table(done.treated, departures, asked)
+    tables = {name: table.assign(via=asked.via) for name, table in tables.items()}
+    return _Edited(tables, done.difference, model)
+
+
+def _locality(work: _Work, bases: Bases) -> dict[str, pd.DataFrame]:
+    if work.plan.locality is None:
+        return {}
+    with work.stage("locality"):
+        return locality_tables(locality(work.session, bases, work.plan.locality))
+
+
+def _sites(work: _Work) -> tuple[list[Site], list[Site]]:
+    """The sites of the run, and those of the map of single positions.
+
+    Raises:
+        UserError: no such positions, or not the same ones in both splits.
+    """
+    plan, both = work.plan, work.prompts_fit.joined(work.prompts)
+    asked = name_positions(plan.positions, both)
+    mapped = plan.position_map and len(both.layouts) == 1
+    each = name_positions("each", both) if mapped else []
+    main, single = (
+        [Site(layer, plan.point, name) for layer in plan.layers for name in names]
+        for names in (asked, each)
+    )
+    return main, single
+
+
+def outside_training(solver: Solver, problems: ProblemSet) -> list[str]:
+    """What the problems ask of the solver that it was not trained on, in words."""
+    warnings: list[str] = []
+    if solver.trained_operands is None or solver.trained_templates is None:
+        return warnings
+    low, high = solver.trained_operands
+    lowest = min(int(x.min()) for x in problems.operands.values())
+    highest = max(int(x.max()) for x in problems.operands.values())
+    if lowest < low or highest > high:
+        warnings.append(
+            f"operands {lowest}..{highest} go beyond the {low}..{high} that {solver.name} was "
+            "trained on: look at the baseline accuracy first"
+        )
+    text = problems.template.expression.render(
+        {name: name for name in problems.template.expression.operands}
+    ).text
+    if text not in solver.trained_templates:
+        warnings.append(
+            f"{solver.name} was not trained on {text}: look at the baseline accuracy first"
+        )
+    return warnings
+
+
+def _constant_values(problems: ProblemSet) -> list[str]:
+    """Values that are the same in all problems, so that nothing can correlate with them."""
+    return [
+        f"{value} is {numbers[0]} in every problem: no correlation with it is defined"
+        for value, numbers in problems.values.items()
+        if (numbers == numbers[0]).all()
+    ]
+
+
+def _answer(work: _Work) -> Reported:
+    """The baseline, logged before anything is traced."""
+    solver, report, plan = work.session.model, work.report, work.plan
+    with work.stage("baseline"):
+        asked = Asked.of_problems(report, seed=plan.seed)
+        baseline = stored_baseline(work.session, work.prompts, asked)
+    reported = Reported(
+        baseline=baseline,
+        tolerance=solver.tolerance if plan.tolerance is None else plan.tolerance,
+        n_edited=min(plan.n_edited or len(report), len(report)),
+    )
+    log.info(
+        "%s answers %.1f%% of %d problems %s%s",
+        solver.name,
+        100 * reported.accuracy,
+        len(report),
+        report.template.expression,
+        f" within {reported.tolerance:g}" if solver.regresses else "",
+    )
+    return reported
+
+
+def _say_baseline(work: _Work, reported: Reported, n_sites: int) -> WrittenAnswers | None:
+    """Say whether the model is at chance level, and how its answers were read.
+
+    Raises:
+        UserError: no problem that is to be edited is answered right, or the baseline is not clearly
+            above the floor while that is required.
+    """
+    solver, plan, expression = work.session.model, work.plan, work.report.template.expression
+    written = written_answers(solver, reported, work.report)
+    if written is not None and is_low(reported):
+        work.warn([str(written)])
+    n, asked = reported.n_edited, plan.intervention
+    if asked is not None and not reported.passed[:n].any():
+        raise UserError(
+            f"expected a solver that answers some problems, got baseline accuracy 0 on {n} "
+            f"problems {expression}: no drop can be reported; choose problems that {solver.name} "
+            "can answer, or intervention=none to trace all the same"
+            + (f" ({written})" if written is not None else "")
+        )
+    n_edits = 0
+    if asked is not None:
+        n_edits = most_edits(
+            asked,
+            n_sites=n_sites,
+            n_values=len(expression.values),
+            n_components=plan.method.n_components,
+        )
+    work.warn(
+        chance_warnings(solver, reported, require_baseline=plan.require_baseline, n_edits=n_edits)
+    )
+    return written

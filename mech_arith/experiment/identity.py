@@ -1,0 +1,162 @@
+"""Who a cell is: the digest of everything that determines its numbers.
+
+Two cells with one identity have the same numbers (to the last bit on one machine, with as many
+threads and rows at a time). What a run only does with its numbers, or how fast it gets them, is no
+part of it: W&B, the store, batch size, threads, figures. Neither are comments and docstrings.
+"""
+
+import ast
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from enum import Enum
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mech_arith
+from mech_arith.common.digests import json_digest
+from mech_arith.common.plugins import plugin_digests
+from mech_arith.experiment.config import RunConfig
+from mech_arith.experiment.load_model import model_files
+
+APART = {"wandb", "figures", "store", "batch_size", "threads", "plugins"}
+"""Top-level keys of the config that leave the numbers as they are; of plugins their contents count,
+and not where they are."""
+
+WHEREABOUTS = {"model.path", "model.hub", "model.revision"}
+"""Where a model is found. What it is, the digest of its files says."""
+
+SHOWING = (
+    "__main__",
+    "common/interrupts",
+    "common/progress",
+    "common/runs",
+    "common/streams",
+    "evidence/results",
+    "experiment/api",
+    "experiment/callbacks",
+    "experiment/guide",
+    "experiment/job",
+    "experiment/overrides",
+    "experiment/refusals",
+    "experiment/resume",
+    "experiment/train",
+    "reports",
+)
+"""Rooms and modules that only keep or show what others compute."""
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "transformer-lens", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A cell's digest, and what it is made of."""
+
+    digest: str
+    determines: dict[str, Any]
+    """`config` (dotted keys), `weights`, `code`, `plugins`, `versions`: plain JSON data."""
+
+
+def identify(config: RunConfig) -> Identity:
+    """The identity of the cell that a checked config describes. No model is loaded.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    determines = {
+        "config": dict(_flat(asdict(config))),
+        "weights": files_digest(model_files(config)),
+        "code": code_digest(),
+        "plugins": plugin_digests(config.plugins),
+        "versions": {"python": _python(), **{name: version(name) for name in LIBRARIES}},
+    }
+    return Identity(json_digest(determines), determines)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What made a cell another one, in words: 'problems.n 1000 -> 2000, code'."""
+    said = []
+    for part in ("config", "versions"):
+        old, new = before.get(part, {}), now.get(part, {})
+        keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        said += [f"{key} {old.get(key)} -> {new.get(key)}" for key in keys]
+    parts = ("weights", "code", "plugins")
+    said += [part for part in parts if (before.get(part) or "") != (now.get(part) or "")]
+    return ", ".join(said) or "nothing"
+
+
+def _flat(entry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and plain entries."""
+    for key, value in entry.items():
+        name = f"{prefix}{key}"
+        if name in APART or name in WHEREABOUTS:
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, value.name if isinstance(value, Enum) else value
+
+
+def _python() -> str:
+    return ".".join(str(part) for part in sys.version_info[:3])
+
+
+def files_digest(files: tuple[Path, ...]) -> str:
+    """SHA-256 over names and contents of files, whatever directory they are in.
+
+    A file that is as large and as old as before in this process is not read again.
+    """
+    digest = hashlib.sha256()
+    for path in files:
+        stat = path.stat()
+        content = _content_digest(path, stat.st_size, stat.st_mtime_ns)
+        digest.update(f"{path.name} {content}\n".encode())
+    return digest.hexdigest()
+
+
+@cache
+def _content_digest(path: Path, size: int, changed_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def code_digest() -> str:
+    """SHA-256 over the source of every module that has a part in the numbers.
+
+    Read once, at the first call, so that a file edited while a long sweep runs does not pass for
+    what the sweep runs.
+    """
+    root = Path(mech_arith.__file__).parent
+    paths = {path.relative_to(root).as_posix(): path for path in root.rglob("*.py")}
+    return json_digest(
+        {
+            name: hashlib.sha256(_bare(path).encode()).hexdigest()
+            for name, path in sorted(paths.items())
+            if not shows(name)
+        }
+    )
+
+
+def shows(name: str) -> bool:
+    """Whether a file of the package, as in `reports/table.py`, only keeps or shows numbers."""
+    return any(name == f"{place}.py" or name.startswith(f"{place}/") for place in SHOWING)
+
+
+def _bare(path: Path) -> str:
+    """A module's code without comments, docstrings and layout."""
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [entry for entry in node.body if not _is_text(entry)]
+    return ast.dump(tree)
+
+
+def _is_text(node: ast.stmt) -> bool:
+    match node:
+        case ast.Expr(value=ast.Constant(value=str())):
+            return True
+    return False

@@ -1,0 +1,164 @@
+"""What a config asks for, looked up by name: all that can be refused without a model.
+
+Nothing heavy is imported here, so that a mistyped name is said at once.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mech_arith.common.errors import UserError, unknown
+from mech_arith.directions import METHODS
+from mech_arith.experiment.config import RunConfig, is_count
+from mech_arith.interventions.edits import EDITS, NO_EDIT, VIA, WEIGHTS
+from mech_arith.models.kinds import POINTS, LayerPart, ModelChoice, find_loader
+from mech_arith.problems import ProblemSet, draw_splits, find_decorrelated, operand_ranges
+from mech_arith.problems.expressions import Constraint, parse_constraint
+from mech_arith.problems.templates import Template, build_template
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a config names, found; its problems drawn."""
+
+    template: Template
+    ranges: dict[str, tuple[int, int]]
+    """Of each operand."""
+    constraints: tuple[Constraint, ...]
+    shots: ProblemSet
+    """Few-shot examples, distinct from all other problems; none for solvers that are given none."""
+    fit: ProblemSet
+    report: ProblemSet
+
+
+def look_up(config: RunConfig) -> Asked:
+    """Look up every name and draw the problems.
+
+    Raises:
+        UserError: an unknown name, options that do not go together, or problems that cannot be
+            drawn.
+    """
+    template = build_template(
+        config.template.name, config.template.expression, config.template.wording
+    )
+    choice = model_choice(config)
+    loader = find_loader(choice.kind)
+    loader.check(choice)
+    METHODS.check(config.tracing.method)
+    _check("point", config.tracing.point, POINTS)
+    _check("layers.part", config.layers.part, LayerPart)
+    ranges = operand_ranges(config.problems.operands, template.expression.operands)
+    constraints = tuple(parse_constraint(text) for text in config.problems.constraints)
+    _check_intervention(config, template)
+    decorrelated = find_decorrelated(
+        config.problems.design, config.problems.decorrelate, template.expression
+    )
+    fit, report, shots = draw_splits(
+        template,
+        n=config.problems.n,
+        n_shots=choice.shots if loader.takes_examples else 0,
+        ranges=ranges,
+        constraints=constraints,
+        fit_share=config.problems.fit_share,
+        seed=config.problems.seed,
+        decorrelate=decorrelated,
+    )
+    return Asked(template, ranges, constraints, shots, fit, report)
+
+
+def model_choice(config: RunConfig) -> ModelChoice:
+    """What the config says of its model, as plain values."""
+    model, prompt = config.model, config.prompt
+    return ModelChoice(
+        name=model.name,
+        kind=model.kind,
+        path=None if model.path is None else Path(model.path),
+        hub=model.hub,
+        revision=model.revision,
+        dtype=model.dtype,
+        device_map=model.device_map,
+        run_dtype=config.dtype.value,
+        run_device=config.device.value,
+        style=prompt.style,
+        shots=prompt.shots,
+        system=prompt.system,
+        date=prompt.date,
+    )
+
+
+def components_of(config: RunConfig) -> str | tuple[int, ...]:
+    """The components that are edited: 'best', 'all', or their numbers.
+
+    Raises:
+        UserError: none of these.
+    """
+    asked, count = config.intervention.components, config.tracing.n_components
+    if isinstance(asked, str) and asked in ("best", "all"):
+        return asked
+    listed: list[Any] = list(asked) if isinstance(asked, list | tuple) else [asked]
+    if not listed or not all(is_count(c, least=0) and c < count for c in listed):
+        raise UserError(
+            f"expected intervention.components 'best', 'all' or a list of 0..{count - 1} (see "
+            f"tracing.n_components), got {asked!r}"
+        )
+    return tuple(sorted(set(listed)))
+
+
+def _check(kind: str, name: str, valid: Any) -> None:
+    if name not in tuple(valid):
+        raise unknown(kind, name, valid)
+
+
+def _check_intervention(config: RunConfig, template: Template) -> None:
+    """Raise a UserError where no such edit can be made on whatever model."""
+    asked = config.intervention
+    if asked.edit == NO_EDIT:
+        if asked.save_model is not None:
+            raise UserError(
+                "expected an edit with intervention.save_model, got intervention=none; choose "
+                "one that weights can carry, as intervention=scale, or leave save_model out"
+            )
+        return
+    if asked.edit not in EDITS.names():
+        raise EDITS.unknown(asked.edit, also=[NO_EDIT])
+    for value in asked.values or []:
+        _check("value", value, template.expression.values)
+    _check("intervention.via", asked.via, VIA)
+    if not asked.centre:
+        _check_uncentred(asked.edit)
+    components = components_of(config)
+    if asked.save_model is not None:
+        _check_one_model(config, components)
+
+
+def _check_uncentred(name: str) -> None:
+    """Raise a UserError where an edit has no uncentred variant."""
+    # Heavy: what an edit says of itself stands beside its rule.
+    from mech_arith.interventions.edits.base import edits_that, find_edit
+
+    if not find_edit(name).can_be_uncentred:
+        raise UserError(
+            f"expected intervention.centre=true with the edit {name!r}, got false; only "
+            f"{edits_that(can_be_uncentred=True)} has an uncentred variant"
+        )
+
+
+def _check_one_model(config: RunConfig, components: str | tuple[int, ...]) -> None:
+    """Raise a UserError where the edits that are asked for do not make one model."""
+    asked = config.intervention
+    if asked.via != WEIGHTS:
+        raise UserError(
+            f"expected intervention.via=weights with intervention.save_model, got {asked.via}: "
+            "only edited weights make a model; set intervention.via=weights"
+        )
+    if len(asked.strengths) != 1:
+        raise UserError(
+            "expected one strength with intervention.save_model, got "
+            f"{list(asked.strengths)}; set intervention.strengths=[...] to the one that is saved"
+        )
+    count = config.tracing.n_components if components == "all" else len(components)
+    if components != "best" and count > 1:
+        raise UserError(
+            f"expected one component with intervention.save_model, got {asked.components}; set "
+            "intervention.components=[K], or best and intervention.values=[V]"
+        )

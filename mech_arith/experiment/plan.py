@@ -1,0 +1,152 @@
+"""From a config to the plain typed values that the modules to the left work with.
+
+Every name is looked up here, before a model is loaded; what depends on the model's depth or on the
+prompt's tokens is resolved once the model is there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mech_arith.directions.base import DirectionMethod, find_method
+from mech_arith.engine.sites import describe_layers, select_layers
+from mech_arith.experiment.cell import CellPlan
+from mech_arith.experiment.config import LayersConfig, RunConfig
+from mech_arith.experiment.names import components_of, look_up
+from mech_arith.interventions.controls import Controls
+from mech_arith.interventions.edits import NO_EDIT, WEIGHTS
+from mech_arith.interventions.edits.base import find_edit
+from mech_arith.interventions.fold import check_foldable
+from mech_arith.interventions.locality import LocalityPlan
+from mech_arith.interventions.run import InterventionPlan
+from mech_arith.models.kinds import LayerPart
+from mech_arith.problems import ProblemSet
+from mech_arith.problems.expressions import Constraint
+from mech_arith.problems.templates import Template
+from mech_arith.statistics import Resampling
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A checked config: problems drawn, names found."""
+
+    config: RunConfig
+    template: Template
+    shots: ProblemSet
+    """Few-shot examples, distinct from all other problems; none for solvers that are given none."""
+    fit: ProblemSet
+    report: ProblemSet
+    method: DirectionMethod
+    intervention: InterventionPlan | None
+    ranges: dict[str, tuple[int, int]]
+    """Of each operand."""
+
+    @property
+    def digits(self) -> int:
+        """Of the largest operand that may be drawn."""
+        return largest_digits(self.ranges)
+
+    def layers_name(self, n_layers: int | None) -> str:
+        """The chosen layers of a model of so many, in words; None where it is not loaded yet."""
+        layers = self.config.layers
+        part = LayerPart(layers.part)
+        return describe_layers(part, n_layers=n_layers, **_chosen_layers(layers))
+
+    def cell(self, n_layers: int) -> CellPlan:
+        """The plan for a model of so many layers.
+
+        Raises:
+            UserError: the layers are beyond it.
+        """
+        config = self.config
+        locality = config.locality
+        return CellPlan(
+            layers=select_layers(
+                LayerPart(config.layers.part), n_layers=n_layers, **_chosen_layers(config.layers)
+            ),
+            point=config.tracing.point,
+            positions=config.tracing.positions,
+            position_map=config.tracing.position_map,
+            untrained_twins=config.tracing.untrained_twins,
+            method=self.method,
+            intervention=self.intervention,
+            n_edited=config.intervention.n_problems,
+            locality=LocalityPlan(
+                n_problems=locality.n_problems,
+                coordinate_points=locality.coordinate_points,
+                coordinate_span=locality.coordinate_span,
+                value_points=locality.value_points,
+                ranges=self.ranges,
+            )
+            if locality.enabled
+            else None,
+            tolerance=config.tolerance,
+            digits=self.digits,
+            require_baseline=config.require_baseline,
+            seed=config.problems.seed,
+            how=Resampling(
+                level=config.inference.level,
+                n_resamples=config.inference.resamples,
+                n_permutations=config.inference.permutations,
+                seed=config.problems.seed,
+            ),
+        )
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Look up every name and draw the problems.
+
+    Raises:
+        UserError: an unknown name or option, or problems that cannot be drawn.
+    """
+    asked = look_up(config)
+    tracing = config.tracing
+    return Prepared(
+        config,
+        asked.template,
+        asked.shots,
+        asked.fit,
+        asked.report,
+        find_method(tracing.method, tracing.n_components, tracing.options),
+        _intervention(config, asked.constraints),
+        asked.ranges,
+    )
+
+
+def _chosen_layers(layers: LayersConfig) -> dict[str, Any]:
+    return {
+        "start": layers.start,
+        "stop": layers.stop,
+        "step": layers.step,
+        "numbers": layers.list,
+    }
+
+
+def largest_digits(ranges: Mapping[str, tuple[int, int]]) -> int:
+    """Of the largest operand within the ranges."""
+    return max(len(str(max(abs(low), abs(high)))) for low, high in ranges.values())
+
+
+def _intervention(
+    config: RunConfig, constraints: tuple[Constraint, ...]
+) -> InterventionPlan | None:
+    """What the intervention edits; None for none."""
+    asked = config.intervention
+    if asked.edit == NO_EDIT:
+        return None
+    edit = find_edit(asked.edit)
+    if asked.via == WEIGHTS:
+        check_foldable(edit, config.tracing.point, asked.strengths)
+    return InterventionPlan(
+        edit=edit,
+        strengths=tuple(float(strength) for strength in asked.strengths),
+        components=components_of(config),
+        values=None if asked.values is None else tuple(asked.values),
+        centre=asked.centre,
+        controls=Controls(**asdict(asked.controls)),
+        n_sources=asked.sources,
+        constraints=constraints,
+        via=asked.via,
+        saves_model=asked.save_model is not None,
+        seed=config.problems.seed,
+    )

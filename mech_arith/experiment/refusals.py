@@ -1,0 +1,109 @@
+"""What Hydra refuses, said in one line."""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import is_dataclass
+from difflib import get_close_matches
+from typing import get_type_hints
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+
+from mech_arith.common.errors import UserError, nearest
+from mech_arith.common.paths import conf_dir
+from mech_arith.experiment.config import RunConfig, quoted
+from mech_arith.experiment.overrides import Kind, in_shell, kind_of
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """What Hydra refuses ends as an error in one line, without its list of all options.
+
+    Raises:
+        UserError: Hydra has refused the command line.
+    """
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra prints its errors and exits; with this it raises
+    try:
+        yield
+    except HydraException as error:
+        if before == "1":
+            raise
+        raise UserError(refusal(error)) from None
+    except OmegaConfBaseException as error:
+        said = str(error).partition("\n")[0]
+        raise UserError(f"expected a config that resolves, got: {said}; change it") from None
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if before is not None:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def refusal(error: HydraException) -> str:
+    """What Hydra refuses, in one line: what came, and what to do."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        return _unknown_option(text, error.options)
+    first, cause = text.partition("\n")[0], error.__cause__
+    because = str(cause).partition("\n")[0] if isinstance(cause, OmegaConfBaseException) else ""
+    for pattern, said in REFUSALS:
+        if found := re.search(pattern, first):
+            return said(found[1])
+    if because:
+        override = first.removeprefix("Error merging override ")
+        got = f"{override or 'another'} ({because.rstrip('.')})"
+        return f"expected a value that fits, got {got}; change it"
+    return " ".join(text.split())
+
+
+def _unknown_option(text: str, options: Sequence[str]) -> str:
+    found = re.search(r"Could not find '(.+)'", text)
+    group, _, name = found[1].rpartition("/") if found else ("", "", text)
+    place = conf_dir() / group
+    where = place if place.is_dir() else "python -m mech_arith --help"
+    return f"unknown {group} {name!r}; {nearest(name, options)} (see {where})"
+
+
+def _unknown_key(key: str) -> str:
+    known = list(_keys(RunConfig))
+    last = key.rpartition(".")[2]
+    near = [k for k in known if k.endswith(f".{last}")] or get_close_matches(key, known, n=3)
+    hint = f"nearest: {', '.join(near)}; " if near else ""
+    return f"unknown key {key!r}; {hint}python -m mech_arith --help shows all keys"
+
+
+def _keys(schema: type, prefix: str = "") -> Iterator[str]:
+    for name, kind in get_type_hints(schema).items():
+        if is_dataclass(kind) and isinstance(kind, type):
+            yield from _keys(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _ambiguous(argument: str) -> str:
+    key, _, value = argument.partition("=")
+    typed = re.sub(r"(?:^|(?<=,))(\s*)'((?:[^'\\]|\\.)*)'", r"\1\2", value)  # quotes of `as_typed`
+    as_text = in_shell(f"{key}={quoted(typed)}")
+    is_text = kind_of(key.lstrip("+"), RunConfig) is Kind.TEXT
+    hint = f", or write a text with commas as {as_text}" if is_text else ""
+    return f"expected one choice for {key}, got {value}; add -m to run a sweep of all{hint}"
+
+
+REFUSALS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    (r"Could not override '(.+)'", _unknown_key),
+    (r"Ambiguous value for argument '(.+)'", _ambiguous),
+    (
+        r"Error parsing override '(.+)'",
+        lambda text: f"expected key=value, got {text!r}; write both",
+    ),
+    (
+        r"Multiple values for (\S+)\. To override",
+        lambda key: (
+            f"expected one choice for {key}, got a second one; leave out the + before {key}="
+        ),
+    ),
+    (r"Sweep parameters '(.+)' requires", lambda sweep: f"{sweep} is a sweep; add -m to run it"),
+)
+"""What Hydra says, and what is said for it."""

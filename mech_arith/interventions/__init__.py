@@ -1,0 +1,1 @@
+"""Edits of coordinates and what becomes of the answers."""

@@ -1,0 +1,99 @@
+"""What an edit is: a rule for one coordinate, with one strength, and what it says of itself."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mech_arith.interventions.edits import EDITS
+
+
+class Towards(Enum):
+    """Where an edit takes a coordinate, beyond what the coordinate itself says."""
+
+    FIT = "fit"
+    """To where the fit puts the wanted value."""
+    SOURCE = "source"
+    """To the coordinate of a problem that has the wanted value."""
+
+
+@dataclass(frozen=True)
+class Edit(ABC):
+    """A rule that moves a coordinate by a strength.
+
+    An edit of one's own is a subclass with `moved`, `unit` and `no_change`, registered by
+    `@EDITS.register(NAME)`, and a file conf/intervention/NAME.yaml with its strengths.
+    """
+
+    name: str
+    """The one under which it is registered."""
+
+    unit: ClassVar[str]
+    """What the strength counts, as axis labels say it."""
+    no_change: ClassVar[float]
+    """The strength at which nothing happens."""
+    towards: ClassVar[Towards | None] = None
+    """Of an edit that gives the coordinate the place of another value; None for the others."""
+    is_affine: ClassVar[bool] = False
+    """The new coordinate is p c + q, with the same p and q for all problems: weights can carry
+    it."""
+    can_be_uncentred: ClassVar[bool] = False
+    """It means something for a coordinate that is measured from the origin, too."""
+
+    @abstractmethod
+    def moved(
+        self,
+        coordinate: Float[Tensor, "*rows n"],
+        strength: float,
+        *,
+        sd: float,
+        wanted: Float[Tensor, "*rows n"],
+    ) -> Float[Tensor, "*rows n"]:
+        """The new coordinates; see `change`. `wanted` is `coordinate` where `towards` is None."""
+
+    def change(
+        self,
+        coordinate: Float[Tensor, "*rows n"],
+        strength: float,
+        *,
+        sd: float,
+        wanted: Float[Tensor, "*rows n"] | None = None,
+    ) -> Float[Tensor, "*rows n"]:
+        """How far each problem's coordinate moves: exactly zero at the strength of no change.
+
+        Args:
+            coordinate: zero at the mean (or at the origin, for the uncentred variant).
+            strength: in the edit's unit.
+            sd: the coordinate's standard deviation on the fit split.
+            wanted: the coordinate to go to, of an edit that goes somewhere.
+
+        Raises:
+            ValueError: there is nowhere to go.
+        """
+        if wanted is None:
+            if self.towards is not None:
+                raise ValueError(f"expected wanted coordinates for the edit {self.name}, got none")
+            wanted = coordinate
+        return self.moved(coordinate, strength, sd=sd, wanted=wanted) - coordinate
+
+
+def find_edit(name: str) -> Edit:
+    """The edit of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    return EDITS.find(name)(name)
+
+
+def edits_that(*, are_affine: bool = False, can_be_uncentred: bool = False) -> str:
+    """Names of all edits with a property, for a message."""
+    found = (find_edit(name) for name in EDITS.names())
+    return ", ".join(
+        edit.name
+        for edit in found
+        if edit.is_affine >= are_affine and edit.can_be_uncentred >= can_be_uncentred
+    )

@@ -1,0 +1,243 @@
+"""Edits folded into weights: the matrix that writes a point writes what the edit would make of it.
+
+Weights act at every position alike. So a folded edit is the edit of activations that applies one
+rule at every position of the prompt, and of the answer as it is written: along one direction of the
+point's width, with one line from coordinate to new coordinate for all problems.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mech_arith.common.errors import UserError
+from mech_arith.interventions.edits.base import Edit, edits_that
+from mech_arith.models.base import Place, Solver
+from mech_arith.models.editable import EditableSolver, matrix
+from mech_arith.models.prompts import Prompts
+
+FOLDED_POINTS = ("attn_out", "mlp_out", "z")
+"""Those that a matrix of the block writes; of `z` the one that reads it."""
+
+AGREES = 1e-3
+"""Size of the difference between folded and hooked read-outs, over that of what the edit does."""
+
+OWN_DOSE = "moves each problem by a dose of its own, while weights are the same for all"
+"""Why an edit towards other values is not folded."""
+
+TRIED = (0.01, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1000.0)
+"""Coordinates at which an edit is tried for being a line, in standard deviations to both sides:
+over the observed range, and beyond it, where other positions of the prompt are."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A change of every position's activation by a line in its coordinate on one direction."""
+
+    layer: int
+    point: str
+    direction: Float[Tensor, " width"]
+    """A unit vector, float64."""
+    gain: float
+    """How far the activation moves per unit of its coordinate, which is measured from the origin
+    here."""
+    offset: float
+    """How far it moves where that coordinate is zero, in activation units."""
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether it leaves the weights as they are."""
+        return self.gain == 0 and self.offset == 0
+
+    def rms(self, mean: Float[Tensor, " width"], moments: Float[Tensor, "2"]) -> float:
+        """Root mean square of the change, from the first two moments of the coordinate, which is
+        measured from `mean` there.
+        """
+        first, second = moments.tolist()
+        constant = self._at(mean)
+        square = self.gain**2 * second + 2 * self.gain * constant * first + constant**2
+        return math.sqrt(max(square, 0.0))
+
+    def along(
+        self, direction: Float[Tensor, " width"], mean: Float[Tensor, " width"], *, factor: float
+    ) -> "Fold":
+        """The same line in another direction's coordinate, measured from `mean`, times a factor."""
+        direction, gain = direction.double(), factor * self.gain
+        offset = factor * self._at(mean) - gain * float(mean.double() @ direction)
+        return Fold(self.layer, self.point, direction, gain, offset)
+
+    def _at(self, mean: Float[Tensor, " width"]) -> float:
+        """How far an activation at the mean moves."""
+        return self.offset + self.gain * float(mean.double() @ self.direction)
+
+    def change(self, activation: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows"]:
+        """How far activations move along the direction."""
+        return self.gain * (activation @ self.direction.to(activation)) + self.offset
+
+    def of_activation(self, activation: Float[Tensor, "*rows width"]) -> Tensor:
+        """The same edit, made on activations: what a solver with the folded weights computes."""
+        change = self.change(activation)
+        return activation + change[..., None] * self.direction.to(activation)
+
+
+def fold_of(
+    place: Place,
+    direction: Float[Tensor, " width"],
+    origin: Float[Tensor, " width"],
+    edit: Edit,
+    strength: float,
+    *,
+    sd: float,
+) -> Fold:
+    """An edit of coordinates as a line that is the same at all positions.
+
+    With c = v.(A - origin), a rule c -> p c + q moves A along v by
+    (p - 1) c + q.
+
+    Args:
+        place: the site's layer and point.
+        direction: unit vector v.
+        origin: the activation whose coordinate is 0: the mean, or zero for uncentred edits.
+        edit: the rule.
+        strength: in the edit's unit.
+        sd: the coordinate's standard deviation on the fit split.
+
+    Raises:
+        UserError: the edit is no such line, or the point is written by no one matrix.
+    """
+    check_foldable(edit, place[1])
+    direction = direction.double()
+    at_zero, gain = _line(edit, strength, sd=sd)
+    offset = at_zero - gain * float(origin.double() @ direction)
+    return Fold(*place, direction, gain, offset)
+
+
+def _line(edit: Edit, strength: float, *, sd: float) -> tuple[float, float]:
+    """How far the edit moves a coordinate of 0, and how much farther for each unit of it.
+
+    Raises:
+        UserError: no line goes through what it does to coordinates within the observed range and
+            far beyond it.
+    """
+    points = sd * torch.tensor(TRIED, dtype=torch.float64)
+    tried = torch.cat([torch.tensor([0.0, 1.0], dtype=torch.float64), -points, points])
+    moved = edit.change(tried, strength, sd=sd).double()
+    at_zero, gain = float(moved[0]), float(moved[1] - moved[0])
+    line = at_zero + gain * tried
+    scale = tried.abs() + moved.abs() + abs(at_zero)
+    apart = ((moved - line).abs() > 1e-9 * scale).nonzero()[:, 0]
+    if len(apart):
+        at = apart[0]
+        raise UserError(
+            "expected an edit that is one line in the coordinate with intervention.via=weights, "
+            f"got {edit.name!r}, which moves {float(tried[at]):.3g} by {float(moved[at]):.3g}, "
+            f"where the line through 0 and 1 has {float(line[at]):.3g}; choose "
+            "intervention.via=activations"
+        )
+    return at_zero, gain
+
+
+def fold(solver: Solver, change: Fold) -> EditableSolver:
+    """The solver with an edit in its weights; the one given stays as it is.
+
+    With the block's matrix W and bias b, activations A = W x + b become A + v (g v.A + o) where W
+    becomes (I + g v v^T) W, and b becomes b + v (g v.b + o). At `z`, which the matrix reads,
+    W (z + v (g v.z + o)) + b is W (I + g v v^T) z + (b + o W v).
+
+    All other tensors are shared with the solver given.
+
+    Raises:
+        UserError: no one matrix writes the point, or the solver's weights cannot be had.
+    """
+    editable = check_editable(solver)
+    weight, bias = matrix(editable.projection(change.layer, change.point))
+    v = change.direction.to(weight)
+    if change.point == "z":
+        along = weight @ v
+        weight = weight + change.gain * torch.outer(along, v)
+        added = change.offset * along
+    else:
+        weight = weight + change.gain * torch.outer(v, v @ weight)
+        added = (change.gain * (v @ bias if bias is not None else 0.0) + change.offset) * v
+    if bias is not None or change.offset != 0:
+        bias = added if bias is None else bias + added
+    return editable.with_projection(change.layer, change.point, weight, bias)
+
+
+def check_editable(solver: Solver) -> EditableSolver:
+    """The solver, whose weights can be edited.
+
+    Raises:
+        UserError: they cannot.
+    """
+    if not isinstance(solver, EditableSolver):
+        raise UserError(
+            f"expected a solver with matrices to edit, got {solver.name}; choose "
+            "intervention.via=activations"
+        )
+    return solver
+
+
+def check_foldable(edit: Edit, point: str, strengths: Sequence[float] = ()) -> None:
+    """Raise a UserError, which says why, where no change of weights is the same as an edit.
+
+    At the strengths given the edit is tried for being a line, with coordinates of unit variance.
+    """
+    if not edit.is_affine or edit.towards is not None:
+        why = "is no line in the coordinate" if edit.towards is None else OWN_DOSE
+        raise UserError(
+            f"expected one of the edits {edits_that(are_affine=True)} with "
+            f"intervention.via=weights, got {edit.name!r}, which {why}; choose one of those, or "
+            "intervention.via=activations"
+        )
+    if point not in FOLDED_POINTS:
+        raise UserError(
+            f"expected tracing.point attn_out, mlp_out or z with intervention.via=weights, got "
+            f"{point!r}: the residual stream is a sum of what all blocks below write, so no one "
+            "matrix holds it; choose one of those, or intervention.via=activations"
+        )
+    for strength in strengths:
+        _line(edit, strength, sd=1.0)
+
+
+def check_single(positions: Sequence[str], prompts: Prompts) -> None:
+    """Raise a UserError where a site is more than one position."""
+    for name in positions:
+        count = len(prompts.positions(name)[0])
+        if count > 1:
+            raise UserError(
+                f"expected a single position with intervention.via=weights, got {name!r} of {count}"
+                " positions: weights act at every position alike, along one direction of one "
+                "position's width; choose tracing.positions=last, another single one or each, or "
+                "intervention.via=activations"
+            )
+
+
+@torch.inference_mode()
+def difference(solver: Solver, folded: Solver, change: Fold, prompts: Prompts) -> float:
+    """How far a folded solver is from the same edit made on activations, at every position.
+
+    Whole passes over the first two problems are compared.
+
+    Returns:
+        Size of the difference between what is read out, over the size of what the edit does to it.
+
+    Raises:
+        UserError: it is not the same edit: something stands between the matrix and the point.
+    """
+    tokens = prompts.whole(prompts.layouts[0].part(slice(2))).to(solver.device)
+    place = {(change.layer, change.point): change.of_activation}
+    clean, edited = solver.full_pass(tokens, {}), solver.full_pass(tokens, place)
+    apart = (folded.full_pass(tokens, {}) - edited).double().norm()
+    size = float(apart / ((edited - clean).double().norm() + 0.1 * clean.double().norm()))
+    limit = AGREES if solver.dtype == torch.float32 else 0.1
+    if not size <= limit:
+        raise UserError(
+            f"expected weights of {solver.name} that do what the edit of {change.point} at layer "
+            f"{change.layer} does, within {limit:g}, got a relative difference of {size:.2g}; "
+            "choose intervention.via=activations, and report the model"
+        )
+    return size

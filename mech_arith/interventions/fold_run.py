@@ -1,0 +1,250 @@
+"""The intervention by weights: every edit is folded into a model of its own, which runs plainly.
+
+A folded edit moves every position of every problem, each as far as its own coordinate says. So the
+doses of a control cannot be matched problem by problem, as they are for edits of activations: the
+same rule is applied along the control's direction, times the one factor that makes the root mean
+square of the change, over all positions behind the few-shot prefix and all problems of the fit
+split, that of the target. For `shift` that factor is 1, and every position moves just as far.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from mech_arith.common.errors import UserError
+from mech_arith.common.progress import progress
+from mech_arith.directions.tracing import Trace
+from mech_arith.engine.answers import Answers
+from mech_arith.engine.capture import capture
+from mech_arith.engine.run import Baseline, run_baseline
+from mech_arith.engine.session import Session
+from mech_arith.engine.sites import Site
+from mech_arith.interventions.bases import Bases
+from mech_arith.interventions.controls import Arm, Target, arms, choose_targets
+from mech_arith.interventions.fold import (
+    Fold,
+    check_editable,
+    check_single,
+    difference,
+    fold,
+    fold_of,
+)
+from mech_arith.interventions.run import Intervened, InterventionPlan, target_changes
+from mech_arith.interventions.treatment import Treated
+from mech_arith.models.base import Solver
+from mech_arith.models.editable import EditableSolver
+from mech_arith.models.prompts import Prompts
+
+
+@dataclass(frozen=True)
+class _Aim:
+    """One target at one site, with what it is compared with."""
+
+    found: Trace
+    target: Target
+    arms: tuple[Arm, ...]
+    edits: tuple[Fold, ...]
+    """The target's, at all strengths."""
+
+    @property
+    def directions(self) -> Float64[Tensor, "k width"]:
+        """Of all arms; the target's is the first."""
+        return torch.cat([arm.directions for arm in self.arms]).double()
+
+
+@dataclass(frozen=True)
+class EditedModel:
+    """A solver with one edit in its weights, and what that is."""
+
+    solver: EditableSolver
+    edited: dict[str, Any]
+
+
+def intervene_by_weights(
+    session: Session, bases: Bases, prompts_fit: Prompts, plan: InterventionPlan
+) -> Intervened:
+    """Fold every edit of every target and its controls, and run the edited models.
+
+    Args:
+        session: the model under study.
+        bases: the problems that are run, and what tracing found, by site.
+        prompts_fit: of the fit split, on which the controls' doses are matched.
+        plan: what to edit.
+
+    Raises:
+        UserError: an edit that cannot be folded, or folded weights that do something else.
+    """
+    baseline = bases.baseline
+    aims = _aims(bases.traces, plan)
+    moments = _moments(session, prompts_fit, aims)
+    apart = max(_check(session.model, aim, baseline.prompts) for aim in aims)
+    n_models = sum(len(aim.directions) for aim in aims) * len(plan.strengths)
+    treated = []
+    with progress(n_models, description="intervention", unit="edited models") as bar:
+        for aim, of_aim in zip(aims, moments, strict=True):
+            folds, rms = _matched(aim, of_aim)
+            answers = Answers.empty(len(folds), len(baseline))
+            for index, change in enumerate(folds):
+                found = _answers(session, baseline, change)
+                for whole, new in zip(vars(answers).values(), vars(found).values(), strict=True):
+                    whole[index] = new
+                bar.advance()
+            treated.append(_treated(aim, plan, answers, rms))
+    return Intervened(treated, difference=apart)
+
+
+def check_by_weights(
+    solver: Solver, sites: Sequence[Site], prompts: Prompts, plan: InterventionPlan
+) -> None:
+    """Raise a UserError where edits of these sites cannot be folded, before any work is done."""
+    editable = check_editable(solver)
+    check_single(list(dict.fromkeys(site.position for site in sites)), prompts)
+    for site in sites:
+        editable.projection(site.layer, site.point)
+    if not plan.saves_model:
+        return
+    if len(sites) != 1:
+        raise UserError(
+            f"expected one layer and one position with intervention.save_model, got {len(sites)} "
+            "sites; set layers.start, layers.stop and tracing.positions"
+        )
+    origin = torch.zeros(1, dtype=torch.float64)
+    # Else weights alone carry it: what is at the origin stays there.
+    if plan.centre or any(plan.edit.change(origin, s, sd=1.0).any() for s in plan.strengths):
+        editable.check_bias(sites[0].layer, sites[0].point)
+
+
+def one_edit(solver: Solver, traces: Mapping[Site, Trace], plan: InterventionPlan) -> EditedModel:
+    """The model with the plan's one edit in its weights.
+
+    Raises:
+        UserError: it has none, or several.
+    """
+    aims = _aims(traces, plan)
+    edits = [(aim, change) for aim in aims for change in aim.edits]
+    if len(edits) != 1:
+        raise UserError(
+            "expected one layer, position, component and strength with intervention.save_model, "
+            f"got {len(edits)} edits; set intervention.components=[K] to one component, or "
+            "intervention.values=[V] to the value whose best component is meant"
+        )
+    ((aim, change),) = edits
+    edited = {
+        "solver": solver.name,
+        "weights_digest": solver.digest,
+        **aim.found.site.columns(),
+        "component": aim.target.component,
+        "edit": plan.edit.name,
+        "strength": plan.strengths[0],
+        "strength_unit": plan.edit.unit,
+    }
+    return EditedModel(fold(solver, change), edited)
+
+
+def _aims(traces: Mapping[Site, Trace], plan: InterventionPlan) -> list[_Aim]:
+    """Every target at every site."""
+    return [
+        _Aim(
+            found,
+            target,
+            tuple(arms(found, target, plan.controls, seed=plan.seed)),
+            _folds(found, target, plan),
+        )
+        for found in traces.values()
+        for target in choose_targets(found, plan.components, plan.values)
+    ]
+
+
+def _folds(found: Trace, target: Target, plan: InterventionPlan) -> tuple[Fold, ...]:
+    """The target's edits, one for each strength."""
+    components, component = found.components, target.component
+    return tuple(
+        fold_of(
+            (found.site.layer, found.site.point),
+            components.directions[component],
+            components.mean if plan.centre else torch.zeros_like(components.mean),
+            plan.edit,
+            strength,
+            sd=float(components.sd[component]),
+        )
+        for strength in plan.strengths
+    )
+
+
+def _moments(
+    session: Session, prompts: Prompts, aims: Sequence[_Aim]
+) -> list[Float64[Tensor, "k 2"]]:
+    """For each aim the mean and the mean square of its directions' coordinates, measured from the
+    site's mean, over all positions of all problems.
+    """
+    sums = [torch.zeros(len(aim.directions), 2, dtype=torch.float64) for aim in aims]
+    count = 0
+    everywhere = [Site(aim.found.site.layer, aim.found.site.point, "all") for aim in aims]
+    sites = list(dict.fromkeys(everywhere))
+    for layout, captured in capture(session, prompts, sites):
+        for aim, site, of_aim in zip(aims, everywhere, sums, strict=True):
+            mean = aim.found.components.mean
+            activation = captured[site].double().unflatten(1, (-1, len(mean))).flatten(0, 1)
+            coordinate = (activation - mean) @ aim.directions.mT
+            of_aim += torch.stack([coordinate.sum(0), coordinate.square().sum(0)], dim=1)
+        count += len(layout) * layout.tokens.shape[1]
+    return [of_aim / count for of_aim in sums]
+
+
+def _matched(
+    aim: _Aim, moments: Float64[Tensor, "k 2"]
+) -> tuple[list[Fold], Float64[Tensor, " s"]]:
+    """The edits along all directions, each at all strengths, and how far those of the target move.
+
+    Raises:
+        UserError: along a control's direction activations are all the same.
+    """
+    mean = aim.found.components.mean
+    rms = [change.rms(mean, moments[0]) for change in aim.edits]
+    folds = list(aim.edits)
+    for direction, of_direction in zip(aim.directions[1:], moments[1:], strict=True):
+        for change, wanted in zip(aim.edits, rms, strict=True):
+            alike = change.along(direction, mean, factor=1.0)
+            size = alike.rms(mean, of_direction)
+            if size == 0 and wanted > 0:
+                raise UserError(
+                    f"expected activations that vary along the controls at layer {change.layer}, "
+                    "got constant ones; lower intervention.controls.span and random"
+                )
+            folds.append(change.along(direction, mean, factor=wanted / size if size else 1.0))
+    return folds, torch.tensor(rms, dtype=torch.float64)
+
+
+def _check(solver: Solver, aim: _Aim, prompts: Prompts) -> float:
+    """How far the target's strongest edit, folded, is from the same one made on activations."""
+    # What is left of a gain of nothing by rounding must not decide.
+    strongest = max(aim.edits, key=lambda one: (round(abs(one.gain), 9), abs(one.offset)))
+    return difference(solver, fold(solver, strongest), strongest, prompts)
+
+
+def _answers(session: Session, baseline: Baseline, change: Fold) -> Answers:
+    """Of the edited model."""
+    if change.is_nothing:
+        return baseline.answers
+    folded = session.of(fold(session.model, change))
+    return run_baseline(folded, baseline.prompts, baseline.asked).answers
+
+
+def _treated(
+    aim: _Aim, plan: InterventionPlan, answers: Answers, rms: Float64[Tensor, " s"]
+) -> Treated:
+    n = len(answers)
+    return Treated(
+        aim.found.site,
+        aim.target,
+        aim.arms,
+        target_changes(aim.found, aim.target.component, plan, n=n)[None],
+        aim.found.coordinates[:n, aim.target.component],
+        torch.arange(n),
+        answers.split(-1, 1, len(plan.strengths)),
+        folded_rms=rms,
+    )

@@ -1,0 +1,206 @@
+"""Runs that tell whether a coordinate is used as a value: towards sources, and their bounds.
+
+Three things stand beside the edit itself: the coordinates that the sources have, which
+`interchange` takes; the ceiling, where not one coordinate but the whole activation of the site is
+taken from the source; and for specificity the coordinate taken from sources of the *other* values.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from mech_arith.common.progress import progress
+from mech_arith.directions.tracing import read_coordinates
+from mech_arith.engine.answers import Answers
+from mech_arith.engine.capture import capture
+from mech_arith.engine.run import Baseline, Moves, SiteEdits, SiteVectors, run_edits
+from mech_arith.engine.session import Session
+from mech_arith.engine.sites import Site
+from mech_arith.interventions.bases import Bases
+from mech_arith.interventions.controls import Target
+from mech_arith.models.base import Solver
+from mech_arith.models.prompts import Prompts
+from mech_arith.problems.sources import Sources
+
+AT_ONCE = 2**27
+"""Numbers of whole activations that are held at a time: half a gibibyte."""
+
+
+def run_all(
+    session: Session, baseline: Baseline, moves: Sequence[Moves], *, description: str
+) -> list[Answers]:
+    """Answers under each entry's edits, [edits, n], behind a progress bar."""
+    n_rows = sum(len(of_site) for of_site in moves) * len(baseline)
+    with progress(n_rows, description=description, unit="edits") as bar:
+        return run_edits(session, baseline, moves, bar=bar)
+
+
+def source_coordinates(
+    session: Session, bases: Bases, sources: Sources
+) -> dict[Site, Float64[Tensor, "m n k"]]:
+    """Of every source on the components of every site: a clean pass over each set of sources."""
+    solver = session.model
+    places = [list(site.columns().values()) for site in bases.traces]
+    found = []
+    for problems in sources.problems:
+        prompts = solver.encode(problems, digits=bases.digits)
+        key = {**solver.fingerprint, "sources": prompts.digest(), "sites": places}
+        piece = session.checkpoint.piece("sources", key)
+
+        def read(prompts: Prompts = prompts) -> dict[str, Tensor]:
+            return read_coordinates(session, prompts, bases.traces)
+
+        found.append(piece.fetch("coordinates", read))
+    return {
+        site: torch.stack([of_set[f"site {i}"] for of_set in found])
+        for i, site in enumerate(bases.traces)
+    }
+
+
+def ceilings(
+    session: Session, bases: Bases, every: Mapping[str, Sources], sites: Sequence[Site]
+) -> dict[tuple[str, Site], Float64[Tensor, " n"]]:
+    """The answers where each problem's whole activation at a site is its first source's.
+
+    By value and site, for the problems that have sources of the value.
+    """
+    solver, baseline = session.model, bases.baseline
+    prompts = {
+        value: solver.encode(sources.problems[0], digits=bases.digits)
+        for value, sources in every.items()
+    }
+    found: dict[tuple[str, Site], Tensor] = {}
+    for some in _some_at_a_time(solver, baseline.prompts, sites, n_values=len(every)):
+        added = {site: [] for site in some}
+        own = _collect(session, baseline.prompts, some)
+        for value, sources in every.items():
+            theirs = _collect(session, prompts[value], some)
+            for site in some:
+                moved = theirs[site] - own[site][sources.rows]
+                added[site].append(_of_all(moved, sources, baseline))
+        moves = [SiteVectors(site, torch.cat(of_site)) for site, of_site in added.items()]
+        answers = run_all(session, baseline, moves, description="ceilings")
+        for site, of_site in zip(some, answers, strict=True):
+            for index, (value, sources) in enumerate(every.items()):
+                found[value, site] = of_site.numbers[index, sources.rows]
+    return found
+
+
+def _some_at_a_time(
+    solver: Solver, prompts: Prompts, sites: Sequence[Site], *, n_values: int
+) -> Iterator[Sequence[Site]]:
+    """As many sites as may be held whole, for the sources of every value."""
+    width = max(
+        len(layout.positions(site.position)) * site.width(solver)
+        for site in sites
+        for layout in prompts.layouts
+    )
+    size = max(1, AT_ONCE // (width * len(prompts) * n_values))
+    for start in range(0, len(sites), size):
+        yield sites[start : start + size]
+
+
+def _collect(
+    session: Session, prompts: Prompts, sites: Sequence[Site]
+) -> dict[Site, Float[Tensor, "n width"]]:
+    """Whole activations, in the solver's own numbers."""
+    found: dict[Site, Tensor] = {}
+    for layout, captured in capture(session, prompts, sites):
+        for site, activation in captured.items():
+            if site not in found:
+                found[site] = activation.new_empty(len(prompts), activation.shape[1])
+            found[site][layout.rows] = activation
+    return found
+
+
+def _of_all(
+    vectors: Float[Tensor, "n width"], sources: Sources, baseline: Baseline
+) -> Float[Tensor, "1 all width"]:
+    """Zero for the problems that have no source."""
+    added = vectors.new_zeros(1, len(baseline), vectors.shape[1])
+    added[0, sources.rows] = vectors
+    return added
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A component at a site, and the values that it is the best one for."""
+
+    site: Site
+    target: Target
+    along: Float[Tensor, " width"]
+    """Unit vector."""
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """Answers where a coordinate is taken from sources of any value: its own, or another one."""
+
+    along: Direction
+    changed: str
+    """The value that the sources change."""
+    numbers: Float64[Tensor, "m all"]
+    """Answers of all edited problems; of those without sources the clean ones."""
+
+
+def cross(
+    session: Session,
+    bases: Bases,
+    directions: Sequence[Direction],
+    every: Mapping[str, Sources],
+    places: Mapping[str, Mapping[Site, Float64[Tensor, "m n k"]]],
+) -> list[Crossed]:
+    """Each value's direction x each value's change in the answer.
+
+    Along the direction of one value every problem takes the coordinate of a source of which
+    *another* value (or, on the diagonal, the same) was changed.
+
+    Args:
+        session: the model under study.
+        bases: the problems.
+        directions: of values at sites.
+        every: sources by value.
+        places: their coordinates by value and site.
+    """
+    sites = list(dict.fromkeys(one.site for one in directions))
+    pairs = {
+        site: [pair for pair in product(directions, every.values()) if pair[0].site == site]
+        for site in sites
+    }
+    # All edits of a site in one entry: the engine runs them side by side.
+    moves = [
+        SiteEdits(
+            site,
+            torch.stack([one.along for one, s in of_site for _ in s.problems]),
+            torch.cat([_towards(bases, one, s, places[s.value]) for one, s in of_site]),
+        )
+        for site, of_site in pairs.items()
+    ]
+    answers = run_all(session, bases.baseline, moves, description="specificity")
+    return [
+        Crossed(one, sources.value, numbers)
+        for of_site, found in zip(pairs.values(), answers, strict=True)
+        for (one, sources), numbers in zip(
+            of_site,
+            found.numbers.split([len(sources.problems) for _, sources in of_site]),
+            strict=True,
+        )
+    ]
+
+
+def _towards(
+    bases: Bases,
+    one: Direction,
+    sources: Sources,
+    places: Mapping[Site, Float64[Tensor, "m n k"]],
+) -> Float64[Tensor, "m all"]:
+    """How far each source's coordinate is away; 0 for problems without sources."""
+    component = one.target.component
+    own = bases.traces[one.site].coordinates[sources.rows, component]
+    changes = own.new_zeros(len(sources.problems), len(bases))
+    changes[:, sources.rows] = places[one.site][..., component] - own
+    return changes

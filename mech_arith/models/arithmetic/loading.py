@@ -1,0 +1,53 @@
+"""The solvers trained here: a decoder that writes its answer and encoders that regress it."""
+
+from pathlib import Path
+
+import torch
+
+from mech_arith.common.errors import UserError, unknown
+from mech_arith.common.paths import checkpoints_dir
+from mech_arith.models.arithmetic.checkpoints import read_card, read_weights
+from mech_arith.models.arithmetic.decoder import ArithmeticDecoder
+from mech_arith.models.arithmetic.encoder import ArithmeticEncoder, encoder_of
+
+
+def shipped_solvers() -> list[str]:
+    """Names of the solvers inside the package."""
+    return sorted(path.parent.name for path in checkpoints_dir().glob("*/card.json"))
+
+
+def solver_directory(name: str, directory: Path | None) -> Path:
+    """Where a solver's files are: those of a shipped one, by its name, if no directory is given.
+
+    Raises:
+        UserError: no such solver.
+    """
+    if directory is not None:
+        return directory
+    if not (checkpoints_dir() / name).is_dir():
+        raise unknown("solver", name, shipped_solvers())
+    return checkpoints_dir() / name
+
+
+def load_arithmetic(
+    name: str, *, directory: Path | None = None, device: str = "cpu"
+) -> "ArithmeticDecoder | ArithmeticEncoder":
+    """A shipped solver by name, or one trained here by its directory.
+
+    Raises:
+        UserError: no such solver, or its files are damaged.
+    """
+    directory = solver_directory(name, directory)
+    card = read_card(directory)
+    kinds = {"decoder": ArithmeticDecoder, "encoder": encoder_of}
+    if card.kind not in kinds:
+        raise unknown("kind of solver", card.kind, kinds)
+    weights = read_weights(directory, card)
+    try:
+        return kinds[card.kind](card, weights, torch.device(device))
+    except (KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"expected a card that fits its weights in {directory}, got {reason}; reinstall or "
+            "train the solver"
+        ) from None

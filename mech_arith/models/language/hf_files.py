@@ -1,0 +1,143 @@
+"""Directories of Hugging Face models: what must stand in them, and how to read them quietly."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from transformers.utils import logging as transformers_logging
+
+from mech_arith.common.errors import UserError
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+TOKENIZER = "tokenizer.json"
+_TOKENIZER_PARTS = ("tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+"""What a fast tokenizer is built from where there is no `tokenizer.json`."""
+_SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
+_REFUSED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.h5", "*.msgpack")
+
+
+def check_directory(directory: Path) -> dict[str, Any]:
+    """Check that a directory holds a model in files that are safe and whole.
+
+    Returns:
+        Its config.json.
+
+    Raises:
+        UserError: something is missing, cannot be read, or is in an unsafe format.
+    """
+    if not directory.is_dir():
+        raise UserError(
+            f"expected a model's directory at {directory}, found "
+            f"{'a file' if directory.exists() else 'none'}; set model.path=DIR"
+        )
+    config = _read_json(directory / CONFIG)
+    names = {path.name for path in directory.iterdir()}
+    if not names & {TOKENIZER, *_TOKENIZER_PARTS}:
+        raise UserError(
+            f"expected a tokenizer ({TOKENIZER}) in {directory}, found none; save it there with "
+            "the model (tokenizer.save_pretrained)"
+        )
+    for path in weights_files(directory):
+        _check_whole(path)
+    return config
+
+
+def weights_files(directory: Path) -> list[Path]:
+    """The files that hold a model's weights, in order of name.
+
+    They are those that transformers reads: others may lie beside them, in another format.
+
+    Raises:
+        UserError: there are none, or some of those that the index names are missing.
+    """
+    if (directory / WEIGHTS).is_file():
+        return [directory / WEIGHTS]
+    if (directory / INDEX).is_file():
+        index = _read_json(directory / INDEX)
+        files = [directory / name for name in sorted(set(index.get("weight_map", {}).values()))]
+        missing = [path.name for path in files if not path.is_file()]
+        if missing or not files:
+            raise UserError(
+                f"expected the weights that {INDEX} names in {directory}, {', '.join(missing)} "
+                "missing; copy or download the model again"
+            )
+        return files
+    unsafe = sorted(path.name for pattern in _REFUSED for path in directory.glob(pattern))
+    came = f"only {', '.join(unsafe)}, which are not read" if unsafe else "no weights"
+    raise UserError(
+        f"expected {WEIGHTS} in {directory}, found {came}; save the model as safetensors "
+        "(model.save_pretrained does)"
+    )
+
+
+def model_files(directory: Path) -> tuple[Path, ...]:
+    """The weights, and the small files beside them: config, tokenizer, chat template.
+
+    Raises:
+        UserError: something is missing, cannot be read, or is in an unsafe format.
+    """
+    check_directory(directory)
+    small = (path for pattern in _SMALL for path in directory.glob(pattern))
+    return tuple(sorted({*weights_files(directory), *small}))
+
+
+def weights_digest(directory: Path) -> str:
+    """SHA-256 over the names and bytes of the weights' files.
+
+    Reads in pieces: memory does not grow with the model.
+
+    Raises:
+        UserError: there are no weights, or not all.
+    """
+    digest = hashlib.sha256()
+    for path in weights_files(directory):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.name} {content}\n".encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars and warnings that transformers writes while it loads."""
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _check_whole(path: Path) -> None:
+    """Opening compares the header with the file's length."""
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"expected whole safetensors at {path}, got {error}; copy or download the model again"
+        ) from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"expected a Hugging Face model with {path.name} in {path.parent}, got {error}; "
+            "choose another directory, or copy the model again"
+        ) from None
+    if not isinstance(content, dict):
+        raise UserError(f"expected a JSON object in {path}, got {type(content).__name__}")
+    return content

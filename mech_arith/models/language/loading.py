@@ -1,0 +1,275 @@
+"""Pretrained language models from a local directory, the store, or Hugging Face's cache.
+
+Nothing here runs code that comes with a model, and nothing is unpickled: classes are those of the
+installed transformers, weights are safetensors.
+"""
+
+import importlib.util
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import torch
+import transformers
+from huggingface_hub.errors import HFValidationError
+from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+from transformer_lens.utilities.architectures import classify_architecture
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from mech_arith.common.errors import UserError, unknown
+from mech_arith.models.language import smollm2
+from mech_arith.models.language.hf_files import TOKENIZER, check_directory, quiet, weights_digest
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+
+_NEEDED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+"""Files of a repository that are worth downloading."""
+_ELSEWHERE = ["consolidated*", "original/*", "onnx/*"]
+"""The same weights once more, in other shapes."""
+_BIDIRECTIONAL = {"BertLMHeadModel"}
+"""Among transformers' causal language models, but attending both ways unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal language model, ready to run."""
+
+    name: str
+    model: PreTrainedModel
+    """In evaluation mode, without gradients, on its device or devices."""
+    tokenizer: PreTrainedTokenizerBase
+    """A fast one, which tells where in the text its tokens stand."""
+    digest: str
+    """SHA-256 over the names and bytes of the weights' files."""
+
+
+def load_model(
+    name: str,
+    *,
+    path: Path | None,
+    hub: str | None,
+    revision: str | None,
+    dtype: str | None,
+    device: str | None,
+    device_map: str | None,
+) -> LoadedModel:
+    """Load a model and its tokenizer.
+
+    Args:
+        name: what the model is called in results; `smollm2_135m` alone is found by it.
+        path: a local directory; it wins over `hub`.
+        hub: a repository on Hugging Face's hub, taken from the local cache. It is downloaded only
+            where the user has set HF_HUB_OFFLINE=0.
+        revision: commit, tag or branch in that repository.
+        dtype: a key of `DTYPES`; None for the one that the weights are in.
+        device: 'cpu' or 'cuda', the latter with an index if wanted; None with a `device_map`.
+        device_map: how accelerate spreads a model that is larger than one GPU, one of
+            `DEVICE_MAPS`; None to put it on `device`.
+
+    Raises:
+        UserError: the model is not there, is damaged, is not a causal language model that
+            TransformerLens knows, or cannot be had on that device.
+    """
+    _check_placement(dtype, device, device_map)
+    directory = find_model(name, path, hub, revision)
+    config, model_class = _known_classes(directory, check_directory(directory))
+    digest = weights_digest(directory)
+    if directory == smollm2.model_dir() and digest != smollm2.WEIGHTS_DIGEST:
+        raise UserError(
+            f"expected weights with digest {smollm2.WEIGHTS_DIGEST[:16]}... in {directory}, got "
+            f"{digest[:16]}...; run `{smollm2.COMMAND}`"
+        )
+    tokenizer = load_tokenizer(directory)
+    model = _read_weights(
+        directory,
+        model_class,
+        config=config,
+        # "auto" is the one that the weights are in.
+        dtype="auto" if dtype is None else DTYPES[dtype],
+        device_map=device_map,
+    )
+    if device is not None:
+        model.to(torch.device(device))  # pyright: ignore[reportArgumentType]
+    return LoadedModel(name, model.eval().requires_grad_(False), tokenizer, digest)
+
+
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a model's directory.
+
+    Raises:
+        UserError: it cannot be read, or is a slow one.
+    """
+    # AutoTokenizer takes the class that it knows for the architecture, and some of these (Qwen2)
+    # rebuild the tokenizer by rules of their own: the file of the directory is what counts.
+    is_saved_whole = (directory / TOKENIZER).is_file()
+    reader = PreTrainedTokenizerFast if is_saved_whole else AutoTokenizer
+    with quiet(), _one_line(f"a tokenizer in {directory}"):
+        tokenizer = reader.from_pretrained(directory, local_files_only=True)
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"expected a fast tokenizer ({TOKENIZER}) in {directory}, got the slow "
+            f"{type(tokenizer).__name__}, which does not tell where its tokens stand; convert it"
+        )
+    return tokenizer
+
+
+@contextmanager
+def _one_line(expected: str) -> Iterator[None]:
+    """Whatever a library says about a user's files, in one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # transformers and tokenizers raise many kinds, bare ones too
+        said = f"{type(error).__name__}: {_shortened(error)}"
+        raise UserError(f"expected {expected}, got {said}") from None
+
+
+def _shortened(error: Exception) -> str:
+    return textwrap.shorten(str(error), 200, placeholder=" ...")
+
+
+def _check_placement(dtype: str | None, device: str | None, device_map: str | None) -> None:
+    """Before anything is read."""
+    if dtype is not None and dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    if device_map is None:
+        _check_device(device)
+        return
+    if device is not None:
+        raise UserError(
+            f"expected either a device or model.device_map, got device={device} and "
+            f"model.device_map={device_map}; leave device at auto"
+        )
+    if device_map not in DEVICE_MAPS:
+        raise unknown("model.device_map", device_map, DEVICE_MAPS)
+    if importlib.util.find_spec("accelerate") is None:
+        raise UserError(
+            f"expected the package accelerate for model.device_map={device_map}, found none; "
+            "install it with `pip install accelerate`"
+        )
+
+
+def _check_device(device: str | None) -> None:
+    kind, _, index = (device or "none").partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise unknown("device", device, ("cpu", "cuda", "cuda:0", "cuda:1", "..."))
+    if kind == "cuda":
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(index or 0) >= found:
+            raise UserError(
+                f"expected a GPU for device={device}, found {found}; choose device=cpu, or a "
+                "build of torch and a driver with CUDA"
+            )
+
+
+def find_model(name: str, path: Path | None, hub: str | None, revision: str | None) -> Path:
+    """The model's directory, wherever it is.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if path is not None:
+        return path.expanduser()
+    if hub is not None:
+        return _cached(hub, revision)
+    if name != smollm2.NAME:
+        raise UserError(
+            f"expected model.path=DIR (a Hugging Face directory) for model={name}, got none"
+        )
+    if not smollm2.model_dir().is_dir():
+        raise UserError(
+            f"expected {name} in {smollm2.model_dir()}, found none; run `{smollm2.COMMAND}`"
+        )
+    return smollm2.model_dir()
+
+
+def _cached(hub: str, revision: str | None) -> Path:
+    """A repository of the hub in Hugging Face's cache; downloaded if the user has allowed it."""
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                hub, revision=revision, allow_patterns=_NEEDED, ignore_patterns=_ELSEWHERE
+            )
+        )
+    except HFValidationError:
+        raise UserError(
+            f"expected a hub repository as OWNER/NAME in model.hub, got {hub!r}"
+        ) from None
+    except (OSError, ValueError) as error:  # the hub's own errors and httpx's are among them
+        offline = huggingface_hub.constants.HF_HUB_OFFLINE
+        why = "the hub is not contacted" if offline else _shortened(error)
+        raise UserError(
+            f"expected {hub} at revision {revision or 'main'} in the cache "
+            f"{huggingface_hub.constants.HF_HUB_CACHE} (see HF_HOME), found none: {why}; set "
+            "model.path=DIR to a local copy, or HF_HUB_OFFLINE=0 to download it (HF_TOKEN for "
+            "gated models)"
+        ) from None
+
+
+def _known_classes(
+    directory: Path, config: dict[str, Any]
+) -> tuple[transformers.PreTrainedConfig, type[PreTrainedModel]]:
+    """The configuration and the class of a model, both of the installed transformers."""
+    model_type = config.get("model_type")
+    remote = "it asks for code of its own (auto_map), which is never run" * ("auto_map" in config)
+    if model_type not in CONFIG_MAPPING:
+        raise UserError(
+            f"expected a model type that transformers {transformers.__version__} knows in "
+            f"{directory}, got {model_type!r}; {remote or 'choose another model'}"
+        )
+    usual = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type)
+    architecture = (config.get("architectures") or [usual])[0]
+    if (
+        usual is None
+        or architecture != usual
+        or architecture in _BIDIRECTIONAL
+        or classify_architecture(usual) != "causal_lm"
+    ):
+        raise UserError(
+            f"expected a causal language model in {directory}, got {architecture or model_type}; "
+            + (remote or "choose a model that continues text, such as GPT-2 or Llama")
+        )
+    if architecture not in SUPPORTED_ARCHITECTURES:
+        raise UserError(
+            f"expected an architecture that TransformerLens knows in {directory}, got "
+            f"{architecture}; choose a model such as Llama, GPT-2, GPT-NeoX, Qwen, Gemma or Phi"
+        )
+    if "quantization_config" in config:
+        raise UserError(
+            f"expected weights in {', '.join(DTYPES)} in {directory}, got quantised ones; choose "
+            "the model that they were made from"
+        )
+    with quiet(), _one_line(f"a configuration of {usual} in {directory}"):
+        known = CONFIG_MAPPING[str(model_type)].from_pretrained(directory, local_files_only=True)
+    return known, getattr(transformers, usual)
+
+
+def _read_weights(
+    directory: Path, model_class: type[PreTrainedModel], **options: Any
+) -> PreTrainedModel:
+    with quiet(), _one_line(f"weights of {model_class.__name__} in {directory}"):
+        read: Any = model_class.from_pretrained(
+            directory,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
+        )
+        model, report = read
+        # Where weights are missing transformers makes up random ones.
+        if report["missing_keys"]:
+            missing = sorted(report["missing_keys"])
+            raise UserError(
+                f"expected all weights of {model_class.__name__} in {directory}, {len(missing)} "
+                f"are missing ({missing[0]}, ...); copy or download the model again"
+            )
+    return model

@@ -1,0 +1,27 @@
+"""The solvers trained here: those that are shipped, by name, and others by their directory."""
+
+from pathlib import Path
+from typing import Any
+
+from mech_arith.models.kinds import MODELS, Loader, ModelChoice
+from mech_arith.problems import ProblemSet
+
+
+@MODELS.register("arithmetic")
+class Arithmetic(Loader):
+    """A card and weights in one directory."""
+
+    def files(self, choice: ModelChoice) -> tuple[Path, ...]:
+        from mech_arith.models.arithmetic.checkpoints import solver_files
+        from mech_arith.models.arithmetic.loading import solver_directory
+
+        return solver_files(solver_directory(choice.name, _expanded(choice.path)))
+
+    def load(self, choice: ModelChoice, *, device: str, shots: ProblemSet) -> Any:
+        from mech_arith.models.arithmetic.loading import load_arithmetic
+
+        return load_arithmetic(choice.name, directory=choice.path, device=device)
+
+
+def _expanded(path: Path | None) -> Path | None:
+    return None if path is None else path.expanduser()

@@ -1,0 +1,57 @@
+"""Pretrained causal language models: on the hub, in its cache, or in a directory."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mech_arith.common.errors import UserError
+from mech_arith.common.progress import counted
+from mech_arith.models.kinds import MODELS, Loader, ModelChoice
+from mech_arith.problems import ProblemSet
+
+DEFAULT_STYLE = "comma"
+"""Of prompts, where none is asked for."""
+
+
+@MODELS.register("language_model")
+class LanguageModel(Loader):
+    """Weights, config and tokenizer as Hugging Face has them."""
+
+    takes_examples: ClassVar[bool] = True
+
+    def check(self, choice: ModelChoice) -> None:
+        if choice.device_map is not None and choice.run_device != "auto":
+            raise UserError(
+                f"expected model.device_map or device, got {choice.device_map!r} and "
+                f"{choice.run_device!r}; leave one of them out"
+            )
+        if choice.path is not None and choice.revision is not None and choice.hub is None:
+            raise UserError(
+                f"expected no model.revision with model.path, got {choice.revision!r}; leave it out"
+            )
+
+    def files(self, choice: ModelChoice) -> tuple[Path, ...]:
+        from mech_arith.models.language.hf_files import model_files
+        from mech_arith.models.language.loading import find_model
+
+        path = None if choice.path is None else choice.path.expanduser()
+        return model_files(find_model(choice.name, path, choice.hub, choice.revision))
+
+    def load(self, choice: ModelChoice, *, device: str, shots: ProblemSet) -> Any:
+        from mech_arith.models.language.loading import load_model
+        from mech_arith.models.language.pretrained import PretrainedSolver
+        from mech_arith.models.language.prompting import Prompting
+
+        loaded = load_model(
+            choice.name,
+            path=choice.path,
+            hub=choice.hub,
+            revision=choice.revision,
+            dtype=choice.dtype if choice.run_dtype == "auto" else choice.run_dtype,
+            device=None if choice.device_map is not None else device,
+            device_map=choice.device_map,
+        )
+        style = choice.style or DEFAULT_STYLE
+        return PretrainedSolver(loaded, Prompting(style, shots, choice.system, choice.date))
+
+    def prompt_name(self, choice: ModelChoice) -> str | None:
+        return f"{choice.style or DEFAULT_STYLE}, {counted(choice.shots, 'shot')}"

@@ -1,0 +1,1 @@
+"""Models whose inner values are known."""

@@ -1,0 +1,149 @@
+"""What a planted solver is made to do: the truth that tracing and intervention are to find."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from mech_arith.problems import ProblemSet, draw
+from mech_arith.problems.templates import Template, build_template
+
+MOST_LAYERS = 6
+WIDTHS = (24, 32, 48, 64)
+N_DISTRACTORS = 2
+"""Tokens of a prompt that say nothing of the problem."""
+
+RUNG = 2.5
+"""Of neighbouring coordinates at a planted position one is so many times as large. Where two are
+alike in size no method that goes by variance could tell them apart."""
+
+
+class WrittenValue(NamedTuple):
+    """A value, and where it is written into the residual stream."""
+
+    value: str
+    layer: int
+    position: int
+    sd: float
+    """Of its coordinate over uniformly drawn problems, in activation units."""
+
+
+@dataclass(frozen=True)
+class Plant:
+    """A linear expression's values: one written and read, one written and not read, one absent."""
+
+    expression: str
+    largest: int
+    """Operands go from 0 to this number, each of which is one token."""
+    n_layers: int
+    d_model: int
+    causal: bool
+    read: WrittenValue
+    reader: int
+    """The layer that reads it, and the operands that do not make it up, and writes the answer."""
+    unread: WrittenValue
+    absent: str
+    """A value that is written nowhere."""
+    operand_sd: float
+    """Of an operand's coordinate at its own position."""
+    noise: tuple[float, ...]
+    """sd of each coordinate that follows the distractors alone, at all positions but theirs."""
+    seed: int
+    """Of the directions and the distractors."""
+
+    @classmethod
+    def drawn(cls, seed: int) -> "Plant":
+        """A plant of random expression, layers, positions, sizes and noise.
+
+        The expression has three intermediate values of two operands each. At a planted position the
+        coordinates' sizes are powers of `RUNG`, in random order; at most one is larger than the one
+        that is read, for the fitted direction strays from the true one by about sd/sd_read/sqrt(n)
+        towards each larger one, and so do the answers under an edit of it.
+        """
+        random = np.random.default_rng([seed, *b"plant"])
+        ab, cd, ef = (f"{x}{random.choice(['+', '-'])}{y}" for x, y in ("ab", "cd", "ef"))
+        first, second = random.choice(["+", "-"], size=2)
+        template = build_template("plant", f"({ab}){first}({cd}){second}({ef})")
+        read, unread, absent = random.permutation([ab, cd, ef]).tolist()
+        n_layers = int(random.integers(3, MOST_LAYERS + 1))
+        reader = int(random.integers(1, n_layers))
+        causal = bool(random.integers(2))
+        rungs = iter(_rungs(random, n_noise=int(random.integers(1, 4))))
+
+        def written(value: str, *, at_the_end: bool) -> WrittenValue:
+            places = _places(template, value, causal=causal)
+            position = random.choice(places if at_the_end else places[:-1])
+            return WrittenValue(value, int(random.integers(reader)), int(position), next(rungs))
+
+        return cls(
+            expression=str(template.expression),
+            largest=4,
+            n_layers=n_layers,
+            d_model=int(random.choice(WIDTHS)),
+            causal=causal,
+            read=written(read, at_the_end=True),
+            reader=reader,
+            # Behind `=` two values and the answer would together hold the third.
+            unread=written(unread, at_the_end=False),
+            absent=absent,
+            operand_sd=next(rungs),
+            noise=tuple(rungs),
+            seed=seed,
+        )
+
+    @cached_property
+    def template(self) -> Template:
+        """Its expression, symbolic."""
+        return build_template("plant", self.expression)
+
+    @cached_property
+    def coefficients(self) -> dict[str, dict[str, int]]:
+        """Of every value the operands that make it up, and how often each counts."""
+        operands = self.template.expression.operands
+        ones = dict(zip(operands, np.eye(len(operands), dtype=np.int64), strict=True))
+        values = self.template.expression.evaluate(ones)
+        return {
+            value: {name: int(k) for name, k in zip(operands, of, strict=True) if k}
+            for value, of in values.items()
+        }
+
+    def sd(self, value: str) -> float:
+        """Of a value over uniformly drawn problems."""
+        of_operand = ((self.largest + 1) ** 2 - 1) / 12
+        return (of_operand * sum(k * k for k in self.coefficients[value].values())) ** 0.5
+
+    def problems(self, n: int) -> ProblemSet:
+        """So many distinct problems of all that it can read."""
+        ranges = dict.fromkeys(self.template.expression.operands, (0, self.largest))
+        return draw(self.template, n=n, ranges=ranges, seed=self.seed)
+
+
+def operand_positions(template: Template) -> dict[str, int]:
+    """Where each operand's token is: behind the first token and the distractors."""
+    return {name: 1 + N_DISTRACTORS + i for i, name in enumerate(template.expression.operands)}
+
+
+def prompt_labels(template: Template) -> tuple[str, ...]:
+    """What stands at each position."""
+    return ("[", *["?"] * N_DISTRACTORS, *template.expression.operands, ";", "=")
+
+
+def _places(template: Template, value: str, *, causal: bool) -> list[int]:
+    """Positions at which a value may be written; the last is that of `=`.
+
+    Not at its own operands, whose coordinate goes with it, nor before them if none is seen there.
+    """
+    positions: Mapping[str, int] = operand_positions(template)
+    own = [positions[name] for name in template.expression.operands_of(value)]
+    first = max(own) if causal else N_DISTRACTORS
+    return [at for at in range(first + 1, len(prompt_labels(template))) if at not in own]
+
+
+def _rungs(random: np.random.Generator, *, n_noise: int) -> list[float]:
+    """Sizes: of what is read, of what is not, of the operands, and of the noise."""
+    sizes = RUNG ** -np.arange(3.0 + n_noise)
+    read = int(random.integers(2))
+    others = random.permutation(np.delete(sizes, read))
+    return [float(sizes[read]), *others.tolist()]

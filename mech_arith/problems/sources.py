@@ -1,0 +1,168 @@
+"""Counterfactual problems: problems that differ from the base problem in one value.
+
+A *source* of a problem is the same problem with the operands of one value taken from another
+problem: there the value is v', and all that stands outside it is as it was. If a coordinate is the
+value to the model, then giving it the place that v' has makes the model answer the expression
+evaluated with the value replaced by v'.
+
+Source: interchange interventions, Geiger et al. (2021), "Causal abstractions of neural networks".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from mech_arith.problems import ProblemSet
+from mech_arith.problems.expressions import Constraint
+
+TRIES = 50
+"""Partners drawn for a problem before all others are looked through."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """For each of n problems m others in which one value alone is another."""
+
+    value: str
+    base: ProblemSet
+    """The problems that have sources: those of which the value can be another."""
+    rows: Int64[Tensor, " n"]
+    """Of these among the problems that were asked for."""
+    problems: tuple[ProblemSet, ...]
+    """m sets of n problems."""
+    other: Float64[Tensor, "shuffles m n"]
+    """What the problems with other sources, drawn in the same way, would be expected to answer."""
+
+    @cached_property
+    def wanted(self) -> Float64[Tensor, "m n"]:
+        """The value v' in each source."""
+        return _stacked([source.values[self.value] for source in self.problems])
+
+    @cached_property
+    def expected(self) -> Float64[Tensor, "m n"]:
+        """The answers of the base problems with the value replaced by v'."""
+        wanted = [source.values[self.value] for source in self.problems]
+        return _expected(self.base, self.value, wanted)
+
+    @cached_property
+    def usual(self) -> Float64[Tensor, " n"]:
+        """The mean of the answers expected of each problem's sources, were they drawn anew."""
+        return self.other.mean((0, 1))
+
+    @property
+    def replaces_the_value_alone(self) -> bool:
+        """The sources' own answers are the expected ones: the value's operands stand nowhere else.
+
+        Otherwise a source differs from its base in more than the value.
+        """
+        own = _stacked([source.answers for source in self.problems])
+        return bool((own == self.expected).all())
+
+
+def draw_sources(
+    problems: ProblemSet,
+    value: str,
+    *,
+    m: int,
+    n_shuffles: int,
+    seed: int,
+    constraints: Sequence[Constraint] = (),
+) -> Sources | None:
+    """Give each problem m sources, drawn among its fellows; None where no problem has any.
+
+    A partner has another value, and with its operands the problem is defined and within the
+    constraints. Problems for which no partner will do are left out.
+
+    Args:
+        problems: the base problems.
+        value: what sources differ in.
+        m: sources of each problem.
+        n_shuffles: times that they are drawn anew for the chance floor, whose p is never below
+            1 / (n_shuffles + 1).
+        seed: of all draws.
+        constraints: kept by the sources too.
+    """
+    random = np.random.default_rng([seed, *value.encode()])
+    inside = problems.template.expression.operands_of(value)
+
+    def drawn(rows: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " some"]:
+        return _partners(problems, rows, value, inside, constraints, random)
+
+    everyone = np.arange(len(problems))
+    first = drawn(everyone)
+    rows = everyone[first >= 0]
+    if not len(rows):
+        return None
+    partners = [first[rows], *(drawn(rows) for _ in range(m - 1))]
+    base = problems.take(rows)
+    others = [problems.values[value][drawn(rows)] for _ in range(n_shuffles * m)]
+    other = _expected(base, value, others).unflatten(0, (n_shuffles, m))
+    sources = tuple(_replaced(base, problems, inside, column) for column in partners)
+    return Sources(value, base, torch.from_numpy(rows), sources, other)
+
+
+def _expected(
+    base: ProblemSet, value: str, wanted: Sequence[Int64[np.ndarray, " n"]]
+) -> Float64[Tensor, "m n"]:
+    """The answers with the value replaced by each of the wanted ones."""
+    expression = base.template.expression
+    return _stacked([expression.replace(value, column, base.operands) for column in wanted])
+
+
+def _replaced(
+    base: ProblemSet,
+    problems: ProblemSet,
+    inside: Sequence[str],
+    partner: Int64[np.ndarray, " n"],
+) -> ProblemSet:
+    """The base problems with some operands of their partners."""
+    operands = {
+        name: problems.operands[name][partner] if name in inside else numbers
+        for name, numbers in base.operands.items()
+    }
+    return ProblemSet.of(base.template, operands)
+
+
+def _partners(
+    problems: ProblemSet,
+    rows: Int64[np.ndarray, " some"],
+    value: str,
+    inside: Sequence[str],
+    constraints: Sequence[Constraint],
+    random: np.random.Generator,
+) -> Int64[np.ndarray, " some"]:
+    """For some problems another one each whose operands may be taken; -1 where there is none."""
+    found = np.full(len(rows), -1)
+
+    def allowed(base: np.ndarray, partner: np.ndarray) -> np.ndarray:
+        operands = {
+            name: numbers[partner if name in inside else base]
+            for name, numbers in problems.operands.items()
+        }
+        mask = problems.values[value][base] != problems.values[value][partner]
+        mask &= problems.template.expression.defined(operands)
+        for constraint in constraints:
+            mask &= constraint.holds(operands)
+        return mask
+
+    for _ in range(TRIES):
+        left = np.flatnonzero(found < 0)
+        if not len(left):
+            return found
+        partner = random.integers(len(problems), size=len(left))
+        mask = allowed(rows[left], partner)
+        found[left[mask]] = partner[mask]
+    for place in np.flatnonzero(found < 0):
+        everyone = random.permutation(len(problems))
+        will_do = everyone[allowed(np.full(len(everyone), rows[place]), everyone)]
+        found[place] = will_do[0] if len(will_do) else -1
+    return found
+
+
+def _stacked(columns: Sequence[np.ndarray]) -> Float64[Tensor, "m n"]:
+    return torch.from_numpy(np.stack(columns)).double()

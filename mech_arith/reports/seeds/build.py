@@ -1,0 +1,46 @@
+"""From a sweep's directory to the files and tables of its spread over seeds."""
+
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from mech_arith.common.runs.directories import check_writable
+from mech_arith.reports.seeds.groups import SeedCell, seed_groups
+from mech_arith.reports.seeds.show import print_alone, print_spread
+from mech_arith.reports.seeds.tables import correlation_spread, effect_spread, write_table
+
+CORRELATIONS, EFFECTS = "spread.parquet", "spread_effects.parquet"
+
+
+def write_spread(directory: Path, *, console: Console | None = None) -> tuple[Path, Path]:
+    """Write and print the spread over seeds of the finished cells under `directory`.
+
+    Returns:
+        The files: of correlations, and of effects.
+
+    Raises:
+        UserError: the cells are not those of several seeds, or cannot be compared.
+    """
+    console = console or Console()
+    if not console.is_terminal:
+        console = Console(width=140, file=console.file)
+    found = seed_groups(directory)
+    check_writable(directory)
+    correlations = [correlation_spread(cells) for cells in found.groups]
+    effects = [effect_spread(cells) for cells in found.groups]
+    for group in zip(found.groups, correlations, effects, strict=True):
+        print_spread(console, *group)
+    print_alone(console, found)
+    files = (directory / CORRELATIONS, directory / EFFECTS)
+    for path, tables in zip(files, (correlations, effects), strict=True):
+        marked = [_marked(*of) for of in zip(found.groups, tables, strict=True)]
+        write_table(path, pd.concat(marked))
+    return files
+
+
+def _marked(cells: tuple[SeedCell, ...], spread: pd.DataFrame) -> pd.DataFrame:
+    """Every row says of which cells and seeds it is."""
+    seeds = " ".join("?" if cell.seed is None else str(cell.seed) for cell in cells)
+    apart = {name: field for name, field in cells[0].fields.items() if name not in spread}
+    return spread.assign(**apart, seeds=seeds)

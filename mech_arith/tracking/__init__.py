@@ -1,7 +1,0 @@
-"""Weights & Biases: one run per cell, whole on disk before it is sent. Nothing else knows wandb."""
-
-from mech_arith.tracking.environment import Place, not_followed, place
-from mech_arith.tracking.run import Run
-from mech_arith.tracking.settings import TrackingSettings
-
-__all__ = ["Place", "Run", "TrackingSettings", "not_followed", "place"]

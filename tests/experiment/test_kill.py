@@ -1,0 +1,126 @@
+"""A cell that is killed at any moment goes on from what it had, to the same numbers."""
+
+import multiprocessing
+import random
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from mech_arith.common.checkpoint import Unfinished
+from mech_arith.common.runs.records import PARTS, read_record
+from mech_arith.evidence.results import load_run
+from mech_arith.experiment import job
+from tests.running import exit_code
+
+KILLS = 20
+HEAVY = [
+    "mech_arith.experiment.job",
+    "mech_arith.models.arithmetic.loading",
+    "transformer_lens.model_bridge",
+    __name__,
+]
+"""Imported once, and not anew by every process that is about to be killed."""
+
+CELL = (
+    "problems.n=80",
+    "tracing.n_components=3",
+    "intervention.components=all",
+    "intervention.strengths=[-1,0,2]",
+    "intervention.controls.random=2",
+    "intervention.controls.span=1",
+    "inference.resamples=100",
+    "inference.permutations=100",
+    "locality.enabled=true",
+    "locality.n_problems=4",
+    "locality.value_points=5",
+    "locality.coordinate_points=6",
+    "batch_size=64",
+    "wandb=disabled",
+    "threads=1",
+)
+
+
+def _program(*overrides: str) -> None:
+    # Drawing would take most of the time, and what is drawn is not compared.
+    job._draw = lambda saved, directory: None
+    # Every unit of so small a cell is kept, as a longer one's are every second.
+    assert Unfinished.__init__.__kwdefaults__
+    Unfinished.__init__.__kwdefaults__["every_s"] = 0.0
+    sys.argv = ["mech_arith", *CELL, *overrides]
+    sys.exit(exit_code())
+
+
+@pytest.fixture(scope="module")
+def processes():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(HEAVY)
+    first = context.Process(target=int)  # until here nothing is imported
+    first.start()
+    first.join()
+    return context
+
+
+def started(processes, *overrides):
+    process = processes.Process(target=_program, args=overrides)
+    process.start()
+    return process
+
+
+def tables(directory):
+    return load_run(directory).tables
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        pd.testing.assert_frame_equal(one[name], other[name], check_exact=True)
+
+
+def units_on_disk(directory):
+    """How much an unfinished cell has kept: bytes, as a unit is never taken back."""
+    return sum(path.stat().st_size for path in (directory / PARTS).rglob("*.safetensors"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("store", ["shared", "none"])
+def test_a_cell_killed_again_and_again_ends_with_the_same_numbers(processes, tmp_path, store):
+    options = [f"store.path={tmp_path}/store"] if store == "shared" else ["store.enabled=false"]
+    begun = time.monotonic()
+    undisturbed = started(processes, *options, f"hydra.run.dir={tmp_path}/undisturbed")
+    undisturbed.join()
+    takes = time.monotonic() - begun
+    assert undisturbed.exitcode == 0
+    expected = tables(tmp_path / "undisturbed")
+    if store == "shared":
+        # The killed ones shall not find there what this one has left.
+        options = [f"store.path={tmp_path}/store of the killed"]
+
+    moments = random.Random(0)
+    kills = attempt = 0
+    while kills < KILLS // 2:
+        directory = tmp_path / f"killed {attempt}"
+        kept = 0
+        while not (directory / "summary.json").is_file():
+            process = started(processes, *options, f"hydra.run.dir='{directory}'")
+            process.join(moments.uniform(0, takes))
+            if process.is_alive() and kills < KILLS // 2:
+                process.kill()
+                kills += 1
+            process.join()
+            assert process.exitcode in (0, -9)
+            if (directory / PARTS).is_dir():
+                assert units_on_disk(directory) >= kept
+                kept = units_on_disk(directory)
+        process = started(processes, *options, f"hydra.run.dir='{directory}'")
+        process.join()
+        assert_same(tables(directory), expected)
+        assert not (directory / PARTS).exists()
+        attempt += 1
+    assert any(
+        len(record.attempts) > 1
+        for record in map(read_record, tmp_path.glob("killed *"))
+        if record is not None
+    )

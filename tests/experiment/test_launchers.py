@@ -1,0 +1,128 @@
+"""The launchers' configs, and cells on this machine through submitit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from mech_arith.common.paths import conf_dir
+from mech_arith.common.runs.directories import find_runs
+from mech_arith.common.runs.records import read_record
+from mech_arith.common.runs.sweeps import cell_states
+from mech_arith.experiment.config import RunConfig
+from tests.running import SMALL, main
+
+LAUNCHERS = sorted(path.stem for path in (conf_dir() / "hydra" / "launcher").glob("*.yaml"))
+
+
+def composed(*overrides: str) -> DictConfig:
+    ConfigStore.instance().store(name="schema", node=RunConfig)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("config", overrides=list(overrides), return_hydra_config=True).hydra
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_every_launcher_composes(name):
+    launcher = composed(f"hydra/launcher={name}").launcher
+    kind = "Local" if name == "local" else "Slurm"
+    assert launcher._target_.endswith(f".{kind}Launcher")
+
+
+def test_a_gpu_is_the_one_difference_in_kind():
+    cpu, gpu = (composed(f"hydra/launcher={name}").launcher for name in ("slurm", "slurm_gpu"))
+    assert (cpu.gpus_per_node, gpu.gpus_per_node) == (None, 1)
+    assert (cpu.setup, cpu.max_num_timeout) == (gpu.setup, gpu.max_num_timeout)
+
+
+def test_some_cells_at_a_time_on_this_machine():
+    assert OmegaConf.select(composed(), "sweeper.max_batch_size") is None
+    assert composed("hydra/launcher=local").sweeper.max_batch_size == 2
+    chosen = composed("hydra/launcher=local", "hydra.sweeper.max_batch_size=3")
+    assert chosen.sweeper.max_batch_size == 3
+
+
+@pytest.mark.slow
+def test_cells_in_processes_of_their_own(tmp_path: Path):
+    sweep = tmp_path / "sweep"
+    arguments = ["hydra/launcher=local", f"hydra.sweep.dir={sweep}", f"store.path={tmp_path}/store"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mech_arith", "-m", *arguments, *SMALL, "layers=early,middle,late"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert find_runs(sweep) == [sweep / "0", sweep / "1", sweep / "2"]
+
+
+def test_a_launch_without_slurm_says_so(monkeypatch, tmp_path, capfd):
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # no sbatch here
+    assert main(monkeypatch, tmp_path, *SMALL, "hydra/launcher=slurm", sweep=True) == 1
+    (state,) = cell_states(tmp_path / "run")
+    assert state.status == "missing"
+    assert "sbatch" in state.note or "slurm" in state.note.lower(), state.note
+    assert "a job did not end well" in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_killed_process_takes_no_other_with_it(tmp_path: Path):
+    sweep = tmp_path / "sweep"
+    arguments = ["hydra/launcher=local", f"hydra.sweep.dir={sweep}", f"store.path={tmp_path}/store"]
+    size = ["problems.n=60,61,62", "intervention.components=all", "intervention.n_problems=null"]
+    size += ["intervention.controls.other=false", "intervention.controls.shuffled=false"]
+    begun = subprocess.Popen(
+        [sys.executable, "-m", "mech_arith", "-m", *arguments, *SMALL, *size],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 200
+    while (record := read_record(sweep / "0")) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(record.attempts[0].pid, signal.SIGKILL)
+    said, _ = begun.communicate(timeout=250)
+    assert begun.returncode == 1, said
+    assert [state.status for state in cell_states(sweep)] == ["killed", "done", "done"], said
+    assert "ended without a result" in said
+
+    again = [sys.executable, "-m", "mech_arith", f"sweep.resume={sweep}", "hydra/launcher=basic"]
+    done = subprocess.run(again, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of 3 cells are to be run" in done.stdout
+    assert [state.status for state in cell_states(sweep)] == ["resumed", "done", "done"]
+
+
+@pytest.mark.parametrize("launcher", ["local", "slurm"])
+def test_a_directory_that_slurm_would_read_as_a_pattern_is_refused(
+    monkeypatch, tmp_path, capfd, launcher
+):
+    place = tmp_path / "50%j"
+    monkeypatch.chdir(tmp_path)
+    overrides = [f"hydra/launcher={launcher}", f"hydra.sweep.dir='{place}'"]
+    assert main(monkeypatch, tmp_path, *SMALL, *overrides, sweep=True) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: expected a directory without '%' for jobs of their own, got ")
+    assert not list(tmp_path.glob("50*"))
+
+
+def test_hydras_new_classes_are_told_by_where_they_run(monkeypatch, tmp_path):
+    """Hydra executes its plugins' files anew, and so makes other classes of the same name."""
+    from hydra.core.plugins import Plugins
+    from hydra.utils import instantiate
+
+    from hydra_plugins.mech_arith_sweeper import LOCAL, CellSweeper
+
+    sweeper = CellSweeper()
+    Plugins.instance()._initialize()
+    launcher = composed("hydra/launcher=local").launcher
+    sweeper.launcher = instantiate({"_target_": launcher._target_, "submitit_folder": "x"})
+    assert sweeper._executor == LOCAL

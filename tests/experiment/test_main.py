@@ -1,0 +1,328 @@
+"""The entrypoint, run in this process: what a run leaves, and how bad input ends."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from mech_arith.common.paths import conf_dir
+from mech_arith.evidence.results import load_run
+from mech_arith.evidence.table import WHOLE_WAY
+from mech_arith.experiment.config import RunConfig
+from mech_arith.experiment.plan import prepare
+from tests.running import SMALL, main
+
+CONF = conf_dir()
+GROUPS = ("model", "template", "layers", "tracing", "intervention", "wandb")
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+
+
+def composed(*overrides):
+    ConfigStore.instance().store(name="schema", node=RunConfig)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_validates(group, option):
+    extra = ["model.path=/some/where"] if option in ("trained", "hf_dir") else []
+    config = composed(f"{group}={option}", *extra)
+    settings = OmegaConf.to_object(config)
+    assert isinstance(settings, RunConfig)
+    if group == "template":
+        # division and small results need other operands than the paper's
+        settings.problems.n = 60
+    assert prepare(settings).template.expression.values
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_experiment_composes_and_validates(path):
+    config = composed(f"+experiment={path.stem}")
+    assert prepare(OmegaConf.to_object(config)).cell(30 if "smollm2" in path.stem else 6).layers
+    assert path.read_text(encoding="utf-8").count("\n#") >= 1  # the question on top
+
+
+@pytest.mark.parametrize("edit", ["set", "interchange"])
+@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_experiment_leaves_edits_towards_values_the_whole_way(path, edit):
+    """Strengths that suit one edit must not be those of all: the headline would vanish."""
+    strengths = composed(f"+experiment={path.stem}", f"intervention={edit}").intervention.strengths
+    assert WHOLE_WAY in strengths
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_config_says_what_it_is_for(path):
+    text = path.read_text(encoding="utf-8")
+    assert "# " in text.split("\n\n")[0]
+
+
+def test_expressions_as_the_shell_hands_them_over(monkeypatch, tmp_path):
+    overrides = [*SMALL, "layers=late", "template.expression=(a+b)-c,a-(b-c)"]
+    assert main(monkeypatch, tmp_path, *overrides, sweep=True) == 0
+    cells = [load_run(tmp_path / "run" / job).summary["cell"] for job in ("0", "1")]
+    assert [cell["expression"] for cell in cells] == ["a+b-c", "a-(b-c)"]
+    assert {cell["template"] for cell in cells} == {"custom"}
+
+
+def test_expression_from_the_command_line():
+    config = composed("template.expression='(a+b)-(c-d)'", "template.name=mine")
+    prepared = prepare(OmegaConf.to_object(config))
+    assert prepared.template.expression.values == ("a", "b", "c", "d", "a+b", "c-d", "a+b-(c-d)")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        tmp_path = tmp_path_factory.mktemp("finished")
+        arguments = [*SMALL, "wandb=offline", "layers=late", "locality.enabled=true"]
+        code = main(monkeypatch, tmp_path, *arguments, "locality.n_problems=4")
+        assert code == 0
+    return tmp_path / "run"
+
+
+def test_a_run_leaves_what_it_should(finished):
+    result = load_run(finished)
+    assert set(result.tables) == {
+        "problems",
+        "correlations",
+        "effects",
+        "contrasts",
+        "control_draws",
+        "manifold",
+        "evidence",
+        "locality",
+        "locality_curves",
+    }
+    assert set(result.tables["effects"]["layer"]) == {2, 3}
+    assert (result.tables["effects"]["status"] == "ok").all()
+    positions = set(result.tables["correlations"]["position"])
+    assert positions == {"all", *(str(index) for index in range(14))} - {"0", "3", "4"} | {
+        position for position in ("0", "3", "4") if position in positions
+    }
+    figures = {path.name for path in (finished / "figures").iterdir()}
+    assert len(figures) >= 6
+    assert all(name.endswith(".png") for name in figures)
+    assert (finished / "mech_arith.log").is_file()
+    assert len(list((finished / "wandb").glob("offline-run-*"))) == 1
+
+
+def test_the_summary_says_what_made_it(finished):
+    summary = json.loads((finished / "summary.json").read_text(encoding="utf-8"))
+    assert summary["cell"]["model"] == "arith_decoder"
+    assert summary["cell"]["expression"] == "a-(b-c)"
+    assert len(summary["provenance"]["weights_digest"]) == 64
+    assert summary["provenance"]["versions"]["torch"].startswith("2.")
+    assert set(summary["best"]) == {"a", "b", "c", "b-c", "a-(b-c)"}
+    assert summary["n_fit"] == summary["n_report"] == 30
+    assert summary["n_searched"] == 8
+    assert 0 <= summary["largest_drop"]["b-c"]["control_drop"] <= 1
+    assert OmegaConf.load(finished / "config.yaml").problems.n == 60
+
+
+def test_the_same_seed_gives_the_same_numbers(finished, monkeypatch, tmp_path):
+    assert main(monkeypatch, tmp_path, *SMALL, "layers=late") == 0
+    for name in ("correlations", "effects"):
+        # Another cell, as that one has a locality test too.
+        again, before = (
+            load_run(path).tables[name].drop(columns="identity")
+            for path in (tmp_path / "run", finished)
+        )
+        pd.testing.assert_frame_equal(again, before)
+
+
+def test_tracing_alone(monkeypatch, tmp_path):
+    assert main(monkeypatch, tmp_path, *SMALL[:2], "intervention=none", "wandb=disabled") == 0
+    result = load_run(tmp_path / "run")
+    assert result.tables["effects"].empty
+    assert result.summary["largest_drop"] == {}
+
+
+def test_a_run_without_controls_is_whole(monkeypatch, tmp_path):
+    none = [f"intervention.controls.{kind}=0" for kind in ("random", "span", "valueless")]
+    none += [f"intervention.controls.{kind}=false" for kind in ("other", "shuffled")]
+    kept = [one for one in SMALL if "controls" not in one]
+    assert main(monkeypatch, tmp_path, *kept, *none, "layers=late") == 0
+    log = (tmp_path / "run" / "mech_arith.log").read_text(encoding="utf-8")
+    assert "could not be drawn" not in log
+    assert {"evidence.png", "accuracy_by_layer.png"} <= {
+        path.name for path in (tmp_path / "run" / "figures").iterdir()
+    }
+    result = load_run(tmp_path / "run")
+    assert result.tables["contrasts"].empty
+    assert set(result.tables["evidence"]["untold"]) == {"no control directions were drawn"}
+
+
+def test_a_sweep_goes_on_after_a_bad_cell_and_says_so(monkeypatch, tmp_path, capsys):
+    code = main(monkeypatch, tmp_path, *SMALL, "layers.start=0,9", "layers.stop=1", sweep=True)
+    assert code == 1
+    assert load_run(tmp_path / "run" / "0").summary["best"]
+    assert not (tmp_path / "run" / "1" / "summary.json").exists()
+    error = (tmp_path / "run" / "1" / "error.txt").read_text(encoding="utf-8")
+    assert error.startswith("expected layers 0 <= start < stop <= 4")
+    printed = capsys.readouterr().out
+    assert "arith_decoder" in printed
+    assert "failed" in printed
+
+
+BAD = {
+    "template.expression=\"__import__('os')\"": "a single letter a to z at character 1, got '__imp",
+    "template.expression='a-(b'": r"expression 'a-\(b'",
+    "template.expression='1//0'": "divisor that can differ from 0, got '0'",
+    "template.expression=__import__('os')": "a single letter a to z at character 1, got '__imp",
+    "template.expression=a-(b": r"expression 'a-\(b'",
+    f"template.expression='{'(' * 900}a{')' * 900}'": r"at most \d+ ",
+    f"template.expression='a+{'9' * 300}'": "digits",
+    "problems.constraints=['b > 10000']": "10000",
+    "problems.constraints=['d > 1']": "unknown operand of constraint .* expected one of: a, b, c",
+    "problems.n=0": "problems.n=0",
+    "problems.n=1": "problems.n=1",
+    "problems.n=12": "at least 10 problems to fit 10 components",
+    "problems.operands={min:5,max:1}": "5.*1",
+    "problems.operands={min:1,max:3}": "27",
+    "+problems.operands.z={min:1,max:9}": "'z'.*a, b, c",
+    "+problems.m=3": "unknown key 'problems.m'; leave it out",
+    "+colour=red": "unknown key 'colour'; leave it out",
+    "problems.fit_share=1": "fit_share above 0 and below 1, got 1.0",
+    "problems.fit_share=1.5": "fit_share above 0 and below 1, got 1.5",
+    "layers.start=3 & layers.stop=3": "0 <= start < stop <= 4",
+    "layers.start=3 & layers.stop=1": "0 <= start < stop <= 4",
+    "layers.stop=40": "<= 4 .the model's.*stop 40",
+    "layers.list=[1,4]": r"layers\.list of distinct layers from 0 to 3 .the model's., got .1, 4.",
+    "layers.part=top": "unknown layers.part 'top'; expected one of: all, early, middle, late",
+    "tracing.point=resid": "unknown point 'resid'; expected one of: resid_pre, z, attn_out",
+    "tracing.positions=b+c": "unknown position 'b.c'; expected one of: each, all, first, last",
+    "tracing.method=umap": "unknown tracing method 'umap'; expected one of: pca",
+    "tracing.n_components=0": "tracing.n_components >= 1, got 0",
+    "intervention.edit=twist": "unknown edit 'twist'; expected one of: ablate, interchange, ",
+    "intervention.via=weight": "unknown intervention.via 'weight'",
+    "intervention.values=[d]": "unknown value 'd'; expected one of: a, b, c, b-c",
+    "intervention.strengths=[]": "at least one strength, got none",
+    "intervention.strengths=[nan]": "finite intervention.strengths, got .nan.",
+    "intervention.strengths=[inf,1]": "finite intervention.strengths, got .inf.",
+    "intervention.strengths=[1,1]": "distinct intervention.strengths",
+    "intervention.components=[40]": "'best', 'all' or a list of 0..9",
+    "intervention.components=worst": "'best', 'all' or a list of 0..9",
+    "intervention=shift & intervention.centre=false": "only scale has an uncentred variant",
+    "intervention.n_problems=0": "intervention.n_problems >= 2 or null, got 0",
+    "intervention.controls.random=-1": "controls.random from 0 to 1000, got -1",
+    "intervention.controls.span=1001": "controls.span from 0 to 1000, got 1001",
+    "intervention=set & intervention.sources=0": "intervention.sources from 1 to 1000, got 0",
+    "intervention=interchange & intervention.centre=false": "only scale has an uncentred variant",
+    "inference.level=1": "inference.level above 0 and below 1, got 1",
+    "inference.resamples=10": "inference.resamples from 100 to 1000000, got 10",
+    "inference.permutations=0": "inference.permutations from 100 to 1000000, got 0",
+    "batch_size=none": "batch_size 'auto' or >= 1, got 'none'",
+    "threads=0": "threads >= 1 or null, got 0",
+    "locality.enabled=true & tracing.positions=each": "one set of positions",
+    "device=cuda": "expected a CUDA device, found none",
+    "model.name=gpt5": "unknown solver 'gpt5'; expected one of: arith_decoder, arith_encoder",
+    "model=trained": "expected model.path, the directory of a solver",
+    "tolerance=-1": "tolerance >= 0 or null, got -1",
+    "wandb.project=''": "expected a W&B project, got an empty name",
+    "locality.enabled=true & locality.coordinate_span=0": "coordinate_span above 0, got 0",
+    "model=trained & model.path=/nowhere": "expected a solver in /nowhere",
+    "model=hf_dir": "expected model.path, the directory of a Hugging Face causal LM",
+    "model=hf_dir & model.path=/nowhere": "directory at /nowhere, found none; set model.path=DIR",
+    "model=gpt2": "model.path=DIR .*HF_HUB_OFFLINE=0",
+    "model.kind=oracle": "unknown model.kind 'oracle'; expected one of: arithmetic, language_model",
+    "prompt=chat": "expected no prompt.style for arith_decoder, .* got 'chat'",
+    "prompt.shots=-1": "expected prompt.shots from 0 to 1000, got -1",
+    "prompt.system=hello": "expected no prompt.system for arith_decoder, .* got 'hello'",
+    "dtype=bfloat16": "expected no dtype for arith_decoder, .* got 'bfloat16'",
+    "template=word_apples": "symbolic template for arith_decoder",
+    "template=balanced_four": "at most 14 tokens for arith_decoder",
+    "template=product_of_two": "got '.'",
+}
+
+
+NEED_THE_MODEL = {
+    "layers.start=3 & layers.stop=3",
+    "layers.start=3 & layers.stop=1",
+    "layers.stop=40",
+    "layers.list=[1,4]",
+    "tracing.positions=b+c",
+    "device=cuda",
+    "model.name=gpt5",
+    "model=trained & model.path=/nowhere",
+    "model=hf_dir & model.path=/nowhere",
+    "model=gpt2",
+    "template=word_apples",
+    "template=balanced_four",
+    "template=product_of_two",
+}
+"""The others are refused by their names and numbers, before a directory is made."""
+
+
+@pytest.mark.parametrize("arguments", BAD)
+def test_bad_input_ends_with_one_line(monkeypatch, tmp_path, capsys, arguments):
+    if arguments == "device=cuda":
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(monkeypatch, tmp_path, *arguments.split(" & ")) == 1
+    assert (tmp_path / "run").exists() == (arguments in NEED_THE_MODEL)
+    if arguments in NEED_THE_MODEL:
+        line = (tmp_path / "run" / "error.txt").read_text(encoding="utf-8")
+        left = {path.name for path in (tmp_path / "run").iterdir()}
+        assert left <= {".hydra", ".running.lock", "cell.json", "error.txt", "mech_arith.log"}
+    else:
+        line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert len(line) < 700
+    assert re.search(BAD[arguments], line), line
+
+
+def test_operands_beyond_the_training_are_warned_of(monkeypatch, tmp_path):
+    beyond = ["template=difference_of_two", "problems.operands={min:0,max:99}"]
+    assert main(monkeypatch, tmp_path, *SMALL, *beyond) == 0
+    warnings = load_run(tmp_path / "run").summary["warnings"]
+    assert any("go beyond the 1..999 that arith_decoder was trained on" in w for w in warnings)
+    log = (tmp_path / "run" / "mech_arith.log").read_text(encoding="utf-8")
+    assert log.index("go beyond") < log.index("arith_decoder answers")
+
+
+def test_an_output_directory_that_cannot_be_made(monkeypatch, tmp_path, capsys):
+    (tmp_path / "run").write_text("a file stands where the directory should", encoding="utf-8")
+    for sweep in (False, True):
+        assert main(monkeypatch, tmp_path, *SMALL, sweep=sweep) == 1
+        shown = capsys.readouterr().err
+        assert "expected an output directory that can be written" in shown
+        assert "Traceback" not in shown
+    assert (tmp_path / "run").read_text(encoding="utf-8").startswith("a file")
+
+
+def test_results_are_never_overwritten(monkeypatch, tmp_path, capsys):
+    assert main(monkeypatch, tmp_path, *SMALL, "layers=late") == 0
+    before = (tmp_path / "run" / "summary.json").read_bytes()
+    assert main(monkeypatch, tmp_path, *SMALL, "layers=early") == 1
+    assert "expected a directory without results" in capsys.readouterr().err
+    assert (tmp_path / "run" / "summary.json").read_bytes() == before
+    assert main(monkeypatch, tmp_path, *SMALL, "layers=early", sweep=True) == 1
+
+
+def test_a_run_that_wandb_fails_keeps_its_results(monkeypatch, tmp_path):
+    from mech_arith.reports import wandb as tracking
+
+    def fails(*_args, **_kwargs):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(tracking.Run, "start", fails)
+    assert main(monkeypatch, tmp_path, *SMALL, "layers=late", "wandb=offline") == 0
+    assert load_run(tmp_path / "run").summary["best"]
+    log = (tmp_path / "run" / "mech_arith.log").read_text(encoding="utf-8")
+    assert "W&B failed, the results are on disk all the same: OSError('no space left')" in log
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "train").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_training_composes_and_validates(path):
+    from mech_arith.models.arithmetic.objectives import TrainSettings
+    from mech_arith.models.arithmetic.training import _check
+
+    ConfigStore.instance().store(name="train_schema", node=TrainSettings)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=[f"+train={path.stem}"])
+    settings = OmegaConf.to_object(config)
+    assert settings.solver == path.stem
+    _check(settings)

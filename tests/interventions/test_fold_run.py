@@ -1,0 +1,162 @@
+"""The intervention by weights, against the one by activations where the two are the same."""
+
+import pandas as pd
+import pytest
+import torch
+
+from mech_arith.common.errors import UserError
+from mech_arith.engine.batching import Batching
+from mech_arith.engine.capture import capture
+from mech_arith.engine.run import Asked, run_baseline
+from mech_arith.engine.session import Session
+from mech_arith.engine.sites import Site
+from mech_arith.evidence.effects import intervention_tables
+from mech_arith.evidence.scorer import Judge
+from mech_arith.interventions.bases import Bases
+from mech_arith.interventions.controls import CONTROL, TARGET, Controls
+from mech_arith.interventions.edits.base import find_edit
+from mech_arith.interventions.fold_run import (
+    _aims,
+    _matched,
+    _moments,
+    intervene_by_weights,
+    one_edit,
+)
+from mech_arith.interventions.run import InterventionPlan, intervene
+from mech_arith.problems import draw, split
+from mech_arith.statistics import Resampling
+from tests.directions.test_tracing import TEMPLATE, traced
+from tests.tiny import tiny_encoder
+
+HOW = Resampling(n_resamples=100, n_permutations=100)
+CONTROLS = Controls(random=3, span=1, other=True, shuffled=True)
+SHIFT = InterventionPlan(
+    find_edit("shift"), (-20.0, 0.0, 20.0), components=(0, 1), controls=CONTROLS
+)
+SCALE = InterventionPlan(find_edit("scale"), (-3.0, 1.0), components=(0,), controls=CONTROLS)
+LAST_LAYER = Site(2, "mlp_out", "first")
+"""Of an encoder: only the first position is read out, so that edits of others change nothing."""
+
+
+@pytest.fixture(scope="module")
+def cell():
+    solver = tiny_encoder()
+    problems = draw(TEMPLATE, n=60, ranges=dict.fromkeys("abc", (100, 999)), seed=1)
+    fit, report = split(problems, fit_share=0.5, seed=1)
+    sites = [LAST_LAYER, Site(0, "attn_out", "3")]
+    traces = traced(solver, fit, report, sites, n_components=2, batch_size=64)
+    prompts = solver.encode(report)
+    asked = Asked.of_problems(report)
+    baseline = run_baseline(Session(solver), prompts, asked)
+    # What it gives counts as right: random weights answer nothing.
+    asked.right[:] = baseline.answers.numbers
+    return solver, solver.encode(fit), report, baseline, traces
+
+
+def by_weights(cell, plan, *sites):
+    solver, prompts_fit, report, baseline, traces = cell
+    chosen = {site: traces[site] for site in sites or (LAST_LAYER,)}
+    bases = Bases(report, baseline, chosen)
+    return intervene_by_weights(Session(solver), bases, prompts_fit, plan)
+
+
+def by_activations(cell, plan):
+    solver, _, report, baseline, traces = cell
+    bases = Bases(report, baseline, {LAST_LAYER: traces[LAST_LAYER]})
+    return intervene(Session(solver), bases, plan, n_shuffles=HOW.n_permutations)
+
+
+def tables_of(cell, plan, done):
+    solver, _, _, baseline, _ = cell
+    judge = Judge.of_baseline(baseline, tolerance=5.0, written=not solver.regresses, how=HOW)
+    return intervention_tables(done, plan, judge)
+
+
+def test_where_one_position_is_read_out_weights_do_what_activations_do(cell):
+    found = by_weights(cell, SHIFT)
+    assert found.difference < 1e-4
+    tables = tables_of(cell, SHIFT, found)
+    expected = tables_of(cell, SHIFT, by_activations(cell, SHIFT))
+    assert set(tables) == set(expected)
+    for name, table in expected.items():
+        ours = tables[name]
+        pd.testing.assert_frame_equal(
+            ours.drop(columns="change_rms", errors="ignore"),
+            table.drop(columns="change_rms", errors="ignore"),
+            rtol=1e-3,
+            atol=1e-3,
+        )
+    effects = tables["effects"]
+    shift = effects.loc[effects["arm"] == TARGET, "mean_abs_shift"]
+    assert shift.max() > 5
+
+
+def test_a_scaled_target_does_what_the_edit_of_its_activations_does(cell):
+    ours, theirs = (
+        table.loc[table["arm"] == TARGET].drop(columns="change_rms")
+        for table in (
+            tables_of(cell, SCALE, by_weights(cell, SCALE))["effects"],
+            tables_of(cell, SCALE, by_activations(cell, SCALE))["effects"],
+        )
+    )
+    of_arms = [name for name in ours if name.startswith("excess")]
+    pd.testing.assert_frame_equal(
+        ours.drop(columns=of_arms), theirs.drop(columns=of_arms), rtol=1e-3, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("centre", [True, False])
+def test_controls_move_as_far_as_their_target_over_all_positions(cell, centre):
+    solver, prompts_fit, *_, traces = cell
+    site = Site(0, "attn_out", "3")
+    plan = InterventionPlan(
+        find_edit("scale"), (-1.0, 2.0), components=(0, 1), controls=CONTROLS, centre=centre
+    )
+    aims = _aims({site: traces[site]}, plan)
+    assert len(aims) == 2
+    everywhere = Site(0, "attn_out", "all")
+    ((_, found),) = capture(Session(solver), prompts_fit, [everywhere])
+    activation = found[everywhere].double().unflatten(1, (-1, solver.d_model))
+    for aim, moments in zip(
+        aims, _moments(Session(solver, Batching(7)), prompts_fit, aims), strict=True
+    ):
+        folds, rms = _matched(aim, moments)
+        assert len(folds) == 2 * len(aim.directions)
+        for index, change in enumerate(folds):
+            far = change.change(activation).square().mean().sqrt()
+            assert float(far) == pytest.approx(float(rms[index % 2]), rel=1e-5)
+
+
+def test_no_change_changes_no_number(cell):
+    effects = tables_of(cell, SCALE, by_weights(cell, SCALE))["effects"]
+    same = effects.loc[effects["strength"] == 1.0]
+    assert set(same["arm"]) >= {TARGET, CONTROL}
+    for column in ("accuracy_drop", "mean_abs_shift", "change_rms"):
+        assert (same[column] == 0).all()
+
+
+def test_one_edit_alone_makes_a_model(cell):
+    solver, *_, baseline, traces = cell
+    alone = Controls(random=0, span=0, other=False, shuffled=False)
+    plan = InterventionPlan(find_edit("shift"), (20.0,), components=(1,), controls=alone)
+    model = one_edit(solver, {LAST_LAYER: traces[LAST_LAYER]}, plan)
+    assert model.edited["solver"] == solver.name
+    assert model.edited["weights_digest"] == solver.digest
+    assert (model.edited["layer"], model.edited["component"]) == (2, 1)
+    answers = run_baseline(Session(model.solver), baseline.prompts, baseline.asked).answers
+    effects = tables_of(cell, plan, by_weights(cell, plan))["effects"]
+    (shift,) = effects.loc[effects["arm"] == TARGET, "mean_shift"]
+    moved = (answers.numbers - baseline.answers.numbers).mean()
+    assert float(moved) == pytest.approx(shift, rel=1e-6)
+    with pytest.raises(UserError, match=r"with intervention\.save_model, got 6 edits; set interv"):
+        one_edit(solver, {LAST_LAYER: traces[LAST_LAYER]}, SHIFT)
+
+
+def test_what_does_not_vary_is_no_control(cell):
+    solver, prompts_fit, *_, traces = cell
+    (aim, *_) = _aims({LAST_LAYER: traces[LAST_LAYER]}, SCALE)
+    moments = _moments(Session(solver), prompts_fit, [aim])[0]
+    moments[1] = 0
+    with pytest.raises(UserError, match="that vary along the controls at layer 2, got constant"):
+        _matched(aim, moments)
+    assert torch.isfinite(moments).all()

@@ -1,0 +1,143 @@
+"""The table that a run or a sweep ends with."""
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from mech_arith.reports.terminal import FEW, cell_name, print_overview
+from tests.synthetic import save_cell
+
+WIDTH = 140
+
+
+def shown(directory: Path, **changes: Any) -> list[str]:
+    """The table's lines for a made-up run whose summary says something else."""
+    save_cell(directory)
+    path = directory / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    console = Console(width=WIDTH, record=True, force_terminal=True, file=StringIO())
+    print_overview([directory], console=console)
+    return console.export_text().splitlines()
+
+
+def verdict(value: str = "b-c", **changes: Any) -> dict[str, Any]:
+    found = {
+        "text": f"{value}: held in layers 2-3",
+        "held": ["layers 2-3"],
+        "shared": {},
+        "used": [],
+        "untold": {},
+        "best": {
+            "layer": 2,
+            "position": "all",
+            "value": value,
+            "r": -0.96,
+            "r_low": -0.97,
+            "r_high": -0.94,
+            "untrained_abs_r": 0.31,
+        },
+    }
+    best = found["best"] | changes.pop("best", {})
+    return found | {"best": best} | changes
+
+
+FOLLOWED = {
+    "agreement": 0.07,
+    "agreement_low": 0.05,
+    "agreement_high": 0.12,
+    "floor": 0.01,
+    "slope": 0.91,
+    "slope_low": 0.88,
+    "slope_high": 0.94,
+    "slope_random": 0.02,
+    "ceiling": 1.0,
+}
+COSTS = {
+    "edit": "scale",
+    "excess_drop": 0.42,
+    "excess_low": 0.35,
+    "excess_high": 0.49,
+    "excess_p_max": 0.0002,
+    "target_drop": 0.45,
+    "excess_against": "span",
+}
+
+
+def test_a_row_says_where_a_value_is_held_and_that_the_answer_follows_it(tmp_path: Path) -> None:
+    found = verdict(used=["layers 2-3"], shared={"c": ["layer 1"]}, best=FOLLOWED)
+    lines = shown(
+        tmp_path,
+        verdicts={"b-c": found, "a": verdict("a", held=[])},
+        baseline_accuracy_low=0.91,
+        baseline_accuracy_high=1.0,
+    )
+    table = "\n".join(lines)
+    for said in (
+        "layers 2-3",
+        "with c: layer 1",
+        ".96 [.94, .97] in layer 2",
+        "untrained .31",
+        "follows .91 [.88, .94] in layer 2; random .02",
+        "equal .07 [.05, .12]; chance .01, whole 1.00",
+        "[.91, 1.00] of ",
+        "nowhere",
+        "Used: the answer follows the value.",
+    ):
+        assert said in table, said
+    assert "costs more right answers" not in table
+    assert max(map(len, lines)) <= WIDTH
+    first, second = (
+        next(place for place, line in enumerate(lines) if said in line)
+        for said in ("\u2502 a ", "\u2502 b-c ")
+    )
+    assert first < second
+
+
+def test_an_edit_that_goes_nowhere_is_told_by_its_price(tmp_path: Path) -> None:
+    lines = shown(tmp_path, verdicts={"b-c": verdict(used=["layer 2"], best=COSTS)})
+    table = " ".join(" ".join(lines).split())
+    assert "costs .45 in layer 2, .42 [.35, .49] more than span directions;" in table
+    assert "p<.001" in table
+    assert "Used: moving the coordinate" in table
+    assert "the answer follows the value" not in table
+
+
+def test_what_cannot_be_told_says_why(tmp_path: Path) -> None:
+    why = "so few control directions give no p below 0.17"
+    table = "\n".join(shown(tmp_path, verdicts={"b": verdict(untold={why: ["layers 2-3"]})}))
+    assert "cannot be told" in table
+    assert why in table
+
+
+def test_a_run_of_an_earlier_version_says_so(tmp_path: Path) -> None:
+    table = " ".join(" ".join(shown(tmp_path, verdicts=None)).replace("\u2502", " ").split())
+    assert "an earlier version" in table
+
+
+def test_many_cells_have_a_row_each(tmp_path: Path) -> None:
+    places = [save_cell(tmp_path / str(i), seed=i) for i in range(FEW + 1)]
+    console = Console(width=WIDTH, record=True, force_terminal=True, file=StringIO())
+    print_overview(places, console=console)
+    table = console.export_text()
+    summary = json.loads((places[0] / "summary.json").read_text())
+    (first, *_) = summary["verdicts"].values()
+    assert first["text"][:30] in " ".join(table.split())
+    assert table.count("figures/") == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "m, a-b, layers all, scale"),
+        ({"design": "uniform"}, "m, a-b, layers all, scale"),
+        ({"design": "decorrelated b-c"}, "m, a-b, layers all, scale, design decorrelated b-c"),
+        ({"swept": {"problems.n": "60"}}, "m, a-b, layers all, scale, problems.n=60"),
+    ],
+)
+def test_a_cells_name_says_what_is_not_usual(changes: dict[str, Any], name: str) -> None:
+    cell = {"model": "m", "expression": "a-b", "layers": "all", "edit": "scale", "seed": 0}
+    assert cell_name(cell | changes) == name
