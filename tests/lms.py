@@ -9,7 +9,7 @@ from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE, WordLevel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from mech_arith.models import smollm2 as smollm2_weights
+from mech_arith.models.language import smollm2 as smollm2_weights
 from mech_arith.models.language.hf_files import quiet
 
 PAD, UNKNOWN, BOS, EOS, TURN, TURN_END = SPECIAL = (

@@ -67,7 +67,7 @@ class Projection:
             return {}
         return {
             "coordinates": self.coordinates,
-            "n": torch.tensor(self._n),
+            "n": torch.tensor(self._n, dtype=torch.int64),
             "sum": torch.as_tensor(self._sum),
             "squares": torch.tensor(self._squares, dtype=torch.float64),
         }

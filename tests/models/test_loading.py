@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from mech_arith.common.errors import UserError
-from mech_arith.models import smollm2 as weights
+from mech_arith.models.language import smollm2 as weights
 from mech_arith.models.language.hf_files import quiet, weights_digest
 from mech_arith.models.language.loading import DTYPES, LoadedModel, load_model, load_tokenizer
 from tests.lms import ARCHITECTURES, TOKENIZERS, smollm2, tiny_lm, tiny_tokenizer

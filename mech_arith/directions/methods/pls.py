@@ -48,11 +48,8 @@ class PLSFitter:
     def state(self) -> dict[str, Tensor]:
         """All that it has taken in, for `restore`."""
         moments = self._moments.state()
-        return (
-            {**moments, "n_values": torch.tensor(self._n_values, dtype=torch.int64)}
-            if moments
-            else {}
-        )
+        n_values = torch.tensor(self._n_values, dtype=torch.int64)
+        return {**moments, "n_values": n_values} if moments else {}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take up the state of another fitter, as if its batches had come to this one."""
