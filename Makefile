@@ -80,7 +80,7 @@ format: $(STAMP)  ## let ruff mend what it can
 	$(PY) -m ruff format .
 
 docs: $(DOCS_STAMP)  ## build the documentation into site/; it opens offline
-	$(PY) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 	@echo "open site/index.html"
 
 wheel: $(STAMP)  ## build the wheel into dist/

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -246,7 +247,12 @@ def small(arguments: list[str]) -> list[str]:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_says_to_type_works(page, tmp_path, monkeypatch, capsys):
-    Reader(page, tmp_path, monkeypatch, capsys).read()
+    reader = Reader(page, tmp_path, monkeypatch, capsys)
+    reader.read()
+    if page.name == "README.md":
+        swept = next((tmp_path / "outputs").glob("*/sweep_evidence.parquet")).parent
+        found: Any = reader.names["found"]
+        assert found(str(swept)).index.names == ["model", "expression", "value"]
 
 
 def test_links_lead_somewhere():
