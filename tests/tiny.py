@@ -1,4 +1,4 @@
-"""Small solvers for the tests: random weights, and one whose workings are known by construction."""
+"""Small models for the tests: random weights, and one whose workings are known by construction."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -17,7 +17,7 @@ from mech_arith.models.arithmetic.encoder import ArithmeticEncoder, PreNormEncod
 from mech_arith.models.arithmetic.networks import DecoderShape, EncoderShape
 from mech_arith.models.arithmetic.tokens import ARITHMETIC, ENCODER
 from mech_arith.models.attention import NOTHING, KeysValues, Past
-from mech_arith.models.base import EVERY, Place, Solver, Tap, untouched
+from mech_arith.models.base import EVERY, Model, Place, Tap, untouched
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet
 
@@ -25,7 +25,7 @@ ANSWER = {"width": 4, "sign": "first", "digits": "units_first", "negatives": "ma
 
 
 def tiny_card(kind: str, shape: object, **facts: object) -> Card:
-    """A card for a solver that was never trained."""
+    """A card for a model that was never trained."""
     return Card(
         name=f"tiny_{kind}",
         kind=kind,
@@ -83,7 +83,7 @@ def tiny_pre_norm_encoder(seed: int = 0, n_layers: int = 3) -> ArithmeticEncoder
     return tiny_encoder(seed, n_layers, norm="pre")
 
 
-class PlantedSolver(Solver):
+class PlantedModel(Model):
     """Computes a-(b-c) in a way that the tests know.
 
     Block 0 writes b-c along `used` and a along `unused`, both at the last position. Block 1 writes
@@ -153,7 +153,7 @@ class PlantedSolver(Solver):
         return self.read_out(resid)
 
 
-class MassiveSolver(PlantedSolver):
+class MassiveModel(PlantedModel):
     """Computes the same, but block 1 also writes a hundred times a along `unused`."""
 
     name = "massive"
@@ -177,11 +177,11 @@ class MassiveSolver(PlantedSolver):
 
 
 def random_edits(
-    solver: Solver, prompts: Prompts, site: Site, *, size: float, n_edits: int, seed: int
+    model: Model, prompts: Prompts, site: Site, *, size: float, n_edits: int, seed: int
 ) -> SiteEdits:
     """Random directions, and random distances of about `size` along them."""
     generator = torch.Generator().manual_seed(seed)
-    width = len(prompts.positions(site.position)[0]) * site.width(solver)
+    width = len(prompts.positions(site.position)[0]) * site.width(model)
     directions = torch.randn(n_edits, width, generator=generator, dtype=torch.float64)
     directions /= directions.norm(dim=1, keepdim=True)
     changes = size * torch.randn(n_edits, len(prompts), generator=generator, dtype=torch.float64)

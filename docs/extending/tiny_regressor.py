@@ -4,12 +4,12 @@ import torch
 
 from mech_arith.common.digests import tensor_digest
 from mech_arith.models.attention import NOTHING, KeysValues
-from mech_arith.models.base import EVERY, Solver, untouched
+from mech_arith.models.base import EVERY, Model, untouched
 from mech_arith.models.kinds import MODELS, Loader
 from mech_arith.models.prompts import Prompts
 
 
-class TinyRegressor(Solver):
+class TinyRegressor(Model):
     """Each block writes a function of all positions at the last one, where the answer is read."""
 
     name, n_layers, n_heads, d_model, width_out = "tiny_regressor", 2, 1, 24, 1

@@ -21,7 +21,7 @@ def conf_dir() -> Path:
 
 
 def checkpoints_dir() -> Path:
-    """The shipped solvers."""
+    """The shipped models."""
     return _PACKAGE / "models" / "arithmetic" / "checkpoints"
 
 

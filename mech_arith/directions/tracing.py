@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from mech_arith import models as solvers
-from mech_arith import statistics
+from mech_arith import models, statistics
 from mech_arith.common import streaming as sums
 from mech_arith.common.checkpoint import Piece, Unfinished
 from mech_arith.common.digests import tensor_digest
@@ -31,7 +30,7 @@ from mech_arith.statistics import Inference, Resampling, infer, pearson
 
 CODE = (
     *(activations, base, covariance, moments, project),
-    *(sites, solvers, statistics, sums, sys.modules[__name__]),
+    *(sites, models, statistics, sums, sys.modules[__name__]),
 )
 """What an entry of the store depends on, beside the method's own module."""
 
@@ -48,7 +47,7 @@ class Trace:
     r: Float64[Tensor, "k v"]
     """R on the report split: for reporting."""
     r_passed: Float64[Tensor, "k v"]
-    """R on those of its problems that the solver answers right."""
+    """R on those of its problems that the model answers right."""
     explained_variance_fit: Float64[Tensor, " k"]
     explained_variance: Float64[Tensor, " k"]
     coordinates: Float64[Tensor, "n k"]

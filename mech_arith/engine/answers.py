@@ -1,4 +1,4 @@
-"""What a solver says to problems, and how sure it is of it."""
+"""What a model says to problems, and how sure it is of it."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class Answers:
     """NaN where it gave no number."""
 
     log_prob: Float64[Tensor, "*rows n"]
-    """Of the right answer, all of its tokens and then no further digit, in nats; NaN for a solver
+    """Of the right answer, all of its tokens and then no further digit, in nats; NaN for a model
     that regresses."""
 
     logit_difference: Float64[Tensor, "*rows n"]

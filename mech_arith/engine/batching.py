@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 
-from mech_arith.models.base import Solver
+from mech_arith.models.base import Model
 from mech_arith.models.prompts import Layout, Prompts
 
 log = logging.getLogger(__name__)
@@ -26,20 +26,20 @@ class Batching:
         self._rows = rows
         self._share = 1.0
 
-    def rows(self, solver: Solver, positions: int) -> int:
+    def rows(self, model: Model, positions: int) -> int:
         """Rows of so many positions to run at a time."""
-        budget = AUTO_ELEMENTS.get(solver.device.type, AUTO_ELEMENTS["cpu"])
-        auto = budget // (positions * solver.d_model)
+        budget = AUTO_ELEMENTS.get(model.device.type, AUTO_ELEMENTS["cpu"])
+        auto = budget // (positions * model.d_model)
         return max(1, int((self._rows or auto) * self._share))
 
-    def halve(self, error: BaseException, solver: Solver, positions: int) -> None:
+    def halve(self, error: BaseException, model: Model, positions: int) -> None:
         """After a batch that memory did not hold.
 
         Raises the error again if there is nothing left to halve.
         """
-        if self.rows(solver, 1) <= 1:
+        if self.rows(model, 1) <= 1:
             raise error
-        rows = self.rows(solver, positions)
+        rows = self.rows(model, positions)
         log.warning("out of memory with %d rows at a time: going on with half as many", rows)
         self._share /= 2
         if torch.cuda.is_available():
@@ -54,14 +54,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in said)
 
 
-def parts(solver: Solver, prompts: Prompts, batching: Batching) -> Iterator[Layout]:
+def parts(model: Model, prompts: Prompts, batching: Batching) -> Iterator[Layout]:
     """The problems a few at a time, each part of one layout."""
-    for part, _ in batches(solver, prompts, batching, lambda _: None):
+    for part, _ in batches(model, prompts, batching, lambda _: None):
         yield part
 
 
 def batches(
-    solver: Solver,
+    model: Model,
     prompts: Prompts,
     batching: Batching,
     work: Callable[[Layout], T],
@@ -78,8 +78,8 @@ def batches(
         skip -= start
         while start < len(layout):
             # Full passes run the prefix with every row.
-            positions = layout.tokens.shape[1] + (0 if solver.replays else len(prompts.prefix))
-            part = layout.part(slice(start, start + batching.rows(solver, positions)))
+            positions = layout.tokens.shape[1] + (0 if model.replays else len(prompts.prefix))
+            part = layout.part(slice(start, start + batching.rows(model, positions)))
             try:
                 result = work(part)
             except Exception as error:
@@ -90,4 +90,4 @@ def batches(
                 yield part, result
                 start += len(part)
                 continue
-            batching.halve(lacking, solver, positions)
+            batching.halve(lacking, model, positions)

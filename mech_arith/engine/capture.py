@@ -1,6 +1,6 @@
 """Activations at sites, batch by batch: nothing is kept that its reader does not keep.
 
-What leaves this module is on the CPU; only the solver and what it runs on live on its device.
+What leaves this module is on the CPU; only the model and what it runs on live on its device.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from mech_arith.common.progress import progress
 from mech_arith.engine.batching import batches
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
-from mech_arith.models.base import Place, Solver, Tap, read_prefix, run_blocks, untouched
+from mech_arith.models.base import Model, Place, Tap, read_prefix, run_blocks, untouched
 from mech_arith.models.finite import is_finite, not_finite
 from mech_arith.models.prompts import Layout, Prompts
 
@@ -28,24 +28,24 @@ def capture(
     Raises:
         UserError: some are not finite; it names the first layer that has such activations.
     """
-    solver = session.model
+    model = session.model
     by_place = {place: list(group) for place, group in groupby(sorted(sites, key=_place), _place)}
-    reader = _replayed if solver.replays else _hooked
-    read = reader(solver, prompts, by_place)
+    reader = _replayed if model.replays else _hooked
+    read = reader(model, prompts, by_place)
     with progress(len(prompts), description="activations", unit="problems") as bar:
         bar.advance(skip)
-        for layout, found in batches(solver, prompts, session.batching, read, skip=skip):
+        for layout, found in batches(model, prompts, session.batching, read, skip=skip):
             bar.advance(len(layout))
             if not all(is_finite(vectors) for vectors in found.values()):
-                raise not_finite(solver, prompts.whole(layout))
+                raise not_finite(model, prompts.whole(layout))
             yield layout, found
 
 
 def _replayed(
-    solver: Solver, prompts: Prompts, by_place: dict[Place, list[Site]]
+    model: Model, prompts: Prompts, by_place: dict[Place, list[Site]]
 ) -> Callable[[Layout], Found]:
     """Block by block, behind the prefix that all prompts share."""
-    pasts = read_prefix(solver, prompts.prefix)
+    pasts = read_prefix(model, prompts.prefix)
 
     def read(layout: Layout) -> Found:
         found: Found = {}
@@ -61,17 +61,17 @@ def _replayed(
 
             return tap
 
-        resid = solver.embed(layout.tokens.to(solver.device), start=len(prompts.prefix))
-        run_blocks(solver, resid, start=len(prompts.prefix), pasts=pasts, tap=tap_of)
+        resid = model.embed(layout.tokens.to(model.device), start=len(prompts.prefix))
+        run_blocks(model, resid, start=len(prompts.prefix), pasts=pasts, tap=tap_of)
         return found
 
     return read
 
 
 def _hooked(
-    solver: Solver, prompts: Prompts, by_place: dict[Place, list[Site]]
+    model: Model, prompts: Prompts, by_place: dict[Place, list[Site]]
 ) -> Callable[[Layout], Found]:
-    """By whole passes, for solvers whose blocks cannot be run by themselves."""
+    """By whole passes, for models whose blocks cannot be run by themselves."""
     n_prefix = len(prompts.prefix)
 
     def read(layout: Layout) -> Found:
@@ -86,7 +86,7 @@ def _hooked(
             return tap
 
         taps = {place: tap_of(group) for place, group in by_place.items()}
-        solver.full_pass(prompts.whole(layout), taps)
+        model.full_pass(prompts.whole(layout), taps)
         return found
 
     return read

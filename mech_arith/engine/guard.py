@@ -17,7 +17,7 @@ from mech_arith.common.errors import UserError, unknown
 from mech_arith.engine.batching import is_out_of_memory
 from mech_arith.engine.passes import Change, Clean, Hooked, Resumed, Rows, run_clean
 from mech_arith.engine.sites import Site
-from mech_arith.models.base import Solver, read_prefix
+from mech_arith.models.base import Model, read_prefix
 from mech_arith.models.finite import check_finite
 from mech_arith.models.prompts import Layout, Prompts
 
@@ -37,63 +37,63 @@ TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 def check_fast_path(
-    solver: Solver, prompts: Prompts, sites: Sequence[Site], *, bound: int = 0
+    model: Model, prompts: Prompts, sites: Sequence[Site], *, bound: int = 0
 ) -> float | None:
     """Compare with whole passes; where blocks cannot be replayed, say so and turn to whole passes.
 
     Args:
-        solver: the model under study.
+        model: the model under study.
         prompts: the problems.
         sites: of the run.
         bound: no right answer is larger.
 
     Returns:
-        The largest relative difference; None if every pass of this solver is a whole one.
+        The largest relative difference; None if every pass of this model is a whole one.
 
     Raises:
-        UserError: a point that the solver has not; activations that are not finite; or the two
+        UserError: a point that the model has not; activations that are not finite; or the two
             disagree: it names the layer.
     """
     for site in sites:
-        if site.point not in solver.points:
-            raise unknown(f"point of {solver.name}", site.point, solver.points)
+        if site.point not in model.points:
+            raise unknown(f"point of {model.name}", site.point, model.points)
     tried = [
         layout.part(slice(PROBLEMS)) for layout in (prompts.layouts[0], *prompts.layouts[1:][-1:])
     ]
     for layout in tried:
-        check_finite(solver, prompts.whole(layout))
-    if not solver.replays:
+        check_finite(model, prompts.whole(layout))
+    if not model.replays:
         return None
-    longest = 0 if solver.reader is None else solver.reader.longest(bound)
-    reason = solver.why_not_replayed(prompts, longest=longest)
+    longest = 0 if model.reader is None else model.reader.longest(bound)
+    reason = model.why_not_replayed(prompts, longest=longest)
     if reason is not None:
-        return _fall_back(solver, reason)
+        return _fall_back(model, reason)
     try:
         differences = [
-            found for layout in tried for found in _differences(solver, prompts, layout, sites)
+            found for layout in tried for found in _differences(model, prompts, layout, sites)
         ]
     except Exception as error:
         if is_out_of_memory(error) or isinstance(error, UserError):
             raise
         # Whatever a model does that its blocks alone cannot: whole passes are always right.
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        return _fall_back(solver, reason)
-    limit = TOLERANCE.get(solver.dtype, TOLERANCE[torch.float32])
+        return _fall_back(model, reason)
+    limit = TOLERANCE.get(model.dtype, TOLERANCE[torch.float32])
     for found in differences:
         if not found.size <= limit:
             raise UserError(
-                f"expected the fast path of {solver.name} to agree with a full pass within "
+                f"expected the fast path of {model.name} to agree with a full pass within "
                 f"{limit:g}, got a relative difference of {found.size:.2g} behind {found.place}; "
                 "set engine=full to use full passes, and report the model"
             )
     return max(found.size for found in differences)
 
 
-def _fall_back(solver: Solver, reason: str) -> None:
+def _fall_back(model: Model, reason: str) -> None:
     """Turn to whole passes, and say so."""
-    solver.replays = False
-    log.warning("%s cannot be replayed block by block (%s)", solver.name, reason)
-    log.warning("every pass of %s is a full, far slower one", solver.name)
+    model.replays = False
+    log.warning("%s cannot be replayed block by block (%s)", model.name, reason)
+    log.warning("every pass of %s is a full, far slower one", model.name)
 
 
 @dataclass(frozen=True)
@@ -105,27 +105,27 @@ class _Difference:
 
 
 def _differences(
-    solver: Solver, prompts: Prompts, layout: Layout, sites: Sequence[Site]
+    model: Model, prompts: Prompts, layout: Layout, sites: Sequence[Site]
 ) -> list[_Difference]:
     """Of the layers, then of edits."""
     small = Prompts(prompts.prefix, (layout,))
-    # Any tokens will do; a solver that regresses is fed none.
-    fed = layout.tokens[:, : 0 if solver.regresses else 1]
-    clean = run_clean(solver, small, read_prefix(solver, small.prefix), layout, fed)
-    found = _of_layers(solver, small, clean)
-    unedited = _read(Hooked(solver, small, layout, fed, None, n_edits=EDITS), layout, solver)
+    # Any tokens will do; a model that regresses is fed none.
+    fed = layout.tokens[:, : 0 if model.regresses else 1]
+    clean = run_clean(model, small, read_prefix(model, small.prefix), layout, fed)
+    found = _of_layers(model, small, clean)
+    unedited = _read(Hooked(model, small, layout, fed, None, n_edits=EDITS), layout, model)
     for site in _some(sites):
-        change = _random_change(solver, clean, site)
+        change = _random_change(model, clean, site)
         resumed = Resumed(clean, change, n_edits=EDITS)
-        hooked = Hooked(solver, small, layout, fed, change, n_edits=EDITS)
-        ours, theirs = (_read(rows, layout, solver) for rows in (resumed, hooked))
+        hooked = Hooked(model, small, layout, fed, change, n_edits=EDITS)
+        ours, theirs = (_read(rows, layout, model) for rows in (resumed, hooked))
         place = f"an edit at layer {site.layer}, {site.point}"
-        exact = solver.dtype == torch.float32
+        exact = model.dtype == torch.float32
         found.append(_Difference(place, _of_effect(ours, theirs, unedited, exact=exact)))
     return found
 
 
-def _of_layers(solver: Solver, prompts: Prompts, clean: Clean) -> list[_Difference]:
+def _of_layers(model: Model, prompts: Prompts, clean: Clean) -> list[_Difference]:
     """The residual stream behind each layer."""
     full: dict[int, Tensor] = {}
 
@@ -135,32 +135,32 @@ def _of_layers(solver: Solver, prompts: Prompts, clean: Clean) -> list[_Differen
 
     taps = {
         (layer, "resid_post"): lambda activation, layer=layer: keep(layer, activation)
-        for layer in range(solver.n_layers)
+        for layer in range(model.n_layers)
     }
     tokens = torch.cat([prompts.whole(clean.layout), clean.fed.cpu()], dim=1)
-    solver.full_pass(tokens.to(solver.device), taps)
+    model.full_pass(tokens.to(model.device), taps)
     return [
         _Difference(f"layer {layer}", _relative(clean.resid[layer + 1], full[layer]))
-        for layer in range(solver.n_layers)
+        for layer in range(model.n_layers)
     ]
 
 
-def _random_change(solver: Solver, clean: Clean, site: Site) -> Change:
+def _random_change(model: Model, clean: Clean, site: Site) -> Change:
     """Every row moved in a direction of its own, by a good part of its length."""
     indices = clean.layout.positions(site.position)
-    width = site.width(solver)
+    width = site.width(model)
     generator = torch.Generator().manual_seed(site.layer)
     shape = (len(clean.layout) * EDITS, len(indices), width)
     vectors = torch.randn(shape, generator=generator)
     here = clean.resid[site.layer][:, list(indices)].float().square().mean().sqrt().cpu()
-    return Change(site, indices, (0.5 * here * vectors).to(solver.device, solver.dtype))
+    return Change(site, indices, (0.5 * here * vectors).to(model.device, model.dtype))
 
 
 @torch.inference_mode()
-def _read(rows: Rows, layout: Layout, solver: Solver) -> Float[Tensor, "rows reads out"]:
+def _read(rows: Rows, layout: Layout, model: Model) -> Float[Tensor, "rows reads out"]:
     """All that rows can be asked for: behind the prompt, what is fed, and what is written."""
     reads = [torch.cat([read for _, read in rows.read_outs()])]
-    if not solver.regresses:
+    if not model.regresses:
         n = len(layout) * EDITS
         written = [(token,) for token in layout.tokens[:, -1].tolist() for _ in range(EDITS)]
         behind = rows.tails(torch.arange(n)).next_read_outs(torch.arange(n), written)

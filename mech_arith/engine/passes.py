@@ -16,7 +16,7 @@ from torch import Tensor
 from mech_arith.common.errors import UserError
 from mech_arith.engine.sites import Site
 from mech_arith.models.attention import KeysValues, Past, Shared
-from mech_arith.models.base import EVERY, Place, Solver, Tap, run_blocks, untouched
+from mech_arith.models.base import EVERY, Model, Place, Tap, run_blocks, untouched
 from mech_arith.models.finite import is_finite, not_finite
 from mech_arith.models.prompts import Layout, Prompts
 
@@ -95,7 +95,7 @@ class Tails(Protocol):
 class Clean:
     """An unedited pass over problems of one layout, each followed by the tokens fed behind it."""
 
-    solver: Solver
+    model: Model
     layout: Layout
     prefix: list[Past]
     """What the shared prefix offers, by layer."""
@@ -120,7 +120,7 @@ class Clean:
 
 @torch.inference_mode()
 def run_clean(
-    solver: Solver,
+    model: Model,
     prompts: Prompts,
     prefix: list[Past],
     layout: Layout,
@@ -128,13 +128,13 @@ def run_clean(
 ) -> Clean:
     """The clean pass over some problems."""
     start = len(prompts.prefix)
-    tokens = torch.cat([layout.tokens, fed], dim=1).to(solver.device)
-    resid, seen = run_blocks(solver, solver.embed(tokens, start=start), start=start, pasts=prefix)
+    tokens = torch.cat([layout.tokens, fed], dim=1).to(model.device)
+    resid, seen = run_blocks(model, model.embed(tokens, start=start), start=start, pasts=prefix)
     whole = prompts.whole(layout)
     if not is_finite(resid[-1]):
-        raise not_finite(solver, torch.cat([whole, fed.cpu()], dim=1))
-    shared = [new.shared() for new in seen] if solver.causal else []
-    return Clean(solver, layout, prefix, whole, start, fed.to(solver.device), resid, shared)
+        raise not_finite(model, torch.cat([whole, fed.cpu()], dim=1))
+    shared = [new.shared() for new in seen] if model.causal else []
+    return Clean(model, layout, prefix, whole, start, fed.to(model.device), resid, shared)
 
 
 class Resumed:
@@ -145,35 +145,35 @@ class Resumed:
 
     def __init__(self, clean: Clean, change: Change | None, *, n_edits: int = 1) -> None:
         self._clean = clean
-        self._solver = clean.solver
+        self._model = clean.model
         self._n_edits = n_edits
         self._change = change
         self._start = self._first_layer(change)
-        self._first = min(change.indices) if change and self._solver.causal else 0
+        self._first = min(change.indices) if change and self._model.causal else 0
         self._own: list[KeysValues] = []
         """What the rows' positions from the first edited one on offer, in layers that are run."""
         self._last = self._run(change)
 
     def _first_layer(self, change: Change | None) -> int:
         if change is None:
-            return self._solver.n_layers
+            return self._model.n_layers
         return change.site.layer + (change.site.point == "resid_post")
 
     @torch.inference_mode()
     def _run(self, change: Change | None) -> Float[Tensor, "rows at d"]:
         """The last residual stream where answers are read from."""
-        clean, solver, first = self._clean, self._solver, self._first
+        clean, model, first = self._clean, self._model, self._first
         resid = clean.resid[self._start][:, first:]
         resid = resid[:, None].expand(-1, self._n_edits, -1, -1).flatten(0, 1)
         if change is not None and change.between_blocks:
             resid = change.add(resid, first=first)
         fed = clean.fed.shape[1]
-        wanted = slice(-(1 + fed), None) if solver.causal else solver.answers_at
-        for layer in range(self._start, solver.n_layers):
+        wanted = slice(-(1 + fed), None) if model.causal else model.answers_at
+        for layer in range(self._start, model.n_layers):
             inside = _tap(change, layer, first)
-            at = wanted if layer == solver.n_layers - 1 and inside is untouched else EVERY
+            at = wanted if layer == model.n_layers - 1 and inside is untouched else EVERY
             start, past = clean.n_prefix + first, self._past(layer)
-            resid, new = solver.run_block(layer, resid, start=start, past=past, tap=inside, at=at)
+            resid, new = model.run_block(layer, resid, start=start, past=past, tap=inside, at=at)
             self._own.append(new)
         last = resid[:, wanted] if resid.shape[1] > (1 + fed) else resid
         if not is_finite(last):
@@ -190,10 +190,10 @@ class Resumed:
 
     def read_outs(self) -> Iterator[tuple[slice, Float[Tensor, "rows fed out"]]]:
         """What is read at the prompt's end and behind each fed token, some rows at a time."""
-        size = rows_read_at_once(self._solver, self._last.shape[1])
+        size = rows_read_at_once(self._model, self._last.shape[1])
         for start in range(0, len(self._last), size):
             part = slice(start, start + size)
-            yield part, self._solver.read_out(self._last[part])
+            yield part, self._model.read_out(self._last[part])
 
     def tails(self, rows: Int64[Tensor, " some"]) -> "ResumedTails":
         """Some of the rows, to write on by themselves."""
@@ -240,7 +240,7 @@ class ResumedTails:
         row, clean = bad if rows is None else rows[bad], self.clean
         tokens = torch.cat([clean.tokens[self.problems[row]], behind[bad]], dim=1)
         change = None if self.change is None else self.change.of(row)
-        return not_finite(clean.solver, tokens, _as_taps(change, clean.n_prefix))
+        return not_finite(clean.model, tokens, _as_taps(change, clean.n_prefix))
 
     @torch.inference_mode()
     def next_read_outs(
@@ -251,17 +251,17 @@ class ResumedTails:
         Below the edit a written token's residual stream is the same for all edits of a problem that
         wrote the same: it is computed once for them.
         """
-        clean, solver = self.clean, self.clean.solver
+        clean, model = self.clean, self.clean.model
         length = len(written[0])
         position = clean.n_prompt + length - 1
         problems = self.problems[rows]
         resid = self._below(problems, written)
-        for layer in range(self.start, solver.n_layers):
+        for layer in range(self.start, model.n_layers):
             own = self.own[layer - self.start]
             before = clean.seen[layer].of(problems).at(slice(self.first))
             earlier = slice(position - self.first)
             past = before.append(KeysValues(own.keys[rows], own.values[rows]).at(earlier))
-            resid, new = solver.run_block(
+            resid, new = model.run_block(
                 layer,
                 resid,
                 start=clean.n_prefix + position,
@@ -270,8 +270,8 @@ class ResumedTails:
             self.own[layer - self.start] = _put(own, rows, position - self.first, new)
         if not is_finite(resid):
             raise self.not_finite(resid, torch.tensor(written), rows)
-        for part in resid.split(rows_read_at_once(solver, 1)):
-            yield solver.read_out(part)[:, 0]
+        for part in resid.split(rows_read_at_once(model, 1)):
+            yield model.read_out(part)[:, 0]
 
     def _below(
         self, problems: Int64[Tensor, " some"], written: Sequence[Written]
@@ -280,7 +280,7 @@ class ResumedTails:
         clean = self.clean
         asked = [(self.start, *pair) for pair in zip(problems.tolist(), written, strict=True)]
         new = [key for key in dict.fromkeys(asked) if key not in clean.written]
-        if (len(clean.written) + len(new)) * clean.solver.d_model > WRITTEN_ELEMENTS:
+        if (len(clean.written) + len(new)) * clean.model.d_model > WRITTEN_ELEMENTS:
             clean.written.clear()
             new = list(dict.fromkeys(asked))
         if new:
@@ -292,20 +292,20 @@ class ResumedTails:
         self, problems: Int64[Tensor, " some"], written: Sequence[Written]
     ) -> Float[Tensor, "some 1 d"]:
         """The same for each problem and what is written behind it."""
-        clean, solver = self.clean, self.clean.solver
-        tokens = torch.tensor(written, device=solver.device)
+        clean, model = self.clean, self.clean.model
+        tokens = torch.tensor(written, device=model.device)
         start = clean.n_prefix + clean.n_prompt
-        resid = solver.embed(tokens, start=start)
+        resid = model.embed(tokens, start=start)
         for layer in range(self.start):
             prompt = clean.seen[layer].of(problems).at(slice(clean.n_prompt))
             past = Past(clean.prefix[layer].shared, prompt)
-            resid, _ = solver.run_block(layer, resid, start=start, past=past)
+            resid, _ = model.run_block(layer, resid, start=start, past=past)
         return resid[:, -1:].clone()
 
 
-def rows_read_at_once(solver: Solver, positions: int) -> int:
+def rows_read_at_once(model: Model, positions: int) -> int:
     """Of how many rows so many positions are read out at a time."""
-    return max(1, READ_OUT_ELEMENTS // (solver.width_out * positions))
+    return max(1, READ_OUT_ELEMENTS // (model.width_out * positions))
 
 
 def _joined(changes: Sequence[Change | None]) -> Change | None:
@@ -351,7 +351,7 @@ class Hooked:
 
     def __init__(
         self,
-        solver: Solver,
+        model: Model,
         prompts: Prompts,
         layout: Layout,
         fed: Int64[Tensor, "n fed"],
@@ -360,7 +360,7 @@ class Hooked:
         n_edits: int = 1,
     ) -> None:
         tokens = prompts.whole(layout).repeat_interleave(n_edits, dim=0)
-        self._rows = HookedTails(solver, len(prompts.prefix), tokens, change)
+        self._rows = HookedTails(model, len(prompts.prefix), tokens, change)
         self._fed = fed.repeat_interleave(n_edits, dim=0)
 
     def read_outs(self) -> Iterator[tuple[slice, Float[Tensor, "rows fed out"]]]:
@@ -376,7 +376,7 @@ class Hooked:
 class HookedTails:
     """Rows of `Hooked`."""
 
-    solver: Solver
+    model: Model
     n_prefix: int
     tokens: Int64[Tensor, "rows all"]
     """The prompts with their prefix."""
@@ -405,7 +405,7 @@ class HookedTails:
         """Read-outs at the last positions, with tokens behind the prompts."""
         taps = _as_taps(self.change, self.n_prefix)
         tokens = torch.cat([self.tokens, behind], dim=1)
-        read = self.solver.full_pass(tokens.to(self.solver.device), taps, last=last)
+        read = self.model.full_pass(tokens.to(self.model.device), taps, last=last)
         if not is_finite(read.amax(-1)):  # some of a vocabulary may be ruled out by -inf
-            raise not_finite(self.solver, tokens, taps)
+            raise not_finite(self.model, tokens, taps)
         return read

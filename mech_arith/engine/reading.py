@@ -17,7 +17,7 @@ from mech_arith.common.digests import tensor_digest
 from mech_arith.engine.answers import Answers
 from mech_arith.engine.passes import Rows, Written
 from mech_arith.engine.writing import Writing, likeliest
-from mech_arith.models.base import AnswerReader, Solver
+from mech_arith.models.base import AnswerReader, Model
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet, counterfactual_answers
 
@@ -78,9 +78,9 @@ class Forced:
         return tensor_digest(*vars(self).values())
 
 
-def force(solver: Solver, asked: Asked) -> Forced:
+def force(model: Model, asked: Asked) -> Forced:
     """The tokens of the right answers, and where the counterfactual ones part from them."""
-    reader = solver.reader
+    reader = model.reader
     if reader is None:
         nothing = torch.empty(len(asked), 0, dtype=torch.int64)
         none = torch.full((len(asked),), NO_TOKEN)
@@ -102,13 +102,13 @@ def force(solver: Solver, asked: Asked) -> Forced:
     )
 
 
-def of_one_length(solver: Solver, prompts: Prompts, asked: Asked) -> Prompts:
+def of_one_length(model: Model, prompts: Prompts, asked: Asked) -> Prompts:
     """The same problems, those apart whose right answers have fewer tokens.
 
     A short answer beside longer ones would be run on at positions that nobody reads. Fewer than
     `APART` problems stay beside the next longer ones: each part has a clean pass of its own.
     """
-    length = (force(solver, asked).right != NO_TOKEN).sum(1)
+    length = (force(model, asked).right != NO_TOKEN).sum(1)
     parted = []
     for layout in prompts.layouts:
         order = length[layout.rows].argsort(stable=True)
@@ -145,21 +145,21 @@ def _padded(rows: Sequence[Written], *, fill: int) -> Int64[Tensor, "n length"]:
 
 @torch.inference_mode()
 def read_answers(
-    solver: Solver, rows: Rows, forced: Forced, writing: Writing, *, n_edits: int
+    model: Model, rows: Rows, forced: Forced, writing: Writing, *, n_edits: int
 ) -> Answers:
     """The answers of a grid of problems x edits, as [edits, problems].
 
     The numbers of rows that go on writing are there when `writing` has finished.
     """
-    return read_written(solver, rows, forced, writing, n_edits=n_edits)[0]
+    return read_written(model, rows, forced, writing, n_edits=n_edits)[0]
 
 
 @torch.inference_mode()
 def read_written(
-    solver: Solver, rows: Rows, forced: Forced, writing: Writing, *, n_edits: int
+    model: Model, rows: Rows, forced: Forced, writing: Writing, *, n_edits: int
 ) -> tuple[Answers, list[Written]]:
     """The same, and what was written, as far as it was needed: also when `writing` has finished."""
-    if solver.reader is None:
+    if model.reader is None:
         numbers = torch.cat([read[:, 0, 0].double().cpu() for _, read in rows.read_outs()])
         answers = Answers.empty(n_edits, len(forced))
         answers.numbers[:] = numbers.view(len(forced), n_edits).mT
@@ -167,7 +167,7 @@ def read_written(
     log_prob, difference, greedy = [], [], []
     problems = torch.arange(len(forced)).repeat_interleave(n_edits)
     for part, read in rows.read_outs():
-        found = _measure(read, forced, problems[part], solver.reader.longer)
+        found = _measure(read, forced, problems[part], model.reader.longer)
         for kept, new in zip((log_prob, difference, greedy), found, strict=True):
             kept.append(new)
     written = _agreed(torch.cat(greedy), forced.expected[problems])

@@ -38,7 +38,7 @@ from mech_arith.engine.reading import (
 )
 from mech_arith.engine.session import Session
 from mech_arith.engine.writing import Writing, likeliest
-from mech_arith.models.base import Solver, read_prefix
+from mech_arith.models.base import Model, read_prefix
 from mech_arith.models.prompts import Layout, Prompts
 
 __all__ = [
@@ -74,10 +74,10 @@ class Baseline:
     prompts: Prompts
     asked: Asked
     answers: Answers
-    """The solver's own, on the CPU."""
+    """The model's own, on the CPU."""
     written: Int64[Tensor, "n written"]
     """Their tokens, as far as it took to see what they are; `NO_TOKEN` behind the last. No columns
-    for a solver that regresses."""
+    for a model that regresses."""
 
     def take(self, n: int) -> "Baseline":
         """The first `n` problems."""
@@ -101,27 +101,27 @@ class ReadOut:
     edits: Int64[Tensor, " rows"]
     problems: Int64[Tensor, " rows"]
     logits: Float[Tensor, "rows out"]
-    """At the prompt's end; the one number for a solver that regresses."""
+    """At the prompt's end; the one number for a model that regresses."""
 
 
 RowsOf = Callable[[Change | None, int], Rows]
 """The rows of so many edits per problem of one batch."""
 
 
-def _opener(solver: Solver, prompts: Prompts) -> Callable[[Layout, Tensor], RowsOf]:
+def _opener(model: Model, prompts: Prompts) -> Callable[[Layout, Tensor], RowsOf]:
     """How problems, with tokens fed behind them, are opened: by a clean pass where it can be."""
-    if not solver.replays:
+    if not model.replays:
 
         def hooked(layout: Layout, fed: Tensor) -> RowsOf:
             return lambda change, n_edits: Hooked(
-                solver, prompts, layout, fed, change, n_edits=n_edits
+                model, prompts, layout, fed, change, n_edits=n_edits
             )
 
         return hooked
-    prefix = read_prefix(solver, prompts.prefix)
+    prefix = read_prefix(model, prompts.prefix)
 
     def resumed(layout: Layout, fed: Tensor) -> RowsOf:
-        clean = run_clean(solver, prompts, prefix, layout, fed)
+        clean = run_clean(model, prompts, prefix, layout, fed)
         return lambda change, n_edits: Resumed(clean, change, n_edits=n_edits)
 
     return resumed
@@ -132,20 +132,20 @@ def run_baseline(session: Session, prompts: Prompts, asked: Asked) -> Baseline:
 
     What the session's checkpoint holds is not computed again.
     """
-    solver = session.model
+    model = session.model
     answers = Answers.empty(len(prompts))
-    longest = 0 if solver.reader is None else solver.reader.longest(asked.bound)
+    longest = 0 if model.reader is None else model.reader.longest(asked.bound)
     written = torch.full((len(prompts), longest), NO_TOKEN)
-    opened = _opener(solver, prompts)
-    key = _asked_key(solver, prompts, asked)
+    opened = _opener(model, prompts)
+    key = _asked_key(model, prompts, asked)
 
     def work(layout: Layout) -> dict[str, Tensor]:
         def answer() -> dict[str, Tensor]:
             here = asked.of(layout.rows)
-            forced = force(solver, here)
+            forced = force(model, here)
             rows = opened(layout, forced.fed)(None, 1)
-            writing = Writing(solver.reader, bound=asked.bound, at_once=len(layout))
-            found, tokens = read_written(solver, rows, forced, writing, n_edits=1)
+            writing = Writing(model.reader, bound=asked.bound, at_once=len(layout))
+            found, tokens = read_written(model, rows, forced, writing, n_edits=1)
             writing.finish()
             return {**vars(found.at(0)), "written": as_tokens(tokens)}
 
@@ -153,9 +153,9 @@ def run_baseline(session: Session, prompts: Prompts, asked: Asked) -> Baseline:
         piece = session.checkpoint.piece("baseline", key_here)
         return dict(piece.fetch("answers", answer))
 
-    parted = of_one_length(solver, prompts, asked)
+    parted = of_one_length(model, prompts, asked)
     with progress(len(prompts), description="baseline", unit="problems") as bar:
-        for layout, part in batches(solver, parted, session.batching, work):
+        for layout, part in batches(model, parted, session.batching, work):
             tokens = part.pop("written")
             written[layout.rows, : tokens.shape[1]] = tokens
             _store(answers, layout.rows, Answers(**part))
@@ -165,10 +165,10 @@ def run_baseline(session: Session, prompts: Prompts, asked: Asked) -> Baseline:
 
 @torch.inference_mode()
 def write_on(
-    solver: Solver, prompts: Prompts, written: Mapping[int, Written], *, length: int
+    model: Model, prompts: Prompts, written: Mapping[int, Written], *, length: int
 ) -> dict[int, Written]:
     """Let some of the problems' answers go on behind what was written, up to so many tokens."""
-    opened = _opener(solver, prompts)
+    opened = _opener(model, prompts)
     longer = dict(written)
     for layout in prompts.layouts:
         for index, row in enumerate(layout.rows.tolist()):
@@ -196,13 +196,13 @@ def stored_baseline(session: Session, prompts: Prompts, asked: Asked) -> Baselin
     return Baseline(prompts, asked, Answers(**found), written)
 
 
-def _asked_key(solver: Solver, prompts: Prompts, asked: Asked) -> dict[str, Any]:
+def _asked_key(model: Model, prompts: Prompts, asked: Asked) -> dict[str, Any]:
     """All that determines the answers to problems, apart from code."""
     return {
-        **solver.fingerprint,
+        **model.fingerprint,
         "prompts": prompts.digest(),
         "asked": [tensor_digest(asked.right, asked.counterfactual), asked.bound],
-        "forced": force(solver, asked).digest(),
+        "forced": force(model, asked).digest(),
     }
 
 
@@ -218,23 +218,23 @@ class _Batch:
 
     def rows_at_once(self, moves: Moves) -> int:
         """How many rows, each an edit of a problem, are run at a time."""
-        solver, layout = self.session.model, self.layout
+        model, layout = self.session.model, self.layout
         positions = layout.tokens.shape[1] + self.fed.shape[1]
         # Full passes run the prefix and all positions of every row.
-        if not solver.replays:
+        if not model.replays:
             positions += self.n_prefix
-        elif solver.causal:
+        elif model.causal:
             positions -= min(layout.positions(moves.site.position))
-        return self.session.batching.rows(solver, positions)
+        return self.session.batching.rows(model, positions)
 
     def stacked(self, moves: Moves) -> Iterator[tuple[Int64[Tensor, " some"], Rows]]:
         """Some of a site's edits after others, and their rows; without those that move nothing."""
-        solver, layout = self.session.model, self.layout
+        model, layout = self.session.model, self.layout
         indices = layout.positions(moves.site.position)
         moved = moves.moved(layout.rows).any(1).nonzero()[:, 0]
         size = max(1, self.rows_at_once(moves) // len(layout))
         for part in moved.tensor_split(ceil(len(moved) / size)) if len(moved) else ():
-            vectors = moves.vectors(part, layout.rows, device=solver.device).to(solver.dtype)
+            vectors = moves.vectors(part, layout.rows, device=model.device).to(model.dtype)
             by_row = vectors.flatten(0, 1).unflatten(1, (len(indices), -1))
             yield part, self.rows_of(Change(moves.site, indices, by_row), len(part))
 
@@ -242,11 +242,11 @@ class _Batch:
         self, moves: Moves, forced: Forced, bound: int, count: Callable[[int], None]
     ) -> Answers:
         """Of all edits at one site, as many at a time as fit; `count` is told the rows done."""
-        solver = self.session.model
-        writing = Writing(solver.reader, bound=bound, at_once=self.rows_at_once(moves))
+        model = self.session.model
+        writing = Writing(model.reader, bound=bound, at_once=self.rows_at_once(moves))
         found, done = [], 0
         for part, rows in self.stacked(moves):
-            of_part = read_answers(solver, rows, forced, writing, n_edits=len(part))
+            of_part = read_answers(model, rows, forced, writing, n_edits=len(part))
             found.append((part, of_part))
             done += len(part)
             count(len(part) * len(self.layout))
@@ -274,16 +274,16 @@ def run_edits(
     Returns:
         For each entry of the plan the answers, [edits, n].
     """
-    solver = session.model
+    model = session.model
     answers = [_unedited(baseline, len(moves)) for moves in plan]
     n_prefix = len(baseline.prompts.prefix)
-    opened = _opener(solver, baseline.prompts)
-    key = _asked_key(solver, baseline.prompts, baseline.asked)
+    opened = _opener(model, baseline.prompts)
+    key = _asked_key(model, baseline.prompts, baseline.asked)
     units = [_moves_digest(baseline.prompts, moves) for moves in plan]
 
     def work(layout: Layout) -> list[Answers]:
         here = baseline.asked.of(layout.rows)
-        forced = force(solver, here)
+        forced = force(model, here)
 
         @cache
         def clean() -> RowsOf:
@@ -307,17 +307,17 @@ def run_edits(
                 found.append(Answers(**piece.fetch(unit, answer)))
         return found
 
-    parted = of_one_length(solver, baseline.prompts, baseline.asked)
-    for layout, found in batches(solver, parted, session.batching, work):
+    parted = of_one_length(model, baseline.prompts, baseline.asked)
+    for layout, found in batches(model, parted, session.batching, work):
         for moves, known, part in zip(plan, answers, found, strict=True):
             _store_moved(known, layout.rows, part, moves.moved(layout.rows))
     return answers
 
 
-def edits_key(solver: Solver, baseline: Baseline, edits: Sequence[Moves]) -> dict[str, Any]:
+def edits_key(model: Model, baseline: Baseline, edits: Sequence[Moves]) -> dict[str, Any]:
     """All that determines the answers under edits, apart from code."""
     return {
-        **_asked_key(solver, baseline.prompts, baseline.asked),
+        **_asked_key(model, baseline.prompts, baseline.asked),
         "edits": [_moves_digest(baseline.prompts, moves) for moves in edits],
     }
 
@@ -368,7 +368,7 @@ def edited_answers(session: Session, baseline: Baseline, moves: Moves) -> Answer
 
 
 def _unedited(baseline: Baseline, n_edits: int) -> Answers:
-    """The solver's own answers, a row per edit."""
+    """The model's own answers, a row per edit."""
     return Answers(*(field.repeat(n_edits, 1) for field in vars(baseline.answers).values()))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from mech_arith.common.checkpoint import Unfinished
 from mech_arith.common.store import Store
 from mech_arith.engine.batching import Batching
-from mech_arith.models.base import Solver
+from mech_arith.models.base import Model
 
 
 def _no_store() -> Store:
@@ -16,7 +16,7 @@ def _no_store() -> Store:
 class Session:
     """One model at work."""
 
-    model: Solver
+    model: Model
     batching: Batching = field(default_factory=Batching)
     """How many rows are run at a time."""
     store: Store = field(default_factory=_no_store)
@@ -24,6 +24,6 @@ class Session:
     checkpoint: Unfinished = field(default_factory=Unfinished.nothing)
     """What an earlier attempt at the same cell has done; by default nothing is kept."""
 
-    def of(self, model: Solver) -> "Session":
+    def of(self, model: Model) -> "Session":
         """The same for another model."""
         return replace(self, model=model)

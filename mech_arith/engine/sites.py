@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mech_arith.common.errors import UserError
-from mech_arith.models.base import Solver
+from mech_arith.models.base import Model
 from mech_arith.models.kinds import LayerPart
 from mech_arith.models.prompts import Layout, Prompts
 
@@ -32,9 +32,9 @@ class Site:
             return activation.flatten(1)
         return activation[:, list(indices)].flatten(1)
 
-    def width(self, solver: Solver) -> int:
+    def width(self, model: Model) -> int:
         """Numbers that the site has at one position."""
-        return solver.width_at(self.layer, self.point)
+        return model.width_at(self.layer, self.point)
 
     def columns(self) -> dict[str, Any]:
         """The entries of a table's row, by `SITE_COLUMNS`."""

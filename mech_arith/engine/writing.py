@@ -37,7 +37,7 @@ class Writing:
         """Nothing is written yet.
 
         Args:
-            reader: how the solver writes numbers; None for one that regresses, and has no rows.
+            reader: how the model writes numbers; None for one that regresses, and has no rows.
             bound: no right answer is larger.
             at_once: how many rows are run at a time.
         """

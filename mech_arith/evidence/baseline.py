@@ -9,7 +9,7 @@ from mech_arith.common.errors import UserError
 from mech_arith.engine.run import write_on
 from mech_arith.evidence.summary import CLEARLY, Reported, floor_test
 from mech_arith.interventions.run import InterventionPlan
-from mech_arith.models.base import AnswerReader, Solver
+from mech_arith.models.base import AnswerReader, Model
 from mech_arith.problems import ProblemSet
 
 LOW = 0.5
@@ -71,13 +71,13 @@ def is_low(reported: Reported) -> bool:
 
 
 def written_answers(
-    solver: Solver, reported: Reported, problems: ProblemSet
+    model: Model, reported: Reported, problems: ProblemSet
 ) -> WrittenAnswers | None:
-    """How the answers were read, and the first few wrong ones; None for a solver that regresses.
+    """How the answers were read, and the first few wrong ones; None for a model that regresses.
 
     Where all are right, the first few of those.
     """
-    reader, baseline = solver.reader, reported.baseline
+    reader, baseline = model.reader, reported.baseline
     if reader is None:
         return None
     numbers = baseline.answers.numbers
@@ -87,17 +87,17 @@ def written_answers(
     return WrittenAnswers(
         not_a_number=float(numbers.isnan().double().mean()),
         cut=n_cut / len(baseline),
-        examples=_examples(solver, reader, reported, problems, rows),
+        examples=_examples(model, reader, reported, problems, rows),
     )
 
 
 def _examples(
-    solver: Solver, reader: AnswerReader, reported: Reported, problems: ProblemSet, rows: list[int]
+    model: Model, reader: AnswerReader, reported: Reported, problems: ProblemSet, rows: list[int]
 ) -> tuple[Written, ...]:
     baseline, asked = reported.baseline, problems.prompts()
     written = {row: baseline.tokens(row) for row in rows}
     if reader.longer is not None and is_low(reported):  # answers of no fixed length
-        written = write_on(solver, baseline.prompts, written, length=SHOWN_TOKENS)
+        written = write_on(model, baseline.prompts, written, length=SHOWN_TOKENS)
     numbers = baseline.answers.numbers.tolist()
     return tuple(
         Written(
@@ -117,12 +117,12 @@ def _first_line(text: str) -> str:
 
 
 def chance_warnings(
-    solver: Solver, reported: Reported, *, require_baseline: bool, n_edits: int
+    model: Model, reported: Reported, *, require_baseline: bool, n_edits: int
 ) -> list[str]:
-    """Whether the baseline says that the solver does arithmetic at all.
+    """Whether the baseline says that the model does arithmetic at all.
 
     Args:
-        solver: the model under study.
+        model: the model under study.
         reported: its answers.
         require_baseline: it must.
         n_edits: how many edits of each problem are to come, at most.
@@ -134,12 +134,12 @@ def chance_warnings(
     if p < CLEARLY:
         return []
     seen = (
-        f"baseline accuracy {reported.accuracy:.3f} of {solver.name} is not clearly above "
+        f"baseline accuracy {reported.accuracy:.3f} of {model.name} is not clearly above "
         f"{floor:.3f}, that of always giving the most frequent answer (one-sided p = {p:.2g})"
     )
     if require_baseline:
         raise UserError(
-            f"expected a solver that answers the problems, but {seen}; choose easier problems or "
+            f"expected a model that answers the problems, but {seen}; choose easier problems or "
             "another prompt, or require_baseline=false"
         )
     cost = (

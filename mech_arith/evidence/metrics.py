@@ -94,7 +94,7 @@ class EditOutcome:
     """Mean of `digit_accuracy`; NaN if answers are not written."""
     edited_digit_accuracy: Float64[Tensor, "*edits"]
     baseline_right_probability: Float64[Tensor, "*edits"]
-    """Mean probability of the right answer; NaN for a solver that gives none."""
+    """Mean probability of the right answer; NaN for a model that gives none."""
     edited_right_probability: Float64[Tensor, "*edits"]
     baseline_logit_difference: Float64[Tensor, "*edits"]
     """Mean of right minus counterfactual answer's logit, in logits, over the problems of which the
@@ -122,7 +122,7 @@ def edit_outcome(
         clean: the answers without an edit, [n].
         right: the right answers.
         tolerance: within which an answer counts as exact.
-        written: answers are digits that the solver wrote, and not regressed.
+        written: answers are digits that the model wrote, and not regressed.
 
     Raises:
         ValueError: `written`, and a number that is not whole.

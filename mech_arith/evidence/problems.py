@@ -7,7 +7,7 @@ import pandas as pd
 from torch import Tensor
 
 from mech_arith.evidence.summary import Reported
-from mech_arith.models.base import Solver
+from mech_arith.models.base import Model
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet
 
@@ -20,7 +20,7 @@ NO_END = "the number that was written is longer than any right answer, and was n
 
 
 def problem_table(
-    solver: Solver,
+    model: Model,
     fit: tuple[ProblemSet, Prompts],
     report: tuple[ProblemSet, Prompts],
     reported: Reported,
@@ -30,40 +30,40 @@ def problem_table(
     """A row per problem of both splits.
 
     Args:
-        solver: the model under study.
-        fit: the problems of the fit split, and how the solver reads them.
+        model: the model under study.
+        fit: the problems of the fit split, and how the model reads them.
         report: the same of the report split.
         reported: the answers to the report split; the fit split is not answered.
         n_edited: problems of the report split that are edited, the first ones.
     """
     answers = reported.baseline.answers.numbers.tolist()
     passed = reported.passed.tolist()
-    rows = [{**row, "edited": False, "reason": UNANSWERED} for row in _asked(FIT, solver, *fit)]
-    for row in _asked(REPORT, solver, *report):
+    rows = [{**row, "edited": False, "reason": UNANSWERED} for row in _asked(FIT, model, *fit)]
+    for row in _asked(REPORT, model, *report):
         at = row["problem"]
         known = answers[at] == answers[at]
         tokens = reported.baseline.tokens(at)
         rows.append(
             {
                 **row,
-                "written": None if solver.reader is None else solver.reader.text(tokens),
+                "written": None if model.reader is None else model.reader.text(tokens),
                 "answer": answers[at] if known else None,
                 "correct": passed[at],
                 "edited": at < n_edited,
-                "reason": "" if known else _why_no_answer(solver, tokens),
+                "reason": "" if known else _why_no_answer(model, tokens),
             }
         )
     return pd.DataFrame(rows)
 
 
-def whole_prompt(solver: Solver, problems: ProblemSet, prompts: Prompts) -> str:
-    """All that the solver reads of the first problem, examples included."""
+def whole_prompt(model: Model, problems: ProblemSet, prompts: Prompts) -> str:
+    """All that the model reads of the first problem, examples included."""
     tokens = [*prompts.prefix.tolist(), *dict(_rows(prompts))[0].tolist()]
-    return solver.prompt_text(tokens) or problems.prompts()[0].text
+    return model.prompt_text(tokens) or problems.prompts()[0].text
 
 
-def _asked(split: str, solver: Solver, problems: ProblemSet, prompts: Prompts) -> list[Any]:
-    texts = _texts(solver, problems, prompts)
+def _asked(split: str, model: Model, problems: ProblemSet, prompts: Prompts) -> list[Any]:
+    texts = _texts(model, problems, prompts)
     numbers = {name: column.tolist() for name, column in problems.values.items()}
     return [
         {
@@ -78,9 +78,9 @@ def _asked(split: str, solver: Solver, problems: ProblemSet, prompts: Prompts) -
     ]
 
 
-def _texts(solver: Solver, problems: ProblemSet, prompts: Prompts) -> list[str]:
-    """What the solver reads of each problem, without the examples before it."""
-    read = {row: solver.prompt_text(tokens.tolist()) for row, tokens in _rows(prompts)}
+def _texts(model: Model, problems: ProblemSet, prompts: Prompts) -> list[str]:
+    """What the model reads of each problem, without the examples before it."""
+    read = {row: model.prompt_text(tokens.tolist()) for row, tokens in _rows(prompts)}
     return [read[row] or prompt.text for row, prompt in enumerate(problems.prompts())]
 
 
@@ -93,6 +93,6 @@ def _rows(prompts: Prompts) -> list[tuple[int, Tensor]]:
     ]
 
 
-def _why_no_answer(solver: Solver, written: Sequence[int]) -> str:
-    begun = solver.reader is not None and solver.reader.read(written)[0] is not None
+def _why_no_answer(model: Model, written: Sequence[int]) -> str:
+    begun = model.reader is not None and model.reader.read(written)[0] is not None
     return NO_END if begun else NO_NUMBER

@@ -20,7 +20,7 @@ class Judge:
     tolerance: float
     """Within which an answer counts as exact."""
     written: bool
-    """Answers are digits that the solver wrote, and not regressed."""
+    """Answers are digits that the model wrote, and not regressed."""
     how: Resampling
 
     @classmethod

@@ -20,7 +20,7 @@ from mech_arith.evidence.metrics import digit_accuracy, exact
 from mech_arith.evidence.table import headline
 from mech_arith.evidence.verdicts import contrast_counts, verdicts
 from mech_arith.interventions.controls import CONTROL, DRAWN, TARGET
-from mech_arith.models.base import Solver
+from mech_arith.models.base import Model
 from mech_arith.problems import ProblemSet
 from mech_arith.statistics import (
     ALPHA,
@@ -39,7 +39,7 @@ CLEARLY = 0.01
 
 @dataclass(frozen=True)
 class Reported:
-    """The report split as the solver answers it, and the part of it that is edited."""
+    """The report split as the model answers it, and the part of it that is edited."""
 
     baseline: Baseline
     tolerance: float
@@ -63,7 +63,7 @@ def floor_test(reported: Reported) -> tuple[float, float]:
     return floor, binomial_above(int(passed.sum()), len(passed), floor)
 
 
-def baseline_summary(solver: Solver, reported: Reported, how: Resampling) -> dict[str, Any]:
+def baseline_summary(model: Model, reported: Reported, how: Resampling) -> dict[str, Any]:
     """How well the problems are answered, and whether that says anything."""
     answers, right = reported.baseline.answers, reported.baseline.asked.right
     floor, p = floor_test(reported)
@@ -79,7 +79,7 @@ def baseline_summary(solver: Solver, reported: Reported, how: Resampling) -> dic
         "baseline_not_a_number": float(answers.numbers.isnan().double().mean()),
         "tolerance": reported.tolerance,
     }
-    if solver.regresses:
+    if model.regresses:
         summary["baseline_r2"] = float(r_squared(answers.numbers, right))
         summary["baseline_median_abs_error"] = float((answers.numbers - right).abs().median())
     else:

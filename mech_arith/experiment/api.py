@@ -37,7 +37,7 @@ from mech_arith.evidence.results import RunResult, load_run
 from mech_arith.experiment.cell import run_cell
 from mech_arith.experiment.config import RunConfig, checked
 from mech_arith.experiment.job import shared_store
-from mech_arith.experiment.load_model import load_solver
+from mech_arith.experiment.load_model import load_model
 from mech_arith.experiment.overrides import as_typed, check_grammar
 from mech_arith.experiment.plan import Prepared, prepare
 from mech_arith.experiment.refusals import one_line_errors
@@ -88,7 +88,7 @@ class Cell:
         asked = self.settings
         rows = None if asked.batch_size == "auto" else int(asked.batch_size)
         store = shared_store(asked) if asked.store.enabled else Store(None)
-        return Session(load_solver(asked, self.prepared), Batching(rows), store)
+        return Session(load_model(asked, self.prepared), Batching(rows), store)
 
     def problems(self, split: str = "fit") -> ProblemSet:
         """The problems of a split: directions are fitted on `fit`, numbers are read on `report`."""

@@ -52,7 +52,7 @@ from mech_arith.interventions.fold_run import (
 from mech_arith.interventions.locality import LocalityPlan, locality
 from mech_arith.interventions.off_distribution import doses_of, manifold
 from mech_arith.interventions.run import InterventionPlan, intervene
-from mech_arith.models.base import Solver
+from mech_arith.models.base import Model
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet, design_summary, design_warnings
 from mech_arith.statistics import Resampling
@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CellPlan:
-    """What is asked of one solver and one set of problems."""
+    """What is asked of one model and one set of problems."""
 
     layers: Sequence[int]
     point: str
@@ -74,7 +74,7 @@ class CellPlan:
     """Problems of the report split to edit; all for None."""
     locality: LocalityPlan | None
     tolerance: float | None
-    """Within which an answer counts as exact; the one on the solver's card for None."""
+    """Within which an answer counts as exact; the one on the model's card for None."""
     digits: int
     """Of the largest operand that may be drawn, so that all prompts are alike."""
     require_baseline: bool = False
@@ -93,8 +93,8 @@ class CellResult:
 
     tables: dict[str, pd.DataFrame]
     summary: dict[str, Any]
-    model: EditedModel | None = None
-    """The solver with the cell's one edit in its weights, where that is wanted."""
+    edited: EditedModel | None = None
+    """The model with the cell's one edit in its weights, where that is wanted."""
 
 
 @dataclass(frozen=True)
@@ -189,12 +189,12 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
 
 def _begin(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPlan) -> _Work:
     """The problems as prompts, and what there is to say of them."""
-    solver = session.model
-    prompts_fit, prompts = (solver.encode(split, digits=plan.digits) for split in (fit, report))
+    model = session.model
+    prompts_fit, prompts = (model.encode(split, digits=plan.digits) for split in (fit, report))
     work = _Work(session, fit, report, prompts_fit, prompts, plan)
-    log.info("the first prompt, whole: %r", whole_prompt(solver, report, prompts))
-    work.warn(outside_training(solver, report) + design_warnings(fit, report))
-    work.warn(solver.prompt_warnings(report))
+    log.info("the first prompt, whole: %r", whole_prompt(model, report, prompts))
+    work.warn(outside_training(model, report) + design_warnings(fit, report))
+    work.warn(model.prompt_warnings(report))
     return work
 
 
@@ -252,13 +252,13 @@ def _untrained(work: _Work, sites: list[Site], reported: Reported) -> dict[tuple
     """By site and value: |R| on the report split in a network with random weights, in the component
     that its own fit split chooses. Of several networks the largest.
     """
-    solver = work.session.model
+    model = work.session.model
     found: dict[tuple[Site, str], float] = {}
     with work.stage("untrained twins"):
         for seed in range(work.plan.untrained_twins):
-            twin = solver.untrained(seed=seed)
+            twin = model.untrained(seed=seed)
             if twin is None:
-                work.warn([f"{solver.name} has no untrained twin: |R| stands without its floor"])
+                work.warn([f"{model.name} has no untrained twin: |R| stands without its floor"])
                 break
             for site, trace in _trace(
                 replace(work, session=work.session.of(twin)), sites, reported
@@ -350,25 +350,25 @@ def _sites(work: _Work) -> tuple[list[Site], list[Site]]:
     return main, single
 
 
-def outside_training(solver: Solver, problems: ProblemSet) -> list[str]:
-    """What the problems ask of the solver that it was not trained on, in words."""
+def outside_training(model: Model, problems: ProblemSet) -> list[str]:
+    """What the problems ask of the model that it was not trained on, in words."""
     warnings: list[str] = []
-    if solver.trained_operands is None or solver.trained_templates is None:
+    if model.trained_operands is None or model.trained_templates is None:
         return warnings
-    low, high = solver.trained_operands
+    low, high = model.trained_operands
     lowest = min(int(x.min()) for x in problems.operands.values())
     highest = max(int(x.max()) for x in problems.operands.values())
     if lowest < low or highest > high:
         warnings.append(
-            f"operands {lowest}..{highest} go beyond the {low}..{high} that {solver.name} was "
+            f"operands {lowest}..{highest} go beyond the {low}..{high} that {model.name} was "
             "trained on: look at the baseline accuracy first"
         )
     text = problems.template.expression.render(
         {name: name for name in problems.template.expression.operands}
     ).text
-    if text not in solver.trained_templates:
+    if text not in model.trained_templates:
         warnings.append(
-            f"{solver.name} was not trained on {text}: look at the baseline accuracy first"
+            f"{model.name} was not trained on {text}: look at the baseline accuracy first"
         )
     return warnings
 
@@ -384,22 +384,22 @@ def _constant_values(problems: ProblemSet) -> list[str]:
 
 def _answer(work: _Work) -> Reported:
     """The baseline, logged before anything is traced."""
-    solver, report, plan = work.session.model, work.report, work.plan
+    model, report, plan = work.session.model, work.report, work.plan
     with work.stage("baseline"):
         asked = Asked.of_problems(report, seed=plan.seed)
         baseline = stored_baseline(work.session, work.prompts, asked)
     reported = Reported(
         baseline=baseline,
-        tolerance=solver.tolerance if plan.tolerance is None else plan.tolerance,
+        tolerance=model.tolerance if plan.tolerance is None else plan.tolerance,
         n_edited=min(plan.n_edited or len(report), len(report)),
     )
     log.info(
         "%s answers %.1f%% of %d problems %s%s",
-        solver.name,
+        model.name,
         100 * reported.accuracy,
         len(report),
         report.template.expression,
-        f" within {reported.tolerance:g}" if solver.regresses else "",
+        f" within {reported.tolerance:g}" if model.regresses else "",
     )
     return reported
 
@@ -411,15 +411,15 @@ def _say_baseline(work: _Work, reported: Reported, n_sites: int) -> WrittenAnswe
         UserError: no problem that is to be edited is answered right, or the baseline is not clearly
             above the floor while that is required.
     """
-    solver, plan, expression = work.session.model, work.plan, work.report.template.expression
-    written = written_answers(solver, reported, work.report)
+    model, plan, expression = work.session.model, work.plan, work.report.template.expression
+    written = written_answers(model, reported, work.report)
     if written is not None and is_low(reported):
         work.warn([str(written)])
     n, asked = reported.n_edited, plan.intervention
     if asked is not None and not reported.passed[:n].any():
         raise UserError(
-            f"expected a solver that answers some problems, got baseline accuracy 0 on {n} "
-            f"problems {expression}: no drop can be reported; choose problems that {solver.name} "
+            f"expected a model that answers some problems, got baseline accuracy 0 on {n} "
+            f"problems {expression}: no drop can be reported; choose problems that {model.name} "
             "can answer, or intervention=none to trace all the same"
             + (f" ({written})" if written is not None else "")
         )
@@ -432,6 +432,6 @@ def _say_baseline(work: _Work, reported: Reported, n_sites: int) -> WrittenAnswe
             n_components=plan.method.n_components,
         )
     work.warn(
-        chance_warnings(solver, reported, require_baseline=plan.require_baseline, n_edits=n_edits)
+        chance_warnings(model, reported, require_baseline=plan.require_baseline, n_edits=n_edits)
     )
     return written

@@ -66,7 +66,7 @@ Numbers = list[int]
 
 @dataclass
 class ModelConfig:
-    """A solver: one trained here, or a pretrained language model; by name or by its directory."""
+    """A model: one trained here, or a pretrained language model; by name or by its directory."""
 
     name: str = "arith_decoder"
     kind: str = "arithmetic"
@@ -239,7 +239,7 @@ class RunConfig:
         Raises:
             UserError: one line that says what was expected, what came and what to do.
         """
-        wanted = {"trained": "a solver trained here", "hf_dir": "a Hugging Face causal LM"}
+        wanted = {"trained": "a model trained here", "hf_dir": "a Hugging Face causal LM"}
         if self.model.name in wanted and self.model.path is None:
             raise UserError(
                 f"expected model.path, the directory of {wanted[self.model.name]}, got none; "

@@ -37,11 +37,11 @@ from mech_arith.evidence.results import RunResult, load_run, save_run
 from mech_arith.experiment.cell import CellResult, run_cell
 from mech_arith.experiment.config import RunConfig, checked, own_folders
 from mech_arith.experiment.identity import Identity, identify
-from mech_arith.experiment.load_model import load_solver
+from mech_arith.experiment.load_model import load_model
 from mech_arith.experiment.names import model_choice
 from mech_arith.experiment.plan import Prepared, prepare
 from mech_arith.interventions.edits import ACTIVATIONS
-from mech_arith.models.base import Solver
+from mech_arith.models.base import Model
 from mech_arith.models.kinds import find_loader
 from mech_arith.models.saving import is_saved, save_edited
 from mech_arith.reports.papers import page, with_png
@@ -137,12 +137,12 @@ def _compute(
         is_saved(model_directory, identity=identity.digest)
     cell = _cell_fields(prepared, prepared.layers_name(None))
     record = begin(directory, identity.digest, identity.determines, overrides, cell)
-    solver = load_solver(settings, prepared)
-    cell |= {"layers": prepared.layers_name(solver.n_layers)}
+    model = load_model(settings, prepared)
+    cell |= {"layers": prepared.layers_name(model.n_layers)}
     record = replace(record, cell=cell)
     write_record(directory, record)
-    result = _numbers(settings, prepared, solver, directory, identity)
-    provenance = _provenance(solver, settings)
+    result = _numbers(settings, prepared, model, directory, identity)
+    provenance = _provenance(model, settings)
     folders = [f"--config-dir={folder}" for folder in own_folders()]
     summary = result.summary | {
         "cell": cell,
@@ -155,14 +155,14 @@ def _compute(
     made_by = {name: cell[name] for name in ("model", "template", "expression", "prompt", "seed")}
     made_by |= {
         "dtype": provenance["dtype"],
-        "weights_digest": solver.digest,
+        "weights_digest": model.digest,
         "identity": identity.digest,
     }
     tables = {name: table.assign(**made_by) for name, table in result.tables.items()}
-    if model_directory is not None and result.model is not None:
+    if model_directory is not None and result.edited is not None:
         # Before the tables: a cell whose tables are there is finished.
-        done = result.model.edited | {"identity": identity.digest}
-        save_edited(result.model.solver, model_directory, done)
+        done = result.edited.edited | {"identity": identity.digest}
+        save_edited(result.edited.model, model_directory, done)
         log.info("the edited model is in %s", model_directory)
     save_run(directory, tables=tables, summary=summary, config_yaml=config_yaml)
 
@@ -195,17 +195,17 @@ def _present(settings: RunConfig, directory: Path, sweep: str | None, tracked_at
 
 
 def _numbers(
-    settings: RunConfig, prepared: Prepared, solver: Solver, directory: Path, identity: Identity
+    settings: RunConfig, prepared: Prepared, model: Model, directory: Path, identity: Identity
 ) -> CellResult:
     """The cell's numbers, going on from what an earlier attempt has left."""
     own = Store(directory / PARTS)
     session = Session(
-        solver,
+        model,
         Batching(None if settings.batch_size == "auto" else settings.batch_size),
         shared_store(settings) if settings.store.enabled else own,
         Unfinished(own, cell=identity.digest),
     )
-    return run_cell(session, prepared.fit, prepared.report, prepared.cell(solver.n_layers))
+    return run_cell(session, prepared.fit, prepared.report, prepared.cell(model.n_layers))
 
 
 def _draw(saved: RunResult, directory: Path, settings: RunConfig) -> None:
@@ -260,16 +260,16 @@ def _design_name(config: RunConfig) -> str:
     return design if value is None else f"{design} {value}"
 
 
-def _provenance(solver: Solver, settings: RunConfig) -> dict[str, Any]:
+def _provenance(model: Model, settings: RunConfig) -> dict[str, Any]:
     """What made the numbers."""
     packages = ("torch", "transformer-lens", "transformers", "numpy", "mech-arith")
     return {
         "git_commit": _git_commit(Path(__file__).resolve().parents[2]),
-        "weights_digest": solver.digest,
-        "training": None if solver.trained_with is None else dict(solver.trained_with),
+        "weights_digest": model.digest,
+        "training": None if model.trained_with is None else dict(model.trained_with),
         "seed": settings.problems.seed,
-        "device": str(solver.device),
-        "dtype": str(solver.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
         "versions": {package: version(package) for package in packages},
         "plugins": {Path(path).name: plugin_digests([path])[0] for path in settings.plugins},
     }

@@ -9,13 +9,13 @@ from mech_arith.common.errors import UserError
 from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.names import model_choice
 from mech_arith.experiment.plan import Prepared
-from mech_arith.models.base import Solver
+from mech_arith.models.base import Model
 from mech_arith.models.kinds import find_loader
 
 log = logging.getLogger("mech_arith")
 
 
-def load_solver(settings: RunConfig, prepared: Prepared) -> Solver:
+def load_model(settings: RunConfig, prepared: Prepared) -> Model:
     """The model that the config names, on its device.
 
     Raises:
@@ -29,14 +29,14 @@ def load_solver(settings: RunConfig, prepared: Prepared) -> Solver:
         raise UserError("expected a CUDA device, found none; use device=cpu or device=auto")
     choice = model_choice(settings)
     log.info("loading %s", choice.name if choice.path is None else choice.path)
-    solver = find_loader(choice.kind).load(choice, device=device, shots=prepared.shots)
-    if not isinstance(solver, Solver):
+    model = find_loader(choice.kind).load(choice, device=device, shots=prepared.shots)
+    if not isinstance(model, Model):
         raise UserError(
-            f"expected a mech_arith.models.base.Solver from the loader of {choice.kind}, got "
-            f"{type(solver).__name__}; let its class inherit from Solver"
+            f"expected a mech_arith.models.base.Model from the loader of {choice.kind}, got "
+            f"{type(model).__name__}; let its class inherit from Model"
         )
-    solver.replays = solver.replays and settings.engine.value != "full"
-    return solver
+    model.replays = model.replays and settings.engine.value != "full"
+    return model
 
 
 def model_files(settings: RunConfig) -> tuple[Path, ...]:

@@ -26,7 +26,7 @@ class Asked:
     """Of each operand."""
     constraints: tuple[Constraint, ...]
     shots: ProblemSet
-    """Few-shot examples, distinct from all other problems; none for solvers that are given none."""
+    """Few-shot examples, distinct from all other problems; none for models that are given none."""
     fit: ProblemSet
     report: ProblemSet
 

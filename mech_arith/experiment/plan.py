@@ -33,7 +33,7 @@ class Prepared:
     config: RunConfig
     template: Template
     shots: ProblemSet
-    """Few-shot examples, distinct from all other problems; none for solvers that are given none."""
+    """Few-shot examples, distinct from all other problems; none for models that are given none."""
     fit: ProblemSet
     report: ProblemSet
     method: DirectionMethod

@@ -1,4 +1,4 @@
-"""The second entrypoint: train the shipped solvers from scratch or from pretrained weights.
+"""The second entrypoint: train the shipped models from scratch or from pretrained weights.
 
 python -m mech_arith.experiment.train +train=arith_decoder
 """

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from mech_arith.common.errors import UserError
 from mech_arith.interventions.edits.base import Edit, edits_that
-from mech_arith.models.base import Place, Solver
-from mech_arith.models.editable import EditableSolver, matrix
+from mech_arith.models.base import Model, Place
+from mech_arith.models.editable import EditableModel, matrix
 from mech_arith.models.prompts import Prompts
 
 FOLDED_POINTS = ("attn_out", "mlp_out", "z")
@@ -78,7 +78,7 @@ class Fold:
         return self.gain * (activation @ self.direction.to(activation)) + self.offset
 
     def of_activation(self, activation: Float[Tensor, "*rows width"]) -> Tensor:
-        """The same edit, made on activations: what a solver with the folded weights computes."""
+        """The same edit, made on activations: what a model with the folded weights computes."""
         change = self.change(activation)
         return activation + change[..., None] * self.direction.to(activation)
 
@@ -140,19 +140,19 @@ def _line(edit: Edit, strength: float, *, sd: float) -> tuple[float, float]:
     return at_zero, gain
 
 
-def fold(solver: Solver, change: Fold) -> EditableSolver:
-    """The solver with an edit in its weights; the one given stays as it is.
+def fold(model: Model, change: Fold) -> EditableModel:
+    """The model with an edit in its weights; the one given stays as it is.
 
     With the block's matrix W and bias b, activations A = W x + b become A + v (g v.A + o) where W
     becomes (I + g v v^T) W, and b becomes b + v (g v.b + o). At `z`, which the matrix reads,
     W (z + v (g v.z + o)) + b is W (I + g v v^T) z + (b + o W v).
 
-    All other tensors are shared with the solver given.
+    All other tensors are shared with the model given.
 
     Raises:
-        UserError: no one matrix writes the point, or the solver's weights cannot be had.
+        UserError: no one matrix writes the point, or the model's weights cannot be had.
     """
-    editable = check_editable(solver)
+    editable = check_editable(model)
     weight, bias = matrix(editable.projection(change.layer, change.point))
     v = change.direction.to(weight)
     if change.point == "z":
@@ -167,18 +167,18 @@ def fold(solver: Solver, change: Fold) -> EditableSolver:
     return editable.with_projection(change.layer, change.point, weight, bias)
 
 
-def check_editable(solver: Solver) -> EditableSolver:
-    """The solver, whose weights can be edited.
+def check_editable(model: Model) -> EditableModel:
+    """The model, whose weights can be edited.
 
     Raises:
         UserError: they cannot.
     """
-    if not isinstance(solver, EditableSolver):
+    if not isinstance(model, EditableModel):
         raise UserError(
-            f"expected a solver with matrices to edit, got {solver.name}; choose "
+            f"expected a model with matrices to edit, got {model.name}; choose "
             "intervention.via=activations"
         )
-    return solver
+    return model
 
 
 def check_foldable(edit: Edit, point: str, strengths: Sequence[float] = ()) -> None:
@@ -217,8 +217,8 @@ def check_single(positions: Sequence[str], prompts: Prompts) -> None:
 
 
 @torch.inference_mode()
-def difference(solver: Solver, folded: Solver, change: Fold, prompts: Prompts) -> float:
-    """How far a folded solver is from the same edit made on activations, at every position.
+def difference(model: Model, folded: Model, change: Fold, prompts: Prompts) -> float:
+    """How far a folded model is from the same edit made on activations, at every position.
 
     Whole passes over the first two problems are compared.
 
@@ -228,15 +228,15 @@ def difference(solver: Solver, folded: Solver, change: Fold, prompts: Prompts) -
     Raises:
         UserError: it is not the same edit: something stands between the matrix and the point.
     """
-    tokens = prompts.whole(prompts.layouts[0].part(slice(2))).to(solver.device)
+    tokens = prompts.whole(prompts.layouts[0].part(slice(2))).to(model.device)
     place = {(change.layer, change.point): change.of_activation}
-    clean, edited = solver.full_pass(tokens, {}), solver.full_pass(tokens, place)
+    clean, edited = model.full_pass(tokens, {}), model.full_pass(tokens, place)
     apart = (folded.full_pass(tokens, {}) - edited).double().norm()
     size = float(apart / ((edited - clean).double().norm() + 0.1 * clean.double().norm()))
-    limit = AGREES if solver.dtype == torch.float32 else 0.1
+    limit = AGREES if model.dtype == torch.float32 else 0.1
     if not size <= limit:
         raise UserError(
-            f"expected weights of {solver.name} that do what the edit of {change.point} at layer "
+            f"expected weights of {model.name} that do what the edit of {change.point} at layer "
             f"{change.layer} does, within {limit:g}, got a relative difference of {size:.2g}; "
             "choose intervention.via=activations, and report the model"
         )

@@ -35,8 +35,8 @@ from mech_arith.interventions.fold import (
 )
 from mech_arith.interventions.run import Intervened, InterventionPlan, target_changes
 from mech_arith.interventions.treatment import Treated
-from mech_arith.models.base import Solver
-from mech_arith.models.editable import EditableSolver
+from mech_arith.models.base import Model
+from mech_arith.models.editable import EditableModel
 from mech_arith.models.prompts import Prompts
 
 
@@ -58,9 +58,9 @@ class _Aim:
 
 @dataclass(frozen=True)
 class EditedModel:
-    """A solver with one edit in its weights, and what that is."""
+    """A model with one edit in its weights, and what that is."""
 
-    solver: EditableSolver
+    model: EditableModel
     edited: dict[str, Any]
 
 
@@ -98,10 +98,10 @@ def intervene_by_weights(
 
 
 def check_by_weights(
-    solver: Solver, sites: Sequence[Site], prompts: Prompts, plan: InterventionPlan
+    model: Model, sites: Sequence[Site], prompts: Prompts, plan: InterventionPlan
 ) -> None:
     """Raise a UserError where edits of these sites cannot be folded, before any work is done."""
-    editable = check_editable(solver)
+    editable = check_editable(model)
     check_single(list(dict.fromkeys(site.position for site in sites)), prompts)
     for site in sites:
         editable.projection(site.layer, site.point)
@@ -118,7 +118,7 @@ def check_by_weights(
         editable.check_bias(sites[0].layer, sites[0].point)
 
 
-def one_edit(solver: Solver, traces: Mapping[Site, Trace], plan: InterventionPlan) -> EditedModel:
+def one_edit(model: Model, traces: Mapping[Site, Trace], plan: InterventionPlan) -> EditedModel:
     """The model with the plan's one edit in its weights.
 
     Raises:
@@ -134,15 +134,15 @@ def one_edit(solver: Solver, traces: Mapping[Site, Trace], plan: InterventionPla
         )
     ((aim, change),) = edits
     edited = {
-        "solver": solver.name,
-        "weights_digest": solver.digest,
+        "model": model.name,
+        "weights_digest": model.digest,
         **aim.found.site.columns(),
         "component": aim.target.component,
         "edit": plan.edit.name,
         "strength": plan.strengths[0],
         "strength_unit": plan.edit.unit,
     }
-    return EditedModel(fold(solver, change), edited)
+    return EditedModel(fold(model, change), edited)
 
 
 def _aims(traces: Mapping[Site, Trace], plan: InterventionPlan) -> list[_Aim]:
@@ -219,11 +219,11 @@ def _matched(
     return folds, torch.tensor(rms, dtype=torch.float64)
 
 
-def _check(solver: Solver, aim: _Aim, prompts: Prompts) -> float:
+def _check(model: Model, aim: _Aim, prompts: Prompts) -> float:
     """How far the target's strongest edit, folded, is from the same one made on activations."""
     # What is left of a gain of nothing by rounding must not decide.
     strongest = max(aim.edits, key=lambda one: (round(abs(one.gain), 9), abs(one.offset)))
-    return difference(solver, fold(solver, strongest), strongest, prompts)
+    return difference(model, fold(model, strongest), strongest, prompts)
 
 
 def _answers(session: Session, baseline: Baseline, change: Fold) -> Answers:

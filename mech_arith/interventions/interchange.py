@@ -22,7 +22,7 @@ from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.interventions.bases import Bases
 from mech_arith.interventions.controls import Target
-from mech_arith.models.base import Solver
+from mech_arith.models.base import Model
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems.sources import Sources
 
@@ -43,12 +43,12 @@ def source_coordinates(
     session: Session, bases: Bases, sources: Sources
 ) -> dict[Site, Float64[Tensor, "m n k"]]:
     """Of every source on the components of every site: a clean pass over each set of sources."""
-    solver = session.model
+    model = session.model
     places = [list(site.columns().values()) for site in bases.traces]
     found = []
     for problems in sources.problems:
-        prompts = solver.encode(problems, digits=bases.digits)
-        key = {**solver.fingerprint, "sources": prompts.digest(), "sites": places}
+        prompts = model.encode(problems, digits=bases.digits)
+        key = {**model.fingerprint, "sources": prompts.digest(), "sites": places}
         piece = session.checkpoint.piece("sources", key)
 
         def read(prompts: Prompts = prompts) -> dict[str, Tensor]:
@@ -68,13 +68,13 @@ def ceilings(
 
     By value and site, for the problems that have sources of the value.
     """
-    solver, baseline = session.model, bases.baseline
+    model, baseline = session.model, bases.baseline
     prompts = {
-        value: solver.encode(sources.problems[0], digits=bases.digits)
+        value: model.encode(sources.problems[0], digits=bases.digits)
         for value, sources in every.items()
     }
     found: dict[tuple[str, Site], Tensor] = {}
-    for some in _some_at_a_time(solver, baseline.prompts, sites, n_values=len(every)):
+    for some in _some_at_a_time(model, baseline.prompts, sites, n_values=len(every)):
         added = {site: [] for site in some}
         own = _collect(session, baseline.prompts, some)
         for value, sources in every.items():
@@ -91,11 +91,11 @@ def ceilings(
 
 
 def _some_at_a_time(
-    solver: Solver, prompts: Prompts, sites: Sequence[Site], *, n_values: int
+    model: Model, prompts: Prompts, sites: Sequence[Site], *, n_values: int
 ) -> Iterator[Sequence[Site]]:
     """As many sites as may be held whole, for the sources of every value."""
     width = max(
-        len(layout.positions(site.position)) * site.width(solver)
+        len(layout.positions(site.position)) * site.width(model)
         for site in sites
         for layout in prompts.layouts
     )
@@ -107,7 +107,7 @@ def _some_at_a_time(
 def _collect(
     session: Session, prompts: Prompts, sites: Sequence[Site]
 ) -> dict[Site, Float[Tensor, "n width"]]:
-    """Whole activations, in the solver's own numbers."""
+    """Whole activations, in the model's own numbers."""
     found: dict[Site, Tensor] = {}
     for layout, captured in capture(session, prompts, sites):
         for site, activation in captured.items():

@@ -19,7 +19,7 @@ from mech_arith.engine.capture import Found, capture
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.interventions.treatment import Treated
-from mech_arith.models.base import Solver
+from mech_arith.models.base import Model
 from mech_arith.models.prompts import Prompts
 
 ROUNDING = 1e-9
@@ -88,11 +88,11 @@ def manifold(
         traces: what tracing found, by site.
         doses: what is moved.
     """
-    solver = session.model
-    walks = [_Walk(dose, traces[dose.site], solver, n=len(prompts)) for dose in doses]
+    model = session.model
+    walks = [_Walk(dose, traces[dose.site], model, n=len(prompts)) for dose in doses]
     sites = list(dict.fromkeys(site for walk in walks for site in walk.sites))
     moved = [tensor_digest(walk.direction, walk.dose.changes, walk.dose.rows) for walk in walks]
-    key = {**solver.fingerprint, "prompts": prompts.digest(), "moved": moved}
+    key = {**model.fingerprint, "prompts": prompts.digest(), "moved": moved}
     running = Sums({"walk": walks}, session.checkpoint.piece("manifold", key))
     for layout, found in capture(session, prompts, sites, skip=running.done):
         for walk in walks:
@@ -185,11 +185,11 @@ def dose_left(
 class _Walk:
     """A dose, and what of it takes whole activations: filled in as problems go by."""
 
-    def __init__(self, dose: Dose, found: Trace, solver: Solver, *, n: int) -> None:
+    def __init__(self, dose: Dose, found: Trace, model: Model, *, n: int) -> None:
         self.dose = dose
         self.direction = found.components.directions[dose.component].double()
-        self._d_model = solver.d_model
-        self._norm = solver.next_norm(dose.site.layer, dose.site.point)
+        self._d_model = model.d_model
+        self._norm = model.next_norm(dose.site.layer, dose.site.point)
         places = () if self._norm is None else self._norm.stream
         self._stream = [Site(layer, point, dose.site.position) for layer, point in places]
         self._place = torch.full((n,), -1, dtype=torch.int64)

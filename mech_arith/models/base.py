@@ -45,7 +45,7 @@ def untouched(_point: str, activation: Tensor) -> Tensor:
 
 @runtime_checkable
 class AnswerReader(Protocol):
-    """How a solver writes numbers."""
+    """How a model writes numbers."""
 
     def tokens(self, number: int) -> tuple[int, ...]:
         """The tokens that follow the prompt when the answer is `number`; none if it cannot be."""
@@ -81,7 +81,7 @@ class AnswerReader(Protocol):
         ...
 
 
-class Solver(ABC):
+class Model(ABC):
     """A Transformer that answers arithmetic problems.
 
     The least that a model of one's own needs:
@@ -134,7 +134,7 @@ class Solver(ABC):
 
     @property
     def fingerprint(self) -> dict[str, str]:
-        """All of the solver that determines its activations and answers."""
+        """All of the model that determines its activations and answers."""
         return {
             "weights": self.digest,
             "settings": self.settings_digest,
@@ -149,7 +149,7 @@ class Solver(ABC):
         """The positions whose last residual stream the answer is read from."""
         return slice(-1, None) if self.causal else slice(0, 1)
 
-    def untrained(self, *, seed: int) -> "Solver | None":
+    def untrained(self, *, seed: int) -> "Model | None":
         """The same network with weights that are drawn and not trained; None where there is none.
 
         It reads the same prompts. What it shows of a value is what the input alone gives.
@@ -168,7 +168,7 @@ class Solver(ABC):
         return None
 
     def prompt_text(self, tokens: Sequence[int]) -> str | None:
-        """Tokens of a prompt as text; None for a solver whose tokens are no characters."""
+        """Tokens of a prompt as text; None for a model whose tokens are no characters."""
         return None if self.reader is None else self.reader.text(tokens)
 
     @abstractmethod
@@ -178,10 +178,10 @@ class Solver(ABC):
         Args:
             problems: what to encode.
             digits: of the largest operand that may come; makes prompts of different problem sets
-                alike where a solver writes operands with a fixed number of digits.
+                alike where a model writes operands with a fixed number of digits.
 
         Raises:
-            UserError: the solver cannot read such prompts.
+            UserError: the model cannot read such prompts.
         """
 
     def why_not_replayed(self, prompts: Prompts, *, longest: int) -> str | None:
@@ -194,7 +194,7 @@ class Solver(ABC):
         return None
 
     def prompt_warnings(self, problems: ProblemSet) -> list[str]:
-        """What the prompts lack of what was asked for, in words; nothing for most solvers."""
+        """What the prompts lack of what was asked for, in words; nothing for most models."""
         return []
 
     @abstractmethod
@@ -255,7 +255,7 @@ def _own_code(kind: type) -> str:
 
 @torch.inference_mode()
 def run_blocks(
-    solver: Solver,
+    model: Model,
     resid: Float[Tensor, "rows new d"],
     *,
     start: int,
@@ -265,7 +265,7 @@ def run_blocks(
     """All blocks, one after another.
 
     Args:
-        solver: the model.
+        model: the model.
         resid: before layer 0.
         start: position of the first of its tokens.
         pasts: what earlier positions offer, by layer.
@@ -275,10 +275,10 @@ def run_blocks(
         The residual stream before each layer and after the last; keys and values by layer.
     """
     resids, seen = [resid], []
-    for layer in range(solver.n_layers):
+    for layer in range(model.n_layers):
         layer_tap = tap(layer) if tap is not None else untouched
         resids[-1] = layer_tap("resid_pre", resids[-1])
-        after, new = solver.run_block(
+        after, new = model.run_block(
             layer, resids[-1], start=start, past=pasts[layer], tap=layer_tap
         )
         resids.append(after)
@@ -287,13 +287,13 @@ def run_blocks(
 
 
 @torch.inference_mode()
-def read_prefix(solver: Solver, prefix: Int64[Tensor, " prefix"]) -> list[Past]:
+def read_prefix(model: Model, prefix: Int64[Tensor, " prefix"]) -> list[Past]:
     """What the tokens that all prompts begin with offer to those behind them, by layer.
 
     They are read once, in one row.
     """
     if len(prefix) == 0:
-        return [NOTHING] * solver.n_layers
-    tokens = prefix.to(solver.device)[None]
-    _, seen = run_blocks(solver, solver.embed(tokens), start=0, pasts=[NOTHING] * solver.n_layers)
+        return [NOTHING] * model.n_layers
+    tokens = prefix.to(model.device)[None]
+    _, seen = run_blocks(model, model.embed(tokens), start=0, pasts=[NOTHING] * model.n_layers)
     return [Past((new.shared(),)) for new in seen]

@@ -1,4 +1,4 @@
-"""Solvers whose weights can be changed: the matrices that write into the residual stream."""
+"""Models whose weights can be changed: the matrices that write into the residual stream."""
 
 import copy
 from abc import abstractmethod
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from mech_arith.common.digests import json_digest, tensor_digest
 from mech_arith.common.errors import UserError
-from mech_arith.models.base import Solver
+from mech_arith.models.base import Model
 
 T = TypeVar("T")
 
 
-class EditableSolver(Solver):
-    """A solver that offers its output matrices, and copies of itself with another one."""
+class EditableModel(Model):
+    """A model that offers its output matrices, and copies of itself with another one."""
 
     @abstractmethod
     def projection(self, layer: int, point: str) -> nn.Module:
@@ -29,19 +29,19 @@ class EditableSolver(Solver):
         """
 
     @abstractmethod
-    def sharing(self) -> "EditableSolver":
-        """Another solver with the same tensors: modules of its own, no copied weights."""
+    def sharing(self) -> "EditableModel":
+        """Another model with the same tensors: modules of its own, no copied weights."""
 
     @abstractmethod
     def save(self, directory: Path, *, edited: dict[str, Any]) -> None:
-        """Write files from which the solver can be loaded anywhere.
+        """Write files from which the model can be loaded anywhere.
 
         Args:
             directory: an empty one.
             edited: what was done to the weights, for whoever finds the files.
 
         Raises:
-            UserError: its architecture has no place for a weight that the solver has.
+            UserError: its architecture has no place for a weight that the model has.
         """
 
     def check_bias(self, layer: int, point: str) -> None:
@@ -53,15 +53,15 @@ class EditableSolver(Solver):
         point: str,
         weight: Float[Tensor, "out inputs"],
         bias: Float[Tensor, " out"] | None,
-    ) -> "EditableSolver":
-        """A solver with another matrix and bias at one place. All other tensors are shared."""
-        solver = self.sharing()
-        module: Any = solver.projection(layer, point)
+    ) -> "EditableModel":
+        """A model with another matrix and bias at one place. All other tensors are shared."""
+        model = self.sharing()
+        module: Any = model.projection(layer, point)
         module.weight = _parameter(weight.mT if is_transposed(module) else weight, module.weight)
         module.bias = None if bias is None else _parameter(bias, module.weight)
         changed = [module.weight] if bias is None else [module.weight, module.bias]
-        solver.digest = json_digest([self.digest, layer, point, tensor_digest(*changed)])
-        return solver
+        model.digest = json_digest([self.digest, layer, point, tensor_digest(*changed)])
+        return model
 
 
 def no_matrix(name: str, point: str, why: str) -> UserError:

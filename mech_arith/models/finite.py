@@ -7,7 +7,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from mech_arith.common.errors import UserError
-from mech_arith.models.base import Place, Solver
+from mech_arith.models.base import Model, Place
 
 _WIDER = {torch.float16: "use dtype=bfloat16 or float32", torch.bfloat16: "use dtype=float32"}
 
@@ -17,49 +17,47 @@ def is_finite(activation: Tensor) -> bool:
     return bool(torch.isfinite(activation).all())
 
 
-def check_finite(solver: Solver, tokens: Int64[Tensor, "rows pos"]) -> None:
+def check_finite(model: Model, tokens: Int64[Tensor, "rows pos"]) -> None:
     """Raise a UserError where a whole pass over some prompts has activations that are not finite.
 
     It names the first layer that has some.
     """
-    layer = _first_layer(solver, tokens, {})
+    layer = _first_layer(model, tokens, {})
     if layer is not None:
-        raise _error(solver, f"layer {layer}", "")
+        raise _error(model, f"layer {layer}", "")
 
 
 def not_finite(
-    solver: Solver,
+    model: Model,
     tokens: Int64[Tensor, "rows pos"],
     edits: Mapping[Place, Callable[[Tensor], Tensor]] | None = None,
 ) -> UserError:
     """The error for a pass whose last activations are not finite; it names the first such layer.
 
     Args:
-        solver: the model under study.
+        model: the model under study.
         tokens: of the rows, prefix included.
         edits: what was done to them.
     """
     edits = edits or {}
     places = " and ".join(f"layer {layer}, {point}" for layer, point in edits)
-    layer = _first_layer(solver, tokens, edits)
+    layer = _first_layer(model, tokens, edits)
     # The last layer, where only the pass that failed shows it: it ends there.
-    where = f"layer {solver.n_layers - 1 if layer is None else layer}"
-    return _error(solver, where, f" under an edit at {places}" if places else "")
+    where = f"layer {model.n_layers - 1 if layer is None else layer}"
+    return _error(model, where, f" under an edit at {places}" if places else "")
 
 
-def _error(solver: Solver, where: str, under: str) -> UserError:
-    dtype = str(solver.dtype).removeprefix("torch.")
-    advice = _WIDER.get(
-        solver.dtype, "lower intervention.strengths" if under else "check its files"
-    )
+def _error(model: Model, where: str, under: str) -> UserError:
+    dtype = str(model.dtype).removeprefix("torch.")
+    advice = _WIDER.get(model.dtype, "lower intervention.strengths" if under else "check its files")
     return UserError(
-        f"expected finite activations of {solver.name}, but activations of {where} are not finite "
+        f"expected finite activations of {model.name}, but activations of {where} are not finite "
         f"in {dtype}{under}; {advice}"
     )
 
 
 def _first_layer(
-    solver: Solver, tokens: Tensor, edits: Mapping[Place, Callable[[Tensor], Tensor]]
+    model: Model, tokens: Tensor, edits: Mapping[Place, Callable[[Tensor], Tensor]]
 ) -> int | None:
     """The first layer behind which an activation is not finite; None if there is none."""
     found: list[int] = []
@@ -76,7 +74,7 @@ def _first_layer(
 
         return look
 
-    taps = {(layer, "resid_post"): looking(layer) for layer in range(solver.n_layers)}
+    taps = {(layer, "resid_post"): looking(layer) for layer in range(model.n_layers)}
     with torch.inference_mode():
-        solver.full_pass(tokens.to(solver.device), {**edits, **taps})
+        model.full_pass(tokens.to(model.device), {**edits, **taps})
     return min(found, default=None)

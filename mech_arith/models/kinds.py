@@ -96,7 +96,7 @@ class Loader(ABC):
 
     @abstractmethod
     def load(self, choice: ModelChoice, *, device: str, shots: ProblemSet) -> Any:
-        """The model: a `mech_arith.models.base.Solver`.
+        """The model: a `mech_arith.models.base.Model`.
 
         Args:
             choice: which one.

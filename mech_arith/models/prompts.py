@@ -1,4 +1,4 @@
-"""Problems as a solver reads them."""
+"""Problems as a model reads them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -7,17 +7,17 @@ from typing import Any
 
 from mech_arith.common.atomic import atomic
 from mech_arith.common.errors import UserError
-from mech_arith.models.editable import EditableSolver
+from mech_arith.models.editable import EditableModel
 
 EDITED = "edited.json"
 """What was done to the weights, and the identity of the cell that did it."""
 
 
-def save_edited(solver: EditableSolver, directory: Path, edited: Mapping[str, Any]) -> None:
-    """Save a solver with edited weights. What the same cell has saved before stays as it is.
+def save_edited(model: EditableModel, directory: Path, edited: Mapping[str, Any]) -> None:
+    """Save a model with edited weights. What the same cell has saved before stays as it is.
 
     Args:
-        solver: what is saved.
+        model: what is saved.
         directory: a new or an empty one.
         edited: what was done to the weights: plain JSON data, with the cell's `identity`.
 
@@ -30,7 +30,7 @@ def save_edited(solver: EditableSolver, directory: Path, edited: Mapping[str, An
     try:
         with atomic(directory) as [new]:
             new.mkdir(parents=True)
-            solver.save(new, edited=dict(edited))
+            model.save(new, edited=dict(edited))
             text = json.dumps(edited, indent=2) + "\n"
             (new / EDITED).write_text(text, encoding="utf-8")
     except OSError as error:

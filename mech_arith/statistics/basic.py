@@ -60,7 +60,7 @@ def binomial_above(right: int, n: int, floor: float) -> float:
     drawn afresh for each problem have unequal chances of at most `floor` on average, which spread
     their number less than equal ones do (Hoeffding, 1956). As the frequency of the answers that
     chance made the most frequent, the floor moreover lies above that of the population, on
-    average. What the test does not cover is a solver that reads the problem and follows a rule of
+    average. What the test does not cover is a model that reads the problem and follows a rule of
     thumb, such as repeating an operand: a small p-value says "better than a constant", and no more.
 
     Raises:

@@ -21,7 +21,7 @@ class Row:
 
     what: str
     n: int
-    """Solvers, tests or simulated cases."""
+    """Models, tests or simulated cases."""
     found: str
     bar: str
     """What is expected; empty for a number that is shown beside others."""

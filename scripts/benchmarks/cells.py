@@ -35,13 +35,13 @@ from mech_arith.evidence.metrics import exact
 from mech_arith.evidence.scorer import Judge
 from mech_arith.experiment.cell import CellPlan
 from mech_arith.experiment.config import RunConfig, checked
-from mech_arith.experiment.load_model import load_solver
+from mech_arith.experiment.load_model import load_model
 from mech_arith.experiment.plan import prepare
 from mech_arith.interventions.bases import Bases
 from mech_arith.interventions.run import intervene
 from mech_arith.interventions.treatment import Treated
 from mech_arith.models.language.numerals import most_digits
-from mech_arith.models.language.pretrained import PretrainedSolver
+from mech_arith.models.language.pretrained import PretrainedModel
 from mech_arith.models.prompts import Layout
 
 BOUND_SECONDS = 2.0
@@ -55,27 +55,27 @@ CELL = ("+experiment=smollm2_sweep", "template=sum_of_two")
 class Cell:
     """A cell that is ready for its intervention."""
 
-    solver: PretrainedSolver
+    model: PretrainedModel
     bases: Bases
     plan: CellPlan
 
     @property
     def blocks(self) -> list[nn.Module]:
         """The model's blocks."""
-        return list(self.solver.model.model.layers)
+        return list(self.model.network.model.layers)
 
     @property
     def head(self) -> Float[Tensor, "vocab d"]:
         """The matrix that makes logits."""
-        return self.solver.model.lm_head.weight
+        return self.model.network.lm_head.weight
 
     def intervene(self) -> list[Treated]:
         """All edits of the cell, as a run makes them, and their tables."""
         plan, how = self.plan.intervention, self.plan.how
         assert plan is not None
-        done = intervene(Session(self.solver), self.bases, plan, n_shuffles=how.n_permutations)
+        done = intervene(Session(self.model), self.bases, plan, n_shuffles=how.n_permutations)
         judge = Judge.of_baseline(
-            self.bases.baseline, tolerance=self.solver.tolerance, written=True, how=how
+            self.bases.baseline, tolerance=self.model.tolerance, written=True, how=how
         )
         intervention_tables(done, plan, judge)
         return done.treated
@@ -91,17 +91,17 @@ def prepare_cell(overrides: tuple[str, ...] = CELL) -> Cell:
     with initialize_config_dir(str(Path(conf_dir()).resolve()), version_base="1.3"):
         settings = checked(compose("config", overrides=list(overrides)), overrides)
     prepared = prepare(settings)
-    solver = load_solver(settings, prepared)
-    assert isinstance(solver, PretrainedSolver)
-    plan, batching = prepared.cell(solver.n_layers), Batching()
+    model = load_model(settings, prepared)
+    assert isinstance(model, PretrainedModel)
+    plan, batching = prepared.cell(model.n_layers), Batching()
     fit, prompts = (
-        solver.encode(problems, digits=plan.digits) for problems in (prepared.fit, prepared.report)
+        model.encode(problems, digits=plan.digits) for problems in (prepared.fit, prepared.report)
     )
     asked = Asked.of_problems(prepared.report, seed=plan.seed)
-    baseline = run_baseline(Session(solver, batching), prompts, asked)
-    passed = exact(baseline.answers.numbers, asked.right, tolerance=solver.tolerance)
+    baseline = run_baseline(Session(model, batching), prompts, asked)
+    passed = exact(baseline.answers.numbers, asked.right, tolerance=model.tolerance)
     traces = trace(
-        Session(solver, batching),
+        Session(model, batching),
         Splits(prepared.fit, prepared.report, fit, prompts, passed),
         [Site(layer, plan.point, plan.positions) for layer in plan.layers],
         plan.method,
@@ -109,7 +109,7 @@ def prepare_cell(overrides: tuple[str, ...] = CELL) -> Cell:
     )
     n = min(plan.n_edited or len(prompts), len(prompts))
     bases = Bases(prepared.report, baseline, traces, plan.digits)
-    return Cell(solver, bases.take(n), plan)
+    return Cell(model, bases.take(n), plan)
 
 
 Pass = tuple[int, int, int, int]
@@ -140,7 +140,7 @@ def bound_seconds(cell: Cell, treated: list[Treated], rates: dict[tuple[int, int
     Of each problem that is moved: the layers above the edit and the unembedding, from the prompt's
     last position to the last token of the right answer. What else rows write is not counted.
     """
-    prompts, tokens = cell.baseline.prompts, cell.solver.reader.tokens
+    prompts, tokens = cell.baseline.prompts, cell.model.reader.tokens
     fed = [len(tokens(int(number))) for number in cell.baseline.asked.right]
     ends = torch.empty(len(fed), dtype=torch.int64)
     for layout in prompts.layouts:
@@ -163,7 +163,7 @@ def bound_seconds(cell: Cell, treated: list[Treated], rates: dict[tuple[int, int
 
 def rates_of(cell: Cell) -> Rates:
     """The machine's rates, for as many positions as the engine runs at a time."""
-    positions = Batching(cell.plan.batch_size).rows(cell.solver, 1)
+    positions = Batching(cell.plan.batch_size).rows(cell.model, 1)
     return Rates(cell.blocks, cell.head, rows=positions, read=positions // 4)
 
 
@@ -195,8 +195,8 @@ class HookedCell:
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
-        self.read = cell.solver.reader.read
-        self.longest = cell.solver.reader.longest(cell.baseline.asked.bound)
+        self.read = cell.model.reader.read
+        self.longest = cell.model.reader.longest(cell.baseline.asked.bound)
         self.too_large = 10 ** most_digits(cell.baseline.asked.bound)
 
     def edit(self, treated: list[Treated], one: Pass) -> Answers:
@@ -219,7 +219,7 @@ class HookedCell:
     ) -> None:
         tokens = self.cell.baseline.prompts.whole(layout)
         right = [
-            self.cell.solver.reader.tokens(int(number))
+            self.cell.model.reader.tokens(int(number))
             for number in self.cell.baseline.asked.right[layout.rows]
         ]
         longest = max(map(len, right))
@@ -227,7 +227,7 @@ class HookedCell:
         logits = self._logits(layer, torch.cat([tokens, fed], 1), delta, end=tokens.shape[1])
         for row, (index, of_row) in enumerate(zip(layout.rows.tolist(), right, strict=True)):
             log_probs = logits[row].double().log_softmax(-1)
-            ends = log_probs[len(of_row)].index_fill(0, self.cell.solver.reader.longer, -torch.inf)
+            ends = log_probs[len(of_row)].index_fill(0, self.cell.model.reader.longer, -torch.inf)
             steps = log_probs[range(len(of_row)), list(of_row)]
             answers.log_prob[index] = steps.sum() + ends.logsumexp(-1)
         written = [
@@ -255,7 +255,7 @@ class HookedCell:
         """From the prompt's last position on, or at the last `keep`, with the edit made there."""
         keep = 1 + tokens.shape[1] - end if keep is None else keep
         with _added_at(self.cell.blocks[layer], end - 1, delta):
-            return self.cell.solver.model(tokens, use_cache=False, logits_to_keep=keep).logits
+            return self.cell.model.network(tokens, use_cache=False, logits_to_keep=keep).logits
 
 
 def _agreed(greedy: list[int], right: tuple[int, ...]) -> tuple[int, ...]:

@@ -146,16 +146,16 @@ class Traced:
 
 def trace_null(seed: int) -> Traced:
     """Trace check digits at every layer, at all positions side by side and at each."""
-    solver = random_decoder(seed)
+    model = random_decoder(seed)
     drawn = draw(TEMPLATE, n=N_PROBLEMS, ranges=RANGES, seed=seed)
     splits = split(drawn, fit_share=0.5, seed=seed)
-    prompts_fit, prompts = map(solver.encode, splits)
+    prompts_fit, prompts = map(model.encode, splits)
     fit, report = (with_check_digits(problems, seed=seed) for problems in splits)
     positions = ["all", *map(str, range(prompts.layouts[0].tokens.shape[1]))]
     traces = trace(
-        Session(solver),
+        Session(model),
         Splits(fit, report, prompts_fit, prompts, torch.ones(len(report), dtype=torch.bool)),
-        [Site(layer, "resid_post", at) for layer in range(solver.n_layers) for at in positions],
+        [Site(layer, "resid_post", at) for layer in range(model.n_layers) for at in positions],
         find_method("pca", N_COMPONENTS),
         replace(HOW, seed=seed, n_resamples=100),
     )
@@ -188,17 +188,17 @@ def contrast_null(seed: int) -> Contrasted:
     The network's own first tokens stand for the right answers: no network can miss those, and every
     edit can.
     """
-    solver = random_decoder(seed)
-    solver.reader = FirstToken()
+    model = random_decoder(seed)
+    model.reader = FirstToken()
     problems = draw(TEMPLATE, n=N_EDITED, ranges=RANGES, seed=seed)
-    baseline = own_answers(solver, problems)
+    baseline = own_answers(model, problems)
     random = torch.Generator().manual_seed(seed)
     judge = Judge.of_baseline(baseline, tolerance=0.0, written=False, how=HOW)
     contrasts = [
         found
-        for site in (Site(layer, "resid_post", "last") for layer in range(solver.n_layers))
+        for site in (Site(layer, "resid_post", "last") for layer in range(model.n_layers))
         for found in contrasts_of(
-            _treated(solver, baseline, site, NOTHING, _random_arms(solver.d_model, random)),
+            _treated(model, baseline, site, NOTHING, _random_arms(model.d_model, random)),
             SCALE,
             judge,
         )
@@ -233,25 +233,25 @@ def component_null(seed: int) -> Components:
 
     A component that seems to cost more than its controls does so for its variance alone.
     """
-    solver = random_decoder(seed)
-    solver.reader = FirstToken()
+    model = random_decoder(seed)
+    model.reader = FirstToken()
     random = torch.Generator().manual_seed(seed)
     drawn = draw(TEMPLATE, n=2 * N_EDITED, ranges=RANGES, seed=seed)
     splits = split(drawn, fit_share=0.5, seed=seed)
     fit, report = (with_check_digits(problems, seed=seed) for problems in splits)
-    site = Site(int(torch.randint(solver.n_layers, (), generator=random)), "resid_post", "last")
-    baseline = own_answers(solver, report)
+    site = Site(int(torch.randint(model.n_layers, (), generator=random)), "resid_post", "last")
+    baseline = own_answers(model, report)
     right = torch.ones(len(report), dtype=torch.bool)
     found = trace(
-        Session(solver),
-        Splits(fit, report, solver.encode(fit), baseline.prompts, right),
+        Session(model),
+        Splits(fit, report, model.encode(fit), baseline.prompts, right),
         [site],
         find_method("pca", N_COMPONENTS),
         replace(HOW, seed=seed, n_resamples=100, n_permutations=100),
     )[site]
     target = Target(int(torch.randint(len(found.r_fit), (), generator=random)), ("nothing",))
     tried = arms(found, target, DRAWN_ALONE, seed=seed)
-    treated = _treated(solver, baseline, site, target, tried)
+    treated = _treated(model, baseline, site, target, tried)
     judge = Judge.of_baseline(baseline, tolerance=0.0, written=False, how=HOW)
     rows = [one.fields for one in contrasts_of(treated, SCALE, judge)]
     return Components(
@@ -261,17 +261,17 @@ def component_null(seed: int) -> Components:
 
 
 def _treated(
-    solver: ArithmeticDecoder,
+    model: ArithmeticDecoder,
     baseline: Baseline,
     site: Site,
     target: Target,
     tried: Sequence[Arm],
 ) -> Treated:
     """All arms moved as far as the target's one direction, which comes first."""
-    coordinate = _centred(solver, baseline, site) @ tried[0].directions[0].double()
+    coordinate = _centred(model, baseline, site) @ tried[0].directions[0].double()
     changes = torch.stack([(factor - 1) * coordinate for factor in FACTORS])
     directions = torch.cat([arm.directions for arm in tried])
-    (answers,) = run_edits(Session(solver), baseline, [SiteGrid(site, directions, changes)])
+    (answers,) = run_edits(Session(model), baseline, [SiteGrid(site, directions, changes)])
     return Treated(
         site,
         target,
@@ -283,20 +283,20 @@ def _treated(
     )
 
 
-def own_answers(solver: ArithmeticDecoder, problems: ProblemSet) -> Baseline:
-    """The problems, for which what the solver answers is right."""
+def own_answers(model: ArithmeticDecoder, problems: ProblemSet) -> Baseline:
+    """The problems, for which what the model answers is right."""
     unknown = torch.full((len(problems),), torch.nan, dtype=torch.float64)
-    asked = Asked(torch.zeros_like(unknown), unknown, bound=solver.width_out)
-    found = run_baseline(Session(solver), solver.encode(problems), asked)
+    asked = Asked(torch.zeros_like(unknown), unknown, bound=model.width_out)
+    found = run_baseline(Session(model), model.encode(problems), asked)
     return replace(found, asked=replace(asked, right=found.answers.numbers))
 
 
 def _centred(
-    solver: ArithmeticDecoder, baseline: Baseline, site: Site
+    model: ArithmeticDecoder, baseline: Baseline, site: Site
 ) -> Float64[Tensor, "n width"]:
     """Activations of every problem, zero at the mean."""
-    found = torch.zeros(len(baseline), solver.d_model, dtype=torch.float64)
-    for layout, captured in capture(Session(solver), baseline.prompts, [site]):
+    found = torch.zeros(len(baseline), model.d_model, dtype=torch.float64)
+    for layout, captured in capture(Session(model), baseline.prompts, [site]):
         found[layout.rows] = captured[site].double()
     return found - found.mean(0)
 

@@ -22,7 +22,7 @@ Consume = Callable[
 def stacked(workload: Workload, site: int) -> int:
     """How many edited problems go through the layers above a site at once."""
     edits = workload.sites[site]
-    rows = Batching().rows(workload.solver, edits.positions)
+    rows = Batching().rows(workload.model, edits.positions)
     return min(max(1, rows // workload.n) * workload.n, edits.changes.numel())
 
 
@@ -37,7 +37,7 @@ def logits(workload: Workload, consume: Consume) -> None:
         for edits in workload.sites
     ]
     prompts = as_prompts(workload)
-    for read in engine.edited_read_outs(Session(workload.solver), prompts, plan):
+    for read in engine.edited_read_outs(Session(workload.model), prompts, plan):
         consume(read.entry, read.edits, read.problems, read.logits)
 
 

@@ -1,4 +1,4 @@
-"""Planted solvers: is what was planted found, and told apart by what is done with it?"""
+"""Planted models: is what was planted found, and told apart by what is done with it?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from mech_arith.interventions.bases import Bases
 from mech_arith.interventions.controls import CONTROL, TARGET, Controls
 from mech_arith.interventions.edits.base import find_edit
 from mech_arith.interventions.run import InterventionPlan, intervene
-from mech_arith.models.planted.model import PlantedSolver
+from mech_arith.models.planted.model import PlantedModel
 from mech_arith.models.planted.planted import Plant
 from mech_arith.problems import ProblemSet, split
 from mech_arith.statistics import Resampling
@@ -80,13 +80,13 @@ class Recovered:
 
 def recover(plant: Plant, *, n_problems: int = N_PROBLEMS) -> Recovered:
     """Trace a plant everywhere, and interchange its values where they are found first."""
-    solver, how = PlantedSolver(plant), Resampling(n_permutations=100, n_resamples=100)
+    model, how = PlantedModel(plant), Resampling(n_permutations=100, n_resamples=100)
     fit, report = split(plant.problems(n_problems), fit_share=FIT_SHARE, seed=plant.seed)
-    traces = trace_everywhere(solver, fit, report, how)
+    traces = trace_everywhere(model, fit, report, how)
     places = {value: _first_site(traces, value) for value in (plant.read.value, plant.unread.value)}
     edited = report.take(torch.arange(N_EDITED).numpy())
-    baseline = run_baseline(Session(solver), solver.encode(edited), Asked.of_problems(edited))
-    right = (baseline.answers.numbers - baseline.asked.right).abs() <= solver.tolerance
+    baseline = run_baseline(Session(model), model.encode(edited), Asked.of_problems(edited))
+    right = (baseline.answers.numbers - baseline.asked.right).abs() <= model.tolerance
 
     def interchanged(value: str) -> Interchanged:
         site = places[value]
@@ -94,9 +94,9 @@ def recover(plant: Plant, *, n_problems: int = N_PROBLEMS) -> Recovered:
             return Interchanged(*[float("nan")] * 4)
         plan = replace(INTERCHANGE, values=(value,))
         bases = Bases(edited, baseline, {site: traces[site]})
-        done = intervene(Session(solver), bases, plan, n_shuffles=how.n_permutations)
+        done = intervene(Session(model), bases, plan, n_shuffles=how.n_permutations)
         judge = Judge.of_baseline(
-            baseline, tolerance=solver.tolerance, written=not solver.regresses, how=how
+            baseline, tolerance=model.tolerance, written=not model.regresses, how=how
         )
         tables = intervention_tables(done, plan, judge)
         agreement, contrast = tables["counterfactual"], tables["contrasts"]
@@ -118,17 +118,17 @@ def recover(plant: Plant, *, n_problems: int = N_PROBLEMS) -> Recovered:
 
 
 def trace_everywhere(
-    solver: PlantedSolver, fit: ProblemSet, report: ProblemSet, how: Resampling
+    model: PlantedModel, fit: ProblemSet, report: ProblemSet, how: Resampling
 ) -> dict[Site, Trace]:
     """Every layer and single position, layer by layer; without those at which nothing varies."""
-    prompts_fit, prompts = solver.encode(fit), solver.encode(report)
+    prompts_fit, prompts = model.encode(fit), model.encode(report)
     n_positions = prompts.layouts[0].tokens.shape[1]
     traces = trace(
-        Session(solver),
+        Session(model),
         Splits(fit, report, prompts_fit, prompts, torch.ones(len(report), dtype=torch.bool)),
         [
             Site(layer, "resid_post", str(position))
-            for layer in range(solver.n_layers)
+            for layer in range(model.n_layers)
             for position in range(n_positions)
         ],
         find_method("pca", N_COMPONENTS),

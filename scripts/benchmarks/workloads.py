@@ -11,9 +11,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from mech_arith.directions.methods.pca import PCAFitter
-from mech_arith.models.base import Solver
-from mech_arith.models.language.loading import LoadedModel, load_model
-from mech_arith.models.language.pretrained import PretrainedSolver
+from mech_arith.models.base import Model
+from mech_arith.models.language.loading import LoadedModel, load_pretrained
+from mech_arith.models.language.pretrained import PretrainedModel
 from mech_arith.models.language.prompting import Prompting
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Workload:
 
     name: str
     title: str
-    solver: Solver
+    model: Model
     """The model as the engine runs it."""
     module: nn.Module
     """The model as plain PyTorch, for tools that hook modules."""
@@ -115,7 +115,7 @@ class Workload:
 def build(
     name: str,
     title: str,
-    solver: Solver,
+    model: Model,
     module: nn.Module,
     bridge: "TransformerBridge",
     parts: Parts,
@@ -153,7 +153,7 @@ def build(
     return Workload(
         name=name,
         title=title,
-        solver=solver,
+        model=model,
         module=module,
         bridge=bridge,
         parts=parts,
@@ -208,7 +208,7 @@ def language_model(name: str, directory: Path) -> Workload:
     return build(
         name,
         "SmolLM2-135M, 8 shots, " + ("all query positions" if everywhere else "last position"),
-        PretrainedSolver(loaded, Prompting("comma")),
+        PretrainedModel(loaded, Prompting("comma")),
         loaded.model,
         bridge.requires_grad_(False),
         LLAMA,
@@ -226,7 +226,7 @@ def language_model(name: str, directory: Path) -> Workload:
 
 def load(directory: Path) -> LoadedModel:
     """A language model on the CPU, in float32."""
-    return load_model(
+    return load_pretrained(
         directory.name,
         path=directory,
         hub=None,
@@ -254,25 +254,25 @@ def shipped_decoder() -> Workload:
     from mech_arith.problems import draw
     from mech_arith.problems.templates import build_template
 
-    solver = load_arithmetic("arith_decoder")
+    model = load_arithmetic("arith_decoder")
     directory = checkpoints_dir() / "arith_decoder"
     card = read_card(directory)
     module = DecoderShape(**card.facts["shape"]).network().eval().requires_grad_(False)
     module.load_state_dict(read_weights(directory, card))
     template = build_template("nested_subtraction", "a-(b-c)")
     problems = draw(template, n=500, ranges=dict.fromkeys("abc", (1, 999)), seed=0)
-    (layout,) = solver.encode(problems).layouts
+    (layout,) = model.encode(problems).layouts
     return build(
         "C",
         "shipped decoder, all layers, all positions",
-        solver,
+        model,
         module,
-        solver.bridge,
+        model.bridge,
         NATIVE,
         layout.tokens,
         options={},
         prefix=0,
-        layers=range(solver.n_layers),
+        layers=range(model.n_layers),
         first=0,
         n_components=10,
         n_strengths=21,

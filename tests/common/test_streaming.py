@@ -16,7 +16,7 @@ from mech_arith.engine.sites import Site
 from mech_arith.problems import draw, split
 from mech_arith.problems.templates import build_template
 from mech_arith.statistics import Resampling
-from tests.tiny import PlantedSolver
+from tests.tiny import PlantedModel
 
 SITES = [Site(layer, "resid_post", "last") for layer in range(2)]
 N_FIT, ROWS = 60, 7
@@ -36,11 +36,11 @@ def traced(directory, method):
     template = build_template("nested", "a-(b-c)")
     problems = draw(template, n=2 * N_FIT, ranges=dict.fromkeys("abc", (100, 999)), seed=0)
     fit, report = split(problems, fit_share=0.5, seed=0)
-    solver = PlantedSolver()
+    model = PlantedModel()
     kept = Unfinished(Store(directory), cell="this cell")
-    prompts = [solver.encode(problems, digits=3) for problems in (fit, report)]
+    prompts = [model.encode(problems, digits=3) for problems in (fit, report)]
     return tracing.trace(
-        Session(solver, Batching(ROWS), checkpoint=kept),
+        Session(model, Batching(ROWS), checkpoint=kept),
         Splits(fit, report, *prompts, passed=torch.ones(N_FIT, dtype=torch.bool)),
         SITES,
         find_method(method, 2),

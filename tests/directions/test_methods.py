@@ -104,11 +104,11 @@ def test_methods_without_options_and_unknown_methods():
 
 
 def test_a_method_sees_the_values_of_its_rows_and_may_see_the_model():
-    solver, fit, _, sites, _ = planted()
+    model, fit, _, sites, _ = planted()
     started.clear()
     seen.clear()
-    session = Session(solver, Batching(30))
-    fit_directions(session, fit, solver.encode(fit), sites[:1], power())
+    session = Session(model, Batching(30))
+    fit_directions(session, fit, model.encode(fit), sites[:1], power())
     (task,) = started
     assert (task.session, task.problems, task.site) == (session, fit, sites[0])
     given = torch.cat(seen)[:, list(fit.values).index("b-c")]
@@ -117,18 +117,18 @@ def test_a_method_sees_the_values_of_its_rows_and_may_see_the_model():
 
 
 def test_the_store_keeps_methods_and_their_options_apart(tmp_path):
-    solver, fit, report, sites, _ = planted(n=60)
+    model, fit, report, sites, _ = planted(n=60)
     asked = {"n_components": 2, "batch_size": 30}
     store = Store(tmp_path)
     found = {
-        name: traced(solver, fit, report, sites[:1], store=store, method=name, **asked)[sites[0]]
+        name: traced(model, fit, report, sites[:1], store=store, method=name, **asked)[sites[0]]
         for name in ("pca", "pls", "pca_of_a_power")
     }
     assert store.hits == 0
     directions = [trace.components.directions for trace in found.values()]
     for one, two in ((0, 1), (0, 2), (1, 2)):
         assert not torch.allclose(directions[one], directions[two])
-    again = traced(solver, fit, report, sites[:1], store=store, method="pls", **asked)[sites[0]]
+    again = traced(model, fit, report, sites[:1], store=store, method="pls", **asked)[sites[0]]
     assert torch.equal(again.components.directions, directions[1])
     assert torch.equal(again.components.covariance, found["pls"].components.covariance)
     assert store.hits == 2

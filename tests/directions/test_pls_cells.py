@@ -9,7 +9,7 @@ from tests.directions.test_tracing import traced
 from tests.experiment.test_cell import plan, problems
 from tests.experiment.test_cell import run as run_planned
 from tests.running import SMALL, main
-from tests.tiny import PlantedSolver
+from tests.tiny import PlantedModel
 
 FINE = (
     "tracing.position_map=false",
@@ -50,7 +50,7 @@ def test_edits_along_its_directions_fold_into_weights(monkeypatch, tmp_path):
 
 def test_a_planted_value_is_found_and_fewer_directions_than_asked_are_said():
     asked = plan(n_components=8, method="pls", layers=(0,), intervention=None)
-    found = run_planned(PlantedSolver(), *problems(), asked)
+    found = run_planned(PlantedModel(), *problems(), asked)
     assert found.summary["best"]["b-c"]["abs_r"] > 0.85
     (said,) = [line for line in found.summary["warnings"] if "finds" in line]
     assert said.startswith("in layer 0 pls finds ")
@@ -61,9 +61,9 @@ def test_a_planted_value_is_found_and_fewer_directions_than_asked_are_said():
 
 
 def test_all_directions_together_hold_what_is_planted():
-    solver, fit, report = PlantedSolver(), *problems(n=400)
+    model, fit, report = PlantedModel(), *problems(n=400)
     site = Site(0, "resid_post", "last")
     asked = {"n_components": 2, "batch_size": 50, "method": "pls"}
-    found = traced(solver, fit, report, [site], **asked)[site]
-    for planted in (solver.used, solver.unused):  # the directions of b-c and of a
+    found = traced(model, fit, report, [site], **asked)[site]
+    for planted in (model.used, model.unused):  # the directions of b-c and of a
         assert float((found.components.directions @ planted.double()).norm()) > 0.999

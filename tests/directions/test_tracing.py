@@ -27,7 +27,7 @@ from mech_arith.statistics import (
     pearson,
     shapley_shares,
 )
-from tests.tiny import PlantedSolver
+from tests.tiny import PlantedModel
 
 TEMPLATE = build_template("nested", "a-(b-c)")
 FIRST = torch.zeros(20, dtype=torch.int64)
@@ -38,36 +38,36 @@ HOW = Resampling(n_resamples=200, n_permutations=200)
 
 
 def traced(
-    solver, fit, report, sites, *, n_components, batch_size, store=STORE, passed=None, method="pca"
+    model, fit, report, sites, *, n_components, batch_size, store=STORE, passed=None, method="pca"
 ):
-    """Trace both splits of problems as the solver reads them."""
+    """Trace both splits of problems as the model reads them."""
     passed = torch.ones(len(report), dtype=torch.bool) if passed is None else passed
-    splits = Splits(fit, report, solver.encode(fit), solver.encode(report), passed)
-    session = Session(solver, Batching(batch_size), store)
+    splits = Splits(fit, report, model.encode(fit), model.encode(report), passed)
+    session = Session(model, Batching(batch_size), store)
     return trace(session, splits, sites, find_method(method, n_components), HOW)
 
 
-def clean_resid(solver, problems, layer):
+def clean_resid(model, problems, layer):
     """The residual stream behind a layer at the last position."""
-    tokens = solver.encode(problems).layouts[0].tokens
-    resid, _ = run_blocks(solver, solver.embed(tokens), start=0, pasts=[NOTHING] * solver.n_layers)
+    tokens = model.encode(problems).layouts[0].tokens
+    resid, _ = run_blocks(model, model.embed(tokens), start=0, pasts=[NOTHING] * model.n_layers)
     return resid[layer + 1][:, -1]
 
 
 def planted(position="last", batch_size=64, n=400):
-    solver = PlantedSolver()
+    model = PlantedModel()
     problems = draw(TEMPLATE, n=n, ranges=dict.fromkeys("abc", (100, 999)), seed=1)
     fit, report = split(problems, fit_share=0.5, seed=1)
     sites = [Site(layer, "resid_post", position) for layer in range(3)]
-    traces = traced(solver, fit, report, sites, n_components=3, batch_size=batch_size)
-    return solver, fit, report, sites, traces
+    traces = traced(model, fit, report, sites, n_components=3, batch_size=batch_size)
+    return model, fit, report, sites, traces
 
 
 def test_planted_values_are_found_where_they_are_written():
-    solver, _, report, sites, traces = planted()
+    model, _, report, sites, traces = planted()
     for site in sites[:1]:
         found = traces[site]
-        for value, direction in (("b-c", solver.used), ("a", solver.unused)):
+        for value, direction in (("b-c", model.used), ("a", model.unused)):
             component = found.best_component(value)
             r = float(found.r[component, found.values.index(value)])
             assert abs(r) >= 0.99
@@ -87,9 +87,9 @@ def test_coordinates_and_correlations_do_not_depend_on_batches():
 
 
 def test_numbers_come_from_the_report_split():
-    solver, _, report, sites, traces = planted()
+    model, _, report, sites, traces = planted()
     found = traces[sites[0]]
-    resid = clean_resid(solver, report, 0)
+    resid = clean_resid(model, report, 0)
     coordinates = found.components.project(resid).numpy()
     expected = np.corrcoef(coordinates[:, 0], report.values["a"])[0, 1]
     assert float(found.r[0, found.values.index("a")]) == pytest.approx(expected, abs=1e-6)
@@ -101,8 +101,8 @@ def test_numbers_come_from_the_report_split():
 
 
 def test_the_table_has_a_row_per_site_component_and_value():
-    solver, _, report, _, traces = planted()
-    prompts = solver.encode(report)
+    model, _, report, _, traces = planted()
+    prompts = model.encode(report)
     table = correlation_table(traces, prompts=prompts, n_fit=200)
     assert len(table) == sum(trace.r.numel() for trace in traces.values())
     assert set(table["token"]) == {"="}
@@ -113,32 +113,32 @@ def test_the_table_has_a_row_per_site_component_and_value():
 
 
 def test_positions_that_never_vary_have_no_rows():
-    solver = PlantedSolver()
+    model = PlantedModel()
     *_, traces = planted()
     assert not any(found.is_constant for found in traces.values())
     problems = draw(TEMPLATE, n=50, ranges=dict.fromkeys("abc", (100, 999)), seed=1)
     fit, report = split(problems, fit_share=0.5, seed=1)
     site = Site(0, "resid_pre", "last")  # the planted prompt ends on a constant token
-    constant = traced(solver, fit, report, [site], n_components=2, batch_size=50)
+    constant = traced(model, fit, report, [site], n_components=2, batch_size=50)
     assert constant[site].is_constant
-    assert correlation_table(constant, prompts=solver.encode(report), n_fit=25).empty
+    assert correlation_table(constant, prompts=model.encode(report), n_fit=25).empty
 
 
 def test_r_of_both_splits_is_numpys():
-    solver, fit, report, sites, traces = planted(batch_size=37)
+    model, fit, report, sites, traces = planted(batch_size=37)
     found = traces[sites[1]]
     for problems, r in ((fit, found.r_fit), (report, found.r)):
-        coordinates = found.components.project(clean_resid(solver, problems, 1)).numpy()
+        coordinates = found.components.project(clean_resid(model, problems, 1)).numpy()
         for index, value in enumerate(found.values):
             expected = np.corrcoef(coordinates[:, 0], problems.values[value])[0, 1]
             assert float(r[0, index]) == pytest.approx(expected, abs=1e-6)
 
 
 def test_r_of_the_problems_answered_right_is_of_those_alone():
-    solver, fit, report, sites, _ = planted()
+    model, fit, report, sites, _ = planted()
     passed = torch.arange(len(report)) % 3 == 0
     asked = {"n_components": 3, "batch_size": 64, "passed": passed}
-    found = traced(solver, fit, report, sites[:1], **asked)[sites[0]]
+    found = traced(model, fit, report, sites[:1], **asked)[sites[0]]
     few = found.coordinates[passed, 0].numpy()
     expected = np.corrcoef(few, report.values["a"][passed.numpy()])[0, 1]
     assert float(found.r_passed[0, found.values.index("a")]) == pytest.approx(expected, abs=1e-6)
@@ -146,41 +146,41 @@ def test_r_of_the_problems_answered_right_is_of_those_alone():
 
 
 def test_what_the_store_has_is_not_computed_again(tmp_path, monkeypatch):
-    solver, fit, report, sites, _ = planted()
+    model, fit, report, sites, _ = planted()
     asked = {"n_components": 3, "batch_size": 64}
-    first = traced(solver, fit, report, sites[:2], store=Store(tmp_path), **asked)
+    first = traced(model, fit, report, sites[:2], store=Store(tmp_path), **asked)
     captured = []
 
     def embed(tokens, *, start=0):
         captured.append(len(tokens))
-        return PlantedSolver.embed(solver, tokens, start=start)
+        return PlantedModel.embed(model, tokens, start=start)
 
-    monkeypatch.setattr(solver, "embed", embed)
-    again = traced(solver, fit, report, sites[:2], store=Store(tmp_path), **asked)
+    monkeypatch.setattr(model, "embed", embed)
+    again = traced(model, fit, report, sites[:2], store=Store(tmp_path), **asked)
     assert captured == []
     for site in sites[:2]:
         assert torch.equal(first[site].r, again[site].r)
         assert torch.equal(first[site].coordinates, again[site].coordinates)
         assert torch.equal(first[site].components.directions, again[site].components.directions)
     # other strengths or values do not matter; other problems, components or weights do
-    traced(solver, fit, report, sites, store=Store(tmp_path), **asked)
+    traced(model, fit, report, sites, store=Store(tmp_path), **asked)
     assert captured != []
     captured.clear()
-    traced(solver, report, fit, sites[:2], store=Store(tmp_path), **asked)
+    traced(model, report, fit, sites[:2], store=Store(tmp_path), **asked)
     assert captured != []
     captured.clear()
-    traced(solver, fit, report, sites[:2], store=Store(tmp_path), method="pls", **asked)
+    traced(model, fit, report, sites[:2], store=Store(tmp_path), method="pls", **asked)
     assert captured != []
     captured.clear()
-    solver.digest = "1" * 64
-    traced(solver, fit, report, sites[:2], store=Store(tmp_path), **asked)
+    model.digest = "1" * 64
+    traced(model, fit, report, sites[:2], store=Store(tmp_path), **asked)
     assert captured != []
 
 
 def test_the_place_of_a_value_is_on_the_line_that_numpy_fits():
-    solver, fit, _, sites, traces = planted()
+    model, fit, _, sites, traces = planted()
     found = traces[sites[1]]
-    coordinates = found.components.project(clean_resid(solver, fit, 1)).numpy()
+    coordinates = found.components.project(clean_resid(model, fit, 1)).numpy()
     wanted = torch.tensor([[-500.0, 0.0], [1.0, 900.0]], dtype=torch.float64)
     for value in found.values:
         for component in range(2):
@@ -191,12 +191,12 @@ def test_the_place_of_a_value_is_on_the_line_that_numpy_fits():
 
 
 def test_shuffled_directions_are_fitted_on_values_in_another_order():
-    solver, fit, _, sites, traces = planted()
+    model, fit, _, sites, traces = planted()
     found = traces[sites[1]]
     values = value_table(fit)
     shuffled = _shuffled(values)
     assert torch.equal(shuffled.sort(0).values, values.sort(0).values)
-    resid = clean_resid(solver, fit, 1).double()
+    resid = clean_resid(model, fit, 1).double()
     covariance = (resid - resid.mean(0)).mT @ (shuffled - shuffled.mean(0))
     expected = (covariance / covariance.norm(dim=0)).mT
     torch.testing.assert_close(found.shuffled, expected, atol=1e-5, rtol=1e-5)
@@ -208,16 +208,16 @@ def test_shuffled_directions_are_fitted_on_values_in_another_order():
 
 
 def test_a_value_that_is_constant_has_no_shuffled_direction():
-    solver = PlantedSolver()
+    model = PlantedModel()
     ranges = {"a": (100, 999), "b": (500, 500), "c": (100, 999)}
     problems = draw(TEMPLATE, n=80, ranges=ranges, seed=1)
     fit, report = split(problems, fit_share=0.5, seed=1)
     site = Site(1, "resid_post", "last")
-    found = traced(solver, fit, report, [site], n_components=2, batch_size=80)[site]
+    found = traced(model, fit, report, [site], n_components=2, batch_size=80)[site]
     assert found.shuffled[1].isnan().all()
     assert torch.allclose(found.shuffled[[0, 2]].norm(dim=1), torch.ones(2, dtype=torch.float64))
     assert found.inference.p_site[1].isnan()
-    table = correlation_table({site: found}, prompts=solver.encode(report), n_fit=40)
+    table = correlation_table({site: found}, prompts=model.encode(report), n_fit=40)
     of_b = table[table["value"] == "b"]
     assert set(of_b["partial_r_undefined"]) == {"b is constant"}
     assert of_b["partial_r"].isna().all()
@@ -226,8 +226,8 @@ def test_a_value_that_is_constant_has_no_shuffled_direction():
 
 def test_the_table_says_how_sure_each_r_is_and_how_far_it_is_the_values_own():
     """Every column against the statistics called for one site alone; p corrected over all."""
-    solver, _, report, sites, traces = planted()
-    table = correlation_table(traces, prompts=solver.encode(report), n_fit=200)
+    model, _, report, sites, traces = planted()
+    table = correlation_table(traces, prompts=model.encode(report), n_fit=200)
     values, names = value_table(report), list(TEMPLATE.expression.values)
     by_site = [correlation_p([traces[site].coordinates], values, HOW) for site in sites]
     p_site = torch.cat([p.site for p in by_site])
@@ -294,7 +294,7 @@ def test_beyond_a_dozen_values_no_share_is_said():
 
 
 def test_a_coordinate_that_values_make_up_is_said_to_be_one():
-    solver, _, report, sites, traces = planted()
+    model, _, report, sites, traces = planted()
     found = traces[sites[0]]
     x = found.coordinates.clone()
     x[:, 0] = value_table(report)[:, 0]
@@ -307,7 +307,7 @@ def test_a_coordinate_that_values_make_up_is_said_to_be_one():
         **{name: getattr(found, name)[..., :3] for name in ("r", "r_fit", "r_passed")},
         **{name: getattr(found, name)[:3] for name in ("value_mean", "value_sd")},
     )
-    table = correlation_table({sites[0]: exact}, prompts=solver.encode(report), n_fit=200)
+    table = correlation_table({sites[0]: exact}, prompts=model.encode(report), n_fit=200)
     said = table[table["component"] == 0].set_index("value")["partial_r_undefined"]
     assert said["b"] == "the other values make up the coordinate"
 

@@ -12,8 +12,8 @@ from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.evidence.results import load_run
 from mech_arith.models.arithmetic.loading import load_arithmetic
-from mech_arith.models.language.loading import load_model
-from mech_arith.models.language.pretrained import PretrainedSolver
+from mech_arith.models.language.loading import load_pretrained
+from mech_arith.models.language.pretrained import PretrainedModel
 from mech_arith.models.language.prompting import Prompting
 from mech_arith.problems import draw_with_shots
 from mech_arith.problems.templates import build_template
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
 
 DEVICES = ("cpu", "cuda")
 ARITHMETIC = ("arith_decoder", "arith_encoder")
-SOLVERS = (*ARITHMETIC, "tiny_llama")
+MODELS = (*ARITHMETIC, "tiny_llama")
 TINY_LLAMA = ("model=hf_dir", "template=difference_of_two", "tracing=pca_last", "prompt.shots=3")
 
 
@@ -38,7 +38,7 @@ def tiny(tmp_path_factory):
 
 
 def drawn(name):
-    """Problems that the solver reads, and its examples."""
+    """Problems that the model reads, and its examples."""
     is_arithmetic = name in ARITHMETIC
     template = build_template("t", "a-(b-c)" if is_arithmetic else "a-b")
     low, high = (100, 999) if is_arithmetic else (1, 99)
@@ -46,10 +46,10 @@ def drawn(name):
     return draw_with_shots(template, n=20, n_shots=3, ranges=ranges, seed=0)
 
 
-def solver_on(device, name, directory):
+def model_on(device, name, directory):
     if name in ARITHMETIC:
         return load_arithmetic(name, device=device)
-    loaded = load_model(
+    loaded = load_pretrained(
         name,
         path=directory,
         hub=None,
@@ -58,17 +58,17 @@ def solver_on(device, name, directory):
         device=device,
         device_map=None,
     )
-    solver = PretrainedSolver(loaded, Prompting("comma", drawn(name)[1], None))
+    model = PretrainedModel(loaded, Prompting("comma", drawn(name)[1], None))
     reader: Any = FourTokens()  # random weights write no numbers: read whatever they write
-    solver.reader = reader
-    return solver
+    model.reader = reader
+    return model
 
 
 def assert_close(ours, theirs, *, atol=1e-3):
     torch.testing.assert_close(ours, theirs, atol=atol, rtol=1e-3, equal_nan=True)
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", MODELS)
 def test_a_cell_on_a_gpu_is_one_on_the_cpu(monkeypatch, tmp_path, tiny, name):
     options = (
         (f"model={name}",)
@@ -100,21 +100,21 @@ def test_a_cell_on_a_gpu_is_one_on_the_cpu(monkeypatch, tmp_path, tiny, name):
         assert_close(*map(torch.tensor, sure))
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", MODELS)
 def test_edited_answers_on_a_gpu_are_those_on_the_cpu(tiny, name):
     """At every point, with tokens that rows write of their own."""
     problems, _ = drawn(name)
-    solvers = [solver_on(device, name, tiny) for device in DEVICES]
+    models = [model_on(device, name, tiny) for device in DEVICES]
     baselines = [
         run_baseline(
-            Session(solver, Batching(8)), solver.encode(problems), Asked.of_problems(problems)
+            Session(model, Batching(8)), model.encode(problems), Asked.of_problems(problems)
         )
-        for solver in solvers
+        for model in models
     ]
     changed = []
-    for point in solvers[0].points:
+    for point in models[0].points:
         asked = random_edits(
-            solvers[0],
+            models[0],
             baselines[0].prompts,
             Site(1, point, "last"),
             size=30,
@@ -122,14 +122,14 @@ def test_edited_answers_on_a_gpu_are_those_on_the_cpu(tiny, name):
             seed=0,
         )
         cpu, gpu = (
-            edited_answers(Session(solver, Batching(8)), baseline, asked)
-            for solver, baseline in zip(solvers, baselines, strict=True)
+            edited_answers(Session(model, Batching(8)), baseline, asked)
+            for model, baseline in zip(models, baselines, strict=True)
         )
         changed += (cpu.numbers != baselines[0].answers.numbers).flatten().tolist()
         assert gpu.numbers.device.type == "cpu"
         for field in ("log_prob", "logit_difference"):
             assert_close(getattr(cpu, field), getattr(gpu, field))
-        if solvers[0].regresses:
+        if models[0].regresses:
             assert_close(cpu.numbers, gpu.numbers, atol=0.1)
         else:
             # Where two tokens are equally likely, either may be written.
@@ -138,21 +138,21 @@ def test_edited_answers_on_a_gpu_are_those_on_the_cpu(tiny, name):
     assert any(changed)
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", MODELS)
 def test_the_fast_path_is_the_full_pass_on_a_gpu(tiny, name):
-    solver = solver_on(DEVICES[1], name, tiny)
-    prompts = solver.encode(drawn(name)[0])
-    for layer in range(solver.n_layers):
-        sites = [Site(layer, point, "last") for point in solver.points]
+    model = model_on(DEVICES[1], name, tiny)
+    prompts = model.encode(drawn(name)[0])
+    for layer in range(model.n_layers):
+        sites = [Site(layer, point, "last") for point in model.points]
         for start in range(0, len(sites), 3):
-            difference = check_fast_path(solver, prompts, sites[start : start + 3])
+            difference = check_fast_path(model, prompts, sites[start : start + 3])
             assert difference is not None  # as it would be if every pass were a full one
             assert difference < 1e-3
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_passes_its_check_on_a_gpu(tiny, dtype):
-    loaded = load_model(
+    loaded = load_pretrained(
         "tiny_llama",
         path=tiny,
         hub=None,
@@ -162,7 +162,7 @@ def test_half_precision_passes_its_check_on_a_gpu(tiny, dtype):
         device_map=None,
     )
     problems, shots = drawn("tiny_llama")
-    solver = PretrainedSolver(loaded, Prompting("comma", shots, None))
-    sites = [Site(layer, "resid_post", "last") for layer in range(solver.n_layers)]
+    model = PretrainedModel(loaded, Prompting("comma", shots, None))
+    sites = [Site(layer, "resid_post", "last") for layer in range(model.n_layers)]
     # It raises if they disagree by more than the precision makes likely.
-    assert check_fast_path(solver, solver.encode(problems), sites) is not None
+    assert check_fast_path(model, model.encode(problems), sites) is not None

@@ -17,13 +17,13 @@ from mech_arith.directions.project import coordinates
 from mech_arith.engine.session import Session
 from mech_arith.directions.tracing import fit_directions
 
-solver = load_arithmetic("arith_decoder")
+model = load_arithmetic("arith_decoder")
 template = build_template("t", "a-(b-c)")
-sites = [Site(layer, "resid_post", "last") for layer in range(solver.n_layers)]
+sites = [Site(layer, "resid_post", "last") for layer in range(model.n_layers)]
 
 def trace(n):
     problems = draw(template, n=n, ranges=dict.fromkeys("abc", (100, 999)), seed=0)
-    prompts, session = solver.encode(problems), Session(solver, Batching(200))
+    prompts, session = model.encode(problems), Session(model, Batching(200))
     fitted = fit_directions(session, problems, prompts, sites, find_method("pls", 5))
     frames = {site: PrincipalComponents.of_tensors(found) for site, found in fitted.items()}
     coordinates(session, prompts, frames)

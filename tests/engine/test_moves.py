@@ -17,28 +17,28 @@ from mech_arith.problems.templates import build_template
 from tests.tiny import random_edits, tiny_decoder, tiny_encoder
 
 PROBLEMS = draw(build_template("mine", "a-(b-c)"), n=9, ranges=dict.fromkeys("abc", (1, 9)), seed=2)
-SOLVERS = {"decoder": tiny_decoder(seed=3), "encoder": tiny_encoder()}
+MODELS = {"decoder": tiny_decoder(seed=3), "encoder": tiny_encoder()}
 
 
-def answers(solver, moves, rows=5):
-    baseline = run_baseline(Session(solver), solver.encode(PROBLEMS), Asked.of_problems(PROBLEMS))
-    return edited_answers(Session(solver, Batching(rows)), baseline, moves).numbers
+def answers(model, moves, rows=5):
+    baseline = run_baseline(Session(model), model.encode(PROBLEMS), Asked.of_problems(PROBLEMS))
+    return edited_answers(Session(model, Batching(rows)), baseline, moves).numbers
 
 
-def pairs(solver, n_edits=6):
+def pairs(model, n_edits=6):
     site = Site(1, "resid_post", "operands")
-    return random_edits(solver, solver.encode(PROBLEMS), site, size=4.0, n_edits=n_edits, seed=1)
+    return random_edits(model, model.encode(PROBLEMS), site, size=4.0, n_edits=n_edits, seed=1)
 
 
-@pytest.mark.parametrize("kind", SOLVERS)
+@pytest.mark.parametrize("kind", MODELS)
 def test_a_grid_is_every_direction_with_every_change(kind):
-    solver = SOLVERS[kind]
-    edits = pairs(solver)
+    model = MODELS[kind]
+    edits = pairs(model)
     grid = SiteGrid(edits.site, edits.directions[:2], edits.changes[:3])
     along, far = edits.directions[[0, 0, 0, 1, 1, 1]], edits.changes[[0, 1, 2, 0, 1, 2]]
     one_by_one = SiteEdits(edits.site, along, far)
     assert len(grid) == len(one_by_one) == 6
-    torch.testing.assert_close(answers(solver, grid), answers(solver, one_by_one), equal_nan=True)
+    torch.testing.assert_close(answers(model, grid), answers(model, one_by_one), equal_nan=True)
     rows = torch.tensor([4, 0, 7])
     assert torch.equal(grid.moved(rows), one_by_one.moved(rows))
     of_grid, of_pairs = (
@@ -49,28 +49,28 @@ def test_a_grid_is_every_direction_with_every_change(kind):
     assert of_grid.shape[:2] == (3, 2)
 
 
-@pytest.mark.parametrize("kind", SOLVERS)
+@pytest.mark.parametrize("kind", MODELS)
 def test_whole_vectors_do_what_directions_do(kind):
-    solver = SOLVERS[kind]
-    edits = pairs(solver, n_edits=2)
+    model = MODELS[kind]
+    edits = pairs(model, n_edits=2)
     whole = SiteVectors(edits.site, edits.changes[..., None] * edits.directions[:, None])
-    ours, theirs = answers(solver, whole), answers(solver, edits)
+    ours, theirs = answers(model, whole), answers(model, edits)
     torch.testing.assert_close(ours, theirs, atol=1e-2, rtol=1e-4, equal_nan=True)
 
 
 def test_a_vector_of_nothing_leaves_an_answer_bit_for_bit():
-    solver = SOLVERS["encoder"]
-    edits = pairs(solver, n_edits=1)
+    model = MODELS["encoder"]
+    edits = pairs(model, n_edits=1)
     added = edits.changes[..., None] * edits.directions[:, None]
     added[:, 2:] = 0
-    clean = answers(solver, SiteVectors(edits.site, torch.zeros_like(added)))
-    some = answers(solver, SiteVectors(edits.site, added))
+    clean = answers(model, SiteVectors(edits.site, torch.zeros_like(added)))
+    some = answers(model, SiteVectors(edits.site, added))
     assert torch.equal(some[:, 2:], clean[:, 2:])
     assert (some[:, :2] != clean[:, :2]).all()
 
 
 def test_what_is_added_tells_moves_apart():
-    edits = pairs(SOLVERS["encoder"], n_edits=2)
+    edits = pairs(MODELS["encoder"], n_edits=2)
     grid = SiteGrid(edits.site, edits.directions, edits.changes)
     other = SiteGrid(edits.site, edits.directions, 2 * edits.changes)
     vectors = SiteVectors(edits.site, edits.changes[..., None] * edits.directions[:, None])

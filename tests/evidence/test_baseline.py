@@ -24,11 +24,11 @@ from mech_arith.evidence.summary import Reported
 from mech_arith.interventions.controls import Controls
 from mech_arith.interventions.edits.base import find_edit
 from mech_arith.interventions.run import InterventionPlan
-from mech_arith.models.language.pretrained import PretrainedSolver
+from mech_arith.models.language.pretrained import PretrainedModel
 from mech_arith.problems import draw_with_shots
 from mech_arith.problems.templates import build_template
 from tests.lms import tiny_lm
-from tests.models.test_pretrained import solver_in
+from tests.models.test_pretrained import model_in
 
 TEMPLATE = build_template("sum", "a+b")
 PROBLEMS, SHOTS = draw_with_shots(
@@ -37,22 +37,22 @@ PROBLEMS, SHOTS = draw_with_shots(
 
 
 @pytest.fixture(scope="module")
-def solver(tmp_path_factory: pytest.TempPathFactory) -> PretrainedSolver:
-    return solver_in(tiny_lm("llama", tmp_path_factory.mktemp("llama")), "comma", SHOTS)
+def model(tmp_path_factory: pytest.TempPathFactory) -> PretrainedModel:
+    return model_in(tiny_lm("llama", tmp_path_factory.mktemp("llama")), "comma", SHOTS)
 
 
 @pytest.fixture(scope="module")
-def reported(solver: PretrainedSolver) -> Reported:
+def reported(model: PretrainedModel) -> Reported:
     """A model that knows no arithmetic."""
     asked = Asked.of_problems(PROBLEMS)
-    baseline = run_baseline(Session(solver, Batching(3)), solver.encode(PROBLEMS), asked)
+    baseline = run_baseline(Session(model, Batching(3)), model.encode(PROBLEMS), asked)
     return Reported(baseline, 0.0, 8)
 
 
-def answering(solver: PretrainedSolver, reported: Reported, *texts: str) -> Reported:
+def answering(model: PretrainedModel, reported: Reported, *texts: str) -> Reported:
     """The same problems, had the model begun to write these texts."""
-    tokens = [solver.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    read = [solver.reader.read(row) for row in tokens]
+    tokens = [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    read = [model.reader.read(row) for row in tokens]
     assert all(ended for _, ended in read)
     longest = max(map(len, tokens))
     written = torch.tensor([row + [NO_TOKEN] * (longest - len(row)) for row in tokens])
@@ -64,21 +64,21 @@ def answering(solver: PretrainedSolver, reported: Reported, *texts: str) -> Repo
 # How answers were read
 
 
-def test_the_baseline_keeps_what_was_written(solver, reported):
+def test_the_baseline_keeps_what_was_written(model, reported):
     """Its tokens are those of the numbers that were read, and show that they have ended."""
     for row, number in enumerate(reported.baseline.answers.numbers.tolist()):
-        read, ended = solver.reader.read(reported.baseline.tokens(row))
+        read, ended = model.reader.read(reported.baseline.tokens(row))
         assert ended
         assert read == number or (read is None and number != number)
     assert torch.equal(reported.baseline.take(3).written, reported.baseline.written[:3])
 
 
-def test_shares_and_examples_by_hand(solver, reported):
+def test_shares_and_examples_by_hand(model, reported):
     right = [f"{answer}, " for answer in PROBLEMS.answers.tolist()]
     texts = ["the sum", "1,23\n", right[2], right[3], right[4], "12 34\n", "12/3", right[7]]
-    said = answering(solver, reported, *texts)
+    said = answering(model, reported, *texts)
     assert said.accuracy == 0.5
-    found = written_answers(solver, said, PROBLEMS)
+    found = written_answers(model, said, PROBLEMS)
     assert found is not None
     assert (found.not_a_number, found.cut) == (0.25, 0.25)
     first, second, third = found.examples  # of the wrong ones
@@ -96,23 +96,23 @@ def test_shares_and_examples_by_hand(solver, reported):
     assert found.summary()["baseline_written"][1]["written"] == "1,23"
 
 
-def test_answers_with_thousands_separators_are_right(solver, reported):
+def test_answers_with_thousands_separators_are_right(model, reported):
     texts = [f"{answer:,}, " for answer in PROBLEMS.answers.tolist()]
     assert any(text.count(",") == 2 for text in texts)
-    said = answering(solver, reported, *texts)
+    said = answering(model, reported, *texts)
     assert said.accuracy == 1
     assert not is_low(said)
-    found = written_answers(solver, said, PROBLEMS)
+    found = written_answers(model, said, PROBLEMS)
     assert found is not None
     assert (found.not_a_number, found.cut) == (0, 0)
     assert [example.read for example in found.examples] == PROBLEMS.answers[:3].tolist()
 
 
-def test_answers_go_on_as_the_model_would_write_them(solver, reported):
+def test_answers_go_on_as_the_model_would_write_them(model, reported):
     """The same tokens as the model's own greedy generation, which knows nothing of our reading."""
     baseline = reported.baseline
     longer = write_on(
-        solver, baseline.prompts, {1: baseline.tokens(1), 6: baseline.tokens(6)}, length=12
+        model, baseline.prompts, {1: baseline.tokens(1), 6: baseline.tokens(6)}, length=12
     )
     assert sorted(longer) == [1, 6]
     for layout in baseline.prompts.layouts:
@@ -121,11 +121,11 @@ def test_answers_go_on_as_the_model_would_write_them(solver, reported):
                 continue
             prompt = torch.cat([baseline.prompts.prefix, tokens])[None]
             with torch.inference_mode():
-                theirs = solver.model.generate(
+                theirs = model.network.generate(
                     prompt, max_new_tokens=12, min_new_tokens=12, do_sample=False, eos_token_id=None
                 )
             assert longer[row] == tuple(theirs[0, prompt.shape[1] :].tolist())
-    found = written_answers(solver, reported, PROBLEMS)
+    found = written_answers(model, reported, PROBLEMS)
     assert found is not None
     assert SHOWN_TOKENS > 12
 
@@ -143,36 +143,36 @@ class Following:
         raise AssertionError("expected no step of its own")
 
 
-def test_right_answers_take_no_step_of_their_own_though_a_comma_may_go_on(solver):
+def test_right_answers_take_no_step_of_their_own_though_a_comma_may_go_on(model):
     """`8,` may become `8,123`: the comma is fed, so that the token behind it is read at once."""
     asked = Asked.of_problems(PROBLEMS)
-    forced = force(solver, asked)
-    (space,) = solver.tokenizer(" ", add_special_tokens=False)["input_ids"]
+    forced = force(model, asked)
+    (space,) = model.tokenizer(" ", add_special_tokens=False)["input_ids"]
     behind = torch.full((len(asked), 1), space)
     expected = torch.cat([forced.expected, behind], dim=1)
     expected[expected == NO_TOKEN] = space
-    rows = Following(expected, solver.width_out)
-    writing = Writing(solver.reader, bound=asked.bound, at_once=100)
-    answers, written = read_written(solver, rows, forced, writing, n_edits=1)
+    rows = Following(expected, model.width_out)
+    writing = Writing(model.reader, bound=asked.bound, at_once=100)
+    answers, written = read_written(model, rows, forced, writing, n_edits=1)
     writing.finish()
     assert torch.equal(answers.numbers[0], asked.right)
-    texts = [solver.reader.text(row) for row in written]
+    texts = [model.reader.text(row) for row in written]
     assert texts == [f"{answer}, " for answer in PROBLEMS.answers.tolist()]
 
 
 # Chance level, and what follows
 
 
-def test_chance_level_says_what_the_edits_cost_and_how_to_stop(solver, reported):
-    (said,) = chance_warnings(solver, reported, require_baseline=False, n_edits=1200)
+def test_chance_level_says_what_the_edits_cost_and_how_to_stop(model, reported):
+    (said,) = chance_warnings(model, reported, require_baseline=False, n_edits=1200)
     assert said.endswith(
         "what is traced here need not be arithmetic; up to 1,200 edits of 8 problems follow, 9,600 "
         "edited answers: require_baseline=true would stop here"
     )
-    (said,) = chance_warnings(solver, reported, require_baseline=False, n_edits=0)
+    (said,) = chance_warnings(model, reported, require_baseline=False, n_edits=0)
     assert said.endswith("need not be arithmetic")
-    with pytest.raises(UserError, match="expected a solver that answers the problems, but"):
-        chance_warnings(solver, reported, require_baseline=True, n_edits=0)
+    with pytest.raises(UserError, match="expected a model that answers the problems, but"):
+        chance_warnings(model, reported, require_baseline=True, n_edits=0)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The problems of a cell one by one, against the solver asked by hand."""
+"""The problems of a cell one by one, against the model asked by hand."""
 
 import logging
 import math
@@ -12,15 +12,15 @@ from mech_arith.engine.run import Asked
 from mech_arith.evidence.problems import NO_END, NO_NUMBER, UNANSWERED
 from mech_arith.evidence.results import load_run
 from mech_arith.models.arithmetic.loading import load_arithmetic
-from mech_arith.models.base import Solver
+from mech_arith.models.base import Model
 from mech_arith.models.language.prompting import render
 from mech_arith.problems import ProblemSet, draw_with_shots, split
 from mech_arith.problems.templates import build_template
 from tests.experiment.test_cell import plan, run
 from tests.lms import tiny_lm
-from tests.models.test_pretrained import solver_in
+from tests.models.test_pretrained import model_in
 from tests.running import SMALL, main
-from tests.tiny import PlantedSolver, tiny_encoder
+from tests.tiny import PlantedModel, tiny_encoder
 
 COLUMNS = [
     *("split", "problem", "prompt_text", "operands", "values", "right"),
@@ -36,22 +36,22 @@ def drawn(expression: str, *, n: int, low: int, high: int, n_shots: int = 0):
     return *split(problems, fit_share=0.5, seed=0), shots
 
 
-def asked_by_hand(solver: Solver, problems: ProblemSet, row: int) -> tuple[str | None, float]:
-    """What a solver writes behind one prompt, a whole pass for each token, and its number."""
+def asked_by_hand(model: Model, problems: ProblemSet, row: int) -> tuple[str | None, float]:
+    """What a model writes behind one prompt, a whole pass for each token, and its number."""
     alone = ProblemSet.of(
         problems.template, {name: numbers[[row]] for name, numbers in problems.operands.items()}
     )
-    prompts = solver.encode(alone, digits=3)
+    prompts = model.encode(alone, digits=3)
     tokens = prompts.whole(prompts.layouts[0])
-    if solver.reader is None:
-        return None, float(solver.full_pass(tokens, {}))
+    if model.reader is None:
+        return None, float(model.full_pass(tokens, {}))
     written: list[int] = []
-    longest = solver.reader.longest(Asked.of_problems(problems).bound)
-    while not solver.reader.read(written)[1] and len(written) < longest:
+    longest = model.reader.longest(Asked.of_problems(problems).bound)
+    while not model.reader.read(written)[1] and len(written) < longest:
         more = torch.tensor([[*tokens[0].tolist(), *written]])
-        written.append(int(solver.full_pass(more, {})[0, -1].argmax()))
-    number = solver.reader.read(written)[0]
-    return solver.reader.text(written), math.nan if number is None else number
+        written.append(int(model.full_pass(more, {})[0, -1].argmax()))
+    number = model.reader.read(written)[0]
+    return model.reader.text(written), math.nan if number is None else number
 
 
 def assert_rows(table: pd.DataFrame, fit: ProblemSet, report: ProblemSet) -> None:
@@ -78,13 +78,13 @@ def assert_rows(table: pd.DataFrame, fit: ProblemSet, report: ProblemSet) -> Non
 
 
 def test_a_decoder_answers_as_if_asked_by_hand():
-    solver = load_arithmetic("arith_decoder")
+    model = load_arithmetic("arith_decoder")
     fit, report, _ = drawn("a-(b-c)", n=60, low=1, high=999)
-    table = run(solver, fit, report, plan(intervention=None)).tables["problems"]
+    table = run(model, fit, report, plan(intervention=None)).tables["problems"]
     assert_rows(table, fit, report)
     rows = table.loc[table["split"] == "report"].to_dict(orient="records")
     for row in rows[:8]:
-        assert asked_by_hand(solver, report, row["problem"]) == (row["written"], row["answer"])
+        assert asked_by_hand(model, report, row["problem"]) == (row["written"], row["answer"])
     # A sign, and four digits of which the units come first.
     assert all(re.fullmatch(r"[-+]\d{4}", row["written"]) for row in rows)
     assert all(int(row["written"][0] + row["written"][:0:-1]) == row["answer"] for row in rows)
@@ -95,15 +95,15 @@ def test_a_decoder_answers_as_if_asked_by_hand():
 
 
 def test_an_encoder_writes_nothing_and_answers_with_a_number():
-    solver = tiny_encoder()
+    model = tiny_encoder()
     fit, report, _ = drawn("a-(b-c)", n=40, low=1, high=99)
     asked = plan(intervention=None, tolerance=50.0)
-    table = run(solver, fit, report, asked).tables["problems"]
+    table = run(model, fit, report, asked).tables["problems"]
     assert_rows(table, fit, report)
     rows = table.loc[table["split"] == "report"].to_dict(orient="records")
     for row in rows:
         assert pd.isna(row["written"])
-        _, number = asked_by_hand(solver, report, row["problem"])
+        _, number = asked_by_hand(model, report, row["problem"])
         assert row["answer"] == pytest.approx(number, rel=1e-4)
         assert row["correct"] == (abs(row["answer"] - row["right"]) <= 50)
         assert row["reason"] == ""
@@ -118,16 +118,16 @@ def test_an_encoder_writes_nothing_and_answers_with_a_number():
 )
 def test_a_language_model_answers_as_if_asked_by_hand(tmp_path, caplog, tokenizer, style, reasons):
     fit, report, shots = drawn("a-b", n=40, low=1, high=99, n_shots=3)
-    solver = solver_in(tiny_lm("llama", tmp_path, tokenizer=tokenizer), style, shots)
+    model = model_in(tiny_lm("llama", tmp_path, tokenizer=tokenizer), style, shots)
     caplog.set_level(logging.INFO, logger="mech_arith.experiment.cell")
     asked = plan(intervention=None, digits=2)
-    table = run(solver, fit, report, asked).tables["problems"]
+    table = run(model, fit, report, asked).tables["problems"]
     assert_rows(table, fit, report)
-    whole = [prompt.text for prompt in render(report, solver.prompting, solver.tokenizer)]
+    whole = [prompt.text for prompt in render(report, model.prompting, model.tokenizer)]
     rows = table.loc[table["split"] == "report"].to_dict(orient="records")
     for row in rows:
         at = row["problem"]
-        written, number = asked_by_hand(solver, report, at)
+        written, number = asked_by_hand(model, report, at)
         assert row["correct"] is False
         if row["reason"] == NO_END:  # given up, where reading by hand goes on
             assert written.startswith(row["written"])
@@ -150,14 +150,14 @@ def test_a_language_model_answers_as_if_asked_by_hand(tmp_path, caplog, tokenize
 
 def test_the_edited_problems_are_marked_and_tokens_without_characters_are_worded():
     fit, report, _ = drawn("a-(b-c)", n=60, low=100, high=999)
-    table = run(PlantedSolver(), fit, report, plan()).tables["problems"]
+    table = run(PlantedModel(), fit, report, plan()).tables["problems"]
     assert_rows(table, fit, report)
     rows = table.loc[table["split"] == "report"]
     assert rows["edited"].tolist() == [True] * 20 + [False] * 10
     assert rows["correct"].all()
     assert rows["answer"].tolist() == pytest.approx(report.answers.tolist(), abs=0.5)
     assert rows["prompt_text"].tolist() == [prompt.text for prompt in report.prompts()]
-    traced = run(PlantedSolver(), fit, report, plan(intervention=None)).tables["problems"]
+    traced = run(PlantedModel(), fit, report, plan(intervention=None)).tables["problems"]
     assert not traced["edited"].any()
 
 

@@ -16,8 +16,8 @@ from mech_arith.problems.templates import build_template
 from mech_arith.statistics import Resampling
 from tests.experiment.test_cell import plan, problems, run
 from tests.lms import tiny_lm
-from tests.models.test_pretrained import drawn, solver_in
-from tests.tiny import PlantedSolver
+from tests.models.test_pretrained import drawn, model_in
+from tests.tiny import PlantedModel
 
 FEW = Controls(random=2, span=2, valueless=0, other=False, shuffled=False)
 HOW = Resampling(n_resamples=50, n_permutations=30)
@@ -30,12 +30,12 @@ NO_CONTROLS = Controls(random=0, span=0, valueless=0, other=False, shuffled=Fals
 
 def run_on(splits, intervention, **changes):
     asked = {"layers": (0,), "n_edited": 12, "how": HOW, "intervention": intervention, **changes}
-    return run(PlantedSolver(), *splits, plan(**asked))
+    return run(PlantedModel(), *splits, plan(**asked))
 
 
 @cache
 def cell(intervention, **changes):
-    """The planted solver's, at layer 0: component 0 is a, and component 1 is b-c."""
+    """The planted model's, at layer 0: component 0 is a, and component 1 is b-c."""
     return run_on(problems(), intervention, **changes)
 
 
@@ -155,9 +155,9 @@ def test_why_a_position_has_no_index(tmp_path):
     assert set(several["position_reason"]) == {"it is several positions"}
     assert several["position_index"].isna().all()
     problems_, shots = drawn(low=1, high=99, n=40)
-    solver = solver_in(tiny_lm("llama", tmp_path), shots=shots)
+    model = model_in(tiny_lm("llama", tmp_path), shots=shots)
     asked = plan(intervention=None, digits=2, n_components=2, positions="b.last")
-    found = run(solver, *split(problems_, fit_share=0.5, seed=0), asked).tables["correlations"]
+    found = run(model, *split(problems_, fit_share=0.5, seed=0), asked).tables["correlations"]
     assert set(found["position_reason"]) == {
         "it is another position in some prompts: they have several layouts"
     }

@@ -15,7 +15,7 @@ from mech_arith.interventions.run import InterventionPlan
 from mech_arith.problems import draw, split
 from mech_arith.problems.templates import build_template
 from tests.directions.test_tracing import planted
-from tests.tiny import MassiveSolver, PlantedSolver, tiny_decoder
+from tests.tiny import MassiveModel, PlantedModel, tiny_decoder
 
 TEMPLATE = build_template("nested", "a-(b-c)")
 ABC = dict.fromkeys("abc", (100, 999))
@@ -37,15 +37,15 @@ def plan(*, n_components=2, method="pca", **changes):
     return CellPlan(**{**asked, **changes})
 
 
-def run(solver, fit, report, asked, batch_size=32):
-    return run_cell(Session(solver, Batching(batch_size)), fit, report, asked)
+def run(model, fit, report, asked, batch_size=32):
+    return run_cell(Session(model, Batching(batch_size)), fit, report, asked)
 
 
 def problems(ranges=ABC, n=100):
     return split(draw(TEMPLATE, n=n, ranges=ranges, seed=0), fit_share=0.5, seed=0)
 
 
-class Wrong(PlantedSolver):
+class Wrong(PlantedModel):
     """Answers everything, always wrongly."""
 
     def read_out(self, resid):
@@ -68,7 +68,7 @@ def test_the_tolerance_of_the_config_takes_the_cards_place():
 
 
 def test_the_baseline_of_the_drops_is_that_of_the_edited_problems():
-    result = run(PlantedSolver(), *problems(), plan())
+    result = run(PlantedModel(), *problems(), plan())
     assert set(result.tables["effects"]["n"]) == {20}
     assert result.summary["n_report"] == 50
     assert result.summary["n_edited"] == 20
@@ -80,7 +80,7 @@ def test_the_baseline_of_the_drops_is_that_of_the_edited_problems():
 
 def test_values_that_never_vary_are_named():
     fit, report = problems({**ABC, "a": (5, 5)})
-    result = run(PlantedSolver(), fit, report, plan())
+    result = run(PlantedModel(), fit, report, plan())
     assert (
         "a is 5 in every problem: no correlation with it is defined" in result.summary["warnings"]
     )
@@ -91,7 +91,7 @@ def test_values_that_never_vary_are_named():
 def test_constant_positions_are_refused():
     fit, report = problems()
     with pytest.raises(UserError, match=r"activations that vary at positions 'last', got constant"):
-        run(PlantedSolver(), fit, report, plan(point="resid_pre", layers=(0,)))
+        run(PlantedModel(), fit, report, plan(point="resid_pre", layers=(0,)))
 
 
 def test_an_untrained_twin_says_what_the_input_alone_gives():
@@ -110,20 +110,20 @@ def test_an_untrained_twin_says_what_the_input_alone_gives():
     assert floors.to_numpy() == pytest.approx(expected.loc[floors.index].to_numpy())
     without = run(tiny_decoder(), fit, report, plan(intervention=None, n_components=5))
     assert without.tables["evidence"]["untrained_abs_r"].isna().all()
-    planted = run(PlantedSolver(), fit, report, plan(intervention=None, untrained_twins=1))
+    planted = run(PlantedModel(), fit, report, plan(intervention=None, untrained_twins=1))
     assert (
         "planted has no untrained twin: |R| stands without its floor" in planted.summary["warnings"]
     )
 
 
-class HasSilentTwin(PlantedSolver):
+class HasSilentTwin(PlantedModel):
     """Its twin writes nothing: at the last position it is the same for all problems."""
 
     def untrained(self, *, seed):
         return SilentTwin()
 
 
-class SilentTwin(PlantedSolver):
+class SilentTwin(PlantedModel):
     digest = "1" * 64
 
     def __init__(self):
@@ -142,7 +142,7 @@ def test_a_twin_in_which_nothing_varies_gives_no_floor_and_not_0():
 def test_a_component_that_holds_nearly_all_variance_is_announced():
     fit, report = problems()
     everywhere = plan(intervention=None, layers=(0, 1, 2))
-    result = run(MassiveSolver(), fit, report, everywhere)
+    result = run(MassiveModel(), fit, report, everywhere)
     (said,) = [warning for warning in result.summary["warnings"] if "massive" in warning]
     # Of a's spread, the answer's 1, that of b-c 2, and 103 times a: layer 0 has 9 of 11.
     assert said == (
@@ -152,7 +152,7 @@ def test_a_component_that_holds_nearly_all_variance_is_announced():
     )
     by_layer = result.tables["correlations"].groupby("layer")["explained_variance_fit"].max()
     assert (by_layer >= MASSIVE).tolist() == [False, True, True]
-    plain = run(PlantedSolver(), fit, report, everywhere)
+    plain = run(PlantedModel(), fit, report, everywhere)
     assert not any("massive" in warning for warning in plain.summary["warnings"])
 
 
@@ -176,19 +176,19 @@ def test_nearly_all_is_95_percent_at_each_position_by_itself():
 
 
 def test_what_lies_outside_the_training_is_said():
-    solver = PlantedSolver()
-    assert outside_training(solver, problems()[0]) == []
+    model = PlantedModel()
+    assert outside_training(model, problems()[0]) == []
     large = problems({**ABC, "b": (100, 5000)})[0]
-    (warning,) = outside_training(solver, large)
+    (warning,) = outside_training(model, large)
     assert "go beyond the 1..999 that planted was trained on" in warning
     other = draw(build_template("t", "a-b-c"), n=10, ranges=ABC, seed=0)
-    assert outside_training(solver, other) == [
+    assert outside_training(model, other) == [
         "planted was not trained on a-b-c: look at the baseline accuracy first"
     ]
 
 
 def test_numbers_do_not_depend_on_batches():
-    results = [run(PlantedSolver(), *problems(), plan(), batch_size=size) for size in (7, 1000)]
+    results = [run(PlantedModel(), *problems(), plan(), batch_size=size) for size in (7, 1000)]
     small, large = (result.tables["effects"] for result in results)
     for column in ("accuracy_drop", "mean_shift", "change_rms"):
         torch.testing.assert_close(

@@ -83,8 +83,8 @@ def test_a_model_is_its_files_wherever_they_are(tmp_path):
 
 
 def test_a_model_that_is_not_there_is_said():
-    with pytest.raises(UserError, match="no_such_solver"):
-        identify(config(model__name="no_such_solver"))
+    with pytest.raises(UserError, match="no_such_model"):
+        identify(config(model__name="no_such_model"))
 
 
 def test_files_count_by_name_and_content(tmp_path):

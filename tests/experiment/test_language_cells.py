@@ -77,7 +77,7 @@ def test_a_model_that_knows_no_arithmetic_is_traced_and_said_to_know_none(
 
 def test_require_baseline_makes_it_an_error(monkeypatch, tmp_path, llama):
     line = refused(monkeypatch, tmp_path, llama, "require_baseline=true")
-    assert "expected a solver that answers the problems, but baseline accuracy 0.000" in line
+    assert "expected a model that answers the problems, but baseline accuracy 0.000" in line
 
 
 def test_an_intervention_needs_answers(monkeypatch, tmp_path, llama):

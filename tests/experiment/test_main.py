@@ -219,12 +219,12 @@ BAD = {
     "threads=0": "threads >= 1 or null, got 0",
     "locality.enabled=true & tracing.positions=each": "one set of positions",
     "device=cuda": "expected a CUDA device, found none",
-    "model.name=gpt5": "unknown solver 'gpt5'; expected one of: arith_decoder, arith_encoder",
-    "model=trained": "expected model.path, the directory of a solver",
+    "model.name=gpt5": "unknown model 'gpt5'; expected one of: arith_decoder, arith_encoder",
+    "model=trained": "expected model.path, the directory of a model",
     "tolerance=-1": "tolerance >= 0 or null, got -1",
     "wandb.project=''": "expected a W&B project, got an empty name",
     "locality.enabled=true & locality.coordinate_span=0": "coordinate_span above 0, got 0",
-    "model=trained & model.path=/nowhere": "expected a solver in /nowhere",
+    "model=trained & model.path=/nowhere": "expected a model in /nowhere",
     "model=hf_dir": "expected model.path, the directory of a Hugging Face causal LM",
     "model=hf_dir & model.path=/nowhere": "directory at /nowhere, found none; set model.path=DIR",
     "model=gpt2": "model.path=DIR .*HF_HUB_OFFLINE=0",
@@ -324,5 +324,5 @@ def test_every_training_composes_and_validates(path):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", overrides=[f"+train={path.stem}"])
     settings = OmegaConf.to_object(config)
-    assert settings.solver == path.stem
+    assert settings.model == path.stem
     _check(settings)

@@ -83,7 +83,7 @@ def test_text_is_read_as_it_was_typed(key, text):
 
 
 def test_text_of_a_training_is_read_as_it_was_typed():
-    for key in ("directory", "solver", "pretrained"):
+    for key in ("directory", "model", "pretrained"):
         argument = as_typed(f"{key}=2026_10", TrainSettings)
         assert OverridesParser.create().parse_override(argument).value() == "2026_10"
 

@@ -25,8 +25,8 @@ from mech_arith.models.editable import matrix
 from mech_arith.problems import draw
 from mech_arith.problems.templates import build_template
 from tests.lms import smollm2, tiny_lm  # noqa: F401
-from tests.models.test_pretrained import ASKED, PROBLEMS, solver_in
-from tests.tiny import PlantedSolver, tiny_decoder, tiny_encoder, tiny_pre_norm_encoder
+from tests.models.test_pretrained import ASKED, PROBLEMS, model_in
+from tests.tiny import PlantedModel, tiny_decoder, tiny_encoder, tiny_pre_norm_encoder
 
 ARITHMETIC = draw(
     build_template("nested", "a-(b-c)"), n=6, ranges=dict.fromkeys("abc", (100, 999)), seed=0
@@ -44,42 +44,42 @@ ARITHMETIC_KINDS = {
     "pre_norm_encoder": tiny_pre_norm_encoder,
 }
 KINDS = (*ARITHMETIC_KINDS, *LANGUAGE_MODELS)
-FEW = pytest.mark.parametrize("model", ["encoder", "llama", "gpt2"], indirect=True)
+FEW = pytest.mark.parametrize("case", ["encoder", "llama", "gpt2"], indirect=True)
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def model(request, tmp_path_factory):
-    """A solver of each kind, prompts and what is asked."""
+def case(request, tmp_path_factory):
+    """A model of each kind, prompts and what is asked."""
     if request.param in LANGUAGE_MODELS:
-        solver = solver_in(tiny_lm(request.param, tmp_path_factory.mktemp(request.param)))
-        return solver, solver.encode(PROBLEMS), ASKED
-    solver = ARITHMETIC_KINDS[request.param]()
-    return solver, solver.encode(ARITHMETIC), Asked.of_problems(ARITHMETIC)
+        model = model_in(tiny_lm(request.param, tmp_path_factory.mktemp(request.param)))
+        return model, model.encode(PROBLEMS), ASKED
+    model = ARITHMETIC_KINDS[request.param]()
+    return model, model.encode(ARITHMETIC), Asked.of_problems(ARITHMETIC)
 
 
-def change_at(solver, layer, point, edit="scale", strength=-1.5, *, centre=True, seed=0):
+def change_at(model, layer, point, edit="scale", strength=-1.5, *, centre=True, seed=0):
     """An edit along a random direction, about a random mean."""
     generator = torch.Generator().manual_seed(seed)
-    width = solver.width_at(layer, point)
+    width = model.width_at(layer, point)
     direction = random_direction(width, generator=generator)
     mean = torch.randn(width, generator=generator, dtype=torch.float64)
     origin = mean if centre else torch.zeros_like(mean)
     return fold_of((layer, point), direction, origin, find_edit(edit), strength, sd=0.7)
 
 
-def twin(solver, change):
-    """The solver with the same edit made on its activations, at every position of every pass."""
-    other = solver.sharing()
+def twin(model, change):
+    """The model with the same edit made on its activations, at every position of every pass."""
+    other = model.sharing()
     other.replays, other.digest = False, "1" * 64
     place = {(change.layer, change.point): change.of_activation}
-    other.full_pass = lambda tokens, taps, last=1: solver.full_pass(
+    other.full_pass = lambda tokens, taps, last=1: model.full_pass(
         tokens, {**place, **taps}, last=last
     )
     return other
 
 
-def answers_of(solver, prompts, asked):
-    return run_baseline(Session(solver), prompts, asked).answers
+def answers_of(model, prompts, asked):
+    return run_baseline(Session(model), prompts, asked).answers
 
 
 def assert_close(ours, theirs):
@@ -90,41 +90,41 @@ def assert_close(ours, theirs):
 
 
 @pytest.mark.parametrize(("point", "edit", "strength"), TRIED)
-def test_folded_weights_answer_as_the_edit_of_activations_does(model, point, edit, strength):
-    solver, prompts, asked = model
-    change = change_at(solver, 1, point, edit, strength)
-    folded = fold(solver, change)
+def test_folded_weights_answer_as_the_edit_of_activations_does(case, point, edit, strength):
+    model, prompts, asked = case
+    change = change_at(model, 1, point, edit, strength)
+    folded = fold(model, change)
     ours = answers_of(folded, prompts, asked)
-    assert_close(ours, answers_of(twin(solver, change), prompts, asked))
-    clean = answers_of(solver, prompts, asked)
-    moved = ours.numbers - clean.numbers if solver.regresses else ours.log_prob - clean.log_prob
+    assert_close(ours, answers_of(twin(model, change), prompts, asked))
+    clean = answers_of(model, prompts, asked)
+    moved = ours.numbers - clean.numbers if model.regresses else ours.log_prob - clean.log_prob
     assert moved.abs().max() > 1e-2
-    assert difference(solver, folded, change, prompts) < 1e-4
+    assert difference(model, folded, change, prompts) < 1e-4
 
 
-def test_the_solver_stays_as_it_was_and_shares_all_that_is_not_changed(model):
-    solver, prompts, asked = model
-    before = answers_of(solver, prompts, asked)
-    change = change_at(solver, 0, "mlp_out", "shift", 2.0)
-    folded = fold(solver, change)
-    for field, values in vars(answers_of(solver, prompts, asked)).items():
+def test_the_model_stays_as_it_was_and_shares_all_that_is_not_changed(case):
+    model, prompts, asked = case
+    before = answers_of(model, prompts, asked)
+    change = change_at(model, 0, "mlp_out", "shift", 2.0)
+    folded = fold(model, change)
+    for field, values in vars(answers_of(model, prompts, asked)).items():
         assert torch.equal(values.nan_to_num(7.0), getattr(before, field).nan_to_num(7.0))
     ours, theirs = (
-        {p.data_ptr() for p in getattr(s, "model", getattr(s, "bridge", None)).parameters()}
-        for s in (folded, solver)
+        {p.data_ptr() for p in getattr(s, "network", getattr(s, "bridge", None)).parameters()}
+        for s in (folded, model)
     )
     assert len(ours - theirs) <= 2  # the matrix and the bias
-    assert folded.digest != solver.digest
-    assert fold(folded, change).digest not in (folded.digest, solver.digest)
+    assert folded.digest != model.digest
+    assert fold(folded, change).digest not in (folded.digest, model.digest)
 
 
 @FEW
-def test_no_change_leaves_the_weights_bit_for_bit(model):
-    solver, *_ = model
+def test_no_change_leaves_the_weights_bit_for_bit(case):
+    model, *_ = case
     for edit, nothing in (("scale", 1.0), ("shift", 0.0), ("ablate", 0.0)):
-        change = change_at(solver, 1, "attn_out", edit, nothing)
+        change = change_at(model, 1, "attn_out", edit, nothing)
         assert change.is_nothing
-        old, new = (matrix(s.projection(1, "attn_out")) for s in (solver, fold(solver, change)))
+        old, new = (matrix(s.projection(1, "attn_out")) for s in (model, fold(model, change)))
         assert torch.equal(old[0], new[0])
         assert (old[1] is None) == (new[1] is None)
         assert old[1] is None or torch.equal(old[1], new[1])
@@ -149,13 +149,13 @@ def test_a_line_by_hand():
 
 
 @FEW
-def test_two_edits_fold_one_after_the_other(model):
-    solver, prompts, asked = model
-    first, second = change_at(solver, 0, "mlp_out"), change_at(solver, 1, "attn_out", seed=1)
-    both = fold(fold(solver, first), second)
+def test_two_edits_fold_one_after_the_other(case):
+    model, prompts, asked = case
+    first, second = change_at(model, 0, "mlp_out"), change_at(model, 1, "attn_out", seed=1)
+    both = fold(fold(model, first), second)
     assert_close(
         answers_of(both, prompts, asked),
-        answers_of(twin(fold(solver, first), second), prompts, asked),
+        answers_of(twin(fold(model, first), second), prompts, asked),
     )
 
 
@@ -222,32 +222,32 @@ def test_what_else_cannot_be_folded_is_said(tmp_path):
     with pytest.raises(UserError, match=r"single position .* got 'all' of \d+ positions: weights"):
         check_single(["all"], prompts)
     with pytest.raises(UserError, match=r"matrices to edit, got planted; choose intervention\.via"):
-        check_editable(PlantedSolver())
-    normed = solver_in(tiny_lm("gemma2", tmp_path / "gemma2"))
+        check_editable(PlantedModel())
+    normed = model_in(tiny_lm("gemma2", tmp_path / "gemma2"))
     for point in ("attn_out", "mlp_out"):
         with pytest.raises(UserError, match=f"writes {point} of hf_dir, but a norm stands between"):
             fold(normed, change_at(normed, 0, point))
-    experts = solver_in(tiny_lm("mixtral", tmp_path / "mixtral"))
+    experts = model_in(tiny_lm("mixtral", tmp_path / "mixtral"))
     with pytest.raises(UserError, match="mlp_out of hf_dir, but several experts write it"):
         fold(experts, change_at(experts, 0, "mlp_out"))
 
 
 def test_behind_a_norm_the_heads_outputs_fold_all_the_same(tmp_path):
-    solver = solver_in(tiny_lm("gemma2", tmp_path))
-    change = change_at(solver, 1, "z", "shift", 2.0)
-    prompts = solver.encode(PROBLEMS)
+    model = model_in(tiny_lm("gemma2", tmp_path))
+    change = change_at(model, 1, "z", "shift", 2.0)
+    prompts = model.encode(PROBLEMS)
     assert_close(
-        answers_of(fold(solver, change), prompts, ASKED),
-        answers_of(twin(solver, change), prompts, ASKED),
+        answers_of(fold(model, change), prompts, ASKED),
+        answers_of(twin(model, change), prompts, ASKED),
     )
 
 
 @FEW
-def test_weights_that_do_something_else_are_not_believed(model):
-    solver, prompts, _ = model
-    change = change_at(solver, 1, "mlp_out", "shift", 2.0)
+def test_weights_that_do_something_else_are_not_believed(case):
+    model, prompts, _ = case
+    change = change_at(model, 1, "mlp_out", "shift", 2.0)
     less = Fold(change.layer, change.point, change.direction, change.gain, 0.9 * change.offset)
     with pytest.raises(
         UserError, match=r"weights of .* that do what the edit of mlp_out at layer 1"
     ):
-        difference(solver, fold(solver, less), change, prompts)
+        difference(model, fold(model, less), change, prompts)

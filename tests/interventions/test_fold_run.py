@@ -40,35 +40,35 @@ LAST_LAYER = Site(2, "mlp_out", "first")
 
 @pytest.fixture(scope="module")
 def cell():
-    solver = tiny_encoder()
+    model = tiny_encoder()
     problems = draw(TEMPLATE, n=60, ranges=dict.fromkeys("abc", (100, 999)), seed=1)
     fit, report = split(problems, fit_share=0.5, seed=1)
     sites = [LAST_LAYER, Site(0, "attn_out", "3")]
-    traces = traced(solver, fit, report, sites, n_components=2, batch_size=64)
-    prompts = solver.encode(report)
+    traces = traced(model, fit, report, sites, n_components=2, batch_size=64)
+    prompts = model.encode(report)
     asked = Asked.of_problems(report)
-    baseline = run_baseline(Session(solver), prompts, asked)
+    baseline = run_baseline(Session(model), prompts, asked)
     # What it gives counts as right: random weights answer nothing.
     asked.right[:] = baseline.answers.numbers
-    return solver, solver.encode(fit), report, baseline, traces
+    return model, model.encode(fit), report, baseline, traces
 
 
 def by_weights(cell, plan, *sites):
-    solver, prompts_fit, report, baseline, traces = cell
+    model, prompts_fit, report, baseline, traces = cell
     chosen = {site: traces[site] for site in sites or (LAST_LAYER,)}
     bases = Bases(report, baseline, chosen)
-    return intervene_by_weights(Session(solver), bases, prompts_fit, plan)
+    return intervene_by_weights(Session(model), bases, prompts_fit, plan)
 
 
 def by_activations(cell, plan):
-    solver, _, report, baseline, traces = cell
+    model, _, report, baseline, traces = cell
     bases = Bases(report, baseline, {LAST_LAYER: traces[LAST_LAYER]})
-    return intervene(Session(solver), bases, plan, n_shuffles=HOW.n_permutations)
+    return intervene(Session(model), bases, plan, n_shuffles=HOW.n_permutations)
 
 
 def tables_of(cell, plan, done):
-    solver, _, _, baseline, _ = cell
-    judge = Judge.of_baseline(baseline, tolerance=5.0, written=not solver.regresses, how=HOW)
+    model, _, _, baseline, _ = cell
+    judge = Judge.of_baseline(baseline, tolerance=5.0, written=not model.regresses, how=HOW)
     return intervention_tables(done, plan, judge)
 
 
@@ -107,7 +107,7 @@ def test_a_scaled_target_does_what_the_edit_of_its_activations_does(cell):
 
 @pytest.mark.parametrize("centre", [True, False])
 def test_controls_move_as_far_as_their_target_over_all_positions(cell, centre):
-    solver, prompts_fit, *_, traces = cell
+    model, prompts_fit, *_, traces = cell
     site = Site(0, "attn_out", "3")
     plan = InterventionPlan(
         find_edit("scale"), (-1.0, 2.0), components=(0, 1), controls=CONTROLS, centre=centre
@@ -115,10 +115,10 @@ def test_controls_move_as_far_as_their_target_over_all_positions(cell, centre):
     aims = _aims({site: traces[site]}, plan)
     assert len(aims) == 2
     everywhere = Site(0, "attn_out", "all")
-    ((_, found),) = capture(Session(solver), prompts_fit, [everywhere])
-    activation = found[everywhere].double().unflatten(1, (-1, solver.d_model))
+    ((_, found),) = capture(Session(model), prompts_fit, [everywhere])
+    activation = found[everywhere].double().unflatten(1, (-1, model.d_model))
     for aim, moments in zip(
-        aims, _moments(Session(solver, Batching(7)), prompts_fit, aims), strict=True
+        aims, _moments(Session(model, Batching(7)), prompts_fit, aims), strict=True
     ):
         folds, rms = _matched(aim, moments)
         assert len(folds) == 2 * len(aim.directions)
@@ -136,26 +136,26 @@ def test_no_change_changes_no_number(cell):
 
 
 def test_one_edit_alone_makes_a_model(cell):
-    solver, *_, baseline, traces = cell
+    model, *_, baseline, traces = cell
     alone = Controls(random=0, span=0, other=False, shuffled=False)
     plan = InterventionPlan(find_edit("shift"), (20.0,), components=(1,), controls=alone)
-    model = one_edit(solver, {LAST_LAYER: traces[LAST_LAYER]}, plan)
-    assert model.edited["solver"] == solver.name
-    assert model.edited["weights_digest"] == solver.digest
-    assert (model.edited["layer"], model.edited["component"]) == (2, 1)
-    answers = run_baseline(Session(model.solver), baseline.prompts, baseline.asked).answers
+    edited = one_edit(model, {LAST_LAYER: traces[LAST_LAYER]}, plan)
+    assert edited.edited["model"] == model.name
+    assert edited.edited["weights_digest"] == model.digest
+    assert (edited.edited["layer"], edited.edited["component"]) == (2, 1)
+    answers = run_baseline(Session(edited.model), baseline.prompts, baseline.asked).answers
     effects = tables_of(cell, plan, by_weights(cell, plan))["effects"]
     (shift,) = effects.loc[effects["arm"] == TARGET, "mean_shift"]
     moved = (answers.numbers - baseline.answers.numbers).mean()
     assert float(moved) == pytest.approx(shift, rel=1e-6)
     with pytest.raises(UserError, match=r"with intervention\.save_model, got 6 edits; set interv"):
-        one_edit(solver, {LAST_LAYER: traces[LAST_LAYER]}, SHIFT)
+        one_edit(model, {LAST_LAYER: traces[LAST_LAYER]}, SHIFT)
 
 
 def test_what_does_not_vary_is_no_control(cell):
-    solver, prompts_fit, *_, traces = cell
+    model, prompts_fit, *_, traces = cell
     (aim, *_) = _aims({LAST_LAYER: traces[LAST_LAYER]}, SCALE)
-    moments = _moments(Session(solver), prompts_fit, [aim])[0]
+    moments = _moments(Session(model), prompts_fit, [aim])[0]
     moments[1] = 0
     with pytest.raises(UserError, match="that vary along the controls at layer 2, got constant"):
         _matched(aim, moments)

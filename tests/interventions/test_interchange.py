@@ -34,17 +34,17 @@ N = 15
 @pytest.fixture(scope="module", params=["planted", "encoder"])
 def known(request):
     """A session, base problems, and sources of several values; those of b-c are not for all."""
-    solver, fit, report, sites, traces = planted(n=120)
+    model, fit, report, sites, traces = planted(n=120)
     if request.param == "encoder":
-        solver = tiny_encoder()
+        model = tiny_encoder()
         sites = [Site(layer, "resid_post", "b-c") for layer in (0, 1)]
         sites.append(Site(1, "resid_post", "first"))  # where the answer is read
-        traces = traced(solver, fit, report, sites, n_components=3, batch_size=50)
+        traces = traced(model, fit, report, sites, n_components=3, batch_size=50)
     problems = report.take(np.arange(N))
     baseline = run_baseline(
-        Session(solver, Batching(9)), solver.encode(problems), Asked.of_problems(problems)
+        Session(model, Batching(9)), model.encode(problems), Asked.of_problems(problems)
     )
-    session, bases = Session(solver, Batching(7)), Bases(problems, baseline, traces, digits=3)
+    session, bases = Session(model, Batching(7)), Bases(problems, baseline, traces, digits=3)
     every = {}
     for value in ("a", "b-c", "a-(b-c)"):
         sources = draw_sources(problems, value, m=2, n_shuffles=5, seed=1)
@@ -80,22 +80,22 @@ def test_ceilings_of_all_values_are_those_of_one_value_at_a_time(known):
 def test_the_whole_activation_of_a_source_is_that_of_a_whole_pass_with_hooks(known):
     """Each problem by itself: its source's activation is read by a hook, and put in by a hook."""
     session, bases, every, sites = known
-    solver, problems = session.model, bases.problems
+    model, problems = session.model, bases.problems
     found = ceilings(session, bases, every, sites)
     unlike = 0
     for (value, site), numbers in found.items():
         sources = every[value]
         for index, row in enumerate(sources.rows.tolist()):
-            own = solver.encode(problems.take(np.array([row])), digits=3)
-            theirs = solver.encode(sources.problems[0].take(np.array([index])), digits=3)
-            answer = interchanged(solver, own, theirs, site)
+            own = model.encode(problems.take(np.array([row])), digits=3)
+            theirs = model.encode(sources.problems[0].take(np.array([index])), digits=3)
+            answer = interchanged(model, own, theirs, site)
             assert float(numbers[index]) == pytest.approx(answer, rel=1e-3, abs=0.05)
             clean = float(bases.baseline.answers.numbers[row])
             unlike += abs(float(numbers[index]) - clean) > 1
     assert unlike > 20
 
 
-def interchanged(solver, own, theirs, site: Site) -> float:
+def interchanged(model, own, theirs, site: Site) -> float:
     """The answer with the whole activation taken from another prompt, all by full passes."""
     (positions,) = own.positions(site.position)
     kept = []
@@ -110,9 +110,9 @@ def interchanged(solver, own, theirs, site: Site) -> float:
         return changed
 
     place = (site.layer, site.point)
-    solver.full_pass(theirs.whole(theirs.layouts[0]), {place: read})
+    model.full_pass(theirs.whole(theirs.layouts[0]), {place: read})
     tokens = own.whole(own.layouts[0])
-    return float(solver.full_pass(tokens, {place: put}))
+    return float(model.full_pass(tokens, {place: put}))
 
 
 def test_specificity_of_all_pairs_is_that_of_one_pair_at_a_time(known):
@@ -156,7 +156,7 @@ def test_specificity_of_all_pairs_is_that_of_one_pair_at_a_time(known):
                 assert row[name] == pytest.approx(alone[name], abs=1e-4, nan_ok=True), name
 
 
-def by_hand(solver, bases, one: Direction, sources: Sources, to: torch.Tensor) -> torch.Tensor:
+def by_hand(model, bases, one: Direction, sources: Sources, to: torch.Tensor) -> torch.Tensor:
     """Answers towards each source, one run each, [m, n]."""
     own = bases.traces[one.site].coordinates[sources.rows, one.target.component]
     found = []
@@ -164,7 +164,7 @@ def by_hand(solver, bases, one: Direction, sources: Sources, to: torch.Tensor) -
         changes = torch.zeros(1, len(bases.baseline), dtype=torch.float64)
         changes[0, sources.rows] = of_source - own
         edits = SiteEdits(one.site, one.along[None], changes)
-        (answers,) = run_edits(Session(solver, Batching(5)), bases.baseline, [edits])
+        (answers,) = run_edits(Session(model, Batching(5)), bases.baseline, [edits])
         found.append(answers.numbers[0, sources.rows])
     return torch.stack(found)
 

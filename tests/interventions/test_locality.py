@@ -29,13 +29,13 @@ PLAN = LocalityPlan(
 
 
 def test_the_two_functions_agree_where_the_coordinate_is_the_value():
-    solver, _, report, sites, traces = planted()
+    model, _, report, sites, traces = planted()
     baseline = run_baseline(
-        Session(solver, Batching(50)), solver.encode(report), Asked.of_problems(report)
+        Session(model, Batching(50)), model.encode(report), Asked.of_problems(report)
     )
     traces = {sites[0]: traces[sites[0]]}
     bases = Bases(report, baseline, traces, digits=3)
-    tables = locality_tables(locality(Session(solver, Batching(100)), bases, PLAN))
+    tables = locality_tables(locality(Session(model, Batching(100)), bases, PLAN))
     rows = tables["locality"].set_index(["value", "moved_by"])
     # the component is b-c: f_a follows it whichever operand moves it
     for moved_by in ("b", "c"):
@@ -143,14 +143,14 @@ def test_a_match_by_chance_has_the_places_of_the_value_in_any_order():
 
 
 def test_what_another_cell_has_run_is_read_back_and_nothing_else(tmp_path):
-    solver, _, report, sites, traces = planted()
+    model, _, report, sites, traces = planted()
     baseline = run_baseline(
-        Session(solver, Batching(50)), solver.encode(report), Asked.of_problems(report)
+        Session(model, Batching(50)), model.encode(report), Asked.of_problems(report)
     )
 
     def run(site, plan, store):
         bases = Bases(report, baseline, {site: traces[sites[0]]}, digits=3)
-        return locality_tables(locality(Session(solver, Batching(100), store), bases, plan))
+        return locality_tables(locality(Session(model, Batching(100), store), bases, plan))
 
     named = replace(sites[0], position="last")
     for site, plan, missing in (

@@ -34,8 +34,8 @@ from mech_arith.statistics import Resampling
 from tests.directions.test_tracing import traced
 from tests.lms import tiny_lm
 from tests.models.test_norms import activations_of
-from tests.models.test_pretrained import PROBLEMS, solver_in
-from tests.tiny import PlantedSolver, tiny_decoder, tiny_encoder
+from tests.models.test_pretrained import PROBLEMS, model_in
+from tests.tiny import PlantedModel, tiny_decoder, tiny_encoder
 
 EPS = 1e-5
 FAR = torch.tensor([-3.0, -0.5, 0.2, 4.0], dtype=torch.float64)
@@ -156,13 +156,13 @@ def test_a_dose_is_never_turned_round(x, v, d, centred):
         assert left_of(x, (rows(v) / size)[0].tolist(), d, centred=centred) >= -1e-9
 
 
-def prepared(solver, problems, sites, *, n=12, batch=50):
+def prepared(model, problems, sites, *, n=12, batch=50):
     """What `manifold` is given: the same three strengths of component 1 at each of the sites."""
     fit, report = split(problems, fit_share=0.5, seed=0)
-    traces = traced(solver, fit, report, sites, n_components=2, batch_size=50)
+    traces = traced(model, fit, report, sites, n_components=2, batch_size=50)
     changes = rows([0.0], [2.0], [-5.0]) * torch.linspace(0.5, 1, n, dtype=torch.float64)
     doses = [replace(at_site(changes, component=1), site=site) for site in sites]
-    return Session(solver, Batching(batch)), solver.encode(report).take(n), traces, doses
+    return Session(model, Batching(batch)), model.encode(report).take(n), traces, doses
 
 
 NESTED = build_template("nested", "a-(b-c)")
@@ -193,18 +193,18 @@ def test_no_change_is_where_the_problems_were():
 def test_the_share_left_is_that_of_the_models_own_stream(kind, point, position, places, tmp_path):
     """By activations read apart from the module, and by what torch's norms make of them."""
     if kind == "llama":
-        solver, problems = solver_in(tiny_lm("llama", tmp_path)), PROBLEMS
+        model, problems = model_in(tiny_lm("llama", tmp_path)), PROBLEMS
     else:
-        solver, problems = (tiny_decoder if kind == "decoder" else tiny_encoder)(), ABC
+        model, problems = (tiny_decoder if kind == "decoder" else tiny_encoder)(), ABC
     site = Site(1, point, position)
     n = min(12, len(problems) // 2)
-    session, edited, traces, doses = prepared(solver, problems, [site], n=n, batch=5)
+    session, edited, traces, doses = prepared(model, problems, [site], n=n, batch=5)
     (table,) = led(session, edited, traces, doses)
     eps = {"decoder": 1e-5, "encoder": 1e-12, "llama": 1e-6}[kind]
 
     left = []
     for layout in edited.layouts:
-        found = activations_of(solver, edited.whole(layout))
+        found = activations_of(model, edited.whole(layout))
         first, at = len(edited.prefix), list(layout.positions(position))
         x = torch.stack([found[place][:, first:][:, at] for place in places]).sum(0).double()
         v = traces[site].components.directions[1].double().unflatten(0, (len(at), -1))
@@ -220,7 +220,7 @@ def test_the_share_left_is_that_of_the_models_own_stream(kind, point, position, 
 
 def test_where_nothing_normalises_there_is_a_reason_and_no_number():
     tables = led(*prepared(tiny_decoder(), ABC, [Site(1, "z", "last")])) + led(
-        *prepared(PlantedSolver(), ABC, [Site(0, "resid_post", "last")])
+        *prepared(PlantedModel(), ABC, [Site(0, "resid_post", "last")])
     )
     for table, point in zip(tables, ("z", "resid_post"), strict=True):
         assert set(table["reason"]) == {f"nothing normalises the stream that {point} moves"}
@@ -298,7 +298,7 @@ def test_a_cell_has_a_row_for_every_target_and_strength(edit, strengths):
         digits=3,
         how=Resampling(n_resamples=20, n_permutations=20),
     )
-    tables = run_cell(Session(PlantedSolver(), Batching(50)), fit, report, plan).tables
+    tables = run_cell(Session(PlantedModel(), Batching(50)), fit, report, plan).tables
     effects, found = tables["effects"], tables["manifold"]
     key = ["layer", "point", "position", "component", "chosen_for", "towards", "edit", "strength"]
     key += ["strength_unit", "n"]

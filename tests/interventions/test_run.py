@@ -24,7 +24,7 @@ from mech_arith.interventions.run import InterventionPlan, coordinate_changes, i
 from mech_arith.problems import draw, split
 from mech_arith.statistics import Resampling, pearson
 from tests.directions.test_tracing import TEMPLATE, planted, traced
-from tests.tiny import PlantedSolver, tiny_decoder
+from tests.tiny import PlantedModel, tiny_decoder
 
 ABC = dict.fromkeys("abc", (100, 999))
 
@@ -34,14 +34,14 @@ HOW = Resampling(n_resamples=200, n_permutations=200)
 
 
 def planted_effects(plan, layer=0, tolerance=0.5):
-    solver, _, report, sites, traces = planted()
+    model, _, report, sites, traces = planted()
     baseline = run_baseline(
-        Session(solver, Batching(50)), solver.encode(report), Asked.of_problems(report)
+        Session(model, Batching(50)), model.encode(report), Asked.of_problems(report)
     )
     chosen = {sites[layer]: traces[sites[layer]]}
-    session, bases = Session(solver, Batching(64)), Bases(report, baseline, chosen)
+    session, bases = Session(model, Batching(64)), Bases(report, baseline, chosen)
     done = intervene(session, bases, plan, n_shuffles=HOW.n_permutations)
-    judge = Judge.of_baseline(baseline, tolerance=tolerance, written=not solver.regresses, how=HOW)
+    judge = Judge.of_baseline(baseline, tolerance=tolerance, written=not model.regresses, how=HOW)
     return report, traces[sites[layer]], intervention_tables(done, plan, judge)
 
 
@@ -144,10 +144,10 @@ def test_arms_are_unit_vectors_of_the_kinds_that_they_say():
 
 
 def test_valueless_directions_lie_within_the_span_and_carry_no_value_on_the_fit_split():
-    solver = tiny_decoder()
+    model = tiny_decoder()
     fit, report = split(draw(TEMPLATE, n=240, ranges=ABC, seed=0), fit_share=0.5, seed=0)
     site = Site(1, "resid_post", "all")
-    found = traced(solver, fit, report, [site], n_components=8, batch_size=100)[site]
+    found = traced(model, fit, report, [site], n_components=8, batch_size=100)[site]
     arm = unit_rows(found)["valueless"]
     assert arm.directions.shape == (20, found.components.directions.shape[1])
     fitted = found.components.directions
@@ -156,7 +156,7 @@ def test_valueless_directions_lie_within_the_span_and_carry_no_value_on_the_fit_
     )
     # Of the eight components three combinations go with a, b and c; the rest with none.
     assert valueless_span(found).shape[0] == 5
-    (captured,) = (seen[site] for _, seen in capture(Session(solver), solver.encode(fit), [site]))
+    (captured,) = (seen[site] for _, seen in capture(Session(model), model.encode(fit), [site]))
     along = captured.double() @ arm.directions.double().mT
     assert pearson(along, value_table(fit)).abs().max() < 1e-3
     # Those drawn from the whole span do carry values.
@@ -291,10 +291,10 @@ def test_a_listed_component_is_moved_towards_every_value_and_chosen_for_its_own(
 
 def test_a_value_that_never_varies_is_chosen_for_nothing():
     problems = draw(TEMPLATE, n=60, ranges={"a": (5, 5), "b": (100, 999), "c": (100, 999)}, seed=1)
-    solver = PlantedSolver()
+    model = PlantedModel()
     fit, report = split(problems, fit_share=0.5, seed=0)
     site = Site(0, "resid_post", "last")
-    found = traced(solver, fit, report, [site], n_components=2, batch_size=60)[site]
+    found = traced(model, fit, report, [site], n_components=2, batch_size=60)[site]
     assert found.best_component("a") is None
     assert all("a" not in target.chosen_for for target in choose_targets(found))
 

@@ -12,10 +12,10 @@ from mech_arith.engine.guard import check_fast_path
 from mech_arith.engine.run import edited_answers, run_baseline
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
-from mech_arith.models.language.pretrained import PretrainedSolver
+from mech_arith.models.language.pretrained import PretrainedModel
 from tests.experiment.test_language_cells import SMALL
 from tests.lms import tiny_lm
-from tests.models.test_pretrained import ASKED, PROBLEMS, edits, solver_in
+from tests.models.test_pretrained import ASKED, PROBLEMS, edits, model_in
 from tests.running import main
 
 LINE = (
@@ -35,30 +35,30 @@ def overflowing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=[True, False], ids=["fast", "full"])
-def half(request: pytest.FixtureRequest, overflowing: Path) -> PretrainedSolver:
-    solver = solver_in(overflowing, dtype="float16")
-    solver.replays = request.param
-    return solver
+def half(request: pytest.FixtureRequest, overflowing: Path) -> PretrainedModel:
+    model = model_in(overflowing, dtype="float16")
+    model.replays = request.param
+    return model
 
 
 def said(caught: pytest.ExceptionInfo[UserError]) -> str:
     return str(caught.value)
 
 
-def test_the_check_says_so_before_anything_is_run(half: PretrainedSolver) -> None:
+def test_the_check_says_so_before_anything_is_run(half: PretrainedModel) -> None:
     with pytest.raises(UserError) as caught:
         check_fast_path(half, half.encode(PROBLEMS), [Site(0, "resid_post", "last")])
     assert said(caught) == LINE
     assert half.name == "hf_dir"
 
 
-def test_the_baseline_says_so(half: PretrainedSolver) -> None:
+def test_the_baseline_says_so(half: PretrainedModel) -> None:
     with pytest.raises(UserError) as caught:
         run_baseline(Session(half), half.encode(PROBLEMS), ASKED)
     assert said(caught) == LINE
 
 
-def test_tracing_says_so(half: PretrainedSolver) -> None:
+def test_tracing_says_so(half: PretrainedModel) -> None:
     sites = [Site(2, "resid_post", "last")]
     with pytest.raises(UserError) as caught:
         list(capture(Session(half), half.encode(PROBLEMS), sites))
@@ -67,10 +67,10 @@ def test_tracing_says_so(half: PretrainedSolver) -> None:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_other_formats_hold_them(overflowing: Path, dtype: str) -> None:
-    solver = solver_in(overflowing, dtype=dtype)
-    prompts = solver.encode(PROBLEMS)
-    assert check_fast_path(solver, prompts, [Site(0, "resid_post", "last")]) is not None
-    assert run_baseline(Session(solver), prompts, ASKED).answers.log_prob.isfinite().all()
+    model = model_in(overflowing, dtype=dtype)
+    prompts = model.encode(PROBLEMS)
+    assert check_fast_path(model, prompts, [Site(0, "resid_post", "last")]) is not None
+    assert run_baseline(Session(model), prompts, ASKED).answers.log_prob.isfinite().all()
 
 
 @pytest.mark.parametrize("replays", [True, False])
@@ -79,11 +79,11 @@ def test_other_formats_hold_them(overflowing: Path, dtype: str) -> None:
     [(Site(1, "resid_post", "last"), 1e6), (Site(0, "mlp_out", "b.last"), 1e6)],
 )
 def test_edits_say_so(tmp_path: Path, site: Site, size: float, replays: bool) -> None:
-    solver = solver_in(tiny_lm("llama", tmp_path), dtype="float16")
-    solver.replays = replays
-    baseline = run_baseline(Session(solver), solver.encode(PROBLEMS), ASKED)
+    model = model_in(tiny_lm("llama", tmp_path), dtype="float16")
+    model.replays = replays
+    baseline = run_baseline(Session(model), model.encode(PROBLEMS), ASKED)
     with pytest.raises(UserError) as caught:
-        edited_answers(Session(solver), baseline, edits(solver, site, size=size))
+        edited_answers(Session(model), baseline, edits(model, site, size=size))
     assert said(caught) == (
         f"expected finite activations of hf_dir, but activations of layer {site.layer} are not "
         f"finite in float16 under an edit at layer {site.layer}, {site.point}; use dtype=bfloat16 "
@@ -92,11 +92,11 @@ def test_edits_say_so(tmp_path: Path, site: Site, size: float, replays: bool) ->
 
 
 def test_other_formats_are_told_what_helps_them(tmp_path: Path) -> None:
-    solver = solver_in(tiny_lm("llama", tmp_path))
+    model = model_in(tiny_lm("llama", tmp_path))
     with torch.no_grad():
-        solver.model.model.layers[2].mlp.down_proj.weight[:] = torch.inf
+        model.network.model.layers[2].mlp.down_proj.weight[:] = torch.inf
     with pytest.raises(UserError, match=r"activations of layer 2 are not finite in float32; check"):
-        check_fast_path(solver, solver.encode(PROBLEMS), [])
+        check_fast_path(model, model.encode(PROBLEMS), [])
 
 
 @pytest.mark.parametrize("engine", ["auto", "full"])

@@ -27,7 +27,7 @@ from transformers import (
 from mech_arith.common.errors import UserError
 from mech_arith.models.language import smollm2 as weights
 from mech_arith.models.language.hf_files import quiet, weights_digest
-from mech_arith.models.language.loading import DTYPES, LoadedModel, load_model, load_tokenizer
+from mech_arith.models.language.loading import DTYPES, LoadedModel, load_pretrained, load_tokenizer
 from tests.lms import ARCHITECTURES, TOKENIZERS, smollm2, tiny_lm, tiny_tokenizer
 
 __all__ = ["smollm2"]  # a fixture
@@ -37,9 +37,9 @@ TEXT = "12-(345+6) = 7, 8-(9-10)\n"  # longer than the sliding windows
 
 
 def load(path: Path | None, name: str = "hf_dir", **options: Any) -> LoadedModel:
-    """`load_model` as for model=hf_dir on the CPU."""
+    """`load_pretrained` as for model=hf_dir on the CPU."""
     plain = {"hub": None, "revision": None, "dtype": None, "device": "cpu", "device_map": None}
-    return load_model(name, path=path, **(plain | options))
+    return load_pretrained(name, path=path, **(plain | options))
 
 
 @pytest.fixture

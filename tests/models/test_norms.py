@@ -1,4 +1,4 @@
-"""Which normalisation a solver says comes next, against what its modules are really handed."""
+"""Which normalisation a model says comes next, against what its modules are really handed."""
 
 import pytest
 import torch
@@ -14,13 +14,13 @@ from mech_arith.models.language.norms import (
     normalises,
 )
 from tests.lms import tiny_lm
-from tests.models.test_pretrained import solver_in
-from tests.tiny import PlantedSolver, tiny_decoder, tiny_encoder
+from tests.models.test_pretrained import model_in
+from tests.tiny import PlantedModel, tiny_decoder, tiny_encoder
 
 LN, RMS = Normalises(centred=True, eps=1e-5), Normalises(centred=False, eps=1e-6)
 
 
-def activations_of(solver, tokens):
+def activations_of(model, tokens):
     """Every point of every layer, in a clean pass."""
     found = {}
 
@@ -32,8 +32,8 @@ def activations_of(solver, tokens):
         return tap
 
     with torch.inference_mode():
-        pasts = [NOTHING] * solver.n_layers
-        run_blocks(solver, solver.embed(tokens), start=0, pasts=pasts, tap=tap_of)
+        pasts = [NOTHING] * model.n_layers
+        run_blocks(model, model.embed(tokens), start=0, pasts=pasts, tap=tap_of)
     return found
 
 
@@ -52,20 +52,20 @@ def inputs_of(modules, run):
     return seen
 
 
-def norm_modules(solver, *, final):
-    blocks = solver.bridge.blocks
-    pairs = {(i, n): getattr(blocks[i], n) for i in range(solver.n_layers) for n in ("ln1", "ln2")}
+def norm_modules(model, *, final):
+    blocks = model.bridge.blocks
+    pairs = {(i, n): getattr(blocks[i], n) for i in range(model.n_layers) for n in ("ln1", "ln2")}
     if final:
-        pairs["final"] = solver.bridge.ln_final
+        pairs["final"] = model.bridge.ln_final
     return pairs
 
 
-def llama_norms(solver):
-    layers = solver.model.model.layers
+def llama_norms(model):
+    layers = model.network.model.layers
     return (
         {(i, "ln1"): layer.input_layernorm for i, layer in enumerate(layers)}
         | {(i, "ln2"): layer.post_attention_layernorm for i, layer in enumerate(layers)}
-        | {"final": solver.model.model.norm}
+        | {"final": model.network.model.norm}
     )
 
 
@@ -88,26 +88,26 @@ POST = {
 @pytest.mark.parametrize("kind", ["decoder", "encoder", "pre_norm_encoder", "llama"])
 def test_the_named_stream_is_what_the_norm_is_handed(kind, tmp_path):
     if kind == "llama":
-        solver = solver_in(tiny_lm("llama", tmp_path))
-        modules = llama_norms(solver)
+        model = model_in(tiny_lm("llama", tmp_path))
+        modules = llama_norms(model)
     else:
         norm = "pre" if kind == "pre_norm_encoder" else "post"
-        solver = tiny_decoder() if kind == "decoder" else tiny_encoder(norm=norm)
-        modules = norm_modules(solver, final=kind != "encoder")
+        model = tiny_decoder() if kind == "decoder" else tiny_encoder(norm=norm)
+        modules = norm_modules(model, final=kind != "encoder")
     tokens = torch.arange(1, 9)[None] % 5 + torch.tensor([[0], [3]])
-    found = activations_of(solver, tokens)
-    handed = inputs_of(modules, lambda: solver.full_pass(tokens, {}))
+    found = activations_of(model, tokens)
+    handed = inputs_of(modules, lambda: model.full_pass(tokens, {}))
     for point, name in (POST if kind == "encoder" else PRE).items():
-        norm = solver.next_norm(0, point)
+        norm = model.next_norm(0, point)
         stream = torch.stack([found[place] for place in norm.stream]).sum(0)
         torch.testing.assert_close(stream, handed[name], atol=1e-5, rtol=1e-4)
         assert norm.centred == (kind != "llama")
-    last = solver.next_norm(solver.n_layers - 1, "resid_post")
+    last = model.next_norm(model.n_layers - 1, "resid_post")
     if kind == "encoder":
         assert last is None
     else:
         torch.testing.assert_close(found[last.stream[0]], handed["final"], atol=1e-5, rtol=1e-4)
-    assert solver.next_norm(0, "z") is None
+    assert model.next_norm(0, "z") is None
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,9 @@ def test_the_named_stream_is_what_the_norm_is_handed(kind, tmp_path):
     ],
 )
 def test_norms_are_found_by_what_they_read_and_do(architecture, norms, tmp_path):
-    solver = solver_in(tiny_lm(architecture, tmp_path))
-    assert solver._norms == StreamNorms(*norms)
-    following = {point: solver.next_norm(0, point) for point in POINTS}
+    model = model_in(tiny_lm(architecture, tmp_path))
+    assert model._norms == StreamNorms(*norms)
+    following = {point: model.next_norm(0, point) for point in POINTS}
     if architecture == "phi":
         assert following["attn_out"] == LN.reading(0, "resid_post")
     if architecture == "granite":
@@ -157,5 +157,5 @@ def test_what_normalises_is_told_from_what_does_not():
     assert normalises(scaled, like=like) is None
 
 
-def test_a_solver_that_never_normalises_says_so():
-    assert PlantedSolver().next_norm(0, "resid_post") is None
+def test_a_model_that_never_normalises_says_so():
+    assert PlantedModel().next_norm(0, "resid_post") is None

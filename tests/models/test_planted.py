@@ -1,4 +1,4 @@
-"""A planted solver does what its plant says, and nothing else."""
+"""A planted model does what its plant says, and nothing else."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.models.attention import NOTHING
 from mech_arith.models.base import POINTS, run_blocks
-from mech_arith.models.planted.model import PlantedSolver
+from mech_arith.models.planted.model import PlantedModel
 from mech_arith.models.planted.planted import (
     MOST_LAYERS,
     N_DISTRACTORS,
@@ -29,29 +29,29 @@ SEEDS = range(6)
 each_plant = pytest.mark.parametrize("plant", [Plant.drawn(seed) for seed in SEEDS])
 
 
-def streams(solver, n=400):
+def streams(model, n=400):
     """Problems, and the residual stream before each layer and behind the last."""
-    problems = solver.plant.problems(n)
-    tokens = solver.encode(problems).layouts[0].tokens
-    resids, _ = run_blocks(solver, solver.embed(tokens), start=0, pasts=[NOTHING] * solver.n_layers)
+    problems = model.plant.problems(n)
+    tokens = model.encode(problems).layouts[0].tokens
+    resids, _ = run_blocks(model, model.embed(tokens), start=0, pasts=[NOTHING] * model.n_layers)
     return problems, [resid.double() for resid in resids]
 
 
 @each_plant
 def test_every_answer_is_right(plant):
-    solver, problems = PlantedSolver(plant), plant.problems(300)
+    model, problems = PlantedModel(plant), plant.problems(300)
     asked = Asked.of_problems(problems)
-    found = run_baseline(Session(solver, Batching(64)), solver.encode(problems), asked)
+    found = run_baseline(Session(model, Batching(64)), model.encode(problems), asked)
     torch.testing.assert_close(found.answers.numbers, asked.right, atol=1e-3, rtol=0)
 
 
 @each_plant
 def test_the_values_are_written_where_the_plant_says_and_nowhere_else(plant):
-    solver = PlantedSolver(plant)
-    problems, resids = streams(solver)
+    model = PlantedModel(plant)
+    problems, resids = streams(model)
     for written, along in (
-        (plant.read, solver.directions.read),
-        (plant.unread, solver.directions.unread),
+        (plant.read, model.directions.read),
+        (plant.unread, model.directions.unread),
     ):
         numbers = torch.from_numpy(problems.values[written.value]).double()
         for behind, resid in enumerate(resids):
@@ -64,17 +64,17 @@ def test_the_values_are_written_where_the_plant_says_and_nowhere_else(plant):
 
 @each_plant
 def test_the_answer_is_read_from_the_one_value_and_not_from_the_other(plant):
-    solver = PlantedSolver(plant)
-    problems, _ = streams(solver, 100)
-    tokens = solver.encode(problems).layouts[0].tokens
-    clean = solver.full_pass(tokens, {})[:, -1, 0].double()
+    model = PlantedModel(plant)
+    problems, _ = streams(model, 100)
+    tokens = model.encode(problems).layouts[0].tokens
+    clean = model.full_pass(tokens, {})[:, -1, 0].double()
     (count,) = {
         plant.coefficients[plant.template.expression.answer][name] / k
         for name, k in plant.coefficients[plant.read.value].items()
     }
     for written, along, effect in (
-        (plant.read, solver.directions.read, count / plant.read.sd * plant.sd(plant.read.value)),
-        (plant.unread, solver.directions.unread, 0.0),
+        (plant.read, model.directions.read, count / plant.read.sd * plant.sd(plant.read.value)),
+        (plant.unread, model.directions.unread, 0.0),
     ):
 
         def moved(resid, written=written, along=along):
@@ -82,7 +82,7 @@ def test_the_answer_is_read_from_the_one_value_and_not_from_the_other(plant):
             resid[:, written.position] += along.float()
             return resid
 
-        edited = solver.full_pass(tokens, {(written.layer, "resid_post"): moved})[:, -1, 0]
+        edited = model.full_pass(tokens, {(written.layer, "resid_post"): moved})[:, -1, 0]
         torch.testing.assert_close(
             edited.double() - clean, torch.full_like(clean, effect), atol=1e-3, rtol=1e-4
         )
@@ -91,8 +91,8 @@ def test_the_answer_is_read_from_the_one_value_and_not_from_the_other(plant):
 @each_plant
 def test_what_varies_is_what_was_planted(plant):
     """At the place of the value that is read: no other coordinate, each as large as was said."""
-    solver = PlantedSolver(plant)
-    _, resids = streams(solver, 3000)
+    model = PlantedModel(plant)
+    _, resids = streams(model, 3000)
     found = torch.linalg.eigvalsh(resids[plant.read.layer + 1][:, plant.read.position].mT.cov())
     sizes = [plant.read.sd, *plant.noise]
     if plant.unread.position == plant.read.position and plant.unread.layer <= plant.read.layer:
@@ -107,9 +107,9 @@ def test_what_varies_is_what_was_planted(plant):
 
 def test_noise_says_nothing_of_the_problem():
     plant = next(plant for plant in map(Plant.drawn, range(99)) if len(plant.noise) == 3)
-    solver = PlantedSolver(plant)
-    problems, resids = streams(solver, 5000)
-    noise = resids[1][:, -2] @ solver.directions.noise.mT
+    model = PlantedModel(plant)
+    problems, resids = streams(model, 5000)
+    noise = resids[1][:, -2] @ model.directions.noise.mT
     values = torch.from_numpy(np.stack(list(problems.values.values()))).double()
     together = torch.cat([noise.mT, values]).corrcoef()
     assert float(together[:3, 3:].abs().max()) < 5 / 5000**0.5
@@ -120,19 +120,19 @@ def test_noise_says_nothing_of_the_problem():
 
 @pytest.mark.parametrize("seed", [2, 3])
 def test_what_is_resumed_agrees_with_full_passes(seed):
-    solver = PlantedSolver(Plant.drawn(seed))
-    problems = solver.plant.problems(12)
+    model = PlantedModel(Plant.drawn(seed))
+    problems = model.plant.problems(12)
     asked = Asked.of_problems(problems)
-    baseline = run_baseline(Session(solver), solver.encode(problems), asked)
-    sites = [Site(layer, point, "all") for layer in range(solver.n_layers) for point in POINTS]
-    assert check_fast_path(solver, baseline.prompts, sites) < 1e-4
+    baseline = run_baseline(Session(model), model.encode(problems), asked)
+    sites = [Site(layer, point, "all") for layer in range(model.n_layers) for point in POINTS]
+    assert check_fast_path(model, baseline.prompts, sites) < 1e-4
     plan = [
-        random_edits(solver, baseline.prompts, site, size=3.0, n_edits=2, seed=seed)
+        random_edits(model, baseline.prompts, site, size=3.0, n_edits=2, seed=seed)
         for site in sites
     ]
-    resumed = run_edits(Session(solver, Batching(16)), baseline, plan)
-    solver.replays = False
-    full = run_edits(Session(solver, Batching(16)), baseline, plan)
+    resumed = run_edits(Session(model, Batching(16)), baseline, plan)
+    model.replays = False
+    full = run_edits(Session(model, Batching(16)), baseline, plan)
     for ours, theirs in zip(resumed, full, strict=True):
         torch.testing.assert_close(ours.numbers, theirs.numbers, atol=1e-2, rtol=1e-4)
 
@@ -161,8 +161,8 @@ def test_plants_differ_in_all_that_is_drawn():
         assert sum(sd > plant.read.sd for sd in others) <= 1
 
 
-def test_the_same_seed_gives_the_same_solver_and_another_gives_another():
-    one, same, other = (PlantedSolver(Plant.drawn(seed)) for seed in (4, 4, 5))
+def test_the_same_seed_gives_the_same_model_and_another_gives_another():
+    one, same, other = (PlantedModel(Plant.drawn(seed)) for seed in (4, 4, 5))
     assert one.plant == same.plant
     assert one.digest == same.digest != other.digest
 
@@ -179,10 +179,10 @@ def test_coefficients_and_sizes_by_hand():
 
 
 def test_problems_that_it_cannot_read_are_refused():
-    solver = PlantedSolver(Plant.drawn(0))
+    model = PlantedModel(Plant.drawn(0))
     other = build_template("other", "a-(b-c)")
     with pytest.raises(UserError, match=r"expected problems a-b\+\(c-d\)-\(e\+f\) for this"):
-        solver.encode(draw(other, n=9, ranges=dict.fromkeys("abc", (0, 4)), seed=0))
-    larger = draw(solver.plant.template, n=9, ranges=dict.fromkeys("abcdef", (0, 9)), seed=0)
+        model.encode(draw(other, n=9, ranges=dict.fromkeys("abc", (0, 4)), seed=0))
+    larger = draw(model.plant.template, n=9, ranges=dict.fromkeys("abcdef", (0, 9)), seed=0)
     with pytest.raises(UserError, match=r"expected operands 0\.\.4 for this .* got 0\.\.9"):
-        solver.encode(larger)
+        model.encode(larger)

@@ -16,7 +16,7 @@ from mech_arith.models.language.hf_files import quiet
 from mech_arith.models.saving import EDITED, is_saved, save_edited
 from tests.interventions.test_fold import ARITHMETIC, answers_of, assert_close, change_at, twin
 from tests.lms import smollm2, tiny_lm  # noqa: F401
-from tests.models.test_pretrained import ASKED, PROBLEMS, solver_in
+from tests.models.test_pretrained import ASKED, PROBLEMS, model_in
 from tests.tiny import tiny_decoder, tiny_encoder
 
 EDIT = {"identity": "1" * 64, "layer": 1, "edit": "shift"}
@@ -38,14 +38,14 @@ TRAINING = {
 
 @pytest.mark.parametrize("make", [tiny_decoder, tiny_encoder])
 @pytest.mark.parametrize("point", ["attn_out", "mlp_out"])
-def test_an_edited_arithmetic_solver_loads_as_any_other(make, point, tmp_path):
-    solver = make()
-    solver.card = replace(solver.card, training=TRAINING)
-    prompts, asked = solver.encode(ARITHMETIC), Asked.of_problems(ARITHMETIC)
-    folded = fold(solver, change_at(solver, 1, point, "shift", 2.0))
+def test_an_edited_arithmetic_model_loads_as_any_other(make, point, tmp_path):
+    model = make()
+    model.card = replace(model.card, training=TRAINING)
+    prompts, asked = model.encode(ARITHMETIC), Asked.of_problems(ARITHMETIC)
+    folded = fold(model, change_at(model, 1, point, "shift", 2.0))
     save_edited(folded, tmp_path / "edited", EDIT)
     loaded = load_arithmetic("trained", directory=tmp_path / "edited")
-    assert loaded.name == f"{solver.name}_edited"
+    assert loaded.name == f"{model.name}_edited"
     assert_close(answers_of(loaded, prompts, asked), answers_of(folded, prompts, asked))
     assert "edited after training: identity 111" in (tmp_path / "edited" / CARD_TEXT).read_text()
     assert json.loads((tmp_path / "edited" / EDITED).read_text()) == EDIT
@@ -54,62 +54,62 @@ def test_an_edited_arithmetic_solver_loads_as_any_other(make, point, tmp_path):
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "granite", "phi", "qwen3"])
 @pytest.mark.parametrize("point", ["attn_out", "mlp_out"])
 def test_an_edited_language_model_loads_with_plain_transformers(architecture, point, tmp_path):
-    solver = solver_in(tiny_lm(architecture, tmp_path / "model"))
-    change = change_at(solver, 1, point, "shift", 2.0)
-    folded = fold(solver, change)
+    model = model_in(tiny_lm(architecture, tmp_path / "model"))
+    change = change_at(model, 1, point, "shift", 2.0)
+    folded = fold(model, change)
     if (architecture, point) == ("qwen3", "mlp_out"):
         for call in (
-            lambda: solver.check_bias(1, point),
+            lambda: model.check_bias(1, point),
             lambda: save_edited(folded, tmp_path / "edited", EDIT),
         ):
             with pytest.raises(UserError, match=r"place for model.layers.1.mlp.down_proj.bias, go"):
                 call()
         assert {path.name for path in tmp_path.iterdir()} == {"model"}
         return
-    solver.check_bias(1, point)
+    model.check_bias(1, point)
     save_edited(folded, tmp_path / "edited", EDIT)
-    prompts = solver.encode(PROBLEMS)
+    prompts = model.encode(PROBLEMS)
     tokens = prompts.whole(prompts.layouts[0])
     with quiet():
         plain = AutoModelForCausalLM.from_pretrained(tmp_path / "edited", use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(tmp_path / "edited")
     with torch.inference_mode():
         logits = plain(tokens).logits[:, -1:]
-    twins = twin(solver, change)
+    twins = twin(model, change)
     torch.testing.assert_close(logits, twins.full_pass(tokens, {}), rtol=1e-4, atol=1e-4)
-    assert tokenizer("3 + 5 = ").input_ids == solver.tokenizer("3 + 5 = ").input_ids
-    loaded = solver_in(tmp_path / "edited")
+    assert tokenizer("3 + 5 = ").input_ids == model.tokenizer("3 + 5 = ").input_ids
+    loaded = model_in(tmp_path / "edited")
     assert_close(answers_of(loaded, prompts, ASKED), answers_of(folded, prompts, ASKED))
 
 
 def test_an_edit_about_the_origin_needs_no_bias(tmp_path):
-    solver = solver_in(tiny_lm("qwen2", tmp_path / "model"))
-    folded = fold(solver, change_at(solver, 1, "mlp_out", "scale", 0.0, centre=False))
+    model = model_in(tiny_lm("qwen2", tmp_path / "model"))
+    folded = fold(model, change_at(model, 1, "mlp_out", "scale", 0.0, centre=False))
     save_edited(folded, tmp_path / "edited", EDIT)
-    prompts = solver.encode(PROBLEMS)
-    loaded = solver_in(tmp_path / "edited")
+    prompts = model.encode(PROBLEMS)
+    loaded = model_in(tmp_path / "edited")
     assert_close(answers_of(loaded, prompts, ASKED), answers_of(folded, prompts, ASKED))
 
 
 def test_tied_embeddings_stay_tied(tmp_path):
     directory = tiny_lm("llama", tmp_path / "model")
     with quiet():
-        model = AutoModelForCausalLM.from_pretrained(directory)
-        model.config.tie_word_embeddings = True
-        model.tie_weights()
-        model.save_pretrained(directory)
-    solver = solver_in(directory)
-    folded = fold(solver, change_at(solver, 1, "mlp_out", "shift", 2.0))
+        network = AutoModelForCausalLM.from_pretrained(directory)
+        network.config.tie_word_embeddings = True
+        network.tie_weights()
+        network.save_pretrained(directory)
+    model = model_in(directory)
+    folded = fold(model, change_at(model, 1, "mlp_out", "shift", 2.0))
     save_edited(folded, tmp_path / "edited", EDIT)
-    loaded = solver_in(tmp_path / "edited")
-    assert loaded.model.lm_head.weight is loaded.model.model.embed_tokens.weight
-    prompts = solver.encode(PROBLEMS)
+    loaded = model_in(tmp_path / "edited")
+    assert loaded.network.lm_head.weight is loaded.network.model.embed_tokens.weight
+    prompts = model.encode(PROBLEMS)
     assert_close(answers_of(loaded, prompts, ASKED), answers_of(folded, prompts, ASKED))
 
 
 def test_what_is_there_already_is_never_written_over(tmp_path):
-    solver = solver_in(tiny_lm("llama", tmp_path / "model"))
-    folded = fold(solver, change_at(solver, 0, "mlp_out"))
+    model = model_in(tiny_lm("llama", tmp_path / "model"))
+    folded = fold(model, change_at(model, 0, "mlp_out"))
     target = tmp_path / "edited"
     target.mkdir()
     save_edited(folded, target, EDIT)  # into an empty one
@@ -128,20 +128,20 @@ def test_what_is_there_already_is_never_written_over(tmp_path):
 
 
 def test_a_failure_leaves_nothing(tmp_path):
-    solver = tiny_decoder()  # whose card cannot be written: it says nothing of its training
+    model = tiny_decoder()  # whose card cannot be written: it says nothing of its training
     with pytest.raises(KeyError):
-        save_edited(fold(solver, change_at(solver, 0, "mlp_out")), tmp_path / "edited", EDIT)
+        save_edited(fold(model, change_at(model, 0, "mlp_out")), tmp_path / "edited", EDIT)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
 def test_smollm2(smollm2, tmp_path):  # noqa: F811
-    solver = solver_in(smollm2, name="smollm2_135m", dtype="float32")
-    change = change_at(solver, 15, "mlp_out", "shift", 3.0)
-    folded = fold(solver, change)
-    prompts = solver.encode(PROBLEMS)
+    model = model_in(smollm2, name="smollm2_135m", dtype="float32")
+    change = change_at(model, 15, "mlp_out", "shift", 3.0)
+    folded = fold(model, change)
+    prompts = model.encode(PROBLEMS)
     ours = answers_of(folded, prompts, ASKED)
-    assert_close(ours, answers_of(twin(solver, change), prompts, ASKED))
-    assert difference(solver, folded, change, prompts) < 1e-4
+    assert_close(ours, answers_of(twin(model, change), prompts, ASKED))
+    assert difference(model, folded, change, prompts) < 1e-4
     save_edited(folded, tmp_path / "edited", EDIT)
-    assert_close(answers_of(solver_in(tmp_path / "edited"), prompts, ASKED), ours)
+    assert_close(answers_of(model_in(tmp_path / "edited"), prompts, ASKED), ours)

@@ -11,7 +11,7 @@ from mech_arith.common.paths import checkpoints_dir
 from mech_arith.engine.run import Asked, run_baseline
 from mech_arith.engine.session import Session
 from mech_arith.models.arithmetic.checkpoints import read_card, write_checkpoint
-from mech_arith.models.arithmetic.loading import load_arithmetic, shipped_solvers
+from mech_arith.models.arithmetic.loading import load_arithmetic, shipped_models
 from mech_arith.models.arithmetic.networks import DecoderShape
 from mech_arith.models.arithmetic.objectives import draw_operands
 from mech_arith.models.arithmetic.tokens import (
@@ -90,26 +90,26 @@ def test_prompts_are_the_problems_digits():
 
 @pytest.mark.parametrize("make", [tiny_decoder, tiny_encoder, tiny_pre_norm_encoder])
 def test_spans_cover_the_text_they_name(make):
-    solver = make()
+    model = make()
     drawn = problems(n=4)
-    prompts = solver.encode(drawn)
+    prompts = model.encode(drawn)
     (layout,) = prompts.layouts
     assert len(layout.labels) == layout.tokens.shape[1]
     for row, text in zip(layout.tokens.tolist(), drawn.prompts(width=3), strict=True):
         for value, ((start, end), *_) in text.spans.items():
-            span = "".join(solver.vocabulary.tokens[row[i]] for i in layout.spans[value])
+            span = "".join(model.vocabulary.tokens[row[i]] for i in layout.spans[value])
             assert span == text.text[start:end]
     assert layout.labels[layout.spans["b"][0]] == "b·100"
 
 
 def test_short_prompts_end_where_long_ones_do():
-    solver = tiny_decoder()
-    short, long = (solver.encode(problems(text)).layouts[0].tokens for text in ("a-b", "a-(b-c)"))
+    model = tiny_decoder()
+    short, long = (model.encode(problems(text)).layouts[0].tokens for text in ("a-b", "a-(b-c)"))
     assert short.shape == long.shape
     assert (short[:, :5] == ARITHMETIC.id("_")).all()
 
 
-def test_what_a_solver_cannot_read():
+def test_what_a_model_cannot_read():
     with pytest.raises(UserError, match=r"at most 14 tokens for tiny_decoder, got 20"):
         tiny_decoder().encode(problems("(a+b)-(c-d)"))
     with pytest.raises(UserError, match=r"prompt of the characters .* got '\*'"):
@@ -129,28 +129,28 @@ def test_what_a_solver_cannot_read():
         )
 
 
-def test_unknown_solver_lists_the_shipped_ones():
-    assert shipped_solvers() == ["arith_decoder", "arith_encoder"]
+def test_unknown_model_lists_the_shipped_ones():
+    assert shipped_models() == ["arith_decoder", "arith_encoder"]
     with pytest.raises(
-        UserError, match="unknown solver 'gpt5'; expected one of: arith_decoder, arith"
+        UserError, match="unknown model 'gpt5'; expected one of: arith_decoder, arith"
     ):
         load_arithmetic("gpt5")
 
 
 def saved(tmp_path):
-    solver = tiny_decoder()
-    shape = DecoderShape(**solver.card.facts["shape"])
+    model = tiny_decoder()
+    shape = DecoderShape(**model.card.facts["shape"])
     training = {
         "sparse_share": 0.5, "seed": 0, "steps": 1, "batch_size": 1, "learning_rate": 0.1,
         "warmup_steps": 1, "seconds": 60, "hardware": "none", "threads": 1, "torch": "2",
         "pretrained": None, "held_out_problems": 1,
     }  # fmt: skip
-    card = type(solver.card)(**{**vars(solver.card), "training": training})
+    card = type(model.card)(**{**vars(model.card), "training": training})
     write_checkpoint(tmp_path, shape.network(seed=0).state_dict(), card, dtype=torch.float32)
     return tmp_path
 
 
-def test_a_saved_solver_comes_back(tmp_path):
+def test_a_saved_model_comes_back(tmp_path):
     directory = saved(tmp_path)
     first, again = (load_arithmetic("mine", directory=directory) for _ in range(2))
     tokens = first.encode(problems()).layouts[0].tokens
@@ -172,12 +172,12 @@ def test_damaged_weights_are_refused(tmp_path, damage):
     directory = saved(tmp_path)
     weights = directory / "model.safetensors"
     weights.write_bytes(damage(weights.read_bytes()))
-    with pytest.raises(UserError, match="truncated or altered; reinstall or train the solver"):
+    with pytest.raises(UserError, match="truncated or altered; reinstall or train the model"):
         load_arithmetic("mine", directory=directory)
 
 
 def test_missing_files_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"expected a solver in .* train one with"):
+    with pytest.raises(UserError, match=r"expected a model in .* train one with"):
         load_arithmetic("mine", directory=tmp_path)
     directory = saved(tmp_path)
     (directory / "model.safetensors").unlink()
@@ -185,7 +185,7 @@ def test_missing_files_are_named(tmp_path):
         load_arithmetic("mine", directory=directory)
     card = json.loads((directory / "card.json").read_text(encoding="utf-8"))
     (directory / "card.json").write_text(json.dumps({**card, "kind": "oracle"}), encoding="utf-8")
-    with pytest.raises(UserError, match="unknown kind of solver 'oracle'"):
+    with pytest.raises(UserError, match="unknown kind of model 'oracle'"):
         load_arithmetic("mine", directory=directory)
 
 
@@ -215,18 +215,18 @@ def test_cards_state_the_bars(name):
 
 
 @pytest.mark.parametrize("name", BARS)
-def test_shipped_solvers_answer_held_out_problems_as_their_cards_say(name):
-    solver = load_arithmetic(name)
-    row = solver.card.held_out["operands_100_to_max"]["a-(b-c)"]
+def test_shipped_models_answer_held_out_problems_as_their_cards_say(name):
+    model = load_arithmetic(name)
+    row = model.card.held_out["operands_100_to_max"]["a-(b-c)"]
     operands = draw_operands(
         ("a", "b", "c"), 500, low=100, high=999, rng=np.random.default_rng(99), want_held_out=True
     )
     drawn = type(problems()).of(NESTED, operands)
     asked = Asked.of_problems(drawn)
-    baseline = run_baseline(Session(solver), solver.encode(drawn), asked)
+    baseline = run_baseline(Session(model), model.encode(drawn), asked)
     error = (baseline.answers.numbers - asked.right).abs()
-    if solver.regresses:
+    if model.regresses:
         assert float(error.median()) == pytest.approx(row["median_abs_error"], rel=0.3)
-        assert (error <= solver.tolerance).double().mean() >= 0.92
+        assert (error <= model.tolerance).double().mean() >= 0.92
     else:
         assert (error == 0).double().mean() >= 0.98

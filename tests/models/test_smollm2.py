@@ -14,8 +14,8 @@ from mech_arith.engine.sites import Site
 from mech_arith.evidence.results import load_run
 from mech_arith.models.base import read_prefix
 from mech_arith.models.language.hf_files import quiet
-from mech_arith.models.language.loading import load_model
-from mech_arith.models.language.pretrained import PretrainedSolver
+from mech_arith.models.language.loading import load_pretrained
+from mech_arith.models.language.pretrained import PretrainedModel
 from mech_arith.models.language.prompting import Prompting
 from mech_arith.problems import draw_with_shots
 from mech_arith.problems.templates import build_template
@@ -112,8 +112,8 @@ def problems():
 
 
 @pytest.fixture(scope="module")
-def solver(smollm2, problems):
-    loaded = load_model(
+def model(smollm2, problems):
+    loaded = load_pretrained(
         "smollm2_135m",
         path=None,
         hub=None,
@@ -122,17 +122,17 @@ def solver(smollm2, problems):
         device="cpu",
         device_map=None,
     )
-    return PretrainedSolver(loaded, Prompting("chat", problems[1], None))
+    return PretrainedModel(loaded, Prompting("chat", problems[1], None))
 
 
-def opened(solver, prompts):
+def opened(model, prompts):
     """The only layout, and the clean pass over it."""
     (layout,) = prompts.layouts
     nothing = torch.empty(len(layout), 0, dtype=torch.int64)
-    return layout, run_clean(solver, prompts, read_prefix(solver, prompts.prefix), layout, nothing)
+    return layout, run_clean(model, prompts, read_prefix(model, prompts.prefix), layout, nothing)
 
 
-def vectors_at(solver, clean, layer, indices, width, *, seed=0):
+def vectors_at(model, clean, layer, indices, width, *, seed=0):
     """Random ones, about as long as the residual stream there."""
     generator = torch.Generator().manual_seed(seed)
     vectors = torch.randn(len(clean.layout), len(indices), width, generator=generator)
@@ -140,33 +140,31 @@ def vectors_at(solver, clean, layer, indices, width, *, seed=0):
 
 
 @pytest.mark.parametrize(("layer", "position"), [(0, "last"), (14, "a.last"), (29, "last")])
-def test_edited_logits_are_those_of_full_hooked_passes(solver, problems, layer, position):
-    prompts = solver.encode(problems[0]).take(2)
-    layout, clean = opened(solver, prompts)
+def test_edited_logits_are_those_of_full_hooked_passes(model, problems, layer, position):
+    prompts = model.encode(problems[0]).take(2)
+    layout, clean = opened(model, prompts)
     indices = layout.positions(position)
     ((_, unedited),) = Resumed(clean, None).read_outs()
     for seed, point in enumerate(POINTS):
-        vectors = vectors_at(
-            solver, clean, layer, indices, solver.width_at(layer, point), seed=seed
-        )
+        vectors = vectors_at(model, clean, layer, indices, model.width_at(layer, point), seed=seed)
         change = Change(Site(layer, point, position), indices, vectors)
         ((_, ours),) = Resumed(clean, change).read_outs()
-        ((_, theirs),) = Hooked(solver, prompts, layout, clean.fed, change).read_outs()
+        ((_, theirs),) = Hooked(model, prompts, layout, clean.fed, change).read_outs()
         torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
         assert (ours - unedited).abs().max() > 0.1
 
 
-def test_edited_logits_are_those_of_the_bridges_hooks(solver, problems, smollm2):
+def test_edited_logits_are_those_of_the_bridges_hooks(model, problems, smollm2):
     with quiet():
         bridge = TransformerBridge.boot_transformers(
-            str(smollm2), tokenizer=solver.tokenizer, dtype=torch.float32
+            str(smollm2), tokenizer=model.tokenizer, dtype=torch.float32
         )
-    prompts = solver.encode(problems[0]).take(2)
-    layout, clean = opened(solver, prompts)
+    prompts = model.encode(problems[0]).take(2)
+    layout, clean = opened(model, prompts)
     tokens = torch.cat([prompts.prefix.expand(len(layout), -1), layout.tokens], dim=1)
     at = layout.tokens.shape[1] - 1
     for layer in (0, 14, 29):
-        vectors = vectors_at(solver, clean, layer + 1, (at,), solver.d_model, seed=layer)
+        vectors = vectors_at(model, clean, layer + 1, (at,), model.d_model, seed=layer)
         change = Change(Site(layer, "resid_post", "last"), (at,), vectors)
         ((_, ours),) = Resumed(clean, change).read_outs()
 
@@ -178,12 +176,12 @@ def test_edited_logits_are_those_of_the_bridges_hooks(solver, problems, smollm2)
         torch.testing.assert_close(ours[:, -1], theirs[:, -1], atol=1e-3, rtol=0)
 
 
-def answers_under(solver, problems, asked, *, rows=None):
+def answers_under(model, problems, asked, *, rows=None):
     """Clean and edited numbers and probabilities."""
     batching = Batching(rows)
-    prompts = solver.encode(problems)
-    baseline = run_baseline(Session(solver, batching), prompts, Asked.of_problems(problems))
-    return baseline.answers, edited_answers(Session(solver, batching), baseline, asked)
+    prompts = model.encode(problems)
+    baseline = run_baseline(Session(model, batching), prompts, Asked.of_problems(problems))
+    return baseline.answers, edited_answers(Session(model, batching), baseline, asked)
 
 
 def assert_same(ours, theirs):
@@ -194,34 +192,34 @@ def assert_same(ours, theirs):
         )
 
 
-def test_what_is_written_under_edits_is_what_full_passes_write(solver, problems, monkeypatch):
+def test_what_is_written_under_edits_is_what_full_passes_write(model, problems, monkeypatch):
     """Edits that are large enough to change the answers, and let rows write on of their own."""
     asked = random_edits(
-        solver,
-        solver.encode(problems[0]),
+        model,
+        model.encode(problems[0]),
         Site(10, "resid_post", "last"),
         size=300.0,
         n_edits=2,
         seed=0,
     )
-    clean, ours = answers_under(solver, problems[0], asked)
+    clean, ours = answers_under(model, problems[0], asked)
     print(f"\nclean {clean.numbers.tolist()}\nedited {ours.numbers.tolist()}")
     assert (ours.numbers != clean.numbers).any()
-    monkeypatch.setattr(solver, "replays", False)
-    full_clean, theirs = answers_under(solver, problems[0], asked)
+    monkeypatch.setattr(model, "replays", False)
+    full_clean, theirs = answers_under(model, problems[0], asked)
     assert_same(full_clean, clean)
     assert_same(ours, theirs)
 
 
-def test_one_at_a_time_or_all_at_once_is_the_same(solver, problems):
+def test_one_at_a_time_or_all_at_once_is_the_same(model, problems):
     asked = random_edits(
-        solver,
-        solver.encode(problems[0]),
+        model,
+        model.encode(problems[0]),
         Site(10, "resid_post", "last"),
         size=300.0,
         n_edits=2,
         seed=0,
     )
-    one, many = (answers_under(solver, problems[0], asked, rows=rows) for rows in (1, 100))
+    one, many = (answers_under(model, problems[0], asked, rows=rows) for rows in (1, 100))
     for ours, theirs in zip(one, many, strict=True):
         assert_same(ours, theirs)

@@ -20,7 +20,7 @@ from mech_arith.models.arithmetic.objectives import (
 from mech_arith.models.arithmetic.training import learning_rate, train
 
 SMALL = dict(
-    solver="small",
+    model="small",
     steps=6,
     batch_size=8,
     warmup_steps=2,
@@ -81,18 +81,18 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path, monkeypatch, se
 
 @pytest.mark.parametrize("settings", [ENCODER, PRE_NORM], ids=["post", "pre"])
 def test_what_was_trained_is_what_answers(tmp_path, settings):
-    """The solver that is loaded gives what the network in training gave."""
+    """The model that is loaded gives what the network in training gave."""
     directory = train(TrainSettings(**settings, directory=str(tmp_path)))
-    solver = load_arithmetic("small", directory=directory)
+    model = load_arithmetic("small", directory=directory)
     said = "norm before attention and MLP" in (directory / "CARD.md").read_text(encoding="utf-8")
     assert said == (settings is PRE_NORM)
-    assert isinstance(solver, PreNormEncoder) == (settings is PRE_NORM)
+    assert isinstance(model, PreNormEncoder) == (settings is PRE_NORM)
     recipe = EncoderRecipe(TrainSettings(**settings))
-    recipe.network.load_state_dict(read_weights(directory, solver.card))
+    recipe.network.load_state_dict(read_weights(directory, model.card))
     prompts, _ = recipe.batch(0)
     with torch.inference_mode():
         expected = 100 * recipe._predict(prompts)
-    torch.testing.assert_close(solver.full_pass(prompts, {})[:, 0, 0], expected)
+    torch.testing.assert_close(model.full_pass(prompts, {})[:, 0, 0], expected)
 
 
 def test_encoders_differ_in_where_they_normalise_alone():
@@ -113,7 +113,7 @@ def test_a_card_says_what_determined_the_training(tmp_path):
     first, second = (card.settings for card in settings)
     assert (first.pop("seed"), second.pop("seed")) == (0, 1)
     assert first == second
-    assert not {"directory", "seconds", "hardware", "solver"} & set(first)
+    assert not {"directory", "seconds", "hardware", "model"} & set(first)
     card = read_card(tmp_path / "0")
     assert replace(card, facts={"edited": "layer 1"}).settings["edited"] == "layer 1"
 

@@ -11,7 +11,7 @@ from mech_arith.problems import draw_with_shots, split
 from mech_arith.problems.templates import build_template
 from tests.experiment.test_cell import plan, run
 from tests.lms import tiny_lm
-from tests.models.test_pretrained import solver_in
+from tests.models.test_pretrained import model_in
 from tests.tiny import tiny_decoder, tiny_encoder, tiny_pre_norm_encoder
 
 TEMPLATE = build_template("t", "a-b")
@@ -22,73 +22,73 @@ FIT, REPORT = split(PROBLEMS, fit_share=0.5, seed=0)
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
-def solver(request, tmp_path_factory):
+def model(request, tmp_path_factory):
     """Random ones too, but wider than a network begins: as if trained."""
-    return solver_in(tiny_lm(request.param, tmp_path_factory.mktemp(request.param)), shots=SHOTS)
+    return model_in(tiny_lm(request.param, tmp_path_factory.mktemp(request.param)), shots=SHOTS)
 
 
-def test_a_language_models_twin_reads_the_same_prompts_with_weights_as_they_begin(solver):
+def test_a_language_models_twin_reads_the_same_prompts_with_weights_as_they_begin(model):
     before = torch.get_rng_state()
-    twin = solver.untrained(seed=3)
+    twin = model.untrained(seed=3)
     assert torch.equal(torch.get_rng_state(), before)
-    ours, theirs = solver.encode(REPORT), twin.encode(REPORT)
+    ours, theirs = model.encode(REPORT), twin.encode(REPORT)
     assert theirs.digest() == ours.digest()
     assert [layout.spans for layout in theirs.layouts] == [layout.spans for layout in ours.layouts]
-    assert (twin.dtype, twin.points, twin.replays) == (solver.dtype, solver.points, solver.replays)
-    assert not twin.model.training
+    assert (twin.dtype, twin.points, twin.replays) == (model.dtype, model.points, model.replays)
+    assert not twin.network.training
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(3)
-        fresh = AutoModelForCausalLM.from_config(solver.model.config, dtype=torch.float32)
-    found, trained = twin.model.state_dict(), solver.model.state_dict()
+        fresh = AutoModelForCausalLM.from_config(model.network.config, dtype=torch.float32)
+    found, trained = twin.network.state_dict(), model.network.state_dict()
     assert found.keys() == trained.keys()
     for name, tensor in fresh.state_dict().items():
         assert torch.equal(found[name], tensor), name
         assert not torch.equal(found[name], trained[name]), name
     embedding, head = (
         side.weight.data_ptr()
-        for side in (twin.model.get_input_embeddings(), twin.model.get_output_embeddings())
+        for side in (twin.network.get_input_embeddings(), twin.network.get_output_embeddings())
     )
-    assert (embedding == head) == solver.model.config.tie_word_embeddings
+    assert (embedding == head) == model.network.config.tie_word_embeddings
     sites = [Site(layer, "resid_post", "last") for layer in range(3)]
     assert check_fast_path(twin, theirs, sites) < 1e-4
 
 
-def test_a_twin_is_another_model_to_the_store(solver):
-    prints = [solver.fingerprint, *(solver.untrained(seed=seed).fingerprint for seed in (0, 1))]
+def test_a_twin_is_another_model_to_the_store(model):
+    prints = [model.fingerprint, *(model.untrained(seed=seed).fingerprint for seed in (0, 1))]
     assert len({tuple(one.items()) for one in prints}) == 3
-    assert solver.untrained(seed=1).fingerprint == prints[2]
+    assert model.untrained(seed=1).fingerprint == prints[2]
 
 
 def test_half_precision_has_a_twin_of_half_precision(tmp_path):
-    half = solver_in(tiny_lm("llama", tmp_path), shots=SHOTS, dtype="bfloat16")
+    half = model_in(tiny_lm("llama", tmp_path), shots=SHOTS, dtype="bfloat16")
     twin = half.untrained(seed=0)
-    assert {tensor.dtype for tensor in twin.model.parameters()} == {torch.bfloat16}
+    assert {tensor.dtype for tensor in twin.network.parameters()} == {torch.bfloat16}
 
 
-def test_a_model_whose_padding_is_embedded_as_zeros_has_all_its_points(solver):
+def test_a_model_whose_padding_is_embedded_as_zeros_has_all_its_points(model):
     """As that of every network is when training begins."""
-    twin = solver.untrained(seed=0)
-    assert not twin.model.get_input_embeddings().weight[twin.tokenizer.pad_token_id].any() or (
-        twin.model.config.model_type == "gpt2"
+    twin = model.untrained(seed=0)
+    assert not twin.network.get_input_embeddings().weight[twin.tokenizer.pad_token_id].any() or (
+        twin.network.config.model_type == "gpt2"
     )
     assert "resid_mid" in twin.points
     for layer in range(3):
         assert (twin.next_norm(layer, "attn_out") is None) == (
-            solver.next_norm(layer, "attn_out") is None
+            model.next_norm(layer, "attn_out") is None
         )
     asked = plan(intervention=None, digits=2, untrained_twins=1, point="resid_mid")
-    floors = run(solver, FIT, REPORT, asked).tables["evidence"]["untrained_abs_r"]
+    floors = run(model, FIT, REPORT, asked).tables["evidence"]["untrained_abs_r"]
     assert floors.between(0, 1).all()
 
 
-def test_a_cell_has_the_twins_r_beside_the_models(solver):
+def test_a_cell_has_the_twins_r_beside_the_models(model):
     asked = plan(intervention=None, digits=2, untrained_twins=1)
-    result = run(solver, FIT, REPORT, asked)
+    result = run(model, FIT, REPORT, asked)
     evidence = result.tables["evidence"].set_index(["layer", "value"])
     floors = evidence["untrained_abs_r"]
     assert floors.notna().all()
     assert len(floors) == 2 * 3
-    twin = run(solver.untrained(seed=0), FIT, REPORT, plan(intervention=None, digits=2))
+    twin = run(model.untrained(seed=0), FIT, REPORT, plan(intervention=None, digits=2))
     alone = twin.tables["evidence"].set_index(["layer", "value"])["r"].abs()
     assert floors.to_dict() == pytest.approx(alone.to_dict())
     assert (floors - evidence["r"].abs()).abs().min() > 1e-6
@@ -96,12 +96,12 @@ def test_a_cell_has_the_twins_r_beside_the_models(solver):
 
 
 @pytest.mark.parametrize("make", [tiny_decoder, tiny_encoder, tiny_pre_norm_encoder])
-def test_solvers_that_are_trained_here_have_twins(make):
-    solver = make()
-    twin, again, other = (solver.untrained(seed=seed) for seed in (0, 0, 1))
-    assert type(twin) is type(solver)
-    assert twin.encode(REPORT, digits=3).digest() == solver.encode(REPORT, digits=3).digest()
-    weights = [dict(one.bridge.named_parameters()) for one in (solver, twin, again, other)]
+def test_models_that_are_trained_here_have_twins(make):
+    model = make()
+    twin, again, other = (model.untrained(seed=seed) for seed in (0, 0, 1))
+    assert type(twin) is type(model)
+    assert twin.encode(REPORT, digits=3).digest() == model.encode(REPORT, digits=3).digest()
+    weights = [dict(one.bridge.named_parameters()) for one in (model, twin, again, other)]
     wide = [name for name, tensor in weights[0].items() if tensor.ndim > 1]
     assert len(wide) > 10
     for name in wide:
@@ -109,5 +109,5 @@ def test_solvers_that_are_trained_here_have_twins(make):
         assert torch.equal(found, same), name
         assert not torch.equal(found, own) or make is tiny_decoder, name
         assert not torch.equal(found, unlike), name
-    prints = {tuple(one.fingerprint.items()) for one in (solver, twin, other)}
+    prints = {tuple(one.fingerprint.items()) for one in (model, twin, other)}
     assert len(prints) == 3

@@ -18,7 +18,7 @@ from mech_arith.reports.seeds import __main__ as entry
 from mech_arith.reports.seeds.build import write_spread
 from mech_arith.reports.seeds.groups import seed_groups
 from mech_arith.reports.seeds.tables import correlation_spread, effect_spread
-from tests.models.test_training import SMALL as SOLVER
+from tests.models.test_training import SMALL as MODEL
 from tests.running import main as run_main
 
 SITE = {"layer": 0, "point": "resid_post", "position": "all"}
@@ -68,7 +68,7 @@ def save_cell(
     training: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
 ) -> None:
-    """A finished cell of the solver with that seed."""
+    """A finished cell of the model with that seed."""
     trained = {"seed": seed, "steps": 10, "shape": {"d_model": 16}} | (training or {})
     summary = {
         "cell": {
@@ -198,7 +198,7 @@ def test_files_and_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     pd.testing.assert_frame_equal(pd.read_parquet(files[0]), correlations)
 
 
-def test_the_same_solver_twice_is_one_seed(tmp_path: Path) -> None:
+def test_the_same_model_twice_is_one_seed(tmp_path: Path) -> None:
     three_seeds(tmp_path)
     again = [r_row(0, r_fit=1.0, r=1.0, p=0.0)]
     save_cell(tmp_path / "again", 0, again)
@@ -244,11 +244,11 @@ def test_tables_of_older_versions_are_refused(tmp_path: Path) -> None:
         write_spread(tmp_path)
 
 
-def test_a_sweep_over_trained_solvers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_over_trained_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From two trainings to their spread, nothing made up."""
     threads = torch.get_num_threads()
     directories = [
-        train(TrainSettings(**{**SOLVER, "seed": seed}, directory=f"{tmp_path}/seed_{seed}"))
+        train(TrainSettings(**{**MODEL, "seed": seed}, directory=f"{tmp_path}/seed_{seed}"))
         for seed in range(2)
     ]
     torch.set_num_threads(threads)
@@ -269,7 +269,7 @@ def test_a_sweep_over_trained_solvers(tmp_path: Path, monkeypatch: pytest.Monkey
     at_all = spread[spread["position"] == "all"]
     assert set(at_all["value"]) == {"a", "b", "c", "b-c", "a-(b-c)"}
     assert (at_all["n_seeds"] == 2).all()
-    assert (at_all["abs_r_sd"] > 0).all()  # two solvers, not one twice
+    assert (at_all["abs_r_sd"] > 0).all()  # two models, not one twice
     assert pd.read_parquet(files[1]).empty
 
 

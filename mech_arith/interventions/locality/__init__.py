@@ -199,10 +199,10 @@ def _probe(session: Session, bases: Bases, plan: LocalityPlan, move: Move) -> Pr
 
 def _coordinates(session: Session, bases: Bases, prompts: Sequence[Prompts]) -> dict[str, Tensor]:
     """Of several sets of prompts on the components of every site, each [n, sets, k]."""
-    solver, traces = session.model, bases.traces
+    model, traces = session.model, bases.traces
     positions = [[of_one.positions_key(site.position) for of_one in prompts] for site in traces]
     key: dict[str, Any] = {
-        **solver.fingerprint,
+        **model.fingerprint,
         "sites": [
             [site.layer, site.point, *at] for site, at in zip(traces, positions, strict=True)
         ],

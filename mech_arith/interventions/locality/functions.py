@@ -34,7 +34,7 @@ class Sweep:
 
     places: Float64[Tensor, " g"]
     answers: Float64[Tensor, "g n"]
-    """Then given by the solver."""
+    """Then given by the model."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Solvers on disk: weights as safetensors, and a card that says what they are, with a digest."""
+"""Models on disk: weights as safetensors, and a card that says what they are, with a digest."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ MEASURED = ("seconds", "hardware", "torch", "python")
 
 @dataclass(frozen=True)
 class Card:
-    """What a solver is, what it was trained on and how well it answers."""
+    """What a model is, what it was trained on and how well it answers."""
 
     name: str
     kind: str
@@ -45,11 +45,11 @@ class Card:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the training was asked to do, but for the solver's name: the seed among them.
+        """What the training was asked to do, but for the model's name: the seed among them.
 
         And what has been done to its weights since, if anything.
         """
-        apart = {"solver", *MEASURED}
+        apart = {"model", *MEASURED}
         since = {"edited": self.facts["edited"]} if "edited" in self.facts else {}
         determining = _determining(self.training) | since
         return {name: value for name, value in determining.items() if name not in apart}
@@ -71,8 +71,8 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def solver_files(directory: Path) -> tuple[Path, ...]:
-    """The files that determine what a solver answers.
+def checkpoint_files(directory: Path) -> tuple[Path, ...]:
+    """The files that determine what a model answers.
 
     Raises:
         UserError: some are missing.
@@ -81,7 +81,7 @@ def solver_files(directory: Path) -> tuple[Path, ...]:
     for path in files:
         if not path.is_file():
             raise UserError(
-                f"expected a solver in {directory}, found no {path.name}; choose another"
+                f"expected a model in {directory}, found no {path.name}; choose another"
             )
     return files
 
@@ -105,7 +105,7 @@ def write_checkpoint(
 
 
 def read_card(directory: Path) -> Card:
-    """The card of a solver.
+    """The card of a model.
 
     Raises:
         UserError: there is none, or it cannot be read.
@@ -115,7 +115,7 @@ def read_card(directory: Path) -> Card:
         card = Card(**{**content, "templates": tuple(content["templates"])})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
-            f"expected a solver in {directory} (with {WEIGHTS} and {CARD}), got {error!r}; "
+            f"expected a model in {directory} (with {WEIGHTS} and {CARD}), got {error!r}; "
             "train one with `python -m mech_arith.experiment.train`, or reinstall"
         ) from None
     return card
@@ -129,12 +129,12 @@ def read_weights(directory: Path, card: Card) -> dict[str, Tensor]:
     """
     path = directory / WEIGHTS
     if not path.is_file():
-        raise UserError(f"expected weights at {path}, found none; reinstall or train the solver")
+        raise UserError(f"expected weights at {path}, found none; reinstall or train the model")
     digest = file_digest(path)
     if digest != card.digest:
         raise UserError(
             f"expected weights with SHA-256 {card.digest[:16]}... at {path}, got {digest[:16]}... "
-            f"({path.stat().st_size} bytes): truncated or altered; reinstall or train the solver"
+            f"({path.stat().st_size} bytes): truncated or altered; reinstall or train the model"
         )
     return {name: tensor.float() for name, tensor in load_file(path).items()}
 
@@ -161,6 +161,10 @@ def write_training_state(
         save_file(tensors, new, metadata=metadata)
 
 
+RENAMED = {"solver": "model"}
+"""Settings that a training of an earlier version has under another name."""
+
+
 def read_training_state(
     path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]
 ) -> tuple[int, float]:
@@ -180,7 +184,9 @@ def read_training_state(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"expected a training state at {path}, got {error}; delete it") from None
-    if json.loads(metadata["settings"]) != json.loads(json.dumps(_determining(settings))):
+    known = json.loads(metadata["settings"])
+    known = {RENAMED.get(name, name): setting for name, setting in known.items()}
+    if known != json.loads(json.dumps(_determining(settings))):
         raise UserError(
             f"expected the settings that {path} was made with, got others; "
             "choose another directory or delete it"

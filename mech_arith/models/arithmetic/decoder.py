@@ -1,16 +1,16 @@
-"""The solver that writes its answer."""
+"""The model that writes its answer."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mech_arith.models.arithmetic.checkpoints import Card
-from mech_arith.models.arithmetic.digits import Frame, PreNormSolver
+from mech_arith.models.arithmetic.digits import Frame, PreNormModel
 from mech_arith.models.arithmetic.networks import DecoderShape
 from mech_arith.models.arithmetic.tokens import ARITHMETIC, PAD, AnswerFormat, blanks_before
 
 
-class ArithmeticDecoder(PreNormSolver):
+class ArithmeticDecoder(PreNormModel):
     """Writes sign and digits after `=`, greedily."""
 
     vocabulary = ARITHMETIC

@@ -1,4 +1,4 @@
-"""What the solvers trained here have in common: cards, prompts of fixed width, a bridge."""
+"""What the models trained here have in common: cards, prompts of fixed width, a bridge."""
 
 import copy
 from abc import abstractmethod
@@ -19,8 +19,8 @@ from mech_arith.models.arithmetic.checkpoints import Card, write_checkpoint
 from mech_arith.models.arithmetic.networks import DecoderShape, EncoderShape
 from mech_arith.models.arithmetic.tokens import Vocabulary, encode_expression, layout
 from mech_arith.models.attention import NOTHING, KeysValues, Past
-from mech_arith.models.base import EVERY, NextNorm, Place, Solver, Tap, untouched
-from mech_arith.models.editable import EditableSolver, sharing_tensors
+from mech_arith.models.base import EVERY, Model, NextNorm, Place, Tap, untouched
+from mech_arith.models.editable import EditableModel, sharing_tensors
 from mech_arith.models.language.norms import Normalises, StreamNorms, next_before
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet
@@ -49,7 +49,7 @@ class Frame:
     after: tuple[str, ...]
 
 
-class ArithmeticSolver(EditableSolver):
+class ArithmeticModel(EditableModel):
     """What the two have in common: cards, fixed-width prompts, a bridge."""
 
     vocabulary: Vocabulary
@@ -78,7 +78,7 @@ class ArithmeticSolver(EditableSolver):
             self.bridge.to(self.device)
         self.bridge.requires_grad_(False)
 
-    def untrained(self, *, seed: int) -> Solver:
+    def untrained(self, *, seed: int) -> Model:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             weights = self.shape.network().state_dict()
@@ -92,10 +92,10 @@ class ArithmeticSolver(EditableSolver):
         block = self.bridge.blocks[layer]
         return (block.mlp.out if point == "mlp_out" else block.attn.o).original_component
 
-    def sharing(self) -> EditableSolver:
-        solver = copy.copy(self)
-        solver.bridge = sharing_tensors(self.bridge, self.bridge)
-        return solver
+    def sharing(self) -> EditableModel:
+        model = copy.copy(self)
+        model.bridge = sharing_tensors(self.bridge, self.bridge)
+        return model
 
     def save(self, directory: Path, *, edited: dict[str, Any]) -> None:
         # The bridge has put modules of its own around those of the network.
@@ -173,7 +173,7 @@ class ArithmeticSolver(EditableSolver):
         """The read-outs in what the bridge's forward pass gives."""
 
 
-class PreNormSolver(ArithmeticSolver):
+class PreNormModel(ArithmeticModel):
     """A native network of TransformerLens', whose blocks normalise before attention and MLP."""
 
     def _adopt_native(

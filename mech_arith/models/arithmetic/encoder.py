@@ -1,4 +1,4 @@
-"""The solvers that regress their answer."""
+"""The models that regress their answer."""
 
 import os
 from typing import Any
@@ -12,9 +12,9 @@ from mech_arith.models.arithmetic.blocks import post_norm_block
 from mech_arith.models.arithmetic.checkpoints import Card
 from mech_arith.models.arithmetic.digits import (
     HOOKS,
-    ArithmeticSolver,
+    ArithmeticModel,
     Frame,
-    PreNormSolver,
+    PreNormModel,
     stream_norms,
 )
 from mech_arith.models.arithmetic.networks import EncoderShape, Norm
@@ -24,7 +24,7 @@ from mech_arith.models.base import EVERY, NextNorm, Tap, untouched
 from mech_arith.models.language.norms import next_behind
 
 
-class ArithmeticEncoder(ArithmeticSolver):
+class ArithmeticEncoder(ArithmeticModel):
     """Regresses the answer from the pooled [CLS]."""
 
     causal = False
@@ -102,7 +102,7 @@ class ArithmeticEncoder(ArithmeticSolver):
         return read[:, None].float() * self.scale
 
 
-class PreNormEncoder(PreNormSolver, ArithmeticEncoder):
+class PreNormEncoder(PreNormModel, ArithmeticEncoder):
     """The same with blocks that normalise before attention and MLP."""
 
     def _adopt_network(self, network: Any, shape: EncoderShape) -> None:

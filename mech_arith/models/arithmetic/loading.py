@@ -1,4 +1,4 @@
-"""The solvers trained here: a decoder that writes its answer and encoders that regress it."""
+"""The models trained here: a decoder that writes its answer and encoders that regress it."""
 
 from pathlib import Path
 
@@ -11,37 +11,37 @@ from mech_arith.models.arithmetic.decoder import ArithmeticDecoder
 from mech_arith.models.arithmetic.encoder import ArithmeticEncoder, encoder_of
 
 
-def shipped_solvers() -> list[str]:
-    """Names of the solvers inside the package."""
+def shipped_models() -> list[str]:
+    """Names of the models inside the package."""
     return sorted(path.parent.name for path in checkpoints_dir().glob("*/card.json"))
 
 
-def solver_directory(name: str, directory: Path | None) -> Path:
-    """Where a solver's files are: those of a shipped one, by its name, if no directory is given.
+def checkpoint_directory(name: str, directory: Path | None) -> Path:
+    """Where a model's files are: those of a shipped one, by its name, if no directory is given.
 
     Raises:
-        UserError: no such solver.
+        UserError: no such model.
     """
     if directory is not None:
         return directory
     if not (checkpoints_dir() / name).is_dir():
-        raise unknown("solver", name, shipped_solvers())
+        raise unknown("model", name, shipped_models())
     return checkpoints_dir() / name
 
 
 def load_arithmetic(
     name: str, *, directory: Path | None = None, device: str = "cpu"
 ) -> "ArithmeticDecoder | ArithmeticEncoder":
-    """A shipped solver by name, or one trained here by its directory.
+    """A shipped model by name, or one trained here by its directory.
 
     Raises:
-        UserError: no such solver, or its files are damaged.
+        UserError: no such model, or its files are damaged.
     """
-    directory = solver_directory(name, directory)
+    directory = checkpoint_directory(name, directory)
     card = read_card(directory)
     kinds = {"decoder": ArithmeticDecoder, "encoder": encoder_of}
     if card.kind not in kinds:
-        raise unknown("kind of solver", card.kind, kinds)
+        raise unknown("kind of model", card.kind, kinds)
     weights = read_weights(directory, card)
     try:
         return kinds[card.kind](card, weights, torch.device(device))
@@ -49,5 +49,5 @@ def load_arithmetic(
         reason = str(error).splitlines()[0]
         raise UserError(
             f"expected a card that fits its weights in {directory}, got {reason}; reinstall or "
-            "train the solver"
+            "train the model"
         ) from None

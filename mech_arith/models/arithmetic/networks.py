@@ -1,4 +1,4 @@
-"""The networks of the arithmetic solvers, as plain modules that can be trained or bridged."""
+"""The networks of the arithmetic models, as plain modules that can be trained or bridged."""
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""What the two kinds of solver are trained on, and what they minimise."""
+"""What the two kinds of model are trained on, and what they minimise."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -47,7 +47,7 @@ MOST_DRAWS = 50
 """Times that a batch of operands is drawn anew before the range is called too small."""
 
 TOLERANCES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
-"""Candidates for a regressing solver's tolerance: the smallest with accuracy >= .95 is its own, on
+"""Candidates for a regressing model's tolerance: the smallest with accuracy >= .95 is its own, on
 every template."""
 
 
@@ -55,7 +55,7 @@ every template."""
 class TrainSettings:
     """What is trained, on what, and how."""
 
-    solver: str = "???"
+    model: str = "???"
     kind: str = "decoder"
     seed: int = 0
     steps: int = 1000
@@ -136,7 +136,7 @@ def _drop_digits(
 
 
 class Recipe(ABC):
-    """What differs between the two kinds of solver."""
+    """What differs between the two kinds of model."""
 
     network: Any
 
@@ -169,7 +169,7 @@ class Recipe(ABC):
 
     @abstractmethod
     def card_facts(self, report: dict[str, dict[str, float]]) -> dict[str, Any]:
-        """What a loader needs to know of this solver."""
+        """What a loader needs to know of this model."""
 
     def batch(self, step: int) -> tuple[Int64[Tensor, "n pos"], Int64[Tensor, " n"]]:
         """The batch of one step: a function of the seed and the step alone."""
@@ -237,7 +237,7 @@ class DecoderRecipe(Recipe):
     def encode(self, expression: Expression, operands: Operands) -> Int64[Tensor, "n pos"]:
         tokens = encode_expression(expression, operands, vocabulary=ARITHMETIC, width=self.width)
         blanks = blanks_before(
-            tokens.shape[1], self.settings.prompt_length, reader=self.settings.solver
+            tokens.shape[1], self.settings.prompt_length, reader=self.settings.model
         )
         n = len(tokens)
         return torch.cat(

@@ -1,4 +1,4 @@
-"""Train the shipped solvers from scratch or from pretrained weights.
+"""Train the shipped models from scratch or from pretrained weights.
 
 Every batch is a function of the seed and the step alone, and the optimiser's state is saved with
 the weights, so a killed training goes on from its last checkpoint with the same result.
@@ -35,7 +35,7 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
 
 
 def train(settings: TrainSettings) -> Path:
-    """Train to the last step, resuming from the directory's checkpoint, and write the solver.
+    """Train to the last step, resuming from the directory's checkpoint, and write the model.
 
     Returns:
         The directory with `model.safetensors`, `card.json` and `CARD.md`.
@@ -59,7 +59,7 @@ def train(settings: TrainSettings) -> Path:
     if first:
         log.info("resuming at step %d of %d", first, settings.steps)
     started = time.monotonic() - seconds
-    with progress(settings.steps - first, description=settings.solver, unit="steps") as bar:
+    with progress(settings.steps - first, description=settings.model, unit="steps") as bar:
         for step in range(first, settings.steps):
             loss = take_step(recipe, optimizer, step)
             done = step + 1
@@ -135,7 +135,7 @@ def finish(recipe: Recipe, directory: Path, *, seconds: float) -> Path:
     low = 10 ** (len(str(settings.operand_max)) - 1)
     longest = recipe.report(settings.held_out_problems, low=low)
     card = Card(
-        name=settings.solver,
+        name=settings.model,
         kind=settings.kind,
         templates=tuple(settings.templates),
         operand_min=settings.operand_min,

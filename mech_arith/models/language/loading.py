@@ -51,7 +51,7 @@ class LoadedModel:
     """SHA-256 over the names and bytes of the weights' files."""
 
 
-def load_model(
+def load_pretrained(
     name: str,
     *,
     path: Path | None,

@@ -28,7 +28,7 @@ from mech_arith.common.digests import json_digest
 from mech_arith.common.errors import UserError
 from mech_arith.models.attention import NOTHING, KeysValues, NotReplayableError, Past, attend
 from mech_arith.models.base import EVERY, NextNorm, Place, Tap, untouched
-from mech_arith.models.editable import EditableSolver, no_matrix, sharing_tensors
+from mech_arith.models.editable import EditableModel, no_matrix, sharing_tensors
 from mech_arith.models.kinds import POINTS
 from mech_arith.models.language.hook_points import find_places, telling_tokens
 from mech_arith.models.language.loading import LoadedModel
@@ -96,7 +96,7 @@ def _attention(
 AttentionInterface.register(OURS, _attention)
 
 
-class PretrainedSolver(EditableSolver):
+class PretrainedModel(EditableModel):
     """A causal language model that is asked in words and writes its answer."""
 
     reader: AnswerReader
@@ -105,7 +105,7 @@ class PretrainedSolver(EditableSolver):
 
     def __init__(self, loaded: LoadedModel, prompting: Prompting) -> None:
         self.name, self.digest = loaded.name, loaded.digest
-        self.model, self.tokenizer, self.prompting = loaded.model, loaded.tokenizer, prompting
+        self.network, self.tokenizer, self.prompting = loaded.model, loaded.tokenizer, prompting
         self.reader = AnswerReader(loaded.tokenizer, prompting)
         config = loaded.model.config.get_text_config()
         self.n_heads, self.d_model = config.num_attention_heads, config.hidden_size
@@ -137,7 +137,7 @@ class PretrainedSolver(EditableSolver):
         handle = block.module.register_forward_hook(keep)
         try:
             with block.tapped(tap, whole=True):
-                self.model(telling_tokens(self.model), use_cache=False)
+                self.network(telling_tokens(self.network), use_cache=False)
         finally:
             handle.remove()
         missed = seen["resid_post"] - seen["resid_pre"] - seen["attn_out"] - seen["mlp_out"]
@@ -147,7 +147,7 @@ class PretrainedSolver(EditableSolver):
 
     @cached_property
     def _norms(self) -> StreamNorms:
-        return find_norms(self.model, self._blocks)
+        return find_norms(self.network, self._blocks)
 
     def next_norm(self, layer: int, point: str) -> NextNorm | None:
         return next_before(
@@ -171,17 +171,17 @@ class PretrainedSolver(EditableSolver):
             raise no_matrix(self.name, point, "several experts write it")
         return module
 
-    def sharing(self) -> EditableSolver:
-        solver = copy.copy(self)
-        solver.model, solver._blocks = sharing_tensors((self.model, self._blocks), self.model)
-        solver._calls = {}
-        return solver
+    def sharing(self) -> EditableModel:
+        model = copy.copy(self)
+        model.network, model._blocks = sharing_tensors((self.network, self._blocks), self.network)
+        model._calls = {}
+        return model
 
     def check_bias(self, layer: int, point: str) -> None:
-        check_place_for_bias(self.model, self.projection(layer, point))
+        check_place_for_bias(self.network, self.projection(layer, point))
 
     def save(self, directory: Path, *, edited: dict[str, Any]) -> None:
-        save_language_model(self.model, self.tokenizer, directory)
+        save_language_model(self.network, self.tokenizer, directory)
 
     def encode(self, problems: ProblemSet, *, digits: int = 0) -> Prompts:
         prompts = tokenize(problems, self.prompting, self.tokenizer)
@@ -192,7 +192,7 @@ class PretrainedSolver(EditableSolver):
         """Rotary factors of some models (longrope, as Phi-3's) are others beyond some length, for
         all positions of a pass: a prefix that was read by itself has the shorter ones' keys.
         """
-        config = self.model.config.get_text_config()
+        config = self.network.config.get_text_config()
         lengths = [layout.tokens.shape[1] + len(prompts.prefix) for layout in prompts.layouts]
         first = len(prompts.prefix) or min(lengths)
         last = max(lengths) + longest
@@ -209,7 +209,7 @@ class PretrainedSolver(EditableSolver):
 
     def _check_length(self, prompts: Prompts, *, bound: int) -> None:
         """Raise a UserError where prompts and answers are longer than the model can read."""
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        limit = getattr(self.network.config.get_text_config(), "max_position_embeddings", None)
         longest = max(layout.tokens.shape[1] for layout in prompts.layouts)
         needed = len(prompts.prefix) + longest + self.reader.longest(bound)
         if limit is not None and needed > limit:
@@ -218,19 +218,19 @@ class PretrainedSolver(EditableSolver):
                 f"{needed}; lower prompt.shots"
             )
 
-    def untrained(self, *, seed: int) -> "PretrainedSolver | None":
-        if len(set(getattr(self.model, "hf_device_map", {}).values())) > 1:
+    def untrained(self, *, seed: int) -> "PretrainedModel | None":
+        if len(set(getattr(self.network, "hf_device_map", {}).values())) > 1:
             return None  # it was spread since it does not fit one device, and neither does a twin
-        kind: Any = type(self.model)
+        kind: Any = type(self.network)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = kind(copy.deepcopy(self.model.config))
+            model = kind(copy.deepcopy(self.network.config))
         model.to(device=self.device).eval().requires_grad_(False)
         for parameter in model.parameters():  # not buffers: rotary ones stay in float32
             parameter.data = parameter.data.to(self.dtype)
         digest = f"untrained, seed {seed}"
         loaded = LoadedModel(f"{self.name}_untrained", model, self.tokenizer, digest)
-        twin = PretrainedSolver(loaded, self.prompting)
+        twin = PretrainedModel(loaded, self.prompting)
         twin.replays = self.replays
         return twin
 
@@ -247,7 +247,7 @@ class PretrainedSolver(EditableSolver):
             return self._as_given(resid)
 
         with self._ghost(record):
-            self.model.base_model(**_arguments(tokens, start))
+            self.network.base_model(**_arguments(tokens, start))
         if any(_follows_rows(call, rows=len(tokens)) for call in calls):
             raise NotReplayableError(
                 "its blocks are called with more than positions and the stream"
@@ -258,7 +258,7 @@ class PretrainedSolver(EditableSolver):
     @contextmanager
     def _ghost(self, instead: Callable[..., Any]) -> Iterator[None]:
         """The model with `instead` in the place of every block."""
-        with _attention_by(self.model, OURS), ExitStack() as stack:
+        with _attention_by(self.network, OURS), ExitStack() as stack:
             for block in self._blocks:
                 stack.enter_context(_forward_by(block.module, instead))
             yield
@@ -290,7 +290,7 @@ class PretrainedSolver(EditableSolver):
         token = _reading.set(reading)
         try:
             with ExitStack() as stack:
-                stack.enter_context(_attention_by(self.model, OURS))
+                stack.enter_context(_attention_by(self.network, OURS))
                 if tap is not untouched:
                     stack.enter_context(block.tapped(tap))
                 resid = _first(block.module(resid_pre, *args, **kwargs))
@@ -306,7 +306,7 @@ class PretrainedSolver(EditableSolver):
     def read_out(self, resid: Float[Tensor, "rows at d"]) -> Float[Tensor, "rows at out"]:
         tokens = torch.zeros(resid.shape[:2], dtype=torch.int64, device=self.device)
         with self._ghost(lambda *_, **__: self._as_given(resid)):
-            return self.model(**_arguments(tokens, 0)).logits.float()
+            return self.network(**_arguments(tokens, 0)).logits.float()
 
     @torch.inference_mode()
     def full_pass(
@@ -319,7 +319,7 @@ class PretrainedSolver(EditableSolver):
         by_layer: dict[int, dict[str, Callable[[Tensor], Tensor]]] = {}
         for (layer, point), change in taps.items():
             by_layer.setdefault(layer, {})[point] = change
-        options = {"logits_to_keep": last} if _keeps_logits(type(self.model)) else {}
+        options = {"logits_to_keep": last} if _keeps_logits(type(self.network)) else {}
         with ExitStack() as stack:
             for layer, changes in by_layer.items():
 
@@ -327,7 +327,7 @@ class PretrainedSolver(EditableSolver):
                     return changes[point](activation) if point in changes else activation
 
                 stack.enter_context(self._blocks[layer].tapped(tap, whole=True))
-            logits = self.model(tokens.to(self.device), use_cache=False, **options).logits
+            logits = self.network(tokens.to(self.device), use_cache=False, **options).logits
         return logits[:, -last:].float()
 
 

@@ -1,4 +1,4 @@
-"""The solvers trained here: those that are shipped, by name, and others by their directory."""
+"""The models trained here: those that are shipped, by name, and others by their directory."""
 
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ class Arithmetic(Loader):
     """A card and weights in one directory."""
 
     def files(self, choice: ModelChoice) -> tuple[Path, ...]:
-        from mech_arith.models.arithmetic.checkpoints import solver_files
-        from mech_arith.models.arithmetic.loading import solver_directory
+        from mech_arith.models.arithmetic.checkpoints import checkpoint_files
+        from mech_arith.models.arithmetic.loading import checkpoint_directory
 
-        return solver_files(solver_directory(choice.name, _expanded(choice.path)))
+        return checkpoint_files(checkpoint_directory(choice.name, _expanded(choice.path)))
 
     def load(self, choice: ModelChoice, *, device: str, shots: ProblemSet) -> Any:
         from mech_arith.models.arithmetic.loading import load_arithmetic

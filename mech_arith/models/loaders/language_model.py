@@ -37,11 +37,11 @@ class LanguageModel(Loader):
         return model_files(find_model(choice.name, path, choice.hub, choice.revision))
 
     def load(self, choice: ModelChoice, *, device: str, shots: ProblemSet) -> Any:
-        from mech_arith.models.language.loading import load_model
-        from mech_arith.models.language.pretrained import PretrainedSolver
+        from mech_arith.models.language.loading import load_pretrained
+        from mech_arith.models.language.pretrained import PretrainedModel
         from mech_arith.models.language.prompting import Prompting
 
-        loaded = load_model(
+        loaded = load_pretrained(
             choice.name,
             path=choice.path,
             hub=choice.hub,
@@ -51,7 +51,7 @@ class LanguageModel(Loader):
             device_map=choice.device_map,
         )
         style = choice.style or DEFAULT_STYLE
-        return PretrainedSolver(loaded, Prompting(style, shots, choice.system, choice.date))
+        return PretrainedModel(loaded, Prompting(style, shots, choice.system, choice.date))
 
     def prompt_name(self, choice: ModelChoice) -> str | None:
         return f"{choice.style or DEFAULT_STYLE}, {counted(choice.shots, 'shot')}"

@@ -11,7 +11,7 @@ from torch import Tensor
 from mech_arith.common.digests import tensor_digest
 from mech_arith.common.errors import UserError
 from mech_arith.models.attention import NOTHING, KeysValues, Past, attend
-from mech_arith.models.base import EVERY, Place, Solver, Tap, untouched
+from mech_arith.models.base import EVERY, Model, Place, Tap, untouched
 from mech_arith.models.planted.planted import N_DISTRACTORS, Plant, operand_positions, prompt_labels
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet
@@ -88,7 +88,7 @@ class _Term:
     factor: float
 
 
-class PlantedSolver(Solver):
+class PlantedModel(Model):
     """Computes a linear expression by weights that are set, not trained.
 
     Tokens: `[`, two distractors drawn apart from the problem, a token for each operand's number,
@@ -235,12 +235,12 @@ class PlantedSolver(Solver):
         numbers = np.stack([problems.operands[name] for name in expression.operands], axis=1)
         if expression != plant.template.expression or not problems.template.is_symbolic:
             raise UserError(
-                f"expected problems {plant.expression} for this planted solver, got {expression}; "
+                f"expected problems {plant.expression} for this planted model, got {expression}; "
                 "plant another"
             )
         if numbers.min() < 0 or numbers.max() > plant.largest:
             raise UserError(
-                f"expected operands 0..{plant.largest} for this planted solver, got "
+                f"expected operands 0..{plant.largest} for this planted model, got "
                 f"{numbers.min()}..{numbers.max()}; narrow the ranges"
             )
         n, n_numbers = len(numbers), plant.largest + 1

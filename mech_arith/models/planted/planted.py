@@ -1,4 +1,4 @@
-"""What a planted solver is made to do: the truth that tracing and intervention are to find."""
+"""What a planted model is made to do: the truth that tracing and intervention are to find."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""What of a sweep's findings holds in solvers of other seeds, and how far their numbers spread."""
+"""What of a sweep's findings holds in models of other seeds, and how far their numbers spread."""

@@ -17,7 +17,7 @@ def main() -> None:
 def _main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m mech_arith.reports.seeds",
-        description="Compare the cells of a sweep that differ in the seed of their solver alone: "
+        description="Compare the cells of a sweep that differ in the seed of their model alone: "
         "which findings hold in all seeds, and how far the numbers spread. Writes spread.parquet "
         "and spread_effects.parquet into DIR.",
     )

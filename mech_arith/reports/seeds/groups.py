@@ -1,4 +1,4 @@
-"""Which cells of a sweep differ in their solver's seed alone."""
+"""Which cells of a sweep differ in their model's seed alone."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,12 +14,12 @@ from mech_arith.evidence.results import load_summary
 
 @dataclass(frozen=True)
 class SeedCell:
-    """A finished cell of one trained solver."""
+    """A finished cell of one trained model."""
 
     directory: Path
     model: str
     seed: int | None
-    """Of the solver's training; None where it is not known."""
+    """Of the model's training; None where it is not known."""
     weights: str
     """SHA-256."""
     fields: dict[str, Any]
@@ -66,12 +66,12 @@ def _no_groups(
 ) -> UserError:
     if len({cell.weights for cell in cells}) == 1:
         return UserError(
-            f"expected solvers of two seeds or more in {directory}, got one, {cells[0].model}; "
+            f"expected models of two seeds or more in {directory}, got one, {cells[0].model}; "
             "train others and sweep over model.path"
         )
     cell, differences = alone[0]
     return UserError(
-        f"expected cells that differ in the seed of their solver alone in {directory}, got "
+        f"expected cells that differ in the seed of their model alone in {directory}, got "
         f"{cell.directory.name}, which differs from the nearest other in {differences}; sweep over "
         "model.path with all else equal"
     )
