@@ -28,7 +28,7 @@ from rich.table import Table
 
 from mech_arith.common.errors import UserError, unknown
 from mech_arith.common.progress import counted
-from mech_arith.engine.run import Asked, Baseline, run_baseline
+from mech_arith.engine.run import Baseline, ReferenceAnswers, run_baseline
 from mech_arith.engine.session import Session
 from mech_arith.evidence.metrics import digit_accuracy, exact
 from mech_arith.models.language.loading import LoadedModel, load_pretrained
@@ -194,7 +194,7 @@ def answered(loaded: LoadedModel, problems: ProblemSet, prompting: Prompting) ->
         UserError: the style does not suit the model or the examples.
     """
     model = PretrainedModel(loaded, prompting)
-    asked = Asked.of_problems(problems)
+    asked = ReferenceAnswers.of_problems(problems)
     return run_baseline(Session(model), model.encode(problems), asked)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mech_arith.directions.base import METHODS, PrincipalComponents, positive_peaks
+from mech_arith.directions.base import METHODS, Subspace, positive_peaks
 from mech_arith.directions.moments import Moments
 
 
@@ -31,7 +31,7 @@ class RandomProjection:
         """Take up such a state."""
         self._moments.restore(state)
 
-    def fit(self) -> PrincipalComponents:
+    def fit(self) -> Subspace:
         """Orthonormal directions, with the covariance of the coordinates along them."""
         mean = self._moments.mean
         draw = torch.Generator().manual_seed(self.seed)
@@ -41,4 +41,4 @@ class RandomProjection:
         scatter = self._moments.scatter if rows is None else rows.mT @ rows
         scatter = scatter / (self._moments.count - 1)
         covariance = directions @ scatter @ directions.mT
-        return PrincipalComponents(mean, directions, covariance, float(scatter.trace()))
+        return Subspace(mean, directions, covariance, float(scatter.trace()))

@@ -22,7 +22,7 @@ STATE_EVERY_S = 20.0
 """The same for running sums, which are larger and of which only the last counts."""
 
 
-class Unfinished:
+class Checkpoint:
     """Work of one cell, in pieces."""
 
     def __init__(self, store: Store, *, cell: str, every_s: float = KEEP_EVERY_S) -> None:
@@ -42,7 +42,7 @@ class Unfinished:
         """Units that were there already, so far."""
 
     @classmethod
-    def nothing(cls) -> "Unfinished":
+    def nothing(cls) -> "Checkpoint":
         """For work that is too short to be kept."""
         return cls(Store(None), cell="")
 
@@ -67,9 +67,9 @@ class Unfinished:
 
 
 class Piece:
-    """Units of work under their names. Made by `Unfinished.piece`."""
+    """Units of work under their names. Made by `Checkpoint.piece`."""
 
-    def __init__(self, unfinished: Unfinished, stage: str, key: dict[str, Any]) -> None:
+    def __init__(self, unfinished: Checkpoint, stage: str, key: dict[str, Any]) -> None:
         self._unfinished = unfinished
         self.stage = stage
         self.key = key

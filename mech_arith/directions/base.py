@@ -36,7 +36,7 @@ NEGLIGIBLE = 1e-11
 
 
 @dataclass(frozen=True)
-class PrincipalComponents:
+class Subspace:
     """An orthonormal frame of directions at one site, whatever method has found it."""
 
     mean: Float[Tensor, " d"]
@@ -69,7 +69,7 @@ class PrincipalComponents:
         return parts | {"total_variance": total}
 
     @classmethod
-    def of_tensors(cls, parts: Mapping[str, Tensor]) -> "PrincipalComponents":
+    def of_tensors(cls, parts: Mapping[str, Tensor]) -> "Subspace":
         """The frame that has these parts."""
         return cls(
             parts["mean"],
@@ -106,7 +106,7 @@ class Fitter(Protocol):
         """Take up the state of another fitter, as if its batches had come to this one."""
         ...
 
-    def fit(self) -> PrincipalComponents:
+    def fit(self) -> Subspace:
         """The directions: `n_components`, or fewer where there are no more.
 
         Raises:

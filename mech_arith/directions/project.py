@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from mech_arith.common.checkpoint import Piece, Unfinished
+from mech_arith.common.checkpoint import Checkpoint, Piece
 from mech_arith.common.streaming import Sums
-from mech_arith.directions.base import PrincipalComponents
+from mech_arith.directions.base import Subspace
 from mech_arith.engine.capture import capture
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
@@ -18,7 +18,7 @@ from mech_arith.models.prompts import Prompts
 def coordinates(
     session: Session,
     prompts: Prompts,
-    subspaces: Mapping[Site, PrincipalComponents],
+    subspaces: Mapping[Site, Subspace],
     *,
     piece: Piece | None = None,
 ) -> dict[Site, dict[str, Tensor]]:
@@ -30,7 +30,7 @@ def coordinates(
         Per site `coordinates` [n, k], and `total_variance` of the activations over all dimensions.
     """
     projections = {site: Projection(fitted, n=len(prompts)) for site, fitted in subspaces.items()}
-    kept = piece or Unfinished.nothing().piece("projecting", {})
+    kept = piece or Checkpoint.nothing().piece("projecting", {})
     running = Sums({"projection": list(projections.values())}, kept)
     for layout, captured in capture(session, prompts, list(subspaces), skip=running.done):
         for site, activation in captured.items():
@@ -45,7 +45,7 @@ def coordinates(
 class Projection:
     """Coordinates as they come in, and running sums from which the total variance follows."""
 
-    def __init__(self, components: PrincipalComponents, *, n: int) -> None:
+    def __init__(self, components: Subspace, *, n: int) -> None:
         self._components = components
         self.coordinates = torch.zeros(n, len(components.directions), dtype=torch.float64)
         self._n = 0

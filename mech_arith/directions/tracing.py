@@ -11,12 +11,12 @@ from torch import Tensor
 
 from mech_arith import models, statistics
 from mech_arith.common import streaming as sums
-from mech_arith.common.checkpoint import Piece, Unfinished
+from mech_arith.common.checkpoint import Checkpoint, Piece
 from mech_arith.common.digests import tensor_digest
 from mech_arith.common.progress import progress
 from mech_arith.common.streaming import Sums
 from mech_arith.directions import base, covariance, moments, project
-from mech_arith.directions.base import DirectionMethod, FitTask, PrincipalComponents
+from mech_arith.directions.base import DirectionMethod, FitTask, Subspace
 from mech_arith.directions.covariance import Cross
 from mech_arith.directions.project import coordinates
 from mech_arith.engine import capture as activations
@@ -40,7 +40,7 @@ class Trace:
     """One site's directions and what the coordinates along them correlate with."""
 
     site: Site
-    components: PrincipalComponents
+    components: Subspace
     values: tuple[str, ...]
     r_fit: Float64[Tensor, "k v"]
     """R on the fit split: for choosing."""
@@ -66,7 +66,7 @@ class Trace:
         """Nothing varies here, so that there is nothing to correlate."""
         return len(self.components.directions) == 0
 
-    def place_of(
+    def predicted_coordinate(
         self, component: int, value: str, wanted: Float64[Tensor, "*rows"]
     ) -> Float64[Tensor, "*rows"]:
         """Where the fit puts the coordinate of problems in which `value` is `wanted`.
@@ -138,7 +138,7 @@ def trace(
     inferred = infer(found, values_report, names, how, chosen=chosen)
     traces = {}
     for site, inference in zip(sites, inferred, strict=True):
-        components = PrincipalComponents.of_tensors(fitted[site])
+        components = Subspace.of_tensors(fitted[site])
         at = projected[site]["coordinates"]
         traces[site] = Trace(
             site=site,
@@ -200,7 +200,7 @@ def _fitted_and_projected(
         lambda missing: coordinates(
             session,
             report,
-            {site: PrincipalComponents.of_tensors(fitted[site]) for site in missing},
+            {site: Subspace.of_tensors(fitted[site]) for site in missing},
             piece=kept.piece("projecting", {"sites": [report_keys[site] for site in missing]}),
         ),
         code=code,
@@ -234,7 +234,7 @@ def fit_directions(
     task = {site: FitTask(session, problems, prompts, site) for site in sites}
     fitters = {site: method.fitter(task[site]) for site in sites}
     crosses = {site: Cross(torch.cat([values, _shuffled(values)], dim=1)) for site in sites}
-    kept = piece or Unfinished.nothing().piece("fitting", {})
+    kept = piece or Checkpoint.nothing().piece("fitting", {})
     running = Sums({"fitter": list(fitters.values()), "cross": list(crosses.values())}, kept)
     for layout, found in capture(session, prompts, sites, skip=running.done):
         for site, activation in found.items():

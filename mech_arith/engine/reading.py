@@ -28,7 +28,7 @@ APART = 8
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReferenceAnswers:
     """What is right, and what would be instead, for n problems."""
 
     right: Float64[Tensor, " n"]
@@ -39,7 +39,7 @@ class Asked:
     an answer may be does not either."""
 
     @classmethod
-    def of_problems(cls, problems: ProblemSet, *, seed: int = 0) -> "Asked":
+    def of_problems(cls, problems: ProblemSet, *, seed: int = 0) -> "ReferenceAnswers":
         """The right answers, and drawn by the seed those of other problems."""
         right = torch.from_numpy(problems.answers).double()
         other = counterfactual_answers(problems, seed=seed)
@@ -47,7 +47,7 @@ class Asked:
         instead = none if other is None else torch.from_numpy(other).double()
         return cls(right, instead, int(np.abs(problems.answers).max()))
 
-    def of(self, rows: Int64[Tensor, " m"]) -> "Asked":
+    def of(self, rows: Int64[Tensor, " m"]) -> "ReferenceAnswers":
         """Some of the problems."""
         return replace(self, right=self.right[rows], counterfactual=self.counterfactual[rows])
 
@@ -56,7 +56,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Forced:
+class TeacherForced:
     """The right answers of n problems as tokens."""
 
     right: Int64[Tensor, "n length"]
@@ -78,20 +78,20 @@ class Forced:
         return tensor_digest(*vars(self).values())
 
 
-def force(model: Model, asked: Asked) -> Forced:
+def force(model: Model, asked: ReferenceAnswers) -> TeacherForced:
     """The tokens of the right answers, and where the counterfactual ones part from them."""
     reader = model.reader
     if reader is None:
         nothing = torch.empty(len(asked), 0, dtype=torch.int64)
         none = torch.full((len(asked),), NO_TOKEN)
-        return Forced(nothing, nothing, none, none, nothing)
+        return TeacherForced(nothing, nothing, none, none, nothing)
     right = [_tokens(reader, number) for number in asked.right.tolist()]
     other = [_tokens(reader, number) for number in asked.counterfactual.tolist()]
     differs = [_first_difference(*pair) for pair in zip(right, other, strict=True)]
     expected = [(*tokens, *reader.behind) if tokens else () for tokens in right]
     # The last token of an answer of fixed length need not be fed: nothing is read behind it.
     fed = [tokens[:-1] if tokens and reader.read(tokens)[1] else tokens for tokens in expected]
-    return Forced(
+    return TeacherForced(
         right=_padded(right, fill=NO_TOKEN),
         expected=_padded(expected, fill=NO_TOKEN),
         differs_at=torch.tensor(differs),
@@ -102,7 +102,7 @@ def force(model: Model, asked: Asked) -> Forced:
     )
 
 
-def of_one_length(model: Model, prompts: Prompts, asked: Asked) -> Prompts:
+def of_one_length(model: Model, prompts: Prompts, asked: ReferenceAnswers) -> Prompts:
     """The same problems, those apart whose right answers have fewer tokens.
 
     A short answer beside longer ones would be run on at positions that nobody reads. Fewer than
@@ -145,7 +145,7 @@ def _padded(rows: Sequence[Written], *, fill: int) -> Int64[Tensor, "n length"]:
 
 @torch.inference_mode()
 def read_answers(
-    model: Model, rows: Rows, forced: Forced, writing: Writing, *, n_edits: int
+    model: Model, rows: Rows, forced: TeacherForced, writing: Writing, *, n_edits: int
 ) -> Answers:
     """The answers of a grid of problems x edits, as [edits, problems].
 
@@ -156,7 +156,7 @@ def read_answers(
 
 @torch.inference_mode()
 def read_written(
-    model: Model, rows: Rows, forced: Forced, writing: Writing, *, n_edits: int
+    model: Model, rows: Rows, forced: TeacherForced, writing: Writing, *, n_edits: int
 ) -> tuple[Answers, list[Written]]:
     """The same, and what was written, as far as it was needed: also when `writing` has finished."""
     if model.reader is None:
@@ -189,7 +189,7 @@ def _agreed(
 
 def _measure(
     read: Tensor,
-    forced: Forced,
+    forced: TeacherForced,
     problems: Int64[Tensor, " rows"],
     longer: Int64[Tensor, " some"] | None,
 ) -> tuple[Float64[Tensor, " rows"], Float64[Tensor, " rows"], Int64[Tensor, "rows fed"]]:

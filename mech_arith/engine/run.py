@@ -24,12 +24,12 @@ from mech_arith.common.progress import Progress, progress
 from mech_arith.engine import answers, batching
 from mech_arith.engine.answers import Answers
 from mech_arith.engine.batching import batches, parts
-from mech_arith.engine.moves import Moves, SiteEdits, SiteGrid, SiteVectors
+from mech_arith.engine.edits import Edits, SiteEdits, SiteGrid, SiteVectors
 from mech_arith.engine.passes import Change, Hooked, Resumed, Rows, Written, run_clean
 from mech_arith.engine.reading import (
     NO_TOKEN,
-    Asked,
-    Forced,
+    ReferenceAnswers,
+    TeacherForced,
     as_tokens,
     force,
     of_one_length,
@@ -42,10 +42,10 @@ from mech_arith.models.base import Model, read_prefix
 from mech_arith.models.prompts import Layout, Prompts
 
 __all__ = [
-    "Asked",
     "Baseline",
-    "Moves",
+    "Edits",
     "ReadOut",
+    "ReferenceAnswers",
     "SiteEdits",
     "SiteGrid",
     "SiteVectors",
@@ -72,7 +72,7 @@ class Baseline:
     """Problems before any edit."""
 
     prompts: Prompts
-    asked: Asked
+    asked: ReferenceAnswers
     answers: Answers
     """The model's own, on the CPU."""
     written: Int64[Tensor, "n written"]
@@ -127,7 +127,7 @@ def _opener(model: Model, prompts: Prompts) -> Callable[[Layout, Tensor], RowsOf
     return resumed
 
 
-def run_baseline(session: Session, prompts: Prompts, asked: Asked) -> Baseline:
+def run_baseline(session: Session, prompts: Prompts, asked: ReferenceAnswers) -> Baseline:
     """The model's answers to the problems as they are.
 
     What the session's checkpoint holds is not computed again.
@@ -183,7 +183,7 @@ def write_on(
     return longer
 
 
-def stored_baseline(session: Session, prompts: Prompts, asked: Asked) -> Baseline:
+def stored_baseline(session: Session, prompts: Prompts, asked: ReferenceAnswers) -> Baseline:
     """The same, out of the store if it is there."""
 
     def make() -> dict[str, Tensor]:
@@ -196,7 +196,7 @@ def stored_baseline(session: Session, prompts: Prompts, asked: Asked) -> Baselin
     return Baseline(prompts, asked, Answers(**found), written)
 
 
-def _asked_key(model: Model, prompts: Prompts, asked: Asked) -> dict[str, Any]:
+def _asked_key(model: Model, prompts: Prompts, asked: ReferenceAnswers) -> dict[str, Any]:
     """All that determines the answers to problems, apart from code."""
     return {
         **model.fingerprint,
@@ -216,7 +216,7 @@ class _Batch:
     n_prefix: int
     rows_of: RowsOf
 
-    def rows_at_once(self, moves: Moves) -> int:
+    def rows_at_once(self, moves: Edits) -> int:
         """How many rows, each an edit of a problem, are run at a time."""
         model, layout = self.session.model, self.layout
         positions = layout.tokens.shape[1] + self.fed.shape[1]
@@ -227,7 +227,7 @@ class _Batch:
             positions -= min(layout.positions(moves.site.position))
         return self.session.batching.rows(model, positions)
 
-    def stacked(self, moves: Moves) -> Iterator[tuple[Int64[Tensor, " some"], Rows]]:
+    def stacked(self, moves: Edits) -> Iterator[tuple[Int64[Tensor, " some"], Rows]]:
         """Some of a site's edits after others, and their rows; without those that move nothing."""
         model, layout = self.session.model, self.layout
         indices = layout.positions(moves.site.position)
@@ -239,7 +239,7 @@ class _Batch:
             yield part, self.rows_of(Change(moves.site, indices, by_row), len(part))
 
     def answers(
-        self, moves: Moves, forced: Forced, bound: int, count: Callable[[int], None]
+        self, moves: Edits, forced: TeacherForced, bound: int, count: Callable[[int], None]
     ) -> Answers:
         """Of all edits at one site, as many at a time as fit; `count` is told the rows done."""
         model = self.session.model
@@ -259,7 +259,7 @@ class _Batch:
 
 
 def run_edits(
-    session: Session, baseline: Baseline, plan: Sequence[Moves], *, bar: Progress | None = None
+    session: Session, baseline: Baseline, plan: Sequence[Edits], *, bar: Progress | None = None
 ) -> list[Answers]:
     """Answers of every problem under every edit of the plan.
 
@@ -301,7 +301,7 @@ def run_edits(
                 if piece.has(unit):
                     count(len(moves) * len(layout))
 
-                def answer(moves: Moves = moves) -> dict[str, Tensor]:
+                def answer(moves: Edits = moves) -> dict[str, Tensor]:
                     return vars(batch.answers(moves, forced, here.bound, count))
 
                 found.append(Answers(**piece.fetch(unit, answer)))
@@ -314,7 +314,7 @@ def run_edits(
     return answers
 
 
-def edits_key(model: Model, baseline: Baseline, edits: Sequence[Moves]) -> dict[str, Any]:
+def edits_key(model: Model, baseline: Baseline, edits: Sequence[Edits]) -> dict[str, Any]:
     """All that determines the answers under edits, apart from code."""
     return {
         **_asked_key(model, baseline.prompts, baseline.asked),
@@ -322,7 +322,7 @@ def edits_key(model: Model, baseline: Baseline, edits: Sequence[Moves]) -> dict[
     }
 
 
-def _moves_digest(prompts: Prompts, moves: Moves) -> str:
+def _moves_digest(prompts: Prompts, moves: Edits) -> str:
     """Of all that is done at one site."""
     return json_digest([moves.site.key(prompts), moves.digest()])
 
@@ -346,7 +346,7 @@ def _counted(bar: Progress | None) -> Iterator[Callable[[int], None]]:
 
 
 def edited_read_outs(
-    session: Session, prompts: Prompts, plan: Sequence[Moves]
+    session: Session, prompts: Prompts, plan: Sequence[Edits]
 ) -> Iterator[ReadOut]:
     """What is read at the prompt's end under every edit, without writing an answer."""
     opened = _opener(session.model, prompts)
@@ -362,7 +362,7 @@ def edited_read_outs(
                     yield ReadOut(index, edits_of[some], problems[some], read[:, 0])
 
 
-def edited_answers(session: Session, baseline: Baseline, moves: Moves) -> Answers:
+def edited_answers(session: Session, baseline: Baseline, moves: Edits) -> Answers:
     """Answers of every problem under every edit at one site, [edits, n]."""
     return run_edits(session, baseline, [moves])[0]
 

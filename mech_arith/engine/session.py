@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from mech_arith.common.checkpoint import Unfinished
+from mech_arith.common.checkpoint import Checkpoint
 from mech_arith.common.store import Store
 from mech_arith.engine.batching import Batching
 from mech_arith.models.base import Model
@@ -21,7 +21,7 @@ class Session:
     """How many rows are run at a time."""
     store: Store = field(default_factory=_no_store)
     """What cells share; by default nothing is kept."""
-    checkpoint: Unfinished = field(default_factory=Unfinished.nothing)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint.nothing)
     """What an earlier attempt at the same cell has done; by default nothing is kept."""
 
     def of(self, model: Model) -> "Session":

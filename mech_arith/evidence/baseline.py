@@ -156,14 +156,14 @@ def most_edits(plan: InterventionPlan, *, n_sites: int, n_values: int, n_compone
     """
     n_wanted = n_values if plan.values is None else len(plan.values)
     if plan.components == "best":
-        n_targets = n_wanted if plan.edit.towards is not None else min(n_wanted, n_components)
+        n_targets = n_wanted if plan.edit.target is not None else min(n_wanted, n_components)
     else:
         n_listed = n_components if plan.components == "all" else len(plan.components)
-        n_targets = n_listed * (n_wanted if plan.edit.towards is not None else 1)
+        n_targets = n_listed * (n_wanted if plan.edit.target is not None else 1)
     controls = plan.controls
     within = controls.span + controls.valueless if n_components > 1 else 0
     n_directions = n_targets * (1 + controls.random + within)
     n_directions += n_targets * min(n_values - 1, n_components - 1) * controls.other
-    n_directions += controls.shuffled * (n_targets if plan.edit.towards is not None else n_wanted)
-    n_sources = plan.n_sources if plan.edit.towards is not None else 1
+    n_directions += controls.shuffled * (n_targets if plan.edit.target is not None else n_wanted)
+    n_sources = plan.n_sources if plan.edit.target is not None else 1
     return n_sites * n_directions * len(plan.strengths) * n_sources

@@ -11,14 +11,14 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from mech_arith.engine.answers import Answers
-from mech_arith.evidence.agreement import agreement_table
+from mech_arith.evidence.iia import agreement_table
 from mech_arith.evidence.metrics import edit_outcome, exact, shifts
-from mech_arith.evidence.scorer import Judge
+from mech_arith.evidence.scorer import Scorer
 from mech_arith.evidence.specificity import specificity_table
 from mech_arith.interventions.controls import CONTROL, DRAWN, TARGET, Arm
 from mech_arith.interventions.edits.base import Edit
-from mech_arith.interventions.run import Intervened, InterventionPlan
-from mech_arith.interventions.treatment import Treated
+from mech_arith.interventions.result import InterventionResult
+from mech_arith.interventions.run import InterventionPlan, InterventionRun
 from mech_arith.statistics import (
     ALPHA,
     DIFFERENCES,
@@ -35,27 +35,27 @@ from mech_arith.statistics import (
 
 
 def effect_rows(
-    treated: Treated, edit: Edit, strengths: tuple[float, ...], judge: Judge
+    results: InterventionResult, edit: Edit, strengths: tuple[float, ...], scorer: Scorer
 ) -> list[dict[str, Any]]:
     """A row per arm and strength: means over the arm's directions and over sources."""
-    judge = judge.of(treated.rows)
-    compared = {arm.name: _by_strength(judge.drops(answers)) for arm, answers in treated.by_arm()}
-    against = _against(compared, judge.how)
-    moving, moved = _moving(treated), treated.change_rms
+    scorer = scorer.of(results.rows)
+    compared = {arm.name: _by_strength(scorer.drops(answers)) for arm, answers in results.by_arm()}
+    against = _against(compared, scorer.how)
+    moving, moved = _moving(results), results.change_rms
     rows = []
-    for arm, answers in treated.by_arm():
+    for arm, answers in results.by_arm():
         is_target = arm.name == TARGET
-        numbers = _numbers(arm, answers, judge, moving)
+        numbers = _numbers(arm, answers, scorer, moving)
         for index, strength in enumerate(strengths):
             # Controls move along other directions: the target's coordinate says nothing of them.
-            ends = treated.coordinate + treated.changes[:, index]
+            ends = results.coordinate + results.changes[:, index]
             coordinate = ends.mean() if is_target else torch.nan
-            broken = not judge.written and float(numbers["not_a_number"][index]) > 0
+            broken = not scorer.written and float(numbers["not_a_number"][index]) > 0
             rows.append(
                 {
-                    **treated.key,
+                    **results.key,
                     "direction": f"{'component' if is_target else arm.name} "
-                    f"{treated.target.component}",
+                    f"{results.target.component}",
                     "arm": arm.name,
                     "n_directions": len(arm.directions),
                     "edit": edit.name,
@@ -63,7 +63,7 @@ def effect_rows(
                     "strength_unit": edit.unit,
                     "coordinate_mean": float(coordinate),
                     "change_rms": float(moved[index]),
-                    "n": len(treated.rows),
+                    "n": len(results.rows),
                     **{name: float(of_arm[index]) for name, of_arm in numbers.items()},
                     "n_passed": int(numbers["n_passed"][index]),
                     **{
@@ -77,28 +77,28 @@ def effect_rows(
     return rows
 
 
-def _moving(treated: Treated) -> Bool[Tensor, " s"]:
+def _moving(results: InterventionResult) -> Bool[Tensor, " s"]:
     """The strengths that move any problem; the others are no edit."""
-    return (treated.changes != 0).any(2).any(0)
+    return (results.changes != 0).any(2).any(0)
 
 
 def _numbers(
-    arm: Arm, answers: Answers, judge: Judge, moving: Bool[Tensor, " s"]
+    arm: Arm, answers: Answers, scorer: Scorer, moving: Bool[Tensor, " s"]
 ) -> dict[str, Float64[Tensor, " s"]]:
     """Outcomes by strength, and the intervals of some."""
     outcome = edit_outcome(
-        answers, judge.clean, judge.right, tolerance=judge.tolerance, written=judge.written
+        answers, scorer.clean, scorer.right, tolerance=scorer.tolerance, written=scorer.written
     )
     numbers = {name: number.double().mean((0, 1)) for name, number in vars(outcome).items()}
-    drops, shift = judge.drops(answers), shifts(answers, judge.clean)
-    hits = exact(answers.numbers, judge.right, tolerance=judge.tolerance).double()
+    drops, shift = scorer.drops(answers), shifts(answers, scorer.clean)
+    hits = exact(answers.numbers, scorer.right, tolerance=scorer.tolerance).double()
     for name, each, of in (
         ("edited_accuracy", hits, SHARES),
         ("accuracy_drop", drops, DIFFERENCES),
         ("mean_shift", shift, SHIFTS),
         ("mean_abs_shift", shift.abs(), DISTANCES),
     ):
-        found = averaged(_by_strength(each), judge.how, drawn=arm.name in DRAWN, of=of)
+        found = averaged(_by_strength(each), scorer.how, drawn=arm.name in DRAWN, of=of)
         # Where answers are no number, a mean of means is not the mean that has the interval.
         low, high = found.low, found.high
         if of in (SHIFTS, DISTANCES):  # where nothing is edited, no shift is sure
@@ -128,20 +128,20 @@ def _against(
 
 
 def draw_rows(
-    treated: Treated, edit: Edit, strengths: tuple[float, ...], judge: Judge
+    results: InterventionResult, edit: Edit, strengths: tuple[float, ...], scorer: Scorer
 ) -> list[dict[str, Any]]:
     """A row per control direction and strength."""
-    judge = judge.of(treated.rows)
+    scorer = scorer.of(results.rows)
     rows = []
-    for arm, answers in treated.by_arm():
+    for arm, answers in results.by_arm():
         if arm.name == TARGET:
             continue
-        drops = _by_strength(judge.drops(answers)).mean(-1)
-        moved = _by_strength(shifts(answers, judge.clean).abs()).nanmean(-1)
+        drops = _by_strength(scorer.drops(answers)).mean(-1)
+        moved = _by_strength(shifts(answers, scorer.clean).abs()).nanmean(-1)
         for (at, direction), drop in np.ndenumerate(drops.numpy()):
             rows.append(
                 {
-                    **treated.key,
+                    **results.key,
                     "arm": arm.name,
                     "draw": direction,
                     "direction": arm.labels[direction],
@@ -164,26 +164,26 @@ class Contrast:
     """The drop of each of the arm's directions."""
 
 
-def contrasts_of(treated: Treated, edit: Edit, judge: Judge) -> list[Contrast]:
+def contrasts_of(results: InterventionResult, edit: Edit, scorer: Scorer) -> list[Contrast]:
     """The target against each other arm: means over all strengths that move anything.
 
     No strength is chosen, so that nothing is picked on the problems that are reported.
     """
-    judge = judge.of(treated.rows)
-    moving = _moving(treated)
+    scorer = scorer.of(results.rows)
+    moving = _moving(results)
     if not moving.any():
         return []
     drops = {
-        arm.name: _by_strength(judge.drops(answers))[moving].mean(0)
-        for arm, answers in treated.by_arm()
+        arm.name: _by_strength(scorer.drops(answers))[moving].mean(0)
+        for arm, answers in results.by_arm()
     }
     target = drops.pop(TARGET)[0]
     contrasts = []
     for arm, controls in drops.items():
         drawn = arm in DRAWN
-        found = excess(target, controls if drawn else controls.mean(0, keepdim=True), judge.how)
+        found = excess(target, controls if drawn else controls.mean(0, keepdim=True), scorer.how)
         fields = {
-            **treated.key,
+            **results.key,
             "edit": edit.name,
             "arm": arm,
             "n_directions": len(controls),
@@ -237,24 +237,24 @@ def unresolved_drops(contrasts: pd.DataFrame) -> list[str]:
 
 
 def effect_tables(
-    treated: Sequence[Treated], edit: Edit, strengths: tuple[float, ...], judge: Judge
+    results: Sequence[InterventionResult], edit: Edit, strengths: tuple[float, ...], scorer: Scorer
 ) -> dict[str, pd.DataFrame]:
     """`effects`, `contrasts` and `control_draws` of all targets."""
     return {
         "effects": pd.DataFrame(
-            [row for one in treated for row in effect_rows(one, edit, strengths, judge)]
+            [row for one in results for row in effect_rows(one, edit, strengths, scorer)]
         ),
         "contrasts": contrast_table(
-            [found for one in treated for found in contrasts_of(one, edit, judge)]
+            [found for one in results for found in contrasts_of(one, edit, scorer)]
         ),
         "control_draws": pd.DataFrame(
-            [row for one in treated for row in draw_rows(one, edit, strengths, judge)]
+            [row for one in results for row in draw_rows(one, edit, strengths, scorer)]
         ),
     }
 
 
 def intervention_tables(
-    done: Intervened, plan: InterventionPlan, judge: Judge
+    done: InterventionRun, plan: InterventionPlan, scorer: Scorer
 ) -> dict[str, pd.DataFrame]:
     """Every table of an intervention.
 
@@ -264,9 +264,9 @@ def intervention_tables(
         an edit towards values also `counterfactual`: a row per site, value, arm and strength; and
         of `interchange` `specificity`: a row per site, direction and changed value.
     """
-    tables = effect_tables(done.treated, plan.edit, plan.strengths, judge)
+    tables = effect_tables(done.results, plan.edit, plan.strengths, scorer)
     if done.sources:
-        tables["counterfactual"] = agreement_table(done, plan, judge)
+        tables["counterfactual"] = agreement_table(done, plan, scorer)
     if done.crossed is not None:
-        tables["specificity"] = specificity_table(done.crossed, done.sources, judge)
+        tables["specificity"] = specificity_table(done.crossed, done.sources, scorer)
     return tables

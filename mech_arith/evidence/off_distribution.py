@@ -6,15 +6,15 @@ import pandas as pd
 import torch
 
 from mech_arith.interventions.off_distribution import Departure, Spread
+from mech_arith.interventions.result import InterventionResult
 from mech_arith.interventions.run import InterventionPlan
-from mech_arith.interventions.treatment import Treated
 
 LONG = 0.95
 """Share of the problems whose length grows by less than what `norm_ratio_p95` says."""
 
 
-def manifold_table(
-    treated: Sequence[Treated], departures: Sequence[Departure], plan: InterventionPlan
+def off_distribution_table(
+    results: Sequence[InterventionResult], departures: Sequence[Departure], plan: InterventionPlan
 ) -> pd.DataFrame:
     """A row per target and strength, over all problems and sources.
 
@@ -25,7 +25,7 @@ def manifold_table(
         pd.DataFrame(
             [{**one.key, **edit, "strength": by, "n": len(one.rows)} for by in plan.strengths]
         ).assign(**departure_columns(departure))
-        for one, departure in zip(treated, departures, strict=True)
+        for one, departure in zip(results, departures, strict=True)
     ]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 

@@ -137,14 +137,14 @@ def per_value(effects: pd.DataFrame) -> pd.DataFrame:
 
     A direction that was not chosen for any value (it was listed by its number) goes under the name
     of its component. Controls go with the value of the direction that they are the control of. A
-    run of an earlier version has no column `towards`.
+    run of an earlier version has no column `target_value`.
     """
     names = [
         list(chosen) or [f"component {component}"]
         for chosen, component in zip(effects["chosen_for"], effects["component"], strict=True)
     ]
-    towards = effects.get("towards", "")
-    return effects.assign(value=names, towards=towards).explode("value", ignore_index=True)
+    targets = effects.get("target_value", "")
+    return effects.assign(value=names, target_value=targets).explode("value", ignore_index=True)
 
 
 def best_places(evidence: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from mech_arith.statistics import Resampling
 
 
 @dataclass(frozen=True)
-class Judge:
+class Scorer:
     """What answers are compared with, and how."""
 
     clean: Answers
@@ -26,11 +26,11 @@ class Judge:
     @classmethod
     def of_baseline(
         cls, baseline: Baseline, *, tolerance: float, written: bool, how: Resampling
-    ) -> "Judge":
+    ) -> "Scorer":
         """Edited answers are compared with those before the edit, and with the right ones."""
         return cls(baseline.answers, baseline.asked.right, tolerance, written, how)
 
-    def of(self, rows: Int64[Tensor, " m"]) -> "Judge":
+    def of(self, rows: Int64[Tensor, " m"]) -> "Scorer":
         """The same for some of the problems."""
         return replace(self, clean=self.clean.of(rows), right=self.right[rows])
 

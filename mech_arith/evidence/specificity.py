@@ -7,32 +7,32 @@ import pandas as pd
 
 from mech_arith.evidence.counterfactual import following, mean_slope
 from mech_arith.evidence.metrics import exact, settled
-from mech_arith.evidence.scorer import Judge
+from mech_arith.evidence.scorer import Scorer
 from mech_arith.interventions.interchange import Crossed
 from mech_arith.problems.sources import Sources
 from mech_arith.statistics import share_interval
 
 
 def specificity_table(
-    crossed: Sequence[Crossed], every: Mapping[str, Sources], judge: Judge
+    crossed: Sequence[Crossed], every: Mapping[str, Sources], scorer: Scorer
 ) -> pd.DataFrame:
     """A row per direction and changed value.
 
     If a direction carries its value alone, the answer follows the changes of that value, and of
     those that it is computed from.
     """
-    return pd.DataFrame([_row(one, every[one.changed], judge) for one in crossed])
+    return pd.DataFrame([_row(one, every[one.changed], scorer) for one in crossed])
 
 
-def _row(one: Crossed, sources: Sources, judge: Judge) -> dict[str, Any]:
+def _row(one: Crossed, sources: Sources, scorer: Scorer) -> dict[str, Any]:
     along = one.along
-    judge = judge.of(sources.rows)
-    clean = judge.clean.numbers
+    scorer = scorer.of(sources.rows)
+    clean = scorer.clean.numbers
     edited = settled(one.numbers[:, sources.rows], clean)
     fitted = following(edited, clean, sources)
-    slope = mean_slope([fitted], edited[None], clean, judge.how, drawn=False)
-    hits = exact(edited, sources.expected, tolerance=judge.tolerance).double().mean(0)
-    ends = share_interval(hits, judge.how)
+    slope = mean_slope([fitted], edited[None], clean, scorer.how, drawn=False)
+    hits = exact(edited, sources.expected, tolerance=scorer.tolerance).double().mean(0)
+    ends = share_interval(hits, scorer.how)
     return {
         **along.site.columns(),
         "component": along.target.component,

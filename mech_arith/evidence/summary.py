@@ -127,7 +127,7 @@ def tracing_summary(
     }
 
 
-TARGET_KEY = (*COMPONENT_COLUMNS, "towards")
+TARGET_KEY = (*COMPONENT_COLUMNS, "target_value")
 """What tells one edited target from another."""
 
 
@@ -239,8 +239,8 @@ def largest_drops(effects: pd.DataFrame, values: Sequence[str]) -> dict[str, dic
         for row in effects.loc[effects["arm"] == CONTROL].to_dict(orient="records")
     }
     about = [
-        (towards,) if towards else chosen_for
-        for towards, chosen_for in zip(effects["towards"], effects["chosen_for"], strict=True)
+        (target,) if target else chosen_for
+        for target, chosen_for in zip(effects["target_value"], effects["chosen_for"], strict=True)
     ]
     for value in values:
         chosen = np.array([value in names for names in about])

@@ -155,7 +155,7 @@ NOTHING_EDITED = "nothing was edited"
 
 def no_whole_way(edit: Edit, strengths: Sequence[float]) -> list[str]:
     """Where an edit towards values never arrives, so that the evidence has no agreement."""
-    if edit.towards is None or WHOLE_WAY in strengths:
+    if edit.target is None or WHOLE_WAY in strengths:
         return []
     return [
         f"the evidence says nothing of answers that follow a value: the strengths "

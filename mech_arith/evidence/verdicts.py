@@ -169,7 +169,7 @@ def is_truth(entry: Any) -> bool:
 def _goes_towards_values(row: Row) -> bool:
     """The edit gives problems another value's coordinate, so that answers tell of its use."""
     name = row.get("edit")
-    if name in EDITS.names() and find_edit(name).towards is not None:
+    if name in EDITS.names() and find_edit(name).target is not None:
         return True
     return _known(row.get("agreement"))
 

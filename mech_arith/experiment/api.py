@@ -26,7 +26,7 @@ from mech_arith.common.errors import UserError, unknown
 from mech_arith.common.paths import conf_dir
 from mech_arith.common.runs.directories import find_runs
 from mech_arith.common.store import Store
-from mech_arith.directions.base import PrincipalComponents, find_method
+from mech_arith.directions.base import Subspace, find_method
 from mech_arith.directions.tracing import fit_directions
 from mech_arith.engine.batching import Batching
 from mech_arith.engine.capture import capture
@@ -133,7 +133,7 @@ class Cell:
         rank: int | None = None,
         point: str | None = None,
         position: str | None = None,
-    ) -> PrincipalComponents:
+    ) -> Subspace:
         """The subspace that `tracing.method` finds at a site, fitted on the fit split.
 
         Args:
@@ -149,10 +149,10 @@ class Cell:
         method = find_method(asked.method, rank or asked.n_components, asked.options)
         site, problems = self._site(layer, point, position), self.problems("fit")
         fitted = fit_directions(self.session, problems, self._prompts("fit", site), [site], method)
-        return PrincipalComponents.of_tensors(fitted[site])
+        return Subspace.of_tensors(fitted[site])
 
     def run(self) -> dict[str, pd.DataFrame]:
-        """Trace, edit and judge, as the command line does; nothing is written but the store.
+        """Trace, edit and scorer, as the command line does; nothing is written but the store.
 
         Returns:
             The cell's tables by name: 'evidence', 'correlations', 'effects', ... The page of

@@ -15,10 +15,9 @@ from mech_arith.common.errors import UserError
 from mech_arith.directions.base import DirectionMethod
 from mech_arith.directions.tracing import Splits, Trace, trace
 from mech_arith.engine.guard import check_fast_path
-from mech_arith.engine.run import Asked, stored_baseline
+from mech_arith.engine.run import ReferenceAnswers, stored_baseline
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site, name_positions
-from mech_arith.evidence.agreement import unable_sites, unresolved
 from mech_arith.evidence.baseline import (
     WrittenAnswers,
     chance_warnings,
@@ -28,10 +27,11 @@ from mech_arith.evidence.baseline import (
 )
 from mech_arith.evidence.correlations import correlation_table, exhausted, massive_components
 from mech_arith.evidence.effects import intervention_tables, unresolved_drops
+from mech_arith.evidence.iia import unable_sites, unresolved
 from mech_arith.evidence.locality import locality_tables
-from mech_arith.evidence.off_distribution import manifold_table
+from mech_arith.evidence.off_distribution import off_distribution_table
 from mech_arith.evidence.problems import problem_table, whole_prompt
-from mech_arith.evidence.scorer import Judge
+from mech_arith.evidence.scorer import Scorer
 from mech_arith.evidence.summary import (
     Reported,
     baseline_summary,
@@ -311,17 +311,17 @@ def _edit(work: _Work, bases: Bases, reported: Reported) -> _Edited:
             done = intervene_by_weights(session, bases, work.prompts_fit, asked)
         else:
             done = intervene(session, bases, asked, n_shuffles=how.n_permutations)
-        judge = Judge.of_baseline(
+        scorer = Scorer.of_baseline(
             bases.baseline,
             tolerance=reported.tolerance,
             written=not session.model.regresses,
             how=how,
         )
-        tables = intervention_tables(done, asked, judge)
+        tables = intervention_tables(done, asked, scorer)
     with work.stage("manifold"):
-        doses = doses_of(done.treated)
+        doses = doses_of(done.results)
         departures = manifold(session, bases.baseline.prompts, bases.traces, doses)
-        tables["manifold"] = manifold_table(done.treated, departures, asked)
+        tables["manifold"] = off_distribution_table(done.results, departures, asked)
     tables = {name: table.assign(via=asked.via) for name, table in tables.items()}
     return _Edited(tables, done.difference, model)
 
@@ -386,7 +386,7 @@ def _answer(work: _Work) -> Reported:
     """The baseline, logged before anything is traced."""
     model, report, plan = work.session.model, work.report, work.plan
     with work.stage("baseline"):
-        asked = Asked.of_problems(report, seed=plan.seed)
+        asked = ReferenceAnswers.of_problems(report, seed=plan.seed)
         baseline = stored_baseline(work.session, work.prompts, asked)
     reported = Reported(
         baseline=baseline,

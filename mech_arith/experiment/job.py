@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mech_arith.common.atomic import atomic, write_text
-from mech_arith.common.checkpoint import Unfinished
+from mech_arith.common.checkpoint import Checkpoint
 from mech_arith.common.digests import json_digest
 from mech_arith.common.errors import UserError
 from mech_arith.common.paths import SUMMARY, store_dir
@@ -203,7 +203,7 @@ def _numbers(
         model,
         Batching(None if settings.batch_size == "auto" else settings.batch_size),
         shared_store(settings) if settings.store.enabled else own,
-        Unfinished(own, cell=identity.digest),
+        Checkpoint(own, cell=identity.digest),
     )
     return run_cell(session, prepared.fit, prepared.report, prepared.cell(model.n_layers))
 

@@ -18,7 +18,7 @@ from mech_arith.problems.templates import Template, build_template
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """What a config names, found; its problems drawn."""
 
     template: Template
@@ -31,7 +31,7 @@ class Asked:
     report: ProblemSet
 
 
-def look_up(config: RunConfig) -> Asked:
+def look_up(config: RunConfig) -> Request:
     """Look up every name and draw the problems.
 
     Raises:
@@ -63,7 +63,7 @@ def look_up(config: RunConfig) -> Asked:
         seed=config.problems.seed,
         decorrelate=decorrelated,
     )
-    return Asked(template, ranges, constraints, shots, fit, report)
+    return Request(template, ranges, constraints, shots, fit, report)
 
 
 def model_choice(config: RunConfig) -> ModelChoice:

@@ -48,13 +48,13 @@ class Target:
     component: int
     chosen_for: tuple[str, ...]
     """Values for which it is the best one; a listed component may be so for none."""
-    towards: str = ""
+    target_value: str = ""
     """The value that its coordinate is to take; none for edits that go nowhere in particular."""
 
     @property
     def values(self) -> tuple[str, ...]:
         """What the edit is about."""
-        return (self.towards,) if self.towards else self.chosen_for
+        return (self.target_value,) if self.target_value else self.chosen_for
 
 
 @dataclass(frozen=True)

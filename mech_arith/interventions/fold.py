@@ -186,8 +186,8 @@ def check_foldable(edit: Edit, point: str, strengths: Sequence[float] = ()) -> N
 
     At the strengths given the edit is tried for being a line, with coordinates of unit variance.
     """
-    if not edit.is_affine or edit.towards is not None:
-        why = "is no line in the coordinate" if edit.towards is None else OWN_DOSE
+    if not edit.is_affine or edit.target is not None:
+        why = "is no line in the coordinate" if edit.target is None else OWN_DOSE
         raise UserError(
             f"expected one of the edits {edits_that(are_affine=True)} with "
             f"intervention.via=weights, got {edit.name!r}, which {why}; choose one of those, or "

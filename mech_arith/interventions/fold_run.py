@@ -33,15 +33,15 @@ from mech_arith.interventions.fold import (
     fold,
     fold_of,
 )
-from mech_arith.interventions.run import Intervened, InterventionPlan, target_changes
-from mech_arith.interventions.treatment import Treated
+from mech_arith.interventions.result import InterventionResult
+from mech_arith.interventions.run import InterventionPlan, InterventionRun, target_changes
 from mech_arith.models.base import Model
 from mech_arith.models.editable import EditableModel
 from mech_arith.models.prompts import Prompts
 
 
 @dataclass(frozen=True)
-class _Aim:
+class _Treatment:
     """One target at one site, with what it is compared with."""
 
     found: Trace
@@ -66,7 +66,7 @@ class EditedModel:
 
 def intervene_by_weights(
     session: Session, bases: Bases, prompts_fit: Prompts, plan: InterventionPlan
-) -> Intervened:
+) -> InterventionRun:
     """Fold every edit of every target and its controls, and run the edited models.
 
     Args:
@@ -83,7 +83,7 @@ def intervene_by_weights(
     moments = _moments(session, prompts_fit, aims)
     apart = max(_check(session.model, aim, baseline.prompts) for aim in aims)
     n_models = sum(len(aim.directions) for aim in aims) * len(plan.strengths)
-    treated = []
+    results = []
     with progress(n_models, description="intervention", unit="edited models") as bar:
         for aim, of_aim in zip(aims, moments, strict=True):
             folds, rms = _matched(aim, of_aim)
@@ -93,8 +93,8 @@ def intervene_by_weights(
                 for whole, new in zip(vars(answers).values(), vars(found).values(), strict=True):
                     whole[index] = new
                 bar.advance()
-            treated.append(_treated(aim, plan, answers, rms))
-    return Intervened(treated, difference=apart)
+            results.append(_treated(aim, plan, answers, rms))
+    return InterventionRun(results, difference=apart)
 
 
 def check_by_weights(
@@ -145,10 +145,10 @@ def one_edit(model: Model, traces: Mapping[Site, Trace], plan: InterventionPlan)
     return EditedModel(fold(model, change), edited)
 
 
-def _aims(traces: Mapping[Site, Trace], plan: InterventionPlan) -> list[_Aim]:
+def _aims(traces: Mapping[Site, Trace], plan: InterventionPlan) -> list[_Treatment]:
     """Every target at every site."""
     return [
-        _Aim(
+        _Treatment(
             found,
             target,
             tuple(arms(found, target, plan.controls, seed=plan.seed)),
@@ -176,7 +176,7 @@ def _folds(found: Trace, target: Target, plan: InterventionPlan) -> tuple[Fold, 
 
 
 def _moments(
-    session: Session, prompts: Prompts, aims: Sequence[_Aim]
+    session: Session, prompts: Prompts, aims: Sequence[_Treatment]
 ) -> list[Float64[Tensor, "k 2"]]:
     """For each aim the mean and the mean square of its directions' coordinates, measured from the
     site's mean, over all positions of all problems.
@@ -196,7 +196,7 @@ def _moments(
 
 
 def _matched(
-    aim: _Aim, moments: Float64[Tensor, "k 2"]
+    aim: _Treatment, moments: Float64[Tensor, "k 2"]
 ) -> tuple[list[Fold], Float64[Tensor, " s"]]:
     """The edits along all directions, each at all strengths, and how far those of the target move.
 
@@ -219,7 +219,7 @@ def _matched(
     return folds, torch.tensor(rms, dtype=torch.float64)
 
 
-def _check(model: Model, aim: _Aim, prompts: Prompts) -> float:
+def _check(model: Model, aim: _Treatment, prompts: Prompts) -> float:
     """How far the target's strongest edit, folded, is from the same one made on activations."""
     # What is left of a gain of nothing by rounding must not decide.
     strongest = max(aim.edits, key=lambda one: (round(abs(one.gain), 9), abs(one.offset)))
@@ -235,10 +235,10 @@ def _answers(session: Session, baseline: Baseline, change: Fold) -> Answers:
 
 
 def _treated(
-    aim: _Aim, plan: InterventionPlan, answers: Answers, rms: Float64[Tensor, " s"]
-) -> Treated:
+    aim: _Treatment, plan: InterventionPlan, answers: Answers, rms: Float64[Tensor, " s"]
+) -> InterventionResult:
     n = len(answers)
-    return Treated(
+    return InterventionResult(
         aim.found.site,
         aim.target,
         aim.arms,

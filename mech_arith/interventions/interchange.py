@@ -17,7 +17,7 @@ from mech_arith.common.progress import progress
 from mech_arith.directions.tracing import read_coordinates
 from mech_arith.engine.answers import Answers
 from mech_arith.engine.capture import capture
-from mech_arith.engine.run import Baseline, Moves, SiteEdits, SiteVectors, run_edits
+from mech_arith.engine.run import Baseline, Edits, SiteEdits, SiteVectors, run_edits
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.interventions.bases import Bases
@@ -31,7 +31,7 @@ AT_ONCE = 2**27
 
 
 def run_all(
-    session: Session, baseline: Baseline, moves: Sequence[Moves], *, description: str
+    session: Session, baseline: Baseline, moves: Sequence[Edits], *, description: str
 ) -> list[Answers]:
     """Answers under each entry's edits, [edits, n], behind a progress bar."""
     n_rows = sum(len(of_site) for of_site in moves) * len(baseline)

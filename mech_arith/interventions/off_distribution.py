@@ -18,7 +18,7 @@ from mech_arith.directions.tracing import Trace
 from mech_arith.engine.capture import Found, capture
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
-from mech_arith.interventions.treatment import Treated
+from mech_arith.interventions.result import InterventionResult
 from mech_arith.models.base import Model
 from mech_arith.models.prompts import Prompts
 
@@ -72,9 +72,9 @@ class Departure:
     """See `dose_left`; None where no normalisation follows."""
 
 
-def doses_of(treated: Sequence[Treated]) -> list[Dose]:
+def doses_of(results: Sequence[InterventionResult]) -> list[Dose]:
     """How far every target is moved."""
-    return [Dose(one.site, one.target.component, one.changes, one.rows) for one in treated]
+    return [Dose(one.site, one.target.component, one.changes, one.rows) for one in results]
 
 
 def manifold(

@@ -14,7 +14,7 @@ from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.interventions.bases import Bases
 from mech_arith.interventions.controls import Arm, Controls, Target, arms, choose_targets
-from mech_arith.interventions.edits.base import Edit, Towards
+from mech_arith.interventions.edits.base import Edit, EditTarget
 from mech_arith.interventions.interchange import (
     Crossed,
     Direction,
@@ -23,7 +23,7 @@ from mech_arith.interventions.interchange import (
     run_all,
     source_coordinates,
 )
-from mech_arith.interventions.treatment import Treated
+from mech_arith.interventions.result import InterventionResult
 from mech_arith.problems import ProblemSet
 from mech_arith.problems.expressions import Constraint
 from mech_arith.problems.sources import Sources, draw_sources
@@ -56,10 +56,10 @@ class InterventionPlan:
 
 
 @dataclass(frozen=True)
-class Intervened:
+class InterventionRun:
     """What an intervention leaves: edits with their answers, and what these are compared with."""
 
-    treated: list[Treated]
+    results: list[InterventionResult]
     """Every target at every site, with its controls."""
     sources: dict[str, Sources] = field(default_factory=dict)
     """By value, what edits towards values go towards; none of other edits."""
@@ -74,7 +74,7 @@ class Intervened:
 
 
 @dataclass(frozen=True)
-class _Aim:
+class _Treatment:
     """How far one target moves each problem."""
 
     site: Site
@@ -88,7 +88,7 @@ class _Aim:
 
 def intervene(
     session: Session, bases: Bases, plan: InterventionPlan, *, n_shuffles: int
-) -> Intervened:
+) -> InterventionRun:
     """Edit every target and its controls at every site.
 
     Every arm moves every problem just as far as its target does, along other directions.
@@ -99,18 +99,18 @@ def intervene(
         plan: what to edit.
         n_shuffles: times that sources are drawn anew, for the chance floor of edits towards values.
     """
-    wanted = {} if plan.edit.towards is None else _wanted(bases.problems, plan, n_shuffles)
+    wanted = {} if plan.edit.target is None else _wanted(bases.problems, plan, n_shuffles)
     places = _places(session, bases, plan.edit, wanted)
     aims = list(_aims(bases, plan, wanted, places))
-    treated = _treat(session, bases, plan, aims)
+    results = _treat(session, bases, plan, aims)
     if not wanted:
-        return Intervened(treated)
+        return InterventionRun(results)
     every = {aim.sources.value: aim.sources for aim in aims if aim.sources is not None}
     bounds = ceilings(session, bases, every, list(dict.fromkeys(aim.site for aim in aims)))
     crossed = None
-    if plan.edit.towards is Towards.SOURCE:
+    if plan.edit.target is EditTarget.SOURCE:
         crossed = cross(session, bases, _directions(bases, aims), wanted, places)
-    return Intervened(treated, wanted, bounds, crossed)
+    return InterventionRun(results, wanted, bounds, crossed)
 
 
 Places = dict[str, dict[Site, Float64[Tensor, "m n k"]]]
@@ -136,13 +136,15 @@ def _wanted(problems: ProblemSet, plan: InterventionPlan, n_shuffles: int) -> di
 
 def _places(session: Session, bases: Bases, edit: Edit, wanted: Mapping[str, Sources]) -> Places:
     """Where the edit takes the coordinates of the problems that have sources."""
-    if edit.towards is Towards.SOURCE:
+    if edit.target is EditTarget.SOURCE:
         asked = progress(wanted.items(), description="sources", unit="values")
         return {value: source_coordinates(session, bases, sources) for value, sources in asked}
 
     def fitted(found: Trace, value: str, sources: Sources) -> Float64[Tensor, "m n k"]:
         components = range(len(found.components.directions))
-        places = [found.place_of(component, value, sources.wanted) for component in components]
+        places = [
+            found.predicted_coordinate(component, value, sources.wanted) for component in components
+        ]
         return torch.stack(places, dim=-1)
 
     return {
@@ -153,14 +155,14 @@ def _places(session: Session, bases: Bases, edit: Edit, wanted: Mapping[str, Sou
 
 def _aims(
     bases: Bases, plan: InterventionPlan, wanted: Mapping[str, Sources], places: Places
-) -> Iterator[_Aim]:
+) -> Iterator[_Treatment]:
     """Every target with its changes: per component, or per value where it goes towards one."""
     n = len(bases)
     for site, found in bases.traces.items():
-        if plan.edit.towards is None:
+        if plan.edit.target is None:
             for target in choose_targets(found, plan.components, plan.values):
                 changes = target_changes(found, target.component, plan, n=n)
-                yield _Aim(site, target, changes[None], torch.arange(n))
+                yield _Treatment(site, target, changes[None], torch.arange(n))
             continue
         for value, sources in wanted.items():
             for chosen in choose_targets(found, plan.components, [value]):
@@ -168,8 +170,8 @@ def _aims(
                 if not torch.isfinite(to).all():
                     continue  # the value is constant where the fit was made: it has no place
                 changes = _towards(found, chosen.component, plan, sources, to)
-                target = replace(chosen, towards=value)
-                yield _Aim(site, target, changes, sources.rows, sources)
+                target = replace(chosen, target_value=value)
+                yield _Treatment(site, target, changes, sources.rows, sources)
 
 
 def _towards(
@@ -187,8 +189,8 @@ def _towards(
 
 
 def _treat(
-    session: Session, bases: Bases, plan: InterventionPlan, aims: Sequence[_Aim]
-) -> list[Treated]:
+    session: Session, bases: Bases, plan: InterventionPlan, aims: Sequence[_Treatment]
+) -> list[InterventionResult]:
     """Run all edits of all arms."""
     tried = [
         arms(bases.traces[aim.site], aim.target, plan.controls, seed=plan.seed) for aim in aims
@@ -196,7 +198,7 @@ def _treat(
     grids = [_grid(aim, of_aim, len(bases)) for aim, of_aim in zip(aims, tried, strict=True)]
     answers = run_all(session, bases.baseline, grids, description="intervention")
     return [
-        Treated(
+        InterventionResult(
             aim.site,
             aim.target,
             tuple(of_aim),
@@ -209,7 +211,7 @@ def _treat(
     ]
 
 
-def _grid(aim: _Aim, of_aim: Sequence[Arm], n: int) -> SiteGrid:
+def _grid(aim: _Treatment, of_aim: Sequence[Arm], n: int) -> SiteGrid:
     """Problems that have nowhere to go stay where they are."""
     changes = aim.changes.new_zeros(*aim.changes.shape[:2], n)
     changes[..., aim.rows] = aim.changes
@@ -217,7 +219,7 @@ def _grid(aim: _Aim, of_aim: Sequence[Arm], n: int) -> SiteGrid:
     return SiteGrid(aim.site, directions, changes.flatten(0, 1))
 
 
-def _directions(bases: Bases, aims: Sequence[_Aim]) -> list[Direction]:
+def _directions(bases: Bases, aims: Sequence[_Treatment]) -> list[Direction]:
     """Of each component that is edited, and all values that it is the best one for."""
     edited = dict.fromkeys((aim.site, aim.target.component) for aim in aims)
     return [

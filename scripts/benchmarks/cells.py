@@ -27,19 +27,19 @@ from mech_arith.common.paths import conf_dir
 from mech_arith.directions.tracing import Splits, trace
 from mech_arith.engine.answers import Answers
 from mech_arith.engine.batching import Batching
-from mech_arith.engine.run import Asked, run_baseline
+from mech_arith.engine.run import ReferenceAnswers, run_baseline
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.evidence.effects import intervention_tables
 from mech_arith.evidence.metrics import exact
-from mech_arith.evidence.scorer import Judge
+from mech_arith.evidence.scorer import Scorer
 from mech_arith.experiment.cell import CellPlan
 from mech_arith.experiment.config import RunConfig, checked
 from mech_arith.experiment.load_model import load_model
 from mech_arith.experiment.plan import prepare
 from mech_arith.interventions.bases import Bases
+from mech_arith.interventions.result import InterventionResult
 from mech_arith.interventions.run import intervene
-from mech_arith.interventions.treatment import Treated
 from mech_arith.models.language.numerals import most_digits
 from mech_arith.models.language.pretrained import PretrainedModel
 from mech_arith.models.prompts import Layout
@@ -69,16 +69,16 @@ class Cell:
         """The matrix that makes logits."""
         return self.model.network.lm_head.weight
 
-    def intervene(self) -> list[Treated]:
+    def intervene(self) -> list[InterventionResult]:
         """All edits of the cell, as a run makes them, and their tables."""
         plan, how = self.plan.intervention, self.plan.how
         assert plan is not None
         done = intervene(Session(self.model), self.bases, plan, n_shuffles=how.n_permutations)
-        judge = Judge.of_baseline(
+        scorer = Scorer.of_baseline(
             self.bases.baseline, tolerance=self.model.tolerance, written=True, how=how
         )
-        intervention_tables(done, plan, judge)
-        return done.treated
+        intervention_tables(done, plan, scorer)
+        return done.results
 
 
 def prepare_cell(overrides: tuple[str, ...] = CELL) -> Cell:
@@ -97,7 +97,7 @@ def prepare_cell(overrides: tuple[str, ...] = CELL) -> Cell:
     fit, prompts = (
         model.encode(problems, digits=plan.digits) for problems in (prepared.fit, prepared.report)
     )
-    asked = Asked.of_problems(prepared.report, seed=plan.seed)
+    asked = ReferenceAnswers.of_problems(prepared.report, seed=plan.seed)
     baseline = run_baseline(Session(model, batching), prompts, asked)
     passed = exact(baseline.answers.numbers, asked.right, tolerance=model.tolerance)
     traces = trace(
@@ -116,11 +116,11 @@ Pass = tuple[int, int, int, int]
 """A target, one of its arms' directions, a source and a strength: one edit of every problem."""
 
 
-def passes(treated: list[Treated]) -> list[Pass]:
+def passes(results: list[InterventionResult]) -> list[Pass]:
     """Every edit that moves something, spread over targets, arms and strengths."""
     every = [
         (target, direction, source, strength)
-        for target, one in enumerate(treated)
+        for target, one in enumerate(results)
         for direction in range(one.answers.numbers.shape[0])
         for source, strength in one.changes.any(-1).nonzero().tolist()
     ]
@@ -128,13 +128,15 @@ def passes(treated: list[Treated]) -> list[Pass]:
     return [every[index] for index in order.tolist()]
 
 
-def n_moved(treated: list[Treated], one: Pass) -> int:
+def n_moved(results: list[InterventionResult], one: Pass) -> int:
     """How many problems an edit moves."""
     target, _, source, strength = one
-    return int((treated[target].changes[source, strength] != 0).sum())
+    return int((results[target].changes[source, strength] != 0).sum())
 
 
-def bound_seconds(cell: Cell, treated: list[Treated], rates: dict[tuple[int, int], float]) -> float:
+def bound_seconds(
+    cell: Cell, results: list[InterventionResult], rates: dict[tuple[int, int], float]
+) -> float:
     """How long the multiply-adds of all edits take at the machine's rates.
 
     Of each problem that is moved: the layers above the edit and the unembedding, from the prompt's
@@ -154,7 +156,7 @@ def bound_seconds(cell: Cell, treated: list[Treated], rates: dict[tuple[int, int
         return work.seconds(rates)
 
     seconds = 0.0
-    for one in treated:
+    for one in results:
         times = len(one.answers.numbers) * (one.changes != 0).sum((0, 1))
         for row, n in zip(one.rows.tolist(), times.tolist(), strict=True):
             seconds += n * of_edit(one.site.layer, int(ends[row]), fed[row])
@@ -199,10 +201,10 @@ class HookedCell:
         self.longest = cell.model.reader.longest(cell.baseline.asked.bound)
         self.too_large = 10 ** most_digits(cell.baseline.asked.bound)
 
-    def edit(self, treated: list[Treated], one: Pass) -> Answers:
+    def edit(self, results: list[InterventionResult], one: Pass) -> Answers:
         """The answers of every problem that a target moves, under one edit."""
         target, direction, source, strength = one
-        of = treated[target]
+        of = results[target]
         directions = torch.cat([arm.directions for arm in of.arms])
         n = len(self.cell.baseline)
         far = torch.zeros(n)
@@ -280,11 +282,11 @@ def _added_at(block: nn.Module, position: int, delta: Float[Tensor, "n d"]) -> I
         handle.remove()
 
 
-def answers_of(treated: list[Treated], one: Pass) -> Answers:
+def answers_of(results: list[InterventionResult], one: Pass) -> Answers:
     """The engine's, of one edit."""
     target, direction, source, strength = one
     return Answers(
-        *(field[direction, source, strength] for field in vars(treated[target].answers).values())
+        *(field[direction, source, strength] for field in vars(results[target].answers).values())
     )
 
 
@@ -339,21 +341,21 @@ def benchmark(cell: Cell, *, rounds: int, seconds: float, clock: Clock) -> CellR
     for _ in range(rounds):
         measured = rates.measure(seconds=BOUND_SECONDS, clock=clock)
         start = clock()
-        treated = cell.intervene()
+        results = cell.intervene()
         spent = clock() - start
-        every = passes(treated)
-        edits = sum(n_moved(treated, one) for one in every)
+        every = passes(results)
+        edits = sum(n_moved(results, one) for one in every)
         ours.append(edits / spent)
-        bounds.append(edits / bound_seconds(cell, treated, measured))
+        bounds.append(edits / bound_seconds(cell, results, measured))
         turns = turns or cycle(every)
         spent, done = 0.0, 0
         while spent < seconds / rounds:
             one = next(turns)
             start = clock()
-            found = hooked.edit(treated, one)
+            found = hooked.edit(results, one)
             spent += clock() - start
-            done += n_moved(treated, one)
-            differences.add(answers_of(treated, one), found)
+            done += n_moved(results, one)
+            differences.add(answers_of(results, one), found)
         hooks.append(done / spent)
         n_hooked += done
     return CellResult(

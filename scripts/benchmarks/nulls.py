@@ -18,12 +18,12 @@ from mech_arith.directions.base import find_method
 from mech_arith.directions.random import random_direction
 from mech_arith.directions.tracing import Splits, trace
 from mech_arith.engine.capture import capture
-from mech_arith.engine.run import Asked, Baseline, SiteGrid, run_baseline, run_edits
+from mech_arith.engine.run import Baseline, ReferenceAnswers, SiteGrid, run_baseline, run_edits
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.evidence.correlations import correlation_table
 from mech_arith.evidence.effects import contrast_table, contrasts_of
-from mech_arith.evidence.scorer import Judge
+from mech_arith.evidence.scorer import Scorer
 from mech_arith.interventions.controls import (
     CONTROL,
     SPAN,
@@ -35,7 +35,7 @@ from mech_arith.interventions.controls import (
     arms,
 )
 from mech_arith.interventions.edits.base import find_edit
-from mech_arith.interventions.treatment import Treated
+from mech_arith.interventions.result import InterventionResult
 from mech_arith.models.arithmetic.checkpoints import Card
 from mech_arith.models.arithmetic.loading import ArithmeticDecoder
 from mech_arith.models.arithmetic.networks import DecoderShape
@@ -193,14 +193,14 @@ def contrast_null(seed: int) -> Contrasted:
     problems = draw(TEMPLATE, n=N_EDITED, ranges=RANGES, seed=seed)
     baseline = own_answers(model, problems)
     random = torch.Generator().manual_seed(seed)
-    judge = Judge.of_baseline(baseline, tolerance=0.0, written=False, how=HOW)
+    scorer = Scorer.of_baseline(baseline, tolerance=0.0, written=False, how=HOW)
     contrasts = [
         found
         for site in (Site(layer, "resid_post", "last") for layer in range(model.n_layers))
         for found in contrasts_of(
             _treated(model, baseline, site, NOTHING, _random_arms(model.d_model, random)),
             SCALE,
-            judge,
+            scorer,
         )
     ]
     rows = contrast_table(contrasts).to_dict(orient="records")
@@ -251,9 +251,9 @@ def component_null(seed: int) -> Components:
     )[site]
     target = Target(int(torch.randint(len(found.r_fit), (), generator=random)), ("nothing",))
     tried = arms(found, target, DRAWN_ALONE, seed=seed)
-    treated = _treated(model, baseline, site, target, tried)
-    judge = Judge.of_baseline(baseline, tolerance=0.0, written=False, how=HOW)
-    rows = [one.fields for one in contrasts_of(treated, SCALE, judge)]
+    results = _treated(model, baseline, site, target, tried)
+    scorer = Scorer.of_baseline(baseline, tolerance=0.0, written=False, how=HOW)
+    rows = [one.fields for one in contrasts_of(results, SCALE, scorer)]
     return Components(
         {row["arm"]: row["p"] for row in rows},
         all(row["p"] <= ALPHA and row["low"] > 0 for row in rows),
@@ -266,13 +266,13 @@ def _treated(
     site: Site,
     target: Target,
     tried: Sequence[Arm],
-) -> Treated:
+) -> InterventionResult:
     """All arms moved as far as the target's one direction, which comes first."""
     coordinate = _centred(model, baseline, site) @ tried[0].directions[0].double()
     changes = torch.stack([(factor - 1) * coordinate for factor in FACTORS])
     directions = torch.cat([arm.directions for arm in tried])
     (answers,) = run_edits(Session(model), baseline, [SiteGrid(site, directions, changes)])
-    return Treated(
+    return InterventionResult(
         site,
         target,
         tuple(tried),
@@ -286,7 +286,7 @@ def _treated(
 def own_answers(model: ArithmeticDecoder, problems: ProblemSet) -> Baseline:
     """The problems, for which what the model answers is right."""
     unknown = torch.full((len(problems),), torch.nan, dtype=torch.float64)
-    asked = Asked(torch.zeros_like(unknown), unknown, bound=model.width_out)
+    asked = ReferenceAnswers(torch.zeros_like(unknown), unknown, bound=model.width_out)
     found = run_baseline(Session(model), model.encode(problems), asked)
     return replace(found, asked=replace(asked, right=found.answers.numbers))
 

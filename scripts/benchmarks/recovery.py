@@ -8,11 +8,11 @@ from bars import ALPHA, Row, at_least, at_most, shown
 
 from mech_arith.directions.base import find_method
 from mech_arith.directions.tracing import Splits, Trace, trace
-from mech_arith.engine.run import Asked, run_baseline
+from mech_arith.engine.run import ReferenceAnswers, run_baseline
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.evidence.effects import intervention_tables
-from mech_arith.evidence.scorer import Judge
+from mech_arith.evidence.scorer import Scorer
 from mech_arith.interventions.bases import Bases
 from mech_arith.interventions.controls import CONTROL, TARGET, Controls
 from mech_arith.interventions.edits.base import find_edit
@@ -85,7 +85,9 @@ def recover(plant: Plant, *, n_problems: int = N_PROBLEMS) -> Recovered:
     traces = trace_everywhere(model, fit, report, how)
     places = {value: _first_site(traces, value) for value in (plant.read.value, plant.unread.value)}
     edited = report.take(torch.arange(N_EDITED).numpy())
-    baseline = run_baseline(Session(model), model.encode(edited), Asked.of_problems(edited))
+    baseline = run_baseline(
+        Session(model), model.encode(edited), ReferenceAnswers.of_problems(edited)
+    )
     right = (baseline.answers.numbers - baseline.asked.right).abs() <= model.tolerance
 
     def interchanged(value: str) -> Interchanged:
@@ -95,10 +97,10 @@ def recover(plant: Plant, *, n_problems: int = N_PROBLEMS) -> Recovered:
         plan = replace(INTERCHANGE, values=(value,))
         bases = Bases(edited, baseline, {site: traces[site]})
         done = intervene(Session(model), bases, plan, n_shuffles=how.n_permutations)
-        judge = Judge.of_baseline(
+        scorer = Scorer.of_baseline(
             baseline, tolerance=model.tolerance, written=not model.regresses, how=how
         )
-        tables = intervention_tables(done, plan, judge)
+        tables = intervention_tables(done, plan, scorer)
         agreement, contrast = tables["counterfactual"], tables["contrasts"]
         (of_target,) = agreement[agreement["arm"] == TARGET].to_dict(orient="records")
         (beyond,) = contrast[contrast["arm"] == CONTROL].to_dict(orient="records")

@@ -182,7 +182,7 @@ def _effects(
                         "component": component,
                         "arm": arm,
                         "chosen_for": values,
-                        "towards": "",
+                        "target_value": "",
                         "edit": cell.edit,
                         "strength": strength,
                         "strength_unit": unit,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mech_arith.common import checkpoint as unfinished
-from mech_arith.common.checkpoint import Unfinished
+from mech_arith.common.checkpoint import Checkpoint
 from mech_arith.common.store import Store
 
 
@@ -26,7 +26,7 @@ def clock(monkeypatch):
 
 
 def begun(tmp_path, cell="this cell"):
-    return Unfinished(Store(tmp_path / "parts"), cell=cell)
+    return Checkpoint(Store(tmp_path / "parts"), cell=cell)
 
 
 def forbidden():
@@ -125,5 +125,5 @@ def test_a_damaged_piece_is_computed_again(tmp_path):
 
 
 def test_nothing_is_kept_where_nothing_is_asked_for():
-    piece = Unfinished.nothing().piece("edits", {})
+    piece = Checkpoint.nothing().piece("edits", {})
     assert torch.equal(piece.fetch("layer 0", lambda: numbers(3))["numbers"], torch.tensor([3.0]))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mech_arith.common import checkpoint as unfinished
-from mech_arith.common.checkpoint import Unfinished
+from mech_arith.common.checkpoint import Checkpoint
 from mech_arith.common.store import Store
 from mech_arith.directions import project, tracing
 from mech_arith.directions.base import find_method
@@ -37,7 +37,7 @@ def traced(directory, method):
     problems = draw(template, n=2 * N_FIT, ranges=dict.fromkeys("abc", (100, 999)), seed=0)
     fit, report = split(problems, fit_share=0.5, seed=0)
     model = PlantedModel()
-    kept = Unfinished(Store(directory), cell="this cell")
+    kept = Checkpoint(Store(directory), cell="this cell")
     prompts = [model.encode(problems, digits=3) for problems in (fit, report)]
     return tracing.trace(
         Session(model, Batching(ROWS), checkpoint=kept),

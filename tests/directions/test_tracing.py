@@ -186,7 +186,9 @@ def test_the_place_of_a_value_is_on_the_line_that_numpy_fits():
         for component in range(2):
             line = np.polyfit(fit.values[value], coordinates[:, component], 1)
             np.testing.assert_allclose(
-                found.place_of(component, value, wanted), np.polyval(line, wanted), atol=1e-4
+                found.predicted_coordinate(component, value, wanted),
+                np.polyval(line, wanted),
+                atol=1e-4,
             )
 
 

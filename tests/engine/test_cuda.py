@@ -7,7 +7,7 @@ import torch
 
 from mech_arith.engine.batching import Batching
 from mech_arith.engine.guard import check_fast_path
-from mech_arith.engine.run import Asked, edited_answers, run_baseline
+from mech_arith.engine.run import ReferenceAnswers, edited_answers, run_baseline
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.evidence.results import load_run
@@ -107,7 +107,9 @@ def test_edited_answers_on_a_gpu_are_those_on_the_cpu(tiny, name):
     models = [model_on(device, name, tiny) for device in DEVICES]
     baselines = [
         run_baseline(
-            Session(model, Batching(8)), model.encode(problems), Asked.of_problems(problems)
+            Session(model, Batching(8)),
+            model.encode(problems),
+            ReferenceAnswers.of_problems(problems),
         )
         for model in models
     ]

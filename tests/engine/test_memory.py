@@ -12,7 +12,7 @@ from mech_arith.problems import draw
 from mech_arith.engine.sites import Site
 from mech_arith.models.arithmetic.loading import load_arithmetic
 from mech_arith.problems.templates import build_template
-from mech_arith.directions.base import PrincipalComponents, find_method
+from mech_arith.directions.base import Subspace, find_method
 from mech_arith.directions.project import coordinates
 from mech_arith.engine.session import Session
 from mech_arith.directions.tracing import fit_directions
@@ -25,7 +25,7 @@ def trace(n):
     problems = draw(template, n=n, ranges=dict.fromkeys("abc", (100, 999)), seed=0)
     prompts, session = model.encode(problems), Session(model, Batching(200))
     fitted = fit_directions(session, problems, prompts, sites, find_method("pls", 5))
-    frames = {site: PrincipalComponents.of_tensors(found) for site, found in fitted.items()}
+    frames = {site: Subspace.of_tensors(found) for site, found in fitted.items()}
     coordinates(session, prompts, frames)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

@@ -10,7 +10,13 @@ from mech_arith.engine.batching import AUTO_ELEMENTS, Batching, batches
 from mech_arith.engine.guard import check_fast_path
 from mech_arith.engine.passes import Change, Hooked, Resumed, ResumedTails, run_clean
 from mech_arith.engine.reading import _log_prob_of_end, force, read_answers
-from mech_arith.engine.run import Asked, SiteEdits, edited_answers, run_baseline, run_edits
+from mech_arith.engine.run import (
+    ReferenceAnswers,
+    SiteEdits,
+    edited_answers,
+    run_baseline,
+    run_edits,
+)
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.engine.writing import Writing, likeliest
@@ -36,7 +42,7 @@ MODELS = {
 PROBLEMS = draw(
     build_template("nested", "a-(b-c)"), n=12, ranges=dict.fromkeys("abc", (100, 999)), seed=0
 )
-ASKED = Asked.of_problems(PROBLEMS)
+ASKED = ReferenceAnswers.of_problems(PROBLEMS)
 POSITIONS = ("all", "operands", "last")
 FIELDS = ("numbers", "log_prob", "logit_difference")
 
@@ -286,7 +292,7 @@ def test_a_prefix_read_once_is_as_good_as_in_every_prompt():
         answers = [
             edited_answers(
                 Session(model),
-                run_baseline(Session(model), prompts, Asked.of_problems(problems)),
+                run_baseline(Session(model), prompts, ReferenceAnswers.of_problems(problems)),
                 asked,
             )
             for prompts in (whole, shared)

@@ -10,7 +10,7 @@ import torch
 from mech_arith.common.errors import UserError
 from mech_arith.engine.batching import Batching
 from mech_arith.engine.reading import NO_TOKEN, force, read_written
-from mech_arith.engine.run import Asked, run_baseline, write_on
+from mech_arith.engine.run import ReferenceAnswers, run_baseline, write_on
 from mech_arith.engine.session import Session
 from mech_arith.engine.writing import Writing
 from mech_arith.evidence.baseline import (
@@ -44,7 +44,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> PretrainedModel:
 @pytest.fixture(scope="module")
 def reported(model: PretrainedModel) -> Reported:
     """A model that knows no arithmetic."""
-    asked = Asked.of_problems(PROBLEMS)
+    asked = ReferenceAnswers.of_problems(PROBLEMS)
     baseline = run_baseline(Session(model, Batching(3)), model.encode(PROBLEMS), asked)
     return Reported(baseline, 0.0, 8)
 
@@ -145,7 +145,7 @@ class Following:
 
 def test_right_answers_take_no_step_of_their_own_though_a_comma_may_go_on(model):
     """`8,` may become `8,123`: the comma is fed, so that the token behind it is read at once."""
-    asked = Asked.of_problems(PROBLEMS)
+    asked = ReferenceAnswers.of_problems(PROBLEMS)
     forced = force(model, asked)
     (space,) = model.tokenizer(" ", add_special_tokens=False)["input_ids"]
     behind = torch.full((len(asked), 1), space)

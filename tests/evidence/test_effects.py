@@ -6,11 +6,11 @@ import torch
 from mech_arith.engine.answers import Answers
 from mech_arith.engine.sites import Site
 from mech_arith.evidence.effects import contrast_table, contrasts_of, effect_tables
-from mech_arith.evidence.scorer import Judge
+from mech_arith.evidence.scorer import Scorer
 from mech_arith.evidence.summary import largest_drop_p
 from mech_arith.interventions.controls import CONTROL, TARGET, Arm, Target
 from mech_arith.interventions.edits.base import find_edit
-from mech_arith.interventions.treatment import Treated
+from mech_arith.interventions.result import InterventionResult
 from mech_arith.statistics import Resampling
 
 HOW = Resampling()
@@ -21,12 +21,12 @@ def answers(numbers: torch.Tensor) -> Answers:
     return Answers(numbers, unknown, unknown)
 
 
-def treated(wrong: torch.Tensor) -> tuple[Treated, Judge]:
+def results(wrong: torch.Tensor) -> tuple[InterventionResult, Scorer]:
     """One target, first, and its controls, whose edits make some answers wrong: [k, m, s, n]."""
     k, m, s, n = wrong.shape
     right = torch.arange(n, dtype=torch.float64)
     directions = torch.eye(k)
-    one = Treated(
+    one = InterventionResult(
         Site(0, "resid_post", "all"),
         Target(0, ("b-c",)),
         (
@@ -38,12 +38,12 @@ def treated(wrong: torch.Tensor) -> tuple[Treated, Judge]:
         torch.arange(n),
         answers(right + wrong.double()),
     )
-    return one, Judge(answers(right), right, 0.0, True, HOW)
+    return one, Scorer(answers(right), right, 0.0, True, HOW)
 
 
 def contrast(wrong: torch.Tensor) -> dict:
-    one, judge = treated(wrong)
-    (row,) = contrast_table(contrasts_of(one, find_edit("shift"), judge)).to_dict(orient="records")
+    one, scorer = results(wrong)
+    (row,) = contrast_table(contrasts_of(one, find_edit("shift"), scorer)).to_dict(orient="records")
     return row
 
 
@@ -89,7 +89,7 @@ def test_the_largest_drop_is_compared_with_ties():
     for _ in range(8):
         target = torch.rand(93, generator=generator) < 0.2
         as_much = target[torch.randperm(93, generator=generator)]
-        one, judge = treated(torch.stack([target, as_much, target & False]).view(3, 3, 1, 31))
-        tables = effect_tables([one], find_edit("shift"), (1.0,), judge)
+        one, scorer = results(torch.stack([target, as_much, target & False]).view(3, 3, 1, 31))
+        tables = effect_tables([one], find_edit("shift"), (1.0,), scorer)
         found.append(largest_drop_p(tables["effects"], tables["control_draws"]))
     assert found == [pytest.approx(2 / 3)] * 8

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mech_arith.engine.run import Asked
+from mech_arith.engine.run import ReferenceAnswers
 from mech_arith.evidence.problems import NO_END, NO_NUMBER, UNANSWERED
 from mech_arith.evidence.results import load_run
 from mech_arith.models.arithmetic.loading import load_arithmetic
@@ -46,7 +46,7 @@ def asked_by_hand(model: Model, problems: ProblemSet, row: int) -> tuple[str | N
     if model.reader is None:
         return None, float(model.full_pass(tokens, {}))
     written: list[int] = []
-    longest = model.reader.longest(Asked.of_problems(problems).bound)
+    longest = model.reader.longest(ReferenceAnswers.of_problems(problems).bound)
     while not model.reader.read(written)[1] and len(written) < longest:
         more = torch.tensor([[*tokens[0].tolist(), *written]])
         written.append(int(model.full_pass(more, {})[0, -1].argmax()))

@@ -67,7 +67,7 @@ def test_why_there_is_no_drop_beyond_drawn_directions(intervention, changes, val
     assert row["used"] is None
     assert result.summary["missing"]["excess_drop"][value] == why
     # Of an edit towards values use is told by answers, and by no drop.
-    goes_towards = intervention is not None and intervention.edit.towards is not None
+    goes_towards = intervention is not None and intervention.edit.target is not None
     untold = row["agreement_reason"] if goes_towards else why
     assert row["untold"] == untold
     whole = result.summary["verdicts"][value]["text"]

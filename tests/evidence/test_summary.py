@@ -9,7 +9,7 @@ def test_largest_drops_by_hand():
         "position": "all",
         "component": 1,
         "chosen_for": ("a", "b"),
-        "towards": "",
+        "target_value": "",
         "baseline_accuracy": 0.9,
         "accuracy_drop_passed": 0.5,
         "n": 50,

@@ -8,7 +8,7 @@ import time
 import pandas as pd
 import pytest
 
-from mech_arith.common.checkpoint import Unfinished
+from mech_arith.common.checkpoint import Checkpoint
 from mech_arith.common.runs.records import PARTS, read_record
 from mech_arith.evidence.results import load_run
 from mech_arith.experiment import job
@@ -46,8 +46,8 @@ def _program(*overrides: str) -> None:
     # Drawing would take most of the time, and what is drawn is not compared.
     job._draw = lambda saved, directory: None
     # Every unit of so small a cell is kept, as a longer one's are every second.
-    assert Unfinished.__init__.__kwdefaults__
-    Unfinished.__init__.__kwdefaults__["every_s"] = 0.0
+    assert Checkpoint.__init__.__kwdefaults__
+    Checkpoint.__init__.__kwdefaults__["every_s"] = 0.0
     sys.argv = ["mech_arith", *CELL, *overrides]
     sys.exit(exit_code())
 

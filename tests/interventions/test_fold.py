@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mech_arith.common.errors import UserError
 from mech_arith.directions.random import random_direction
-from mech_arith.engine.run import Asked, run_baseline
+from mech_arith.engine.run import ReferenceAnswers, run_baseline
 from mech_arith.engine.session import Session
 from mech_arith.interventions.edits.base import Edit, find_edit
 from mech_arith.interventions.fold import (
@@ -54,7 +54,7 @@ def case(request, tmp_path_factory):
         model = model_in(tiny_lm(request.param, tmp_path_factory.mktemp(request.param)))
         return model, model.encode(PROBLEMS), ASKED
     model = ARITHMETIC_KINDS[request.param]()
-    return model, model.encode(ARITHMETIC), Asked.of_problems(ARITHMETIC)
+    return model, model.encode(ARITHMETIC), ReferenceAnswers.of_problems(ARITHMETIC)
 
 
 def change_at(model, layer, point, edit="scale", strength=-1.5, *, centre=True, seed=0):

@@ -7,11 +7,11 @@ import torch
 from mech_arith.common.errors import UserError
 from mech_arith.engine.batching import Batching
 from mech_arith.engine.capture import capture
-from mech_arith.engine.run import Asked, run_baseline
+from mech_arith.engine.run import ReferenceAnswers, run_baseline
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.evidence.effects import intervention_tables
-from mech_arith.evidence.scorer import Judge
+from mech_arith.evidence.scorer import Scorer
 from mech_arith.interventions.bases import Bases
 from mech_arith.interventions.controls import CONTROL, TARGET, Controls
 from mech_arith.interventions.edits.base import find_edit
@@ -46,7 +46,7 @@ def cell():
     sites = [LAST_LAYER, Site(0, "attn_out", "3")]
     traces = traced(model, fit, report, sites, n_components=2, batch_size=64)
     prompts = model.encode(report)
-    asked = Asked.of_problems(report)
+    asked = ReferenceAnswers.of_problems(report)
     baseline = run_baseline(Session(model), prompts, asked)
     # What it gives counts as right: random weights answer nothing.
     asked.right[:] = baseline.answers.numbers
@@ -68,8 +68,8 @@ def by_activations(cell, plan):
 
 def tables_of(cell, plan, done):
     model, _, _, baseline, _ = cell
-    judge = Judge.of_baseline(baseline, tolerance=5.0, written=not model.regresses, how=HOW)
-    return intervention_tables(done, plan, judge)
+    scorer = Scorer.of_baseline(baseline, tolerance=5.0, written=not model.regresses, how=HOW)
+    return intervention_tables(done, plan, scorer)
 
 
 def test_where_one_position_is_read_out_weights_do_what_activations_do(cell):

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from mech_arith.engine.batching import Batching
-from mech_arith.engine.run import Asked, SiteEdits, run_baseline, run_edits
+from mech_arith.engine.run import ReferenceAnswers, SiteEdits, run_baseline, run_edits
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.evidence.counterfactual import following
 from mech_arith.evidence.metrics import exact
-from mech_arith.evidence.scorer import Judge
+from mech_arith.evidence.scorer import Scorer
 from mech_arith.evidence.specificity import specificity_table
 from mech_arith.interventions import interchange
 from mech_arith.interventions.bases import Bases
@@ -42,7 +42,7 @@ def known(request):
         traces = traced(model, fit, report, sites, n_components=3, batch_size=50)
     problems = report.take(np.arange(N))
     baseline = run_baseline(
-        Session(model, Batching(9)), model.encode(problems), Asked.of_problems(problems)
+        Session(model, Batching(9)), model.encode(problems), ReferenceAnswers.of_problems(problems)
     )
     session, bases = Session(model, Batching(7)), Bases(problems, baseline, traces, digits=3)
     every = {}
@@ -117,7 +117,7 @@ def interchanged(model, own, theirs, site: Site) -> float:
 
 def test_specificity_of_all_pairs_is_that_of_one_pair_at_a_time(known):
     session, bases, every, sites = known
-    judge = Judge.of_baseline(
+    scorer = Scorer.of_baseline(
         bases.baseline, tolerance=30.0, written=not session.model.regresses, how=HOW
     )
     directions = [
@@ -132,7 +132,7 @@ def test_specificity_of_all_pairs_is_that_of_one_pair_at_a_time(known):
 
     def rows(some, of):
         crossed = cross(session, bases, some, of, places)
-        return specificity_table(crossed, of, judge).to_dict(orient="records")
+        return specificity_table(crossed, of, scorer).to_dict(orient="records")
 
     together = rows(directions, every)
     assert len(together) == len(directions) * len(every)
@@ -145,7 +145,7 @@ def test_specificity_of_all_pairs_is_that_of_one_pair_at_a_time(known):
             edited = by_hand(session.model, bases, one, sources, places[value][one.site])
             hits = exact(edited, sources.expected, tolerance=30.0).double()
             assert row["agreement"] == pytest.approx(float(hits.mean()))
-            clean = judge.clean.numbers[sources.rows]
+            clean = scorer.clean.numbers[sources.rows]
             slope = following(edited, clean, sources).slope
             assert row["slope"] == pytest.approx(slope, abs=1e-4, nan_ok=True)
             assert (row["n"], row["n_sources"]) == (len(sources.rows), 2)

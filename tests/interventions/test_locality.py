@@ -8,7 +8,7 @@ import torch
 
 from mech_arith.common.store import Store
 from mech_arith.engine.batching import Batching
-from mech_arith.engine.run import Asked, run_baseline
+from mech_arith.engine.run import ReferenceAnswers, run_baseline
 from mech_arith.engine.session import Session
 from mech_arith.evidence.locality import _by_chance, _match, locality_tables
 from mech_arith.interventions.bases import Bases
@@ -31,7 +31,7 @@ PLAN = LocalityPlan(
 def test_the_two_functions_agree_where_the_coordinate_is_the_value():
     model, _, report, sites, traces = planted()
     baseline = run_baseline(
-        Session(model, Batching(50)), model.encode(report), Asked.of_problems(report)
+        Session(model, Batching(50)), model.encode(report), ReferenceAnswers.of_problems(report)
     )
     traces = {sites[0]: traces[sites[0]]}
     bases = Bases(report, baseline, traces, digits=3)
@@ -145,7 +145,7 @@ def test_a_match_by_chance_has_the_places_of_the_value_in_any_order():
 def test_what_another_cell_has_run_is_read_back_and_nothing_else(tmp_path):
     model, _, report, sites, traces = planted()
     baseline = run_baseline(
-        Session(model, Batching(50)), model.encode(report), Asked.of_problems(report)
+        Session(model, Batching(50)), model.encode(report), ReferenceAnswers.of_problems(report)
     )
 
     def run(site, plan, store):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import layer_norm, rms_norm
 
 from mech_arith.common import checkpoint as unfinished
-from mech_arith.common.checkpoint import Unfinished
+from mech_arith.common.checkpoint import Checkpoint
 from mech_arith.common.store import Store
 from mech_arith.common.streaming import Sums
 from mech_arith.directions.base import find_method
@@ -261,12 +261,12 @@ def test_a_pass_that_was_killed_goes_on(tmp_path, monkeypatch):
         advance(self, n)
         raise KeyboardInterrupt
 
-    first = Unfinished(Store(tmp_path), cell="x")
+    first = Checkpoint(Store(tmp_path), cell="x")
     monkeypatch.setattr(Sums, "advance", killed)
     with pytest.raises(KeyboardInterrupt):
         led(replace(session, checkpoint=first), *asked)
     monkeypatch.setattr(Sums, "advance", advance)
-    kept = Unfinished(Store(tmp_path), cell="x")
+    kept = Checkpoint(Store(tmp_path), cell="x")
     again = led(replace(session, checkpoint=kept), *asked)
     assert kept.found == 1
     pd.testing.assert_frame_equal(again[0], whole[0])
@@ -300,7 +300,16 @@ def test_a_cell_has_a_row_for_every_target_and_strength(edit, strengths):
     )
     tables = run_cell(Session(PlantedModel(), Batching(50)), fit, report, plan).tables
     effects, found = tables["effects"], tables["manifold"]
-    key = ["layer", "point", "position", "component", "chosen_for", "towards", "edit", "strength"]
+    key = [
+        "layer",
+        "point",
+        "position",
+        "component",
+        "chosen_for",
+        "target_value",
+        "edit",
+        "strength",
+    ]
     key += ["strength_unit", "n"]
     targets = effects.loc[effects["arm"] == "target", key].reset_index(drop=True)
     pd.testing.assert_frame_equal(found[key], targets)

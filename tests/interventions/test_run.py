@@ -9,13 +9,13 @@ from mech_arith.common.errors import UserError
 from mech_arith.directions.tracing import value_table
 from mech_arith.engine.batching import Batching
 from mech_arith.engine.capture import capture
-from mech_arith.engine.run import Asked, run_baseline
+from mech_arith.engine.run import ReferenceAnswers, run_baseline
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
-from mech_arith.evidence.agreement import unresolved
 from mech_arith.evidence.effects import intervention_tables, unresolved_drops
+from mech_arith.evidence.iia import unresolved
 from mech_arith.evidence.results import per_value
-from mech_arith.evidence.scorer import Judge
+from mech_arith.evidence.scorer import Scorer
 from mech_arith.evidence.summary import largest_drops
 from mech_arith.interventions.bases import Bases
 from mech_arith.interventions.controls import Controls, Target, arms, choose_targets, valueless_span
@@ -36,13 +36,13 @@ HOW = Resampling(n_resamples=200, n_permutations=200)
 def planted_effects(plan, layer=0, tolerance=0.5):
     model, _, report, sites, traces = planted()
     baseline = run_baseline(
-        Session(model, Batching(50)), model.encode(report), Asked.of_problems(report)
+        Session(model, Batching(50)), model.encode(report), ReferenceAnswers.of_problems(report)
     )
     chosen = {sites[layer]: traces[sites[layer]]}
     session, bases = Session(model, Batching(64)), Bases(report, baseline, chosen)
     done = intervene(session, bases, plan, n_shuffles=HOW.n_permutations)
-    judge = Judge.of_baseline(baseline, tolerance=tolerance, written=not model.regresses, how=HOW)
-    return report, traces[sites[layer]], intervention_tables(done, plan, judge)
+    scorer = Scorer.of_baseline(baseline, tolerance=tolerance, written=not model.regresses, how=HOW)
+    return report, traces[sites[layer]], intervention_tables(done, plan, scorer)
 
 
 def test_what_is_read_matters_and_what_is_merely_written_does_not():
@@ -268,9 +268,9 @@ def test_a_listed_component_is_moved_towards_every_value_and_chosen_for_its_own(
     plan = replace(INTERCHANGE, components=(0, 1))
     _, found, tables = planted_effects(plan, tolerance=100.0)
     effects = tables["effects"].query("arm == 'target' and strength == 1.0")
-    assert not effects.duplicated(["component", "towards"]).any()
+    assert not effects.duplicated(["component", "target_value"]).any()
     for component, chosen_for, value in zip(
-        effects["component"], effects["chosen_for"], effects["towards"], strict=True
+        effects["component"], effects["chosen_for"], effects["target_value"], strict=True
     ):
         assert chosen_for == ((value,) if found.best_component(value) == component else ())
     named = set(per_value(effects)["value"])

@@ -7,7 +7,7 @@ import torch
 from mech_arith.common.errors import UserError
 from mech_arith.engine.batching import Batching
 from mech_arith.engine.guard import check_fast_path
-from mech_arith.engine.run import Asked, run_baseline, run_edits
+from mech_arith.engine.run import ReferenceAnswers, run_baseline, run_edits
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.models.attention import NOTHING
@@ -40,7 +40,7 @@ def streams(model, n=400):
 @each_plant
 def test_every_answer_is_right(plant):
     model, problems = PlantedModel(plant), plant.problems(300)
-    asked = Asked.of_problems(problems)
+    asked = ReferenceAnswers.of_problems(problems)
     found = run_baseline(Session(model, Batching(64)), model.encode(problems), asked)
     torch.testing.assert_close(found.answers.numbers, asked.right, atol=1e-3, rtol=0)
 
@@ -122,7 +122,7 @@ def test_noise_says_nothing_of_the_problem():
 def test_what_is_resumed_agrees_with_full_passes(seed):
     model = PlantedModel(Plant.drawn(seed))
     problems = model.plant.problems(12)
-    asked = Asked.of_problems(problems)
+    asked = ReferenceAnswers.of_problems(problems)
     baseline = run_baseline(Session(model), model.encode(problems), asked)
     sites = [Site(layer, point, "all") for layer in range(model.n_layers) for point in POINTS]
     assert check_fast_path(model, baseline.prompts, sites) < 1e-4

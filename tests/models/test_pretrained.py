@@ -12,12 +12,12 @@ from mech_arith.engine.answers import Answers
 from mech_arith.engine.batching import Batching
 from mech_arith.engine.guard import check_fast_path
 from mech_arith.engine.passes import Change, Resumed, run_clean
-from mech_arith.engine.run import Asked, edited_answers, run_baseline
+from mech_arith.engine.run import ReferenceAnswers, edited_answers, run_baseline
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.models.base import POINTS, read_prefix
 from mech_arith.models.language.hf_files import quiet
-from mech_arith.models.language.hook_points import find_places
+from mech_arith.models.language.hook_points import find_hook_points
 from mech_arith.models.language.loading import load_pretrained
 from mech_arith.models.language.pretrained import PretrainedModel
 from mech_arith.models.language.prompting import Prompting
@@ -36,7 +36,7 @@ def drawn(expression="a-b", low=1, high=99, n=10, n_shots=3):
 
 
 PROBLEMS, SHOTS = drawn()
-ASKED = Asked.of_problems(PROBLEMS)
+ASKED = ReferenceAnswers.of_problems(PROBLEMS)
 
 
 def model_in(directory, style="comma", shots=SHOTS, name="hf_dir", dtype="float32"):
@@ -107,7 +107,7 @@ def test_short_answers_are_not_run_on_beside_long_ones(tmp_path, monkeypatch):
     """What is read beside the right answer's tokens: one position more than each answer has."""
     model = model_in(tiny_lm("llama", tmp_path))
     problems, _ = drawn(low=1, high=120, n=40)
-    asked, prompts = Asked.of_problems(problems), model.encode(problems)
+    asked, prompts = ReferenceAnswers.of_problems(problems), model.encode(problems)
     lengths = torch.tensor(
         [len(model.reader.tokens(answer)) for answer in problems.answers.tolist()]
     )
@@ -135,7 +135,7 @@ def test_short_answers_are_not_run_on_beside_long_ones(tmp_path, monkeypatch):
 def test_problems_are_parted_by_the_length_of_their_answers(tmp_path, monkeypatch):
     model = model_in(tiny_lm("llama", tmp_path))
     problems, _ = drawn(low=1, high=120, n=60)
-    asked, prompts = Asked.of_problems(problems), model.encode(problems)
+    asked, prompts = ReferenceAnswers.of_problems(problems), model.encode(problems)
     lengths = (reading.force(model, asked).right != reading.NO_TOKEN).sum(1)
     for least in (1, 8, 1000):
         monkeypatch.setattr(reading, "APART", least)
@@ -329,7 +329,7 @@ def test_a_point_that_an_architecture_has_not_is_refused(tmp_path):
 def test_blocks_without_attention_are_refused():
     config = MambaConfig(hidden_size=16, num_hidden_layers=2, vocab_size=20, state_size=4)
     with pytest.raises(UserError, match="blocks of attention and an MLP, got MambaForCausalLM"):
-        find_places(MambaForCausalLM(config))
+        find_hook_points(MambaForCausalLM(config))
 
 
 def test_the_model_is_left_as_it_was(tiny):

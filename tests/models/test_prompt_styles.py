@@ -13,7 +13,7 @@ import torch
 
 from mech_arith.common.errors import UserError
 from mech_arith.engine.answers import Answers
-from mech_arith.engine.run import Asked, Baseline
+from mech_arith.engine.run import Baseline, ReferenceAnswers
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet
 from tests.lms import tiny_lm
@@ -50,7 +50,7 @@ def answered(styles: ModuleType, numbers: Sequence[float]) -> tuple[Baseline, Pr
     said = Answers(torch.tensor(numbers).double(), half, torch.zeros(4).double())
     prompts = Prompts(torch.empty(0, dtype=torch.int64), ())
     written = torch.empty(4, 0, dtype=torch.int64)
-    return Baseline(prompts, Asked.of_problems(problems), said, written), problems
+    return Baseline(prompts, ReferenceAnswers.of_problems(problems), said, written), problems
 
 
 def test_a_case_is_read(styles: ModuleType) -> None:

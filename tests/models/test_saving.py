@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mech_arith.common.errors import UserError
-from mech_arith.engine.run import Asked
+from mech_arith.engine.run import ReferenceAnswers
 from mech_arith.interventions.fold import difference, fold
 from mech_arith.models.arithmetic.checkpoints import CARD_TEXT
 from mech_arith.models.arithmetic.loading import load_arithmetic
@@ -41,7 +41,7 @@ TRAINING = {
 def test_an_edited_arithmetic_model_loads_as_any_other(make, point, tmp_path):
     model = make()
     model.card = replace(model.card, training=TRAINING)
-    prompts, asked = model.encode(ARITHMETIC), Asked.of_problems(ARITHMETIC)
+    prompts, asked = model.encode(ARITHMETIC), ReferenceAnswers.of_problems(ARITHMETIC)
     folded = fold(model, change_at(model, 1, point, "shift", 2.0))
     save_edited(folded, tmp_path / "edited", EDIT)
     loaded = load_arithmetic("trained", directory=tmp_path / "edited")

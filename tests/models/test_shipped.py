@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mech_arith.common.errors import UserError
 from mech_arith.common.paths import checkpoints_dir
-from mech_arith.engine.run import Asked, run_baseline
+from mech_arith.engine.run import ReferenceAnswers, run_baseline
 from mech_arith.engine.session import Session
 from mech_arith.models.arithmetic.checkpoints import read_card, write_checkpoint
 from mech_arith.models.arithmetic.loading import load_arithmetic, shipped_models
@@ -222,7 +222,7 @@ def test_shipped_models_answer_held_out_problems_as_their_cards_say(name):
         ("a", "b", "c"), 500, low=100, high=999, rng=np.random.default_rng(99), want_held_out=True
     )
     drawn = type(problems()).of(NESTED, operands)
-    asked = Asked.of_problems(drawn)
+    asked = ReferenceAnswers.of_problems(drawn)
     baseline = run_baseline(Session(model), model.encode(drawn), asked)
     error = (baseline.answers.numbers - asked.right).abs()
     if model.regresses:

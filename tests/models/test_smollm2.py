@@ -8,7 +8,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mech_arith.engine.batching import Batching
 from mech_arith.engine.passes import Change, Hooked, Resumed, run_clean
-from mech_arith.engine.run import Asked, edited_answers, run_baseline
+from mech_arith.engine.run import ReferenceAnswers, edited_answers, run_baseline
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.evidence.results import load_run
@@ -180,7 +180,9 @@ def answers_under(model, problems, asked, *, rows=None):
     """Clean and edited numbers and probabilities."""
     batching = Batching(rows)
     prompts = model.encode(problems)
-    baseline = run_baseline(Session(model, batching), prompts, Asked.of_problems(problems))
+    baseline = run_baseline(
+        Session(model, batching), prompts, ReferenceAnswers.of_problems(problems)
+    )
     return baseline.answers, edited_answers(Session(model, batching), baseline, asked)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mech_arith.common.errors import UserError
-from mech_arith.models.arithmetic import objectives as recipes
+from mech_arith.models.arithmetic import objectives as objectives
 from mech_arith.models.arithmetic import training
 from mech_arith.models.arithmetic.checkpoints import read_card, read_weights
 from mech_arith.models.arithmetic.encoder import PreNormEncoder
@@ -87,11 +87,11 @@ def test_what_was_trained_is_what_answers(tmp_path, settings):
     said = "norm before attention and MLP" in (directory / "CARD.md").read_text(encoding="utf-8")
     assert said == (settings is PRE_NORM)
     assert isinstance(model, PreNormEncoder) == (settings is PRE_NORM)
-    recipe = EncoderRecipe(TrainSettings(**settings))
-    recipe.network.load_state_dict(read_weights(directory, model.card))
-    prompts, _ = recipe.batch(0)
+    objective = EncoderRecipe(TrainSettings(**settings))
+    objective.network.load_state_dict(read_weights(directory, model.card))
+    prompts, _ = objective.batch(0)
     with torch.inference_mode():
-        expected = 100 * recipe._predict(prompts)
+        expected = 100 * objective._predict(prompts)
     torch.testing.assert_close(model.full_pass(prompts, {})[:, 0, 0], expected)
 
 
@@ -142,25 +142,25 @@ def test_held_out_problems_are_never_trained_on():
         assert (held_out(drawn) == want).all()
         assert all(len(x) == 200 for x in drawn.values())
     share = held_out({name: rng.integers(1, 999, 200_000) for name in "abc"}).mean()
-    assert share == pytest.approx(1 / recipes.HELD_OUT_ONE_IN, rel=0.1)
+    assert share == pytest.approx(1 / objectives.HELD_OUT_ONE_IN, rel=0.1)
 
 
 def test_batches_are_a_function_of_seed_and_step():
-    recipe = DecoderRecipe(TrainSettings(**SMALL))
+    objective = DecoderRecipe(TrainSettings(**SMALL))
     again = DecoderRecipe(TrainSettings(**SMALL))
-    assert torch.equal(recipe.batch(3)[0], again.batch(3)[0])
-    assert not torch.equal(recipe.batch(3)[0], recipe.batch(4)[0])
+    assert torch.equal(objective.batch(3)[0], again.batch(3)[0])
+    assert not torch.equal(objective.batch(3)[0], objective.batch(4)[0])
 
 
 def test_sparse_operands_keep_or_drop_whole_digits():
     rng = np.random.default_rng(0)
     numbers = rng.integers(100, 1000, 500)
-    dropped = recipes._drop_digits(numbers, 1.0, rng)
+    dropped = objectives._drop_digits(numbers, 1.0, rng)
     for before, after in zip(numbers, dropped, strict=True):
         pairs = zip(f"{before:03d}", f"{after:03d}", strict=True)
         assert all(new in (old, "0") for old, new in pairs)
     assert (dropped == 0).any()
-    assert np.array_equal(recipes._drop_digits(numbers, 0.0, rng), numbers)
+    assert np.array_equal(objectives._drop_digits(numbers, 0.0, rng), numbers)
 
 
 def test_the_schedule_warms_up_and_comes_down():

@@ -107,7 +107,7 @@ def effects(
                 "component": k,
                 "arm": arm,
                 "chosen_for": (value,),
-                "towards": "",
+                "target_value": "",
                 "edit": "shift",
                 "strength": strength,
                 "strength_unit": "sd",

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mech_arith.directions.base import METHODS, NEGLIGIBLE, PrincipalComponents, positive_peaks
+from mech_arith.directions.base import METHODS, NEGLIGIBLE, Subspace, positive_peaks
 from mech_arith.directions.moments import Moments
 
 
@@ -40,7 +40,7 @@ class PCAFitter:
         """Take up the state of another fitter, as if its batches had come to this one."""
         self._moments.restore(state)
 
-    def fit(self) -> PrincipalComponents:
+    def fit(self) -> Subspace:
         """The components, variance descending: as many as were asked for, or fewer where the
         activations vary in fewer.
 
@@ -60,7 +60,7 @@ class PCAFitter:
         floor = NEGLIGIBLE * (float(mean.square().sum()) + total)
         order = order[variance[order] > floor]
         chosen = positive_peaks(directions[order])
-        return PrincipalComponents(mean, chosen, variance[order].diag(), total)
+        return Subspace(mean, chosen, variance[order].diag(), total)
 
 
 def _from_rows(

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from mech_arith.directions.base import METHODS, NEGLIGIBLE, PrincipalComponents, positive_peaks
+from mech_arith.directions.base import METHODS, NEGLIGIBLE, Subspace, positive_peaks
 from mech_arith.directions.moments import Moments
 
 CONSTANT = 1e-12
@@ -57,7 +57,7 @@ class PLSFitter:
             self._n_values = int(state["n_values"])
             self._moments.restore(state)
 
-    def fit(self) -> PrincipalComponents:
+    def fit(self) -> Subspace:
         """The X-weights: as many as were asked for, or fewer where nothing is left that covaries.
 
         Raises:
@@ -89,7 +89,7 @@ class PLSFitter:
         )
         directions = positive_peaks(found)
         covariance = directions @ times(directions.mT)
-        return PrincipalComponents(mean, directions, covariance, total)
+        return Subspace(mean, directions, covariance, total)
 
 
 def _weights(

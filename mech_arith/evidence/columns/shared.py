@@ -22,7 +22,7 @@ EDITED_DIRECTION = (
     *SITE,
     COMPONENT,
     Column("chosen_for", TEXTS, "Values for which the fit split chooses this component."),
-    Column("towards", TEXT, "Value that the coordinate is moved to; null for other edits."),
+    Column("target_value", TEXT, "Value that the coordinate is moved to; null for other edits."),
 )
 
 MADE_BY = (

@@ -11,10 +11,10 @@ from torch import Tensor
 from mech_arith.interventions.edits import EDITS
 
 
-class Towards(Enum):
+class EditTarget(Enum):
     """Where an edit takes a coordinate, beyond what the coordinate itself says."""
 
-    FIT = "fit"
+    PREDICTED = "fit"
     """To where the fit puts the wanted value."""
     SOURCE = "source"
     """To the coordinate of a problem that has the wanted value."""
@@ -35,7 +35,7 @@ class Edit(ABC):
     """What the strength counts, as axis labels say it."""
     no_change: ClassVar[float]
     """The strength at which nothing happens."""
-    towards: ClassVar[Towards | None] = None
+    target: ClassVar[EditTarget | None] = None
     """Of an edit that gives the coordinate the place of another value; None for the others."""
     is_affine: ClassVar[bool] = False
     """The new coordinate is p c + q, with the same p and q for all problems: weights can carry
@@ -52,7 +52,7 @@ class Edit(ABC):
         sd: float,
         wanted: Float[Tensor, "*rows n"],
     ) -> Float[Tensor, "*rows n"]:
-        """The new coordinates; see `change`. `wanted` is `coordinate` where `towards` is None."""
+        """The new coordinates; see `change`. `wanted` is `coordinate` where `target` is None."""
 
     def change(
         self,
@@ -74,7 +74,7 @@ class Edit(ABC):
             ValueError: there is nowhere to go.
         """
         if wanted is None:
-            if self.towards is not None:
+            if self.target is not None:
                 raise ValueError(f"expected wanted coordinates for the edit {self.name}, got none")
             wanted = coordinate
         return self.moved(coordinate, strength, sd=sd, wanted=wanted) - coordinate

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mech_arith.interventions.edits import EDITS
-from mech_arith.interventions.edits.base import Edit, Towards
+from mech_arith.interventions.edits.base import Edit, EditTarget
 
 
 @EDITS.register("interchange")
@@ -17,7 +17,7 @@ class Interchange(Edit):
 
     unit: ClassVar[str] = "share of the way"
     no_change: ClassVar[float] = 0.0
-    towards: ClassVar[Towards | None] = Towards.SOURCE
+    target: ClassVar[EditTarget | None] = EditTarget.SOURCE
 
     def moved(
         self,

@@ -135,7 +135,7 @@ def _drop_digits(
     return np.where(sparse, (digits * kept * powers).sum(1), numbers)
 
 
-class Recipe(ABC):
+class Objective(ABC):
     """What differs between the two kinds of model."""
 
     network: Any
@@ -221,7 +221,7 @@ class Recipe(ABC):
         return results
 
 
-class DecoderRecipe(Recipe):
+class DecoderRecipe(Objective):
     """Writes the answer token by token, after a prompt padded on the left to one length."""
 
     def __init__(self, settings: TrainSettings) -> None:
@@ -289,7 +289,7 @@ class DecoderRecipe(Recipe):
         }
 
 
-class EncoderRecipe(Recipe):
+class EncoderRecipe(Objective):
     """Regresses the answer from the pooled first position of a BERT, pretrained or new."""
 
     def __init__(self, settings: TrainSettings) -> None:
@@ -392,4 +392,4 @@ def load_pretrained_bert(network: "BertForSequenceClassification", source: str) 
     network.bert.load_state_dict({name: weights[name] for name in own if name in weights})
 
 
-RECIPES: dict[str, type[Recipe]] = {"decoder": DecoderRecipe, "encoder": EncoderRecipe}
+OBJECTIVES: dict[str, type[Objective]] = {"decoder": DecoderRecipe, "encoder": EncoderRecipe}

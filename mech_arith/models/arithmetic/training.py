@@ -22,7 +22,7 @@ from mech_arith.models.arithmetic.checkpoints import (
     write_checkpoint,
     write_training_state,
 )
-from mech_arith.models.arithmetic.objectives import RECIPES, Recipe, TrainSettings
+from mech_arith.models.arithmetic.objectives import OBJECTIVES, Objective, TrainSettings
 
 log = logging.getLogger(__name__)
 
@@ -45,43 +45,43 @@ def train(settings: TrainSettings) -> Path:
     directory = Path(settings.directory)
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        recipe = RECIPES[settings.kind](settings)
+        objective = OBJECTIVES[settings.kind](settings)
     except TypeError as error:
         raise UserError(
             f"expected the shape and the answer format of a {settings.kind}, got {error}; see "
             "conf/train/"
         ) from None
     optimizer = torch.optim.AdamW(
-        recipe.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
+        objective.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
     )
     state = directory / "training.safetensors"
-    first, seconds = read_training_state(state, recipe.network, optimizer, asdict(settings))
+    first, seconds = read_training_state(state, objective.network, optimizer, asdict(settings))
     if first:
         log.info("resuming at step %d of %d", first, settings.steps)
     started = time.monotonic() - seconds
     with progress(settings.steps - first, description=settings.model, unit="steps") as bar:
         for step in range(first, settings.steps):
-            loss = take_step(recipe, optimizer, step)
+            loss = take_step(objective, optimizer, step)
             done = step + 1
             if done % settings.evaluate_every == 0 or done == settings.steps:
-                _log_report(recipe, done, loss, time.monotonic() - started)
+                _log_report(objective, done, loss, time.monotonic() - started)
             if done % settings.checkpoint_every == 0 or done == settings.steps:
                 write_training_state(
                     state,
-                    recipe.network,
+                    objective.network,
                     optimizer,
                     asdict(settings),
                     step=done,
                     seconds=time.monotonic() - started,
                 )
             bar.advance(note=f"loss {loss:.5f}")
-    return finish(recipe, directory, seconds=time.monotonic() - started)
+    return finish(objective, directory, seconds=time.monotonic() - started)
 
 
 def _check(settings: TrainSettings) -> None:
     """Raise a UserError for settings that cannot be trained with."""
-    if settings.kind not in RECIPES:
-        raise unknown("kind", settings.kind, RECIPES)
+    if settings.kind not in OBJECTIVES:
+        raise unknown("kind", settings.kind, OBJECTIVES)
     if settings.device not in ("auto", "cpu", "cuda"):
         raise unknown("device", settings.device, ("auto", "cpu", "cuda"))
     if settings.device == "cuda" and not torch.cuda.is_available():
@@ -104,46 +104,49 @@ def _check(settings: TrainSettings) -> None:
         )
 
 
-def take_step(recipe: Recipe, optimizer: torch.optim.Optimizer, step: int) -> float:
+def take_step(objective: Objective, optimizer: torch.optim.Optimizer, step: int) -> float:
     """One step of the optimiser; the batch's loss before it."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(recipe.settings, step)
-    loss = recipe.loss(*recipe.batch(step))
+        group["lr"] = learning_rate(objective.settings, step)
+    loss = objective.loss(*objective.batch(step))
     optimizer.zero_grad()
     loss.backward()
-    nn.utils.clip_grad_norm_(recipe.parameters(), recipe.settings.gradient_norm)
+    nn.utils.clip_grad_norm_(objective.parameters(), objective.settings.gradient_norm)
     optimizer.step()
     return loss.item()
 
 
-def _log_report(recipe: Recipe, done: int, loss: float, seconds: float) -> None:
+def _log_report(objective: Objective, done: int, loss: float, seconds: float) -> None:
     """Accuracy, or R^2, on held-out problems of every template."""
-    report = recipe.report(min(1000, recipe.settings.held_out_problems))
+    report = objective.report(min(1000, objective.settings.held_out_problems))
     headline = " ".join(f"{text} {next(iter(row.values())):.4f}" for text, row in report.items())
-    log.info("step %d/%d %.0fs loss %.5f %s", done, recipe.settings.steps, seconds, loss, headline)
+    log.info(
+        "step %d/%d %.0fs loss %.5f %s", done, objective.settings.steps, seconds, loss, headline
+    )
 
 
-def finish(recipe: Recipe, directory: Path, *, seconds: float) -> Path:
+def finish(objective: Objective, directory: Path, *, seconds: float) -> Path:
     """Round the weights as they ship, measure them so, and write weights and card."""
-    settings = recipe.settings
+    settings = objective.settings
     dtype = torch.float16 if settings.kind == "encoder" else torch.float32
-    for parameter in recipe.network.parameters():
+    for parameter in objective.network.parameters():
         parameter.data = parameter.data.to(
             dtype
         ).float()  # what will be shipped is what is measured
-    report = recipe.report(settings.held_out_problems)
+    report = objective.report(settings.held_out_problems)
     low = 10 ** (len(str(settings.operand_max)) - 1)
-    longest = recipe.report(settings.held_out_problems, low=low)
+    longest = objective.report(settings.held_out_problems, low=low)
     card = Card(
         name=settings.model,
         kind=settings.kind,
         templates=tuple(settings.templates),
         operand_min=settings.operand_min,
         operand_max=settings.operand_max,
-        facts=recipe.card_facts(longest),
+        facts=objective.card_facts(longest),
         held_out={"operands_all": report, f"operands_{low}_to_max": longest},
-        training=asdict(settings) | {"seconds": round(seconds), **describe_machine(recipe.device)},
+        training=asdict(settings)
+        | {"seconds": round(seconds), **describe_machine(objective.device)},
     )
-    write_checkpoint(directory, recipe.network.state_dict(), card, dtype=dtype)
+    write_checkpoint(directory, objective.network.state_dict(), card, dtype=dtype)
     log.info("wrote %s", directory)
     return directory

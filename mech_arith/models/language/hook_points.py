@@ -91,7 +91,7 @@ def _on_first(out: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return (change(out[0]), *out[1:]) if isinstance(out, tuple) else change(out)
 
 
-def find_places(model: Any) -> list[BlockPlaces]:
+def find_hook_points(model: Any) -> list[BlockPlaces]:
     """The blocks of a causal language model, whose architecture TransformerLens knows.
 
     Raises:

@@ -30,7 +30,7 @@ from mech_arith.models.attention import NOTHING, KeysValues, NotReplayableError,
 from mech_arith.models.base import EVERY, NextNorm, Place, Tap, untouched
 from mech_arith.models.editable import EditableModel, no_matrix, sharing_tensors
 from mech_arith.models.kinds import POINTS
-from mech_arith.models.language.hook_points import find_places, telling_tokens
+from mech_arith.models.language.hook_points import find_hook_points, telling_tokens
 from mech_arith.models.language.loading import LoadedModel
 from mech_arith.models.language.norms import StreamNorms, find_norms, next_before
 from mech_arith.models.language.prompting import Prompting, prompt_warnings
@@ -111,7 +111,7 @@ class PretrainedModel(EditableModel):
         self.n_heads, self.d_model = config.num_attention_heads, config.hidden_size
         self.width_out = config.vocab_size
         self.device, self.dtype = loaded.model.device, loaded.model.dtype
-        self._blocks = find_places(loaded.model)
+        self._blocks = find_hook_points(loaded.model)
         self.n_layers = len(self._blocks)
         self.settings_digest = _settings_digest(loaded, prompting)
         self._gives, self._adds, self.points = self._probe()

@@ -14,7 +14,7 @@ from mech_arith.reports.figures.style import distinct, records
 ARMS = ("control", "target")
 """In the order in which they lie over each other."""
 
-DIRECTION = [*WITHIN_LAYER, "component", "towards"]
+DIRECTION = [*WITHIN_LAYER, "component", "target_value"]
 """What tells directions at one layer apart, beside the values that they were chosen for."""
 
 PLACE = ("layer", *DIRECTION)

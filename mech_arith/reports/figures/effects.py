@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.engine.sites import component_of
-from mech_arith.reports.figures import outside
+from mech_arith.reports.figures import observed_range
 from mech_arith.reports.figures.drawn import (
     ARMS,
     CONTROL_LABEL,
@@ -90,7 +90,7 @@ class _Doses:
 
     def leaves(self) -> bool:
         """Whether anything is to be shaded."""
-        return any((shares > outside.HALF).any() for _, shares in self.outside.values())
+        return any((shares > observed_range.HALF).any() for _, shares in self.outside.values())
 
     def targets(self, value: str) -> list[dict[str, Any]]:
         """A row of the component that is drawn at each layer."""
@@ -220,7 +220,7 @@ def _keys(doses: _Doses, *, curves: bool) -> list[Key]:
         Key("component, a colour per layer", kinds[0], colours["target"]),
         Key(f"{CONTROL_LABEL} (paler)", kinds[1], colours["control"]),
         Key("without edit", "dotted"),
-        *([outside.EDITED] if doses.leaves() else []),
+        *([observed_range.EDITED] if doses.leaves() else []),
     ]
 
 
@@ -252,7 +252,7 @@ def _curves(doses: _Doses) -> Sheet:
             panel.limit((low - room, high + room), doses.limits)
             panel.frame(y_named=column == 0)
             if (value, layer) in doses.outside:
-                outside.shade_strengths(panel, *doses.outside[value, layer])
+                observed_range.shade_strengths(panel, *doses.outside[value, layer])
             panel.level(doses.resting, linestyle=":", linewidth=1)
             for arm in ARMS:
                 _curve(panel, doses.numbers(value, layer, arm), colours[arm], arm)
@@ -300,9 +300,9 @@ def _by_layer(doses: _Doses) -> Sheet:
         panel.frame(x_grid=False, y_named=index % across == 0)
         panel.level(doses.resting, linestyle=":", linewidth=1)
         for place, (layer, colours) in enumerate(doses.colours().items()):
-            if any(doses.outside.get((value, layer), NOWHERE)[1] > outside.HALF):
+            if any(doses.outside.get((value, layer), NOWHERE)[1] > observed_range.HALF):
                 corners = [(place - 0.5, panel.y[0], place + 0.5, panel.y[1])]
-                panel.rectangles(corners, facecolors=outside.OUTSIDE, zorder=0)
+                panel.rectangles(corners, facecolors=observed_range.OUTSIDE, zorder=0)
             for arm, aside in (("control", 0.16), ("target", -0.16)):
                 _, middle, low, high = doses.numbers(value, layer, arm)
                 panel.intervals([place + aside] * len(middle), low, high, colors=[colours[arm]])
@@ -350,7 +350,9 @@ def _maps(doses: _Doses) -> Sheet:
                 shares[row, strengths.index(strength)] = number / largest
             if arm == "target" and (value, layer) in doses.outside:
                 out = zip(*doses.outside[value, layer], strict=True)
-                leaving += [(row, strengths.index(s)) for s, share in out if share > outside.HALF]
+                leaving += [
+                    (row, strengths.index(s)) for s, share in out if share > observed_range.HALF
+                ]
         names = thinned(number_names(strengths), max(2, int(panel.box[2] / 0.3)))
         heatmap(
             panel,

@@ -6,7 +6,7 @@ from math import ceil
 import numpy as np
 import pandas as pd
 
-from mech_arith.reports.figures import outside
+from mech_arith.reports.figures import observed_range
 from mech_arith.reports.figures.layout import WIDEST, fitting, on_page, room
 from mech_arith.reports.figures.sheet import Panel, Sheet
 from mech_arith.reports.figures.style import Grid, Key, distinct, evenly, records
@@ -54,7 +54,7 @@ def locality_example(
     if "original" in functions:
         keys.append(Key("the problem's own value", "dotted"))
     if in_table or observed is not None:
-        keys.append(outside.COORDINATES)
+        keys.append(observed_range.COORDINATES)
 
     def draw(panel: Panel, table: pd.DataFrame) -> pd.DataFrame:
         problem = table.loc[table["problem"] == distinct(table, "problem")[0]]
@@ -65,10 +65,10 @@ def locality_example(
         if "original" in problem:
             panel.upright(distinct(problem, "original")[0], linestyle=":", linewidth=1.2)
         if observed is not None:
-            outside.shade_coordinates(panel, *observed)
+            observed_range.shade_coordinates(panel, *observed)
         elif in_table:
             low, high = (distinct(problem, name)[0] for name in ("observed_low", "observed_high"))
-            outside.shade_coordinates(panel, low, high)
+            observed_range.shade_coordinates(panel, low, high)
         return problem
 
     return _small_multiples(

@@ -21,7 +21,7 @@ DIGITS = 4
 
 Plain = dict[str, Any]
 
-DIRECTION = ["value", *COMPONENT_COLUMNS, "towards"]
+DIRECTION = ["value", *COMPONENT_COLUMNS, "target_value"]
 """What tells an edited direction from the others of its cell."""
 
 EACH = "each"

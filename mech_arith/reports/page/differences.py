@@ -213,7 +213,7 @@ def _drops(tables: Mapping[str, pd.DataFrame], row: Row) -> dict[float, Row]:
     return {
         found["strength"]: found
         for found in rows.loc[rows["value"] == row["value"]].to_dict(orient="records")
-        if found["towards"] in ("", row["value"])
+        if found["target_value"] in ("", row["value"])
     }
 
 

@@ -3,7 +3,7 @@ import torch
 
 from mech_arith.engine.batching import Batching
 from mech_arith.engine.run import (
-    Asked,
+    ReferenceAnswers,
     SiteEdits,
     SiteGrid,
     SiteVectors,
@@ -21,7 +21,9 @@ MODELS = {"decoder": tiny_decoder(seed=3), "encoder": tiny_encoder()}
 
 
 def answers(model, moves, rows=5):
-    baseline = run_baseline(Session(model), model.encode(PROBLEMS), Asked.of_problems(PROBLEMS))
+    baseline = run_baseline(
+        Session(model), model.encode(PROBLEMS), ReferenceAnswers.of_problems(PROBLEMS)
+    )
     return edited_answers(Session(model, Batching(rows)), baseline, moves).numbers
 
 

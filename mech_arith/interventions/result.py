@@ -14,7 +14,7 @@ from mech_arith.interventions.controls import Arm, Target
 
 
 @dataclass(frozen=True)
-class Treated:
+class InterventionResult:
     """One target and what it is compared with, at one site, and the answers under all edits."""
 
     site: Site
@@ -47,7 +47,7 @@ class Treated:
             **self.site.columns(),
             "component": self.target.component,
             "chosen_for": self.target.chosen_for,
-            "towards": self.target.towards,
+            "target_value": self.target.target_value,
         }
 
     def by_arm(self) -> Iterator[tuple[Arm, Answers]]:

@@ -12,69 +12,69 @@ from torch import Tensor
 
 from mech_arith.evidence.counterfactual import agreement
 from mech_arith.evidence.metrics import exact
-from mech_arith.evidence.scorer import Judge
+from mech_arith.evidence.scorer import Scorer
 from mech_arith.evidence.verdicts import layers_text, unable
 from mech_arith.interventions.controls import DRAWN, TARGET
-from mech_arith.interventions.run import Intervened, InterventionPlan
-from mech_arith.interventions.treatment import Treated
+from mech_arith.interventions.result import InterventionResult
+from mech_arith.interventions.run import InterventionPlan, InterventionRun
 from mech_arith.problems.sources import Sources
 from mech_arith.statistics import ALPHA, draws_needed, holm, least_p, share_interval
 
 
 def agreement_rows(
-    treated: Treated,
+    results: InterventionResult,
     sources: Sources,
     ceiling: Float64[Tensor, " n"],
     plan: InterventionPlan,
-    judge: Judge,
+    scorer: Scorer,
 ) -> list[dict[str, Any]]:
     """A row per arm and strength: how far the answers follow the wanted values.
 
     Args:
-        treated: the edits towards the sources.
+        results: the edits towards the sources.
         sources: what they go towards.
         ceiling: the answers with the whole activation of the first source.
         plan: what was done.
-        judge: of all edited problems.
+        scorer: of all edited problems.
     """
-    judge = judge.of(treated.rows)
-    bound = _ceiling_fields(ceiling, sources, judge)
+    scorer = scorer.of(results.rows)
+    bound = _ceiling_fields(ceiling, sources, scorer)
     return [
         {
-            **treated.key,
+            **results.key,
             "value": sources.value,
             "edit": plan.edit.name,
             "strength": strength,
             "arm": arm.name,
             "n_directions": len(arm.directions),
-            "n": len(treated.rows),
+            "n": len(results.rows),
             "n_sources": len(sources.problems),
             **asdict(
                 agreement(
                     answers.numbers[:, :, index],
-                    judge.clean.numbers,
+                    scorer.clean.numbers,
                     sources,
-                    tolerance=judge.tolerance,
-                    how=judge.how,
+                    tolerance=scorer.tolerance,
+                    how=scorer.how,
                     drawn=arm.name in DRAWN,
                 )
             ),
             **bound,
         }
-        for arm, answers in treated.by_arm()
+        for arm, answers in results.by_arm()
         for index, strength in enumerate(plan.strengths)
     ]
 
 
 def _ceiling_fields(
-    ceiling: Float64[Tensor, " n"], sources: Sources, judge: Judge
+    ceiling: Float64[Tensor, " n"], sources: Sources, scorer: Scorer
 ) -> dict[str, float | str]:
     """NaN where a source differs from its base in more than the value."""
     if not sources.replaces_the_value_alone:
         nothing = dict.fromkeys(("ceiling", "ceiling_low", "ceiling_high"), float("nan"))
         return {**nothing, "ceiling_reason": "a source differs in more than the value"}
-    hits = exact(ceiling, sources.expected[0], tolerance=judge.tolerance).double()
-    ends = share_interval(hits, judge.how)
+    hits = exact(ceiling, sources.expected[0], tolerance=scorer.tolerance).double()
+    ends = share_interval(hits, scorer.how)
     return {
         "ceiling": float(hits.mean()),
         "ceiling_low": float(ends.low),
@@ -83,17 +83,17 @@ def _ceiling_fields(
     }
 
 
-def agreement_table(done: Intervened, plan: InterventionPlan, judge: Judge) -> pd.DataFrame:
+def agreement_table(done: InterventionRun, plan: InterventionPlan, scorer: Scorer) -> pd.DataFrame:
     """How far answers follow the wanted values, beside chance and the whole activation.
 
     A row per site, value, arm and strength, with p of the targets corrected for all sites and
     values of one strength (Holm).
     """
     rows = []
-    for one in done.treated:
-        value = one.target.towards
+    for one in done.results:
+        value = one.target.target_value
         ceiling = done.ceilings[value, one.site]
-        rows += agreement_rows(one, done.sources[value], ceiling, plan, judge)
+        rows += agreement_rows(one, done.sources[value], ceiling, plan, scorer)
     return _corrected(rows)
 
 

@@ -12,7 +12,7 @@ from mech_arith.engine.sites import Site
 
 
 @runtime_checkable
-class Moves(Protocol):
+class Edits(Protocol):
     """Edits of n problems at one site, of which the engine asks what each adds."""
 
     @property
