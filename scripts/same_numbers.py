@@ -108,6 +108,9 @@ GONE = {"agreement_p", "pass_rate"}
 CHANGING = {
     "identity",
     "seconds",
+    "tables",
+    "warnings",
+    "missing",
     "store",
     "versions",
     "git_commit",

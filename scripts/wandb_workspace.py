@@ -88,8 +88,8 @@ def workspace(entity: str, project: str, *, name: str) -> "ws.Workspace":
         ws.Section(
             name="Answers that follow a value",
             panels=[
-                _curve("Agreement, between floor and ceiling", "agreement", "floor", "ceiling"),
-                _curve("Agreement, by model", "agreement"),
+                _curve("IIA, between floor and ceiling", "iia", "floor", "ceiling"),
+                _curve("IIA, by model", "iia"),
                 _curve("Slope, beside that along random directions", "slope", "slope_random"),
             ],
         ),

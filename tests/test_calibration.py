@@ -39,8 +39,8 @@ def test_what_is_planted_is_found_and_what_is_read_is_told_apart(load: Load, see
     assert found.read_at == (plant.read.layer, plant.read.position)
     assert found.unread_at == (plant.unread.layer, plant.unread.position)
     assert found.absent < 0.9
-    assert found.read.agreement >= 0.99
-    assert found.unread.agreement <= found.unread.floor
+    assert found.read.iia >= 0.99
+    assert found.unread.iia <= found.unread.floor
     # Of sums or differences of two numbers 0..4, two are the same with chance 85 / 625.
     assert found.read.floor == pytest.approx(85 / 625, abs=0.03)
     assert found.read.excess_drop > 0
@@ -50,8 +50,8 @@ def test_what_is_planted_is_found_and_what_is_read_is_told_apart(load: Load, see
 
 def test_a_plant_that_is_not_recovered_misses_its_bars(load: Load):
     recovery, plant = load("recovery"), Plant.drawn(0)
-    follows = recovery.Interchanged(agreement=1.0, floor=0.1, excess_drop=0.8, p=0.001)
-    stays = recovery.Interchanged(agreement=0.0, floor=0.1, excess_drop=-0.1, p=0.8)
+    follows = recovery.Interchanged(iia=1.0, floor=0.1, excess_drop=0.8, p=0.001)
+    stays = recovery.Interchanged(iia=0.0, floor=0.1, excess_drop=-0.1, p=0.8)
     at = [(written.layer, written.position) for written in (plant.read, plant.unread)]
     whole = recovery.Recovered(plant, 1.0, *at, 0.7, follows, stays)
     assert [row.verdict for row in recovery.rows_of([whole]) if row.bar] == ["ok"] * 7
@@ -60,8 +60,8 @@ def test_a_plant_that_is_not_recovered_misses_its_bars(load: Load):
         (", read: |R|", {"read_at": (at[0][0] + 1, at[0][1])}),
         ("not read: |R|", {"unread_at": None}),
         ("not written", {"absent": 0.995}),
-        (", read: agreement", {"read": replace(follows, agreement=0.98)}),
-        ("not read: agreement", {"unread": replace(stays, agreement=0.11)}),
+        (", read: iia", {"read": replace(follows, iia=0.98)}),
+        ("not read: iia", {"unread": replace(stays, iia=0.11)}),
     ):
         rows = recovery.rows_of([replace(whole, **change)])
         assert [row.verdict for row in rows if missed in row.what] == ["MISSED"]

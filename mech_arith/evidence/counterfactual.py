@@ -1,6 +1,6 @@
 """Does the model use a coordinate as a value? Answers under edits beside those that sources want.
 
-How often an answer is the wanted one (agreement), and how far it goes towards it (slope), each
+How often an answer is the wanted one (iia), and how far it goes towards it (slope), each
 beside what an edit does that knows nothing of the value. What sources are, `sources` says.
 """
 
@@ -18,13 +18,13 @@ from mech_arith.statistics import SHARES, SHIFTS, Averaged, Resampling, averaged
 
 
 @dataclass(frozen=True)
-class Agreement:
+class IIA:
     """How far answers follow the wanted values. NaN is what is undefined."""
 
-    agreement: float
+    iia: float
     """Share of edited answers that are the expected ones."""
-    agreement_low: float
-    agreement_high: float
+    iia_low: float
+    iia_high: float
     floor: float
     """The same with other wanted values, drawn in the same way: what chance gives."""
     p: float
@@ -48,7 +48,7 @@ class Agreement:
     own_slope_75: float
 
 
-def agreement(
+def iia(
     edited: Float64[Tensor, "k m n"],
     clean: Float64[Tensor, " n"],
     sources: Sources,
@@ -56,7 +56,7 @@ def agreement(
     tolerance: float,
     how: Resampling,
     drawn: bool = False,
-) -> Agreement:
+) -> IIA:
     """Compare edited answers with those expected of each source.
 
     Args:
@@ -79,10 +79,10 @@ def agreement(
     slope = mean_slope(lines, edited, clean, how, drawn=drawn)
     agreed = averaged(hits.double().mean(1), how, drawn=drawn, of=SHARES)
     low, middle, high = _quartiles(own)
-    return Agreement(
-        agreement=float(hits.double().mean()),
-        agreement_low=float(agreed.low),
-        agreement_high=float(agreed.high),
+    return IIA(
+        iia=float(hits.double().mean()),
+        iia_low=float(agreed.low),
+        iia_high=float(agreed.high),
         floor=float(by_chance.double().mean() / hits.numel()),
         p=float(rank_p(hits.sum().double(), by_chance.double())),
         slope=float(slope.mean),

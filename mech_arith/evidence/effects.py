@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from mech_arith.engine.answers import Answers
-from mech_arith.evidence.iia import agreement_table
+from mech_arith.evidence.iia import iia_table
 from mech_arith.evidence.metrics import edit_outcome, exact, shifts
 from mech_arith.evidence.scorer import Scorer
 from mech_arith.evidence.specificity import specificity_table
@@ -266,7 +266,7 @@ def intervention_tables(
     """
     tables = effect_tables(done.results, plan.edit, plan.strengths, scorer)
     if done.sources:
-        tables["counterfactual"] = agreement_table(done, plan, scorer)
+        tables["counterfactual"] = iia_table(done, plan, scorer)
     if done.crossed is not None:
         tables["specificity"] = specificity_table(done.crossed, done.sources, scorer)
     return tables

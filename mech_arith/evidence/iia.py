@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from mech_arith.evidence.counterfactual import agreement
+from mech_arith.evidence.counterfactual import iia
 from mech_arith.evidence.metrics import exact
 from mech_arith.evidence.scorer import Scorer
 from mech_arith.evidence.verdicts import layers_text, unable
@@ -21,7 +21,7 @@ from mech_arith.problems.sources import Sources
 from mech_arith.statistics import ALPHA, draws_needed, holm, least_p, share_interval
 
 
-def agreement_rows(
+def iia_rows(
     results: InterventionResult,
     sources: Sources,
     ceiling: Float64[Tensor, " n"],
@@ -50,7 +50,7 @@ def agreement_rows(
             "n": len(results.rows),
             "n_sources": len(sources.problems),
             **asdict(
-                agreement(
+                iia(
                     answers.numbers[:, :, index],
                     scorer.clean.numbers,
                     sources,
@@ -83,7 +83,7 @@ def _ceiling_fields(
     }
 
 
-def agreement_table(done: InterventionRun, plan: InterventionPlan, scorer: Scorer) -> pd.DataFrame:
+def iia_table(done: InterventionRun, plan: InterventionPlan, scorer: Scorer) -> pd.DataFrame:
     """How far answers follow the wanted values, beside chance and the whole activation.
 
     A row per site, value, arm and strength, with p of the targets corrected for all sites and
@@ -93,7 +93,7 @@ def agreement_table(done: InterventionRun, plan: InterventionPlan, scorer: Score
     for one in done.results:
         value = one.target.target_value
         ceiling = done.ceilings[value, one.site]
-        rows += agreement_rows(one, done.sources[value], ceiling, plan, scorer)
+        rows += iia_rows(one, done.sources[value], ceiling, plan, scorer)
     return _corrected(rows)
 
 
@@ -119,7 +119,7 @@ def unresolved(counterfactual: pd.DataFrame, n_shuffles: int) -> list[str]:
     if least <= ALPHA:
         return []
     return [
-        f"p of agreement, corrected for {n_tests} tests, is {least:.2g} at least with "
+        f"p of iia, corrected for {n_tests} tests, is {least:.2g} at least with "
         f"{n_shuffles} draws of chance: raise inference.permutations to "
         f"{draws_needed(ALPHA, n_tests=n_tests)}"
     ]
@@ -134,6 +134,6 @@ def unable_sites(counterfactual: pd.DataFrame) -> list[str]:
     layers = layers_text(row["layer"] for row in known)
     return [
         f"answers do not follow a value even where the whole activation is taken from its source, "
-        f"in {len(known)} of {len(rows)} cases ({layers}): agreement says nothing there, "
+        f"in {len(known)} of {len(rows)} cases ({layers}): iia says nothing there, "
         "for what is written later reads the value elsewhere"
     ]

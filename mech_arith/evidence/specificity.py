@@ -42,9 +42,9 @@ def _row(one: Crossed, sources: Sources, scorer: Scorer) -> dict[str, Any]:
         "slope_low": float(slope.low),
         "slope_high": float(slope.high),
         "r2_change": fitted.r2,
-        "agreement": float(hits.mean()),
-        "agreement_low": float(ends.low),
-        "agreement_high": float(ends.high),
+        "iia": float(hits.mean()),
+        "iia_low": float(ends.low),
+        "iia_high": float(ends.high),
         "n": len(sources.rows),
         "n_sources": len(sources.problems),
     }

@@ -181,7 +181,7 @@ def intervention_summary(
         "largest_drop_p": largest_drop_p(effects, tables["control_draws"]),
         "control": _largest_control(effects),
         "excess_drop": _headlines(best, "excess_drop", "excess_drop"),
-        "counterfactual": _headlines(best, "counterfactual", "agreement"),
+        "counterfactual": _headlines(best, "counterfactual", "iia"),
         "n_contrasts": len(beyond),
         "n_contrasts_beyond": sum(map(all, beyond.values())),
     }

@@ -58,9 +58,7 @@ def evidence_table(
             **_contrast_fields(contrasts.get(place, {})),
             **_taken(row, contrasts.get(place, {}), answered.get(place, {})),
             "excess_reason": "" if place in contrasts else _why_no_excess(effects, edited, place),
-            "agreement_reason": ""
-            if place in answered
-            else _why_no_agreement(effects, answers, place),
+            "iia_reason": "" if place in answered else _why_no_iia(effects, answers, place),
         }
         rows.append({**found, **judged(found)})
     return completed("evidence", pd.DataFrame(rows))
@@ -137,7 +135,7 @@ def _why_no_excess(effects: Sequence[Row], edited: Collection[Place], place: Pla
     return "no strength moves the coordinate"
 
 
-def _why_no_agreement(effects: Sequence[Row], answers: Sequence[Row], place: Place) -> str:
+def _why_no_iia(effects: Sequence[Row], answers: Sequence[Row], place: Place) -> str:
     """Why nothing is known of whether answers follow the value."""
     if not effects:
         return NOTHING_EDITED
@@ -154,7 +152,7 @@ NOTHING_EDITED = "nothing was edited"
 
 
 def no_whole_way(edit: Edit, strengths: Sequence[float]) -> list[str]:
-    """Where an edit towards values never arrives, so that the evidence has no agreement."""
+    """Where an edit towards values never arrives, so that the evidence has no iia."""
     if edit.target is None or WHOLE_WAY in strengths:
         return []
     return [

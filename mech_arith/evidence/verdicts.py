@@ -37,7 +37,7 @@ FOLLOWS = 0.1
 """Share of the expected change from which the answer follows."""
 
 LEAST_CEILING = 0.2
-"""Agreement of the whole activation below which a site cannot carry a value to the answer."""
+"""IIA of the whole activation below which a site cannot carry a value to the answer."""
 
 DRAWN = ("random", "span", "valueless")
 """Kinds of drawn directions, as the evidence names them."""
@@ -106,9 +106,9 @@ def strictest(contrasts: Iterable[Row]) -> Row:
     )
 
 
-def agreement_counts(row: Row) -> bool:
+def iia_counts(row: Row) -> bool:
     """Answers that follow the value are more than chance gives."""
-    return agree(row.get("agreement_p_holm"), row.get("agreement_low"), row.get("floor"))
+    return agree(row.get("iia_p_holm"), row.get("iia_low"), row.get("floor"))
 
 
 def slope_counts(row: Row) -> bool:
@@ -135,12 +135,12 @@ def judged(row: Row) -> dict[str, Any]:
     held = r_counts(row) and _abs_low(row) >= floor
     apart = abs(_least(row.get("least_partial_r"), 1.0)) >= HELD
     untold = _untold(row)
-    follows = agreement_counts(row) or slope_counts(row)
+    follows = iia_counts(row) or slope_counts(row)
     used = held and (follows if _goes_towards_values(row) else excess_counts(row))
     return {
         "r_counts": r_counts(row),
         "excess_counts": excess_counts(row) if _known(row.get("excess_drop")) else None,
-        "agreement_counts": agreement_counts(row) if _known(row.get("agreement")) else None,
+        "iia_counts": iia_counts(row) if _known(row.get("iia")) else None,
         "slope_counts": slope_counts(row) if _known(row.get("slope")) else None,
         "held": held,
         "shared_with": row["least_partial_given"] if held and not apart else "",
@@ -171,14 +171,14 @@ def _goes_towards_values(row: Row) -> bool:
     name = row.get("edit")
     if name in EDITS.names() and find_edit(name).target is not None:
         return True
-    return _known(row.get("agreement"))
+    return _known(row.get("iia"))
 
 
 def _untold(row: Row) -> str:
     """Why it cannot be told whether the value is used; '' where it can."""
     if _goes_towards_values(row):
-        if not _known(row.get("agreement")):
-            return row.get("agreement_reason") or "no answer was asked towards another value"
+        if not _known(row.get("iia")):
+            return row.get("iia_reason") or "no answer was asked towards another value"
         if unable(row):
             return (
                 "even the whole activation does not carry it to the answer "

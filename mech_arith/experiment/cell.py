@@ -50,7 +50,7 @@ from mech_arith.interventions.fold_run import (
     one_edit,
 )
 from mech_arith.interventions.locality import LocalityPlan, locality
-from mech_arith.interventions.off_distribution import doses_of, manifold
+from mech_arith.interventions.off_distribution import doses_of, off_distribution
 from mech_arith.interventions.run import InterventionPlan, intervene
 from mech_arith.models.base import Model
 from mech_arith.models.prompts import Prompts
@@ -318,10 +318,10 @@ def _edit(work: _Work, bases: Bases, reported: Reported) -> _Edited:
             how=how,
         )
         tables = intervention_tables(done, asked, scorer)
-    with work.stage("manifold"):
+    with work.stage("off_distribution"):
         doses = doses_of(done.results)
-        departures = manifold(session, bases.baseline.prompts, bases.traces, doses)
-        tables["manifold"] = off_distribution_table(done.results, departures, asked)
+        departures = off_distribution(session, bases.baseline.prompts, bases.traces, doses)
+        tables["off_distribution"] = off_distribution_table(done.results, departures, asked)
     tables = {name: table.assign(via=asked.via) for name, table in tables.items()}
     return _Edited(tables, done.difference, model)
 

@@ -77,7 +77,7 @@ def doses_of(results: Sequence[InterventionResult]) -> list[Dose]:
     return [Dose(one.site, one.target.component, one.changes, one.rows) for one in results]
 
 
-def manifold(
+def off_distribution(
     session: Session, prompts: Prompts, traces: Mapping[Site, Trace], doses: Sequence[Dose]
 ) -> list[Departure]:
     """Where each dose leads, by one clean pass over the edited problems.
@@ -93,7 +93,7 @@ def manifold(
     sites = list(dict.fromkeys(site for walk in walks for site in walk.sites))
     moved = [tensor_digest(walk.direction, walk.dose.changes, walk.dose.rows) for walk in walks]
     key = {**model.fingerprint, "prompts": prompts.digest(), "moved": moved}
-    running = Sums({"walk": walks}, session.checkpoint.piece("manifold", key))
+    running = Sums({"walk": walks}, session.checkpoint.piece("off_distribution", key))
     for layout, found in capture(session, prompts, sites, skip=running.done):
         for walk in walks:
             walk.update(found, layout.rows)

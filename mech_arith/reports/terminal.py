@@ -157,8 +157,8 @@ def _legend(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
         found["best"] for summary in summaries for found in (summary.get("verdicts") or {}).values()
     ]
     legend = [TRACED] if best else []
-    legend += [FOLLOWED] if any(row.get("agreement") is not None for row in best) else []
-    costs = [row for row in best if row.get("agreement") is None and row.get("edit") is not None]
+    legend += [FOLLOWED] if any(row.get("iia") is not None for row in best) else []
+    costs = [row for row in best if row.get("iia") is None and row.get("edit") is not None]
     return [*legend, COSTED] if costs else legend
 
 
@@ -205,11 +205,11 @@ def _own_headlines(best: Mapping[str, Any]) -> list[str]:
 
 
 def _reasons_of_use(best: Mapping[str, Any]) -> list[str]:
-    if best.get("agreement") is not None:
+    if best.get("iia") is not None:
         return [
             f"follows {_two(best['slope'])}{_interval(best, 'slope')} {_place(best)}; random "
             f"{_two(best.get('slope_random'))}",
-            f"equal {_two(best['agreement'])}{_interval(best, 'agreement')}; chance "
+            f"equal {_two(best['iia'])}{_interval(best, 'iia')}; chance "
             f"{_two(best['floor'])}, whole {_two(best['ceiling'])}",
         ]
     if best.get("excess_drop") is None:

@@ -28,7 +28,7 @@ class Resampling:
     n_resamples: int = 1000
     """Of the bootstrap over problems."""
     n_permutations: int = 1000
-    """Of the null of the largest |R|, and of agreement by chance."""
+    """Of the null of the largest |R|, and of iia by chance."""
     seed: int = 0
 
     def quantile(self, freedom: Float64[Tensor, "*rows"]) -> Float64[Tensor, "*rows"]:

@@ -69,7 +69,7 @@ def accuracies(random: torch.Generator, n: int, m: int) -> tuple[Interval, Tenso
     return share_interval(_uniform(random, m, n) < right, HOW), right[:, 0]
 
 
-def agreements(random: torch.Generator, n: int, m: int) -> tuple[Interval, Tensor]:
+def iias(random: torch.Generator, n: int, m: int) -> tuple[Interval, Tensor]:
     """Shares over problems of several sources each, which go alike: each problem has its chance."""
     mean = 0.05 + 0.9 * _uniform(random, m, 1)
     chance = _beta(random, mean, n)
@@ -155,7 +155,7 @@ CASES: dict[str, Case] = {
     "R": correlations,
     "accuracy": accuracies,
     "accuracy drop": drops,
-    "agreement": agreements,
+    "iia": iias,
 }
 
 

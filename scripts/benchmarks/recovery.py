@@ -23,7 +23,7 @@ from mech_arith.problems import ProblemSet, split
 from mech_arith.statistics import Resampling
 
 FOUND = 0.99
-"""|R| from which a value counts as found, and agreement from which it counts as read."""
+"""|R| from which a value counts as found, and iia from which it counts as read."""
 N_PROBLEMS, FIT_SHARE, N_EDITED = 5000, 0.8, 300
 """A direction fitted on n problems strays by 1/sqrt(n) towards what varies beside it, and an answer
 is right or wrong by half a unit: a thousand problems would miss a few plants by that alone."""
@@ -40,7 +40,7 @@ INTERCHANGE = InterventionPlan(
 class Interchanged:
     """What became of the answers where a value's coordinate is another problem's."""
 
-    agreement: float
+    iia: float
     """Share of answers that are those of the other value."""
     floor: float
     """The same by chance."""
@@ -101,11 +101,11 @@ def recover(plant: Plant, *, n_problems: int = N_PROBLEMS) -> Recovered:
             baseline, tolerance=model.tolerance, written=not model.regresses, how=how
         )
         tables = intervention_tables(done, plan, scorer)
-        agreement, contrast = tables["counterfactual"], tables["contrasts"]
-        (of_target,) = agreement[agreement["arm"] == TARGET].to_dict(orient="records")
+        iia, contrast = tables["counterfactual"], tables["contrasts"]
+        (of_target,) = iia[iia["arm"] == TARGET].to_dict(orient="records")
         (beyond,) = contrast[contrast["arm"] == CONTROL].to_dict(orient="records")
         return Interchanged(
-            of_target["agreement"], of_target["floor"], beyond["excess_drop"], beyond["p"]
+            of_target["iia"], of_target["floor"], beyond["excess_drop"], beyond["p"]
         )
 
     return Recovered(
@@ -175,16 +175,16 @@ def rows_of(found: Sequence[Recovered]) -> list[Row]:
             note=f", largest |R| {max(one.absent for one in found):.2f}",
         ),
         at_least(
-            f"planted, read: agreement >= {FOUND}",
-            sum(one.read.agreement >= FOUND for one in found),
+            f"planted, read: iia >= {FOUND}",
+            sum(one.read.iia >= FOUND for one in found),
             n,
-            note=f", least {min(one.read.agreement for one in found):.3f}",
+            note=f", least {min(one.read.iia for one in found):.3f}",
         ),
         at_least(
-            "planted, not read: agreement at the floor or below",
-            sum(one.unread.agreement <= one.unread.floor for one in found),
+            "planted, not read: iia at the floor or below",
+            sum(one.unread.iia <= one.unread.floor for one in found),
             n,
-            note=f", most {max(one.unread.agreement for one in found):.3f}",
+            note=f", most {max(one.unread.iia for one in found):.3f}",
         ),
         shown("planted: largest floor, read and not read", n, " ".join(f"{x:.2f}" for x in floors)),
         shown(

@@ -211,7 +211,7 @@ def _asked(cell: SyntheticCell, correlations: pd.DataFrame) -> pd.DataFrame:
 def _evidence(
     cell: SyntheticCell, correlations: pd.DataFrame, random: np.random.Generator
 ) -> pd.DataFrame:
-    """A row per layer, position and value, with intervals; agreement where it is asked for."""
+    """A row per layer, position and value, with intervals; iia where it is asked for."""
     asked = _asked(cell, correlations)
     keys = [asked[name] for name in ("layer", "position", "value")]
     best = asked.loc[asked["r_fit"].abs().groupby(keys).idxmax()].reset_index(drop=True)
@@ -220,10 +220,10 @@ def _evidence(
     drops = {"target_drop": share + 0.05, "control_drop": 0.05, "excess_drop": share}
     ends = {"excess_low": share - 0.08, "excess_high": share + 0.08}
     answered = {
-        "agreement": share,
-        "agreement_low": share - 0.05,
-        "agreement_high": share + 0.05,
-        "agreement_p_holm": np.where(share > 0.2, 0.001, 0.4),
+        "iia": share,
+        "iia_low": share - 0.05,
+        "iia_high": share + 0.05,
+        "iia_p_holm": np.where(share > 0.2, 0.001, 0.4),
         "floor": 0.03,
         "ceiling": 0.98,
         "slope": share,
@@ -259,7 +259,7 @@ def _specificity(
     rows["direction_of"] = rows["direction_of"].map(lambda value: (value,))
     slope = own * 0.8 + random.normal(0, 0.1, len(rows))
     ends = {"slope_low": slope - 0.1, "slope_high": slope + 0.1}
-    return rows.assign(slope=slope, **ends, agreement=own * 0.6, n=200)
+    return rows.assign(slope=slope, **ends, iia=own * 0.6, n=200)
 
 
 def _sure_headlines(evidence: pd.DataFrame) -> dict[str, Any]:
@@ -269,14 +269,14 @@ def _sure_headlines(evidence: pd.DataFrame) -> dict[str, Any]:
     place = ["layer", "position", "component"]
     ends = ["excess_low", "excess_high", "excess_p_max", "target_drop", "control_drop"]
     answered = [
-        "agreement",
-        "agreement_low",
-        "agreement_high",
-        "agreement_p_holm",
+        "iia",
+        "iia_low",
+        "iia_high",
+        "iia_p_holm",
         "floor",
         "ceiling",
     ]
-    known = best.dropna(subset=["agreement"])
+    known = best.dropna(subset=["iia"])
     return {
         "verdicts": verdict_summary(evidence),
         "excess_drop": best[["excess_drop", *ends, *place]].to_dict(orient="index"),

@@ -30,7 +30,7 @@ def test_a_sweep_over_methods(monkeypatch, tmp_path):
         assert {"target", "control", "span", "valueless"} <= set(tables["effects"]["arm"])
         unchanged = tables["effects"].query("strength == 1")
         assert (unchanged["accuracy_drop"] == 0).all()
-        assert (tables["manifold"].query("strength == 1")["mahalanobis"] == 1).all()
+        assert (tables["off_distribution"].query("strength == 1")["mahalanobis"] == 1).all()
         assert len(tables["locality"]) > 0
         moved = tables["effects"].groupby(["component", "strength"])["change_rms"]
         np.testing.assert_allclose(moved.min(), moved.max(), rtol=1e-6)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, linregress
 
-from mech_arith.evidence.counterfactual import agreement, line
+from mech_arith.evidence.counterfactual import iia, line
 from mech_arith.problems import ProblemSet, draw
 from mech_arith.problems.expressions import parse_constraint
 from mech_arith.problems.sources import Sources, draw_sources
@@ -93,11 +93,11 @@ def test_an_operand_that_stands_outside_the_value_too_is_noticed():
     assert (found.expected[0] == found.wanted[0] * torch.tensor([2.0, 3.0, 4.0])).all()
 
 
-def test_agreement_of_answers_that_follow_and_of_answers_that_do_not():
+def test_iia_of_answers_that_follow_and_of_answers_that_do_not():
     sources = drawn("b-c")
     clean = torch.from_numpy(PROBLEMS.answers).double()
-    followed = agreement(sources.expected[None], clean, sources, tolerance=0.0, how=HOW)
-    assert followed.agreement == 1
+    followed = iia(sources.expected[None], clean, sources, tolerance=0.0, how=HOW)
+    assert followed.iia == 1
     assert followed.slope == pytest.approx(1)
     assert followed.r2_change == pytest.approx(1)
     assert followed.monotonicity == 1
@@ -105,57 +105,55 @@ def test_agreement_of_answers_that_follow_and_of_answers_that_do_not():
     assert followed.own_slope_50 == pytest.approx(1)
     assert followed.floor < 0.05
     assert followed.p == pytest.approx(1 / 51)
-    assert followed.agreement_low > 0.85
-    stayed = agreement(clean.expand(1, 3, -1), clean, sources, tolerance=0.0, how=HOW)
-    assert stayed.agreement == 0
+    assert followed.iia_low > 0.85
+    stayed = iia(clean.expand(1, 3, -1), clean, sources, tolerance=0.0, how=HOW)
+    assert stayed.iia == 0
     assert stayed.floor == 0  # no source asks for the answer that is there already
     assert stayed.slope == 0
     assert math.isnan(stayed.r2_change)
     assert stayed.monotonicity == 0
     assert stayed.p == 1
-    opposite = agreement(
-        (2 * clean - sources.expected)[None], clean, sources, tolerance=0.0, how=HOW
-    )
+    opposite = iia((2 * clean - sources.expected)[None], clean, sources, tolerance=0.0, how=HOW)
     assert opposite.slope == pytest.approx(-1)
     assert opposite.monotonicity == -1
     assert opposite.wrong_way == 1
 
 
-def test_agreement_by_hand():
+def test_iia_by_hand():
     """Two problems a-b, 9-1 and 7-2, each with the other's a."""
     base = problems("a-b", a=[9, 7], b=[1, 2])
     sources = sources_of(base, "a", m=1, seed=0)
     assert sources is not None
     assert sources.expected.tolist() == [[6, 7]]  # 7-1 and 9-2
     clean = torch.tensor([8.0, 5.0], dtype=torch.float64)
-    found = agreement(rows([6, 5])[None], clean, sources, tolerance=0.0, how=HOW)
-    assert found.agreement == 0.5
+    found = iia(rows([6, 5])[None], clean, sources, tolerance=0.0, how=HOW)
+    assert found.iia == 0.5
     for name in ("slope", "r2_change", "monotonicity", "wrong_way", "own_slope_50"):
         assert math.isnan(getattr(found, name)), name  # of two problems with one source each
     # Each problem has but one other to take its a from: chance expects just the same.
     assert found.floor == 0.5
     assert found.p == 1
-    within = agreement(rows([6, 5])[None], clean, sources, tolerance=2.0, how=HOW)
-    assert within.agreement == 1
+    within = iia(rows([6, 5])[None], clean, sources, tolerance=2.0, how=HOW)
+    assert within.iia == 1
 
 
 def test_directions_are_averaged():
     sources = drawn("a")
     clean = torch.from_numpy(PROBLEMS.answers).double()
     both = torch.stack([sources.expected, clean.expand(3, -1)])
-    found = agreement(both, clean, sources, tolerance=0.0, how=HOW, drawn=True)
-    assert found.agreement == 0.5
+    found = iia(both, clean, sources, tolerance=0.0, how=HOW, drawn=True)
+    assert found.iia == 0.5
     assert found.slope == pytest.approx(0.5)
     assert found.monotonicity == 0.5
-    assert found.agreement_low < 0.1  # two directions say little of others that might be drawn
+    assert found.iia_low < 0.1  # two directions say little of others that might be drawn
 
 
-def test_no_number_is_no_agreement_and_no_slope():
+def test_no_number_is_no_iia_and_no_slope():
     sources = drawn("a")
     clean = torch.from_numpy(PROBLEMS.answers).double()
     nothing = torch.full((1, 3, 40), torch.nan, dtype=torch.float64)
-    found = agreement(nothing, clean, sources, tolerance=5.0, how=HOW)
-    assert found.agreement == 0
+    found = iia(nothing, clean, sources, tolerance=5.0, how=HOW)
+    assert found.iia == 0
     for name in ("slope", "slope_low", "r2_change", "monotonicity", "wrong_way", "own_slope_50"):
         assert math.isnan(getattr(found, name)), name
 
@@ -205,7 +203,7 @@ def test_a_slope_is_0_where_the_answer_does_not_follow_and_1_where_it_does(expre
     clean[::7] += 30  # not all answers are right
     for name, (edited, share) in following_edits(sources, clean).items():
         wide = Resampling(level=0.9999)
-        found = agreement(edited[None], clean, sources, tolerance=0.0, how=wide)
+        found = iia(edited[None], clean, sources, tolerance=0.0, how=wide)
         if name != "does nothing":
             assert found.slope_low - 0.02 <= share <= found.slope_high + 0.02, name
         if "noise" not in name and "another" not in name:
@@ -223,7 +221,7 @@ def test_a_slopes_interval_excludes_0_for_a_destroyed_answer_as_seldom_as_it_say
     for seed in range(120):
         edits = following_edits(sources, clean, seed=seed)
         for name in ("destroys the answer: noise", "destroys the answer: another problem's"):
-            found = agreement(edits[name][0][None], clean, sources, tolerance=0.0, how=HOW)
+            found = iia(edits[name][0][None], clean, sources, tolerance=0.0, how=HOW)
             held.append(found.slope_low <= 0 <= found.slope_high)
     assert 0.92 <= np.mean(held) <= 0.98
 
@@ -234,7 +232,7 @@ def test_a_slope_that_few_answers_make_has_no_interval(n_moved, is_known):
     clean = torch.from_numpy(PROBLEMS.answers).double()
     moves = torch.arange(40) < n_moved
     edited = torch.where(moves, sources.expected, clean)[None]
-    found = agreement(edited, clean, sources, tolerance=0.0, how=HOW)
+    found = iia(edited, clean, sources, tolerance=0.0, how=HOW)
     assert found.slope == pytest.approx(n_moved / 40, abs=0.1)
     assert math.isfinite(found.slope_low) is math.isfinite(found.slope_high) is is_known
 
@@ -245,8 +243,8 @@ def test_a_slope_that_the_base_problem_determines_is_undefined():
     sources = sources_of(base, "a", m=2, seed=0)
     assert sources is not None
     clean = torch.from_numpy(base.answers).double()
-    found = agreement(sources.expected[None], clean, sources, tolerance=0.0, how=HOW)
-    assert found.agreement == 1
+    found = iia(sources.expected[None], clean, sources, tolerance=0.0, how=HOW)
+    assert found.iia == 1
     assert math.isnan(found.slope)
     assert math.isnan(found.slope_low)
 
@@ -256,9 +254,9 @@ def test_answers_that_differ_by_rounding_have_not_moved():
     clean = torch.from_numpy(PROBLEMS.answers).double()
     generator = torch.Generator().manual_seed(0)
     rounding = 1e-5 * torch.randn(1, 3, 40, generator=generator, dtype=torch.float64)
-    found = agreement(clean + rounding, clean, sources, tolerance=0.5, how=HOW)
+    found = iia(clean + rounding, clean, sources, tolerance=0.5, how=HOW)
     assert (found.slope, found.wrong_way, found.monotonicity) == (0, 0, 0)
-    moved = agreement(clean - 1.0 + 0 * rounding, clean, sources, tolerance=0.5, how=HOW)
+    moved = iia(clean - 1.0 + 0 * rounding, clean, sources, tolerance=0.5, how=HOW)
     assert moved.wrong_way == 0
     assert moved.slope == pytest.approx(0)
 
@@ -321,7 +319,7 @@ def test_monotonicity_is_kendalls_tau_of_a_problem():
     assert sources is not None
     edited = torch.randn(6, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     clean = torch.from_numpy(base.answers).double()
-    found = agreement(edited[None], clean, sources, tolerance=0.0, how=HOW)
+    found = iia(edited[None], clean, sources, tolerance=0.0, how=HOW)
     concordant = compared = 0.0
     for asked, given_ in zip(sources.expected.T, edited.T, strict=True):
         pairs = sum(float(asked[i] != asked[j]) for i in range(6) for j in range(i + 1, 6))
@@ -339,7 +337,7 @@ def test_slopes_of_drawn_directions_are_as_unsure_as_their_draws():
     spread = torch.linspace(-0.5, 0.5, 9, dtype=torch.float64)
     edited = clean + (0.4 + spread)[:, None, None] * change
     fixed, sampled = (
-        agreement(edited, clean, sources, tolerance=0.0, how=HOW, drawn=of) for of in (False, True)
+        iia(edited, clean, sources, tolerance=0.0, how=HOW, drawn=of) for of in (False, True)
     )
     assert fixed.slope == pytest.approx(0.4)
     assert sampled.slope == pytest.approx(0.4)
@@ -357,6 +355,6 @@ def test_answers_that_have_nothing_to_do_with_the_value_agree_as_chance_has_it()
     found = []
     for _ in range(150):
         answers = torch.randint(19, (1, 2, 60), generator=generator).double()
-        found.append(agreement(answers, clean, sources, tolerance=0.0, how=HOW).p)
+        found.append(iia(answers, clean, sources, tolerance=0.0, how=HOW).p)
     assert np.mean(np.array(found) <= 0.05) < 0.1
     assert np.mean(found) == pytest.approx(0.5, abs=0.12)

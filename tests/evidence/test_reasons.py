@@ -68,7 +68,7 @@ def test_why_there_is_no_drop_beyond_drawn_directions(intervention, changes, val
     assert result.summary["missing"]["excess_drop"][value] == why
     # Of an edit towards values use is told by answers, and by no drop.
     goes_towards = intervention is not None and intervention.edit.target is not None
-    untold = row["agreement_reason"] if goes_towards else why
+    untold = row["iia_reason"] if goes_towards else why
     assert row["untold"] == untold
     whole = result.summary["verdicts"][value]["text"]
     assert whole.endswith(untold) == row["held"]
@@ -118,17 +118,17 @@ def test_one_component_has_no_span_to_draw_from_where_another_site_has():
 def test_why_nothing_is_known_of_answers_that_follow_a_value(intervention, value, why):
     result = cell(intervention)
     row = evidence(result).loc[value]
-    assert pd.isna(row["agreement"])
-    assert row["agreement_reason"] == why
-    assert result.summary["missing"]["agreement"][value] == why
+    assert pd.isna(row["iia"])
+    assert row["iia_reason"] == why
+    assert result.summary["missing"]["iia"][value] == why
 
 
 def test_where_there_is_a_number_there_is_no_reason():
     result = cell(INTERCHANGE)
     row = evidence(result).loc["b-c"]
-    assert row["agreement"] + row["excess_drop"] + row["ceiling"] > -math.inf
-    assert (row["agreement_reason"], row["excess_reason"]) == ("", "")
-    assert "b-c" not in result.summary["missing"]["agreement"]
+    assert row["iia"] + row["excess_drop"] + row["ceiling"] > -math.inf
+    assert (row["iia_reason"], row["excess_reason"]) == ("", "")
+    assert "b-c" not in result.summary["missing"]["iia"]
     assert "b-c" not in result.summary["missing"]["excess_drop"]
     tables = result.tables
     assert set(tables["counterfactual"]["ceiling_reason"]) == {""}
@@ -178,7 +178,7 @@ def test_missing_numbers_are_those_of_the_headline_place():
     result = cell(replace(SCALE, values=("a",)))
     assert missing_summary(result.tables["evidence"]) == result.summary["missing"]
     assert "a" not in result.summary["missing"]["excess_drop"]
-    assert set(result.summary["missing"]["agreement"]) == {"a", "b", "c", "b-c", "a-(b-c)"}
+    assert set(result.summary["missing"]["iia"]) == {"a", "b", "c", "b-c", "a-(b-c)"}
 
 
 def test_of_one_source_there_are_no_slopes_of_single_problems():

@@ -62,17 +62,17 @@ TABLES = {
                 "value": "b-c",
                 "arm": arm,
                 "strength": strength,
-                "agreement": agreement,
-                "agreement_low": agreement - 0.1,
+                "iia": iia,
+                "iia_low": iia - 0.1,
                 "p": 0.01,
                 "p_holm": 0.02,
-                "slope": agreement,
-                "slope_low": agreement - 0.1,
+                "slope": iia,
+                "slope_low": iia - 0.1,
                 "ceiling_high": 1.0,
                 "floor": 0.02,
                 "ceiling": 0.97,
             }
-            for arm, strength, agreement in (
+            for arm, strength, iia in (
                 ("target", 1.0, 0.8),
                 ("target", 0.5, 0.3),
                 ("target", 2.0, 0.1),
@@ -96,10 +96,10 @@ def test_each_value_is_read_in_the_component_that_is_best_on_the_fit_split():
     assert not b["excess_counts"]
     assert b["held"]
     assert not b["used"]
-    assert math.isnan(b["agreement"])
+    assert math.isnan(b["iia"])
     whole_way = found.loc[("b-c", 2)]
-    assert (whole_way["agreement"], whole_way["floor"], whole_way["ceiling"]) == (0.8, 0.02, 0.97)
-    assert whole_way["agreement_p_holm"] == 0.02
+    assert (whole_way["iia"], whole_way["floor"], whole_way["ceiling"]) == (0.8, 0.02, 0.97)
+    assert whole_way["iia_p_holm"] == 0.02
     assert whole_way["slope_random"] == 0.1
     assert whole_way["used"]
     assert math.isnan(found.loc[("b-c", 1), "excess_drop"])
@@ -125,7 +125,7 @@ def test_the_untrained_twin_is_a_floor():
     assert not row["held"]
 
 
-def test_an_edit_that_never_arrives_is_said_to_leave_no_agreement():
+def test_an_edit_that_never_arrives_is_said_to_leave_no_iia():
     (warning,) = no_whole_way(find_edit("interchange"), (-1.0, 0.5))
     assert "[-1.0, 0.5] of interchange do not hold 1, the whole way" in warning
     assert no_whole_way(find_edit("interchange"), (0.5, 1.0)) == []
@@ -135,5 +135,5 @@ def test_an_edit_that_never_arrives_is_said_to_leave_no_agreement():
 def test_without_an_intervention_there_is_the_tracing_alone():
     found = evidence_table({"correlations": TABLES["correlations"]}, SITES[:1])
     assert found["excess_drop"].isna().all()
-    assert found["agreement"].isna().all()
+    assert found["iia"].isna().all()
     assert list(found["r"]) == pytest.approx([-0.6, 0.4])

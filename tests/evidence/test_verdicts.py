@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from mech_arith.evidence.verdicts import (
-    agreement_counts,
     contrast_counts,
     excess_counts,
+    iia_counts,
     judged,
     layers_text,
     r_counts,
@@ -19,7 +19,7 @@ from mech_arith.evidence.verdicts import (
 )
 
 HELD = {"r_low": -0.9, "r_high": -0.8, "p_holm": 0.001, "least_partial_r": 0.7}
-FOLLOWED = {"agreement": 0.1, "agreement_low": 0.05, "agreement_p_holm": 0.04, "floor": 0.02}
+FOLLOWED = {"iia": 0.1, "iia_low": 0.05, "iia_p_holm": 0.04, "floor": 0.02}
 COSTS = {"edit": "scale", "excess_drop": 0.2, "excess_low": 0.1, "excess_p_max": 0.048}
 SLOPE = {"slope": 0.5, "slope_low": 0.4, "slope_random": 0.01, "slope_valueless": 0.2}
 
@@ -34,7 +34,7 @@ def row(**changes: Any) -> dict[str, Any]:
     ("rule", "counts", "breaking"),
     [
         (r_counts, HELD, [{"p_holm": 0.06}, {"r_high": 0.1}, {"p_holm": math.nan}]),
-        (agreement_counts, FOLLOWED, [{"agreement_p_holm": 0.06}, {"agreement_low": 0.02}]),
+        (iia_counts, FOLLOWED, [{"iia_p_holm": 0.06}, {"iia_low": 0.02}]),
         (
             excess_counts,
             COSTS,
@@ -72,8 +72,8 @@ def test_use_is_told_by_answers_where_these_go_towards_values_and_else_by_their_
     assert row(**COSTS)["used"]
     assert row(**COSTS | {"excess_p_max": 0.2})["used"] is False
     assert row(**COSTS | FOLLOWED | {"excess_p_max": 0.9})["used"]
-    assert row(**COSTS | FOLLOWED | {"agreement_p_holm": 1.0})["used"] is False
-    assert row(**FOLLOWED | {"agreement_p_holm": 1.0} | SLOPE)["used"]
+    assert row(**COSTS | FOLLOWED | {"iia_p_holm": 1.0})["used"] is False
+    assert row(**FOLLOWED | {"iia_p_holm": 1.0} | SLOPE)["used"]
     assert row(**COSTS | HELD | {"p_holm": 1.0})["used"] is False  # nothing is held there
 
 
@@ -87,7 +87,7 @@ def test_use_is_told_by_answers_where_these_go_towards_values_and_else_by_their_
             "so few control directions give no p below 0.17",
         ),
         (
-            FOLLOWED | {"agreement_p_holm": 1.0, "ceiling": 0.01, "ceiling_high": 0.05},
+            FOLLOWED | {"iia_p_holm": 1.0, "ceiling": 0.01, "ceiling_high": 0.05},
             "even the whole activation does not carry it to the answer (ceiling 0.01)",
         ),
     ],
@@ -103,7 +103,7 @@ def test_a_verdict_names_the_layers_of_everything():
         row(layer=layer, r_fit=0.5 + layer / 10, **FOLLOWED, **HELD | {"least_partial_r": least})
         for layer, least in enumerate((0.1, 0.7, 0.7, 0.7))
     ]
-    rows[3] |= judged(rows[3] | {"agreement_p_holm": 1.0})
+    rows[3] |= judged(rows[3] | {"iia_p_holm": 1.0})
     (found,) = verdicts(rows)
     assert found.text == "b: held in layers 1-3; shared with a in layer 0; used in layers 0-2"
     assert found.best["layer"] == 2  # of those in which it is used the clearest on the fit split
@@ -137,6 +137,6 @@ def test_of_all_kinds_of_drawn_directions_the_strictest_is_read():
 
 
 def test_an_edit_towards_values_is_never_judged_by_its_price():
-    said = row(**COSTS | {"edit": "interchange"}, agreement_reason="no strength goes all the way")
+    said = row(**COSTS | {"edit": "interchange"}, iia_reason="no strength goes all the way")
     assert said["used"] is None
     assert said["untold"] == "no strength goes all the way"

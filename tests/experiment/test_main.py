@@ -92,7 +92,7 @@ def test_a_run_leaves_what_it_should(finished):
         "effects",
         "contrasts",
         "control_draws",
-        "manifold",
+        "off_distribution",
         "evidence",
         "locality",
         "locality_curves",

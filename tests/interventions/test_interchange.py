@@ -144,7 +144,7 @@ def test_specificity_of_all_pairs_is_that_of_one_pair_at_a_time(known):
             row = by_pair[one.site.layer, one.site.position, one.target.component, value]
             edited = by_hand(session.model, bases, one, sources, places[value][one.site])
             hits = exact(edited, sources.expected, tolerance=30.0).double()
-            assert row["agreement"] == pytest.approx(float(hits.mean()))
+            assert row["iia"] == pytest.approx(float(hits.mean()))
             clean = scorer.clean.numbers[sources.rows]
             slope = following(edited, clean, sources).slope
             assert row["slope"] == pytest.approx(slope, abs=1e-4, nan_ok=True)
@@ -152,7 +152,7 @@ def test_specificity_of_all_pairs_is_that_of_one_pair_at_a_time(known):
             if one.target.component:
                 continue
             (alone,) = rows([one], {value: sources})
-            for name in ("slope_low", "slope_high", "r2_change", "agreement_low"):
+            for name in ("slope_low", "slope_high", "r2_change", "iia_low"):
                 assert row[name] == pytest.approx(alone[name], abs=1e-4, nan_ok=True), name
 
 

@@ -24,7 +24,7 @@ from mech_arith.interventions.off_distribution import (
     Dose,
     dose_left,
     length_ratio,
-    manifold,
+    off_distribution,
     within_components,
 )
 from mech_arith.interventions.run import InterventionPlan
@@ -57,7 +57,7 @@ def spread_of(coordinates, covariance, dose):
 
 def led(*asked):
     """Where doses lead, a table each."""
-    return [pd.DataFrame(departure_columns(found)) for found in manifold(*asked)]
+    return [pd.DataFrame(departure_columns(found)) for found in off_distribution(*asked)]
 
 
 def test_coordinates_outside_the_observed_range_by_hand():
@@ -157,7 +157,7 @@ def test_a_dose_is_never_turned_round(x, v, d, centred):
 
 
 def prepared(model, problems, sites, *, n=12, batch=50):
-    """What `manifold` is given: the same three strengths of component 1 at each of the sites."""
+    """What `off_distribution` is given: three strengths of component 1 at each of the sites."""
     fit, report = split(problems, fit_share=0.5, seed=0)
     traces = traced(model, fit, report, sites, n_components=2, batch_size=50)
     changes = rows([0.0], [2.0], [-5.0]) * torch.linspace(0.5, 1, n, dtype=torch.float64)
@@ -299,7 +299,7 @@ def test_a_cell_has_a_row_for_every_target_and_strength(edit, strengths):
         how=Resampling(n_resamples=20, n_permutations=20),
     )
     tables = run_cell(Session(PlantedModel(), Batching(50)), fit, report, plan).tables
-    effects, found = tables["effects"], tables["manifold"]
+    effects, found = tables["effects"], tables["off_distribution"]
     key = [
         "layer",
         "point",

@@ -242,17 +242,17 @@ def test_a_coordinate_that_is_read_answers_as_its_value_and_one_that_is_not_does
     *_, tables = planted_effects(plan, tolerance=100.0)
     table = tables["counterfactual"].set_index(["value", "strength", "arm"])
     read, written = (table.loc[(value, 1.0, "target")] for value in ("b-c", "a"))
-    assert read["agreement"] > 0.95 > 0.3 > read["floor"]
+    assert read["iia"] > 0.95 > 0.3 > read["floor"]
     assert read["slope"] == pytest.approx(1, abs=0.1)
     assert read["wrong_way"] < 0.02
     assert read["p"] == pytest.approx(1 / 201)
     assert abs(written["slope"]) < 0.2
-    assert written["agreement"] < 0.4
+    assert written["iia"] < 0.4
     # The whole activation at the last position is what the answer is computed from; but for a,
     # which block 1 reads from its own position.
     assert read["ceiling"] == 1.0
     random = table.loc[("b-c", 1.0, "control")]
-    assert random["agreement"] < read["agreement"] - 0.3
+    assert random["iia"] < read["iia"] - 0.3
     still = table.loc[("b-c", 0.0, "target")]
     assert still["slope"] == 0
     if name == "interchange":

@@ -242,7 +242,7 @@ def test_the_table_says_how_sure_its_numbers_are(page: Page, asked: Path) -> Non
     values = [line.split(" ")[0] for line in page.column("value, layer")[0].splitlines()]
     for title, name, headline in (
         ("drop beyond drawn directions", "excess_drop", summary["excess_drop"]),
-        ("answers that follow", "agreement", summary["counterfactual"]),
+        ("answers that follow", "iia", summary["counterfactual"]),
         ("slope", "slope", _at_best(asked.parent / "0")),
     ):
         lines = page.column(title)[0].splitlines()
@@ -318,7 +318,7 @@ def test_the_slope_is_drawn_beside_what_a_value_is_held_by(page: Page, asked: Pa
         ".map((trace) => [trace.y, trace.error_y.array])",
         chart,
     )
-    wanted = [rows["r"].abs(), rows["agreement"], rows["slope"]]
+    wanted = [rows["r"].abs(), rows["iia"], rows["slope"]]
     for (y, above), numbers in zip(found, wanted, strict=True):
         assert y == pytest.approx(numbers.tolist(), abs=1e-4)
         assert len(above) == 4

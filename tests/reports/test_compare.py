@@ -69,7 +69,7 @@ def test_every_number_that_both_have_is_compared(tmp_path: Path) -> None:
     table = compared(tmp_path)
     counts = table["quantity"].value_counts().to_dict()
     assert counts == {
-        **dict.fromkeys(("abs_r", "agreement", "slope", "excess_drop"), 4 * 5),
+        **dict.fromkeys(("abs_r", "iia", "slope", "excess_drop"), 4 * 5),
         "baseline_accuracy": 1,
         "accuracy_drop": 4 * 5 * 2,  # of two strengths
     }

@@ -17,7 +17,7 @@ from mech_arith.reports.figures import (
     accuracy_by_layer,
     best_correlation_map,
     correlation_heatmaps,
-    counterfactual_agreement,
+    counterfactual_iia,
     dose_response,
     draw_cell,
     evidence_maps,
@@ -46,7 +46,7 @@ from tests.reports.test_figures import (
     evidence,
     heatmaps_of,
     known,
-    manifold,
+    off_distribution,
     panel_of,
     single_positions,
     specificity,
@@ -110,7 +110,7 @@ def test_the_numbers_of_the_evidence_are_its_cells_and_what_is_written_in_them()
     found = read(sheet)
     columns = [
         *("abs_r", "abs_least_partial_r", "excess_valueless_drop", "excess_span_drop"),
-        *("excess_random_drop", "agreement", "slope"),
+        *("excess_random_drop", "iia", "slope"),
     ]
     for panel, column in zip(heatmaps_of(sheet), columns, strict=True):
         assert cells(panel) == pytest.approx(wide(found, "value", "layer", column))
@@ -123,7 +123,7 @@ def test_the_numbers_of_the_evidence_are_its_cells_and_what_is_written_in_them()
 @pytest.mark.parametrize("response", ["edited_accuracy", "mean_shift"])
 def test_the_numbers_of_curves_are_their_points_and_bands(response: str) -> None:
     table = with_intervals(effects(2))
-    where = manifold(table, 1.5)
+    where = off_distribution(table, 1.5)
     about: Any = {"response": SHIFT} if response == "mean_shift" else {}
     sheet = dose_response(table, where, **about)
     found = read(sheet)
@@ -183,16 +183,16 @@ def test_the_numbers_of_drops_are_bars_dots_and_what_is_beyond_controls() -> Non
     assert filled == points["counts"].tolist()
 
 
-def test_the_numbers_of_agreement_are_its_points_and_bounds() -> None:
+def test_the_numbers_of_iia_are_its_points_and_bounds() -> None:
     table = evidence(3, ["b"])
     rows = counterfactual(table)
-    others = rows.assign(arm="span", agreement=0.7)  # in the table, not in the figure
-    sheet = counterfactual_agreement(pd.concat([rows, others]), table)
+    others = rows.assign(arm="span", iia=0.7)  # in the table, not in the figure
+    sheet = counterfactual_iia(pd.concat([rows, others]), table)
     found = read(sheet).sort_values(["arm", "layer"])
     (panel,) = sheet.panels
     *points, floor, ceiling = panel.lines
-    assert [line(point)[1][0] for point in points] == found["agreement"].tolist()
-    ends = found[["agreement_low", "agreement_high"]].to_numpy().tolist()
+    assert [line(point)[1][0] for point in points] == found["iia"].tolist()
+    ends = found[["iia_low", "iia_high"]].to_numpy().tolist()
     assert segments(panel) == ends
     targets = found[found["arm"] == "target"]
     assert line(floor)[1] == targets["floor"].tolist()

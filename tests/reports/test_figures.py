@@ -18,7 +18,7 @@ from mech_arith.reports.figures import (
     best_correlation_map,
     cell_figures,
     correlation_heatmaps,
-    counterfactual_agreement,
+    counterfactual_iia,
     dose_response,
     draw_cell,
     evidence_maps,
@@ -122,7 +122,7 @@ def effects(
     return pd.DataFrame(rows)
 
 
-def manifold(table: pd.DataFrame, reach: float) -> pd.DataFrame:
+def off_distribution(table: pd.DataFrame, reach: float) -> pd.DataFrame:
     """Where the edits led: at the strength `reach` half of them leave the observed range."""
     targets = table.loc[table["arm"] == "target"]
     return targets.assign(outside_range=(targets["strength"].abs() / reach / 2).clip(upper=1))
@@ -184,15 +184,15 @@ def evidence(
                         "excess_low": sure * 0.5 - 0.3,
                         "excess_high": sure * 0.5 - 0.1,
                         "excess_p_max": 0.2 if layer == 0 else 0.001,
-                        "agreement": sure * 0.9,
-                        "agreement_low": sure * 0.9 - 0.05,
-                        "agreement_high": sure * 0.9 + 0.05,
-                        "agreement_p": 0.2 if layer == 0 else 0.001,
+                        "iia": sure * 0.9,
+                        "iia_low": sure * 0.9 - 0.05,
+                        "iia_high": sure * 0.9 + 0.05,
+                        "iia_p": 0.2 if layer == 0 else 0.001,
                         "floor": 0.03,
                         "ceiling": 0.97,
                     }
                 )
-                rows[-1]["agreement_p_holm"] = rows[-1]["agreement_p"]
+                rows[-1]["iia_p_holm"] = rows[-1]["iia_p"]
                 rows[-1] |= {f"excess_random_{e}": rows[-1][f"excess_{e}"] for e in ENDS}
                 rows[-1] |= judged(rows[-1])
     return pd.DataFrame(rows)
@@ -209,17 +209,17 @@ def known(n_layers: int) -> pd.DataFrame:
         for arm in ("valueless", "span")
         for name in ("drop", "low", "high")
     }
-    slope = {"slope": table["agreement"] + 0.1, "slope_low": table["agreement"] - 0.05}
-    ends = {"slope_high": table["agreement"] + 0.2, "slope_random": 0.5, "untrained_abs_r": 0.2}
+    slope = {"slope": table["iia"] + 0.1, "slope_low": table["iia"] - 0.05}
+    ends = {"slope_high": table["iia"] + 0.2, "slope_random": 0.5, "untrained_abs_r": 0.2}
     found = table.assign(**stricter, **slope, **ends)
     return found.assign(slope_counts=[slope_counts(row) for row in found.to_dict("records")])
 
 
 def counterfactual(table: pd.DataFrame) -> pd.DataFrame:
-    """Agreement of the evidence, and of random directions."""
+    """IIA of the evidence, and of random directions."""
     target = table.assign(arm="target", edit="set", strength=1.0, n=200)
-    low = {"agreement": 0.05, "agreement_low": 0.02, "agreement_high": 0.1}
-    half = target.assign(strength=0.5, agreement=0.5)
+    low = {"iia": 0.05, "iia_low": 0.02, "iia_high": 0.1}
+    half = target.assign(strength=0.5, iia=0.5)
     return pd.concat([half, target, target.assign(arm="control", **low)], ignore_index=True)
 
 
@@ -329,10 +329,10 @@ FIGURES = {
         effects(2, values=["a", "b", "c", "d", "a-b", "a-b-c", "a-b-c-d"]), title=TITLE
     ),
     "dose, shaded, 4 layers": lambda: dose_response(
-        effects(4), manifold(effects(4), 1.5), title=TITLE
+        effects(4), off_distribution(effects(4), 1.5), title=TITLE
     ),
     "dose, shaded, one value": lambda: dose_response(
-        effects(30, values=["a"]), manifold(effects(30, values=["a"]), 1.5), title=TITLE
+        effects(30, values=["a"]), off_distribution(effects(30, values=["a"]), 1.5), title=TITLE
     ),
     "dose, one of each": lambda: dose_response(effects(1, values=["a"]), title=TITLE),
     "drops, 4 layers": lambda: accuracy_by_layer(effects(4), title=TITLE),
@@ -356,12 +356,12 @@ FIGURES = {
     "evidence, one of each": lambda: evidence_maps(evidence(1, ["a"]), title=TITLE),
     "evidence, long names": lambda: evidence_maps(evidence(6, LONG), title="gpt2, words"),
     "evidence, traced alone": lambda: evidence_maps(
-        evidence(4).drop(columns=["excess_drop", "agreement"]), title=TITLE
+        evidence(4).drop(columns=["excess_drop", "iia"]), title=TITLE
     ),
-    "counterfactual, 4 layers": lambda: counterfactual_agreement(
+    "counterfactual, 4 layers": lambda: counterfactual_iia(
         counterfactual(evidence(4)), evidence(4), title=TITLE
     ),
-    "counterfactual, 30 layers": lambda: counterfactual_agreement(
+    "counterfactual, 30 layers": lambda: counterfactual_iia(
         counterfactual(evidence(30, LONG)), evidence(30, LONG), title=TITLE
     ),
     "specificity, 4 layers": lambda: specificity_maps(
@@ -567,7 +567,7 @@ def test_figures_say_where_one_component_serves_several_values() -> None:
     found = evidence(1, list(place))
     found["component"] = [place[value] for value in found["value"]]
     assert f"* {NOTE}" in texts(evidence_maps(found))
-    assert f"* {NOTE}" in texts(counterfactual_agreement(counterfactual(found), found))
+    assert f"* {NOTE}" in texts(counterfactual_iia(counterfactual(found), found))
     edited = effects(1, values=list(place))
     edited["component"] = [place[value] for (value,) in edited["chosen_for"]]
     for draw in (dose_response, accuracy_by_layer):
@@ -581,7 +581,7 @@ def test_figures_say_where_one_component_serves_several_values() -> None:
 def test_a_direction_of_several_values_has_a_panel_for_each(chosen: Any) -> None:
     table = effects(1, values=["a"])
     table["chosen_for"] = pd.Series([chosen] * len(table), dtype=object)
-    where = manifold(table, 1.5)
+    where = off_distribution(table, 1.5)
     sheet = dose_response(table, where)
     assert [panel.title for panel in sheet.panels] == ["a, layer 0: c0*", "b-c, layer 0: c0*"]
     drops = accuracy_by_layer(table, contrasts(table), draws(table))
@@ -676,7 +676,7 @@ OUT = "over half of the edits leave the observed range"
 
 def test_strengths_that_lead_out_of_the_observed_range_are_shaded() -> None:
     table = effects(1, values=["b", "c"], strengths=[-2.0, -1.0, 0.0, 2.0])
-    where = manifold(table, 1.5)  # half of the edits are outside at 1.5
+    where = off_distribution(table, 1.5)  # half of the edits are outside at 1.5
     where.loc[where["chosen_for"].isin([("c",)]), "outside_range"] = 0.5
     sheet = dose_response(table, where)
     of_b, of_c = sheet.panels
@@ -693,7 +693,7 @@ def test_strengths_that_lead_out_of_the_observed_range_are_shaded() -> None:
 def test_the_shade_is_of_the_directions_that_are_drawn() -> None:
     """Of the panel's layer, and of no position but the one with the largest drop."""
     table = effects(2, values=["b"], positions=["0", "1"], strengths=[1.0, 2.0])
-    where = manifold(table, 1.0).assign(outside_range=0.0)
+    where = off_distribution(table, 1.0).assign(outside_range=0.0)
     where.loc[where["position"] == "0", "outside_range"] = 1.0
     assert not any(shaded(panel) for panel in dose_response(table, where).panels)
     here = (where["position"] == "1") & (where["layer"] == 1) & (where["strength"] == 2.0)
@@ -705,12 +705,12 @@ def test_the_shade_is_of_the_directions_that_are_drawn() -> None:
 
 def test_strengths_outside_the_range_are_shaded_in_all_layouts() -> None:
     one = effects(2, values=["b"], strengths=[-3.0])
-    where = manifold(one, 1.0)
+    where = off_distribution(one, 1.0)
     where.loc[where["layer"] == 0, "outside_range"] = 0.0
     (panel,) = dose_response(one, where).panels
     assert shaded(panel) == [(0.5, 1.5)]  # layer 1
     many = effects(9, values=["b"], strengths=[-3.0, 0.0])
-    target, control = heatmaps_of(dose_response(many, manifold(many, 1.0)))
+    target, control = heatmaps_of(dose_response(many, off_distribution(many, 1.0)))
     assert target.hatched == [(layer, 0) for layer in range(9)]
     assert not control.hatched
 
@@ -857,9 +857,9 @@ def test_a_number_stands_by_the_column_that_says_so_or_where_p_and_interval_agre
 
 def test_the_evidence_says_what_may_be_chance() -> None:
     table = evidence(2, ["b", "c"])
-    r, partial, excess, agreement = heatmaps_of(evidence_maps(table, title=TITLE))
+    r, partial, excess, iia = heatmaps_of(evidence_maps(table, title=TITLE))
     assert cells(r).tolist() == [[0.45, 0.9]] * 2  # |R|, of negative R too
-    written = [texts_of(panel) for panel in (r, partial, excess, agreement)]
+    written = [texts_of(panel) for panel in (r, partial, excess, iia)]
     assert written[0][:2] == ["(.45)", ".35 to .55"]
     assert written[0][4:6] == [".90", ".80 to 1.00"]
     assert written[1][4:6] == [".50", "given c"]
@@ -911,16 +911,16 @@ def test_the_evidence_is_of_the_position_that_is_best_on_the_fit_split() -> None
 
 
 def test_what_was_not_asked_has_no_map_and_what_is_missing_no_number() -> None:
-    table = evidence(2, ["b", "c"]).drop(columns=["agreement", "least_partial_r"])
+    table = evidence(2, ["b", "c"]).drop(columns=["iia", "least_partial_r"])
     table.loc[table["value"] == "c", "excess_random_drop"] = None
     _, excess = heatmaps_of(evidence_maps(table))
     assert np.isnan(cells(excess)[1]).all()
     assert texts_of(excess).count("\N{EN DASH}") == 2
 
 
-def test_agreement_stands_between_its_floor_and_ceiling() -> None:
+def test_iia_stands_between_its_floor_and_ceiling() -> None:
     table = evidence(2, ["b"])
-    sheet = counterfactual_agreement(counterfactual(table), table, title=TITLE)
+    sheet = counterfactual_iia(counterfactual(table), table, title=TITLE)
     (panel,) = sheet.panels
     drawn = [np.asarray(line.get_ydata()).tolist() for line in panel.lines]
     assert drawn == [[0.05], [0.05], [0.45], [0.9], [0.03, 0.03], [0.97, 0.97]]
@@ -951,10 +951,10 @@ def test_specificity_is_a_matrix_of_directions_and_values() -> None:
     ]
 
 
-@pytest.mark.parametrize("draw", [counterfactual_agreement, specificity_maps])
+@pytest.mark.parametrize("draw", [counterfactual_iia, specificity_maps])
 def test_edits_of_other_components_than_the_evidences_are_an_error(draw: Any) -> None:
     table = evidence(1, ["b"])
-    rows = counterfactual(table) if draw is counterfactual_agreement else specificity(table)
+    rows = counterfactual(table) if draw is counterfactual_iia else specificity(table)
     with pytest.raises(ValueError, match="of the components in the evidence, got none"):
         draw(rows, table.assign(component=7))
 
@@ -1024,7 +1024,7 @@ def whole() -> dict[str, pd.DataFrame]:
     return {
         "correlations": pd.concat([correlations(2), single_positions(2)], ignore_index=True),
         "effects": effects(2),
-        "manifold": manifold(effects(2), 1.5),
+        "off_distribution": off_distribution(effects(2), 1.5),
         "locality_curves": curves(2),
         "contrasts": contrasts(effects(2)),
         "control_draws": draws(effects(2)),

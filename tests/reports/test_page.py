@@ -497,7 +497,7 @@ def test_evidence_is_short_and_without_what_was_not_asked() -> None:
             "component": [1, 2],
             "r": [0.123456, np.nan],
             "p_holm": [0.00001, 0.2],
-            "agreement": None,
+            "iia": None,
             "least_partial_given": ["c", ""],
             "partial_r_undefined": "",
             "r_counts": [True, False],
@@ -598,7 +598,7 @@ def test_specificity_is_of_the_place_that_is_best_on_the_fit_split() -> None:
             "slope": [0.1, 0.9, -0.2],
             "slope_low": 0.0,
             "slope_high": np.nan,
-            "agreement": 0.5,
+            "iia": 0.5,
             "n": 20,
         }
     )

@@ -46,9 +46,9 @@ def verdict(value: str = "b-c", **changes: Any) -> dict[str, Any]:
 
 
 FOLLOWED = {
-    "agreement": 0.07,
-    "agreement_low": 0.05,
-    "agreement_high": 0.12,
+    "iia": 0.07,
+    "iia_low": 0.05,
+    "iia_high": 0.12,
     "floor": 0.01,
     "slope": 0.91,
     "slope_low": 0.88,

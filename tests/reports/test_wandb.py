@@ -66,7 +66,7 @@ def check_whole(run_directory: Path) -> None:
         "strength",
         "layer",
     )
-    for prefix in (*prefixes, "excess_drop/", "agreement/", "floor/", "ceiling/"):
+    for prefix in (*prefixes, "excess_drop/", "iia/", "floor/", "ceiling/"):
         assert not [name for name in summary if name.startswith(prefix)]
     check_history([record["item"] for record in of_type(found, "history")])
     axes = {

@@ -48,7 +48,7 @@ def test_a_row_per_layer() -> None:
             "control_drop_by_layer/a_div_b": 0.04,
             # At the position that is best on the fit split, although the other has more.
             **{f"excess_drop/{value}": 0.6 for value in ("b", "a_div_b")},
-            **{f"agreement/{value}": 0.8 for value in ("b", "a_div_b")},
+            **{f"iia/{value}": 0.8 for value in ("b", "a_div_b")},
             **{f"floor/{value}": 0.1 for value in ("b", "a_div_b")},
             **{f"ceiling/{value}": 1.0 for value in ("b", "a_div_b")},
         }
@@ -57,7 +57,7 @@ def test_a_row_per_layer() -> None:
 
 
 def test_what_was_not_asked_has_no_curve() -> None:
-    table = evidence().drop(columns="agreement").assign(floor=None, ceiling=float("nan"))
+    table = evidence().drop(columns="iia").assign(floor=None, ceiling=float("nan"))
     (row, _) = by_layer(correlations(), pd.DataFrame(), table, positions="all")
     assert set(row) == {
         "layer",

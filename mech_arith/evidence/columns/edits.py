@@ -20,6 +20,7 @@ from mech_arith.evidence.columns.shared import (
     EDITED_DIRECTION,
     EXPLAINED,
     FOLLOWING,
+    IIA,
     N_DIRECTIONS,
     N_SOURCES,
     SITE,
@@ -140,10 +141,8 @@ COUNTERFACTUAL = (
     N_DIRECTIONS,
     N,
     N_SOURCES,
-    *with_interval(
-        "agreement", "Share of edited answers that are right for the other value.", SHARE
-    ),
-    Column("floor", NUMBER, "`agreement` with other sources, drawn by chance.", SHARE),
+    *with_interval("iia", IIA, SHARE),
+    Column("floor", NUMBER, "`iia` with other sources, drawn by chance.", SHARE),
     Column("p", NUMBER, CHANCE),
     *with_interval("slope", FOLLOWING),
     Column("r2_change", NUMBER, EXPLAINED),
@@ -175,15 +174,13 @@ SPECIFICITY = (
     Column("changed", TEXT, "Value that is another one in the source."),
     *with_interval("slope", FOLLOWING),
     Column("r2_change", NUMBER, EXPLAINED),
-    *with_interval(
-        "agreement", "Share of edited answers that are right for the other value.", SHARE
-    ),
+    *with_interval("iia", IIA, SHARE),
     N,
     N_SOURCES,
     VIA,
 )
 
-MANIFOLD = (
+OFF_DISTRIBUTION = (
     *EDITED_DIRECTION,
     EDIT,
     STRENGTH,

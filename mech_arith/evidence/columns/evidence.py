@@ -197,7 +197,7 @@ def _answered(*names: str, **more: object) -> Columns:
 
 def _along(number: str) -> Columns:
     """The number along each kind of drawn directions."""
-    in_summary = ("agreement_random", "slope_random", "slope_valueless")
+    in_summary = ("iia_random", "slope_random", "slope_valueless")
     return tuple(
         Column(
             f"{number}_{arm}",
@@ -213,20 +213,20 @@ def _along(number: str) -> Columns:
 
 ANSWERED = (
     *_answered(
-        "agreement",
+        "iia",
         label="answers that follow",
-        about="share of edited answers that equal the answer with the value replaced. Floor: by "
-        "chance, with other values; ceiling: the whole activation is replaced. p: against the "
-        "floor, Holm's",
-        p="agreement_p_holm",
-        counts="agreement_counts",
+        about="interchange-intervention accuracy: share of edited answers that equal the answer "
+        "with the value replaced. Floor: by chance, with other values; ceiling: the whole "
+        "activation is replaced. p: against the floor, Holm's",
+        p="iia_p_holm",
+        counts="iia_counts",
         null="floor",
         beside=(
             Beside("floor", "floor", short="fl.", about="floor"),
-            Beside("agreement_random", "random"),
+            Beside("iia_random", "random"),
             Beside("ceiling", "ceiling", short="c.", about="ceiling"),
         ),
-        why="agreement_reason",
+        why="iia_reason",
         is_headline=True,
         is_drawn=True,
         is_compared=True,
@@ -234,13 +234,13 @@ ANSWERED = (
         is_curve=True,
         map_title="answers that\nfollow the value",
     ),
-    *_answered("agreement_low", "agreement_high", is_logged=True),
-    Column("agreement_reason", TEXT, "Why there is no `agreement`."),
+    *_answered("iia_low", "iia_high", is_logged=True),
+    Column("iia_reason", TEXT, "Why there is no `iia`."),
     *_answered("floor", is_logged=True, is_curve=True),
     Column(
-        "agreement_p_holm",
+        "iia_p_holm",
         NUMBER,
-        "p of `agreement` against the floor, corrected for all targets (Holm).",
+        "p of `iia` against the floor, corrected for all targets (Holm).",
         group="counterfactual",
         taken=Taken("counterfactual", "p_holm"),
     ),
@@ -267,7 +267,7 @@ ANSWERED = (
     ),
     *_answered("slope_low", "slope_high", is_logged=True),
     *_answered("wrong_way"),
-    *_along("agreement"),
+    *_along("iia"),
     *_along("slope"),
 )
 
@@ -281,9 +281,9 @@ JUDGED = (
         group="excess_drop",
     ),
     Column(
-        "agreement_counts",
+        "iia_counts",
         FLAG,
-        "Answers follow the value more often than by chance: `agreement_p_holm` is at most .05, "
+        "Answers follow the value more often than by chance: `iia_p_holm` is at most .05, "
         "and the interval lies above `floor`.",
         group="counterfactual",
     ),
@@ -328,7 +328,7 @@ EVIDENCE = (
 )
 
 PAGE_ORDER = (
-    *("verdict", "r", "agreement", "slope", "excess_drop"),
+    *("verdict", "r", "iia", "slope", "excess_drop"),
     *("least_partial_r", "partial_r", "shapley"),
 )
 """The order in which a report shows the columns that have a label; others come last."""

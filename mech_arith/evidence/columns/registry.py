@@ -15,7 +15,7 @@ from mech_arith.evidence.columns.edits import (
     CONTROL_DRAWS,
     COUNTERFACTUAL,
     EFFECTS,
-    MANIFOLD,
+    OFF_DISTRIBUTION,
     SPECIFICITY,
 )
 from mech_arith.evidence.columns.evidence import EVIDENCE, PAGE_ORDER
@@ -30,7 +30,7 @@ _BUILT_IN: dict[str, Columns] = {
     "control_draws": CONTROL_DRAWS,
     "counterfactual": COUNTERFACTUAL,
     "specificity": SPECIFICITY,
-    "manifold": MANIFOLD,
+    "off_distribution": OFF_DISTRIBUTION,
     "locality": LOCALITY,
     "locality_curves": LOCALITY_CURVES,
     "evidence": EVIDENCE,
@@ -39,7 +39,10 @@ _BUILT_IN: dict[str, Columns] = {
 TABLES: dict[str, Columns] = {name: (*own, *MADE_BY) for name, own in _BUILT_IN.items()}
 """The tables of a cell, by the names of their files."""
 
-RENAMED_TABLES: dict[str, str] = {}
+RENAMED_WORDS = {"iia": "agreement"}
+"""Beginning of a column's name -> the same in runs of earlier versions."""
+
+RENAMED_TABLES: dict[str, str] = {"manifold": "off_distribution"}
 """Name of a table in runs of earlier versions -> its name today."""
 
 _OWN: dict[str, dict[str, Column]] = {}
@@ -145,4 +148,9 @@ def _renamed(entry: Any, names: Mapping[str, str]) -> Any:
 
 def earlier_names(columns: Columns) -> dict[str, str]:
     """Name in tables of earlier versions -> the column's name today."""
-    return {earlier: column.name for column in columns for earlier in column.was}
+    found = {earlier: column.name for column in columns for earlier in column.was}
+    for column in columns:
+        for today, before in RENAMED_WORDS.items():
+            if column.name == today or column.name.startswith(f"{today}_"):
+                found[column.name.replace(today, before, 1)] = column.name
+    return found

@@ -22,7 +22,12 @@ EDITED_DIRECTION = (
     *SITE,
     COMPONENT,
     Column("chosen_for", TEXTS, "Values for which the fit split chooses this component."),
-    Column("target_value", TEXT, "Value that the coordinate is moved to; null for other edits."),
+    Column(
+        "target_value",
+        TEXT,
+        "Value that the coordinate is moved to; null for other edits.",
+        was=("towards",),
+    ),
 )
 
 MADE_BY = (
@@ -40,13 +45,17 @@ MADE_BY = (
 VIA = Column("via", TEXT, "What was edited: activations, or the weights that write them.")
 
 
+IIA = (
+    "Interchange-intervention accuracy: share of edited answers that equal the answer with the "
+    "value replaced."
+)
 FOLLOWING = (
     "Change of the answer per change expected, given the base problem: 1 where the answer follows "
     "the value, 0 where it does not, as where it is destroyed."
 )
 EXPLAINED = "Share of the answer's change, beyond the base problem, that this line explains."
 CHANCE = "Share of draws of other sources, the real ones among them, that agree as often or more."
-CEILING = "Agreement where the whole activation of the site is taken from the first source."
+CEILING = "IIA where the whole activation of the site is taken from the first source."
 WRONG_WAY = Column(
     "wrong_way",
     NUMBER,

@@ -15,7 +15,7 @@ from mech_arith.reports.figures.correlations import (
     correlation_heatmaps,
     position_maps,
 )
-from mech_arith.reports.figures.counterfactual import counterfactual_agreement, specificity_maps
+from mech_arith.reports.figures.counterfactual import counterfactual_iia, specificity_maps
 from mech_arith.reports.figures.drops import accuracy_by_layer
 from mech_arith.reports.figures.effects import dose_response
 from mech_arith.reports.figures.evidence import evidence_maps
@@ -31,7 +31,7 @@ __all__ = [
     "best_correlation_map",
     "cell_figures",
     "correlation_heatmaps",
-    "counterfactual_agreement",
+    "counterfactual_iia",
     "dose_response",
     "draw_cell",
     "evidence_maps",

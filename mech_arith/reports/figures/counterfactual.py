@@ -33,7 +33,7 @@ from mech_arith.reports.figures.style import (
 )
 
 
-def counterfactual_agreement(
+def counterfactual_iia(
     counterfactual: pd.DataFrame,
     evidence: pd.DataFrame,
     *,
@@ -49,9 +49,9 @@ def counterfactual_agreement(
     Raises:
         ValueError: no row of the table belongs to such a component.
     """
-    rows = agreements_drawn(counterfactual, evidence)
+    rows = iias_drawn(counterfactual, evidence)
     if rows.empty:
-        raise ValueError("expected agreements of the components in the evidence, got none")
+        raise ValueError("expected iias of the components in the evidence, got none")
     values, layers = in_order(rows), sorted(distinct(rows, "layer"))
     colours = layer_colours(layers)
     wide = 0.14 * len(layers)
@@ -88,10 +88,10 @@ def counterfactual_agreement(
                     panel.line(places, at, color="black", linestyle=style, linewidth=1)
         beside = "answers that\nfollow the value" if index % across == 0 else ""
         panel.name(title=value, x=LAYERS, y=beside)
-    ends = ["agreement_low", "agreement_high", "floor", "ceiling"]
+    ends = ["iia_low", "iia_high", "floor", "ceiling"]
     place = ["value", *COMPONENT_COLUMNS, "arm", "edit", "strength", "n"]
     shown = (row for row in found if row["arm"] in ARMS)
-    sheet.record(shown, [*place, "agreement", *ends])
+    sheet.record(shown, [*place, "iia", *ends])
     return sheet
 
 
@@ -107,13 +107,13 @@ def _points(
     for row in rows:
         at, colour = layers.index(row["layer"]) + shift, colours[row["layer"]]
         shade = tint(colour) if arm == "control" else colour
-        ends = [row["agreement_low"]], [row["agreement_high"]]
+        ends = [row["iia_low"]], [row["iia_high"]]
         panel.intervals([at], *ends, colors=[shade], linewidths=1.3)
         inside = "white" if arm == "control" else shade
-        panel.points([at], [row["agreement"]], markersize=4, color=shade, markerfacecolor=inside)
+        panel.points([at], [row["iia"]], markersize=4, color=shade, markerfacecolor=inside)
 
 
-def agreements_drawn(counterfactual: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
+def iias_drawn(counterfactual: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
     """Of edits that arrive at the wanted value, those of the components in the evidence."""
     best = best_places(evidence)[["value", *COMPONENT_COLUMNS]]
     whole_way = counterfactual.loc[counterfactual["strength"] == WHOLE_WAY]

@@ -63,15 +63,15 @@ def in_order(arms: pd.DataFrame) -> list[str]:
 
 
 def outside_shares(
-    arms: pd.DataFrame, manifold: pd.DataFrame | None
+    arms: pd.DataFrame, off_distribution: pd.DataFrame | None
 ) -> Mapping[tuple[str, int], tuple[np.ndarray, np.ndarray]]:
     """By value and layer the strengths, and the share of edits outside the observed range."""
-    if manifold is None or manifold.empty:
+    if off_distribution is None or off_distribution.empty:
         return {}
     same = ["value", *COMPONENT_COLUMNS, "strength"]
     targets = arms.loc[arms["arm"] == "target", same]
     found: dict[tuple[str, int], dict[float, list[float]]] = {}
-    for row in records(targets.merge(per_value(manifold), on=same)):
+    for row in records(targets.merge(per_value(off_distribution), on=same)):
         of_panel = found.setdefault((row["value"], row["layer"]), {})
         of_panel.setdefault(row["strength"], []).append(row["outside_range"])
     return {

@@ -132,7 +132,7 @@ class _Doses:
 
 def dose_response(
     effects: pd.DataFrame,
-    manifold: pd.DataFrame | None = None,
+    off_distribution: pd.DataFrame | None = None,
     *,
     response: Response = ACCURACY,
     title: str = "",
@@ -148,7 +148,7 @@ def dose_response(
 
     Args:
         effects: the run's table.
-        manifold: the run's table; without it nothing is shaded.
+        off_distribution: the run's table; without it nothing is shaded.
         response: which number.
         title: model and template.
         level: of the table's intervals.
@@ -180,7 +180,7 @@ def dose_response(
         limits=_limits(arms, response, intervals=has_intervals),
         resting=float(arms["baseline_accuracy"].iloc[0]) if response is ACCURACY else 0.0,
         strength=f"strength of {arms['edit'].iloc[0]} ({arms['strength_unit'].iloc[0]})",
-        outside=outside_shares(arms, manifold),
+        outside=outside_shares(arms, off_distribution),
         shared=shared,
         heading={
             "title": title,

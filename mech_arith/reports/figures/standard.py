@@ -12,8 +12,8 @@ from mech_arith.reports.figures.correlations import (
     single_positions,
 )
 from mech_arith.reports.figures.counterfactual import (
-    agreements_drawn,
-    counterfactual_agreement,
+    counterfactual_iia,
+    iias_drawn,
     specificity_maps,
 )
 from mech_arith.reports.figures.drops import accuracy_by_layer
@@ -52,10 +52,10 @@ def _effects(tables: Tables, title: str, level: float) -> Iterator[Drawing]:
     if not len(effects):
         return
     heading = {"title": title, "level": level}
-    manifold, contrasts, draws = (
-        tables.get(name) for name in ("manifold", "contrasts", "control_draws")
+    off_distribution, contrasts, draws = (
+        tables.get(name) for name in ("off_distribution", "contrasts", "control_draws")
     )
-    of_strength = (effects, manifold)
+    of_strength = (effects, off_distribution)
     yield Drawing("dose_response", dose_response, of_strength, heading)
     yield Drawing("mean_shift", dose_response, of_strength, heading | {"response": SHIFT})
     yield Drawing("accuracy_by_layer", accuracy_by_layer, (effects, contrasts, draws), heading)
@@ -66,9 +66,9 @@ def _towards(tables: Tables, title: str, level: float) -> Iterator[Drawing]:
     """What edits towards other values do to answers."""
     evidence = tables.get("evidence", pd.DataFrame())
     answers = tables.get("counterfactual", pd.DataFrame())
-    if len(answers) and len(agreements_drawn(answers, evidence)):
+    if len(answers) and len(iias_drawn(answers, evidence)):
         about = {"title": title, "level": level}
-        yield Drawing("counterfactual", counterfactual_agreement, (answers, evidence), about)
+        yield Drawing("counterfactual", counterfactual_iia, (answers, evidence), about)
     slopes = tables.get("specificity", pd.DataFrame())
     if len(slopes) and len(slopes_at_best(slopes, evidence)):
         yield Drawing("specificity", specificity_maps, (slopes, evidence), {"title": title})

@@ -134,7 +134,7 @@ def _map(layer: int, rows: list[dict[Any, Any]]) -> Plain:
     )
     places = [(directions.index(row["value"]), changed.index(row["changed"])) for row in rows]
     found: Plain = {"layer": layer, "directions": directions, "changed": changed, "n": rows[0]["n"]}
-    for name in ("slope", "slope_low", "slope_high", "agreement"):
+    for name in ("slope", "slope_low", "slope_high", "iia"):
         array = np.full((len(directions), len(changed)), np.nan)
         for place, row in zip(places, rows, strict=True):
             array[place] = row[name]

@@ -202,14 +202,14 @@ function evidenceChart(rows, columns, top = 1.05) {
 
 /** What the slope at one place says. */
 function slopePoint(map, row, column) {
-  const [slope, low, high, agreement] = ["slope", "slope_low", "slope_high", "agreement"].map(
+  const [slope, low, high, iia] = ["slope", "slope_low", "slope_high", "iia"].map(
     (name) => map[name][row][column],
   );
   return {
     lines: [
       `direction of ${map.directions[row]}, ${map.changed[column]} changed`,
       `slope ${two(slope)}${interval(low, high)}`,
-      `answers that follow ${two(agreement)}; n = ${map.n}`,
+      `answers that follow ${two(iia)}; n = ${map.n}`,
       `layer ${map.layer}, component ${map.component[row]}, ${map.position[row]}`,
     ],
     show: hideCommand,
