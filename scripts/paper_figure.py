@@ -13,7 +13,7 @@ import pandas as pd
 
 from mech_arith.evidence.results import load_run
 from mech_arith.reports.figures.sheet import Panel, Sheet
-from mech_arith.reports.figures.style import Grid, heatmap, two_digits
+from mech_arith.reports.figures.style import Grid, heatmap, ink, two_digits
 
 TARGET = Path(__file__).parent.parent / "docs" / "figures" / "paper.png"
 VALUES = ("a", "b", "c", "b-c", "a-(b-c)")
@@ -73,11 +73,13 @@ def drawn(ours: pd.DataFrame) -> Sheet:
 
 def _panel(panel: Panel, shares: np.ndarray, *, first: bool) -> None:
     few = shares.shape[1] <= 3
-    notes = [[two_digits(s) if few or s >= 0.5 else "" for s in row] for row in shares]
     labels = VALUES if first else [""] * len(VALUES)
     names = [str(k) for k in range(shares.shape[1])]
     size = 8.0 if few else 6.0
-    heatmap(panel, shares, rows=labels, columns=names, notes=notes, size=size)
+    heatmap(panel, shares, rows=labels, columns=names)
+    for (row, column), share in np.ndenumerate(shares):
+        if few or share >= 0.5:
+            panel.write(two_digits(share), column, row, size=size, colour=ink(share))
 
 
 if __name__ == "__main__":

@@ -70,12 +70,31 @@ def workspace(entity: str, project: str, *, name: str) -> "ws.Workspace":
         UserError: wandb-workspaces is not installed.
     """
     try:
-        import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws
     except ImportError:
         raise UserError(
             "expected wandb-workspaces, found none; pip install 'mech_arith[workspace]'"
         ) from None
+    columns = [f"config:{CELL}.value.{field}" for field in SHOWN]
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=name,
+        sections=_sections(),
+        settings=ws.WorkspaceSettings(max_runs=MOST_RUNS),
+        runset_settings=ws.RunsetSettings(
+            groupby=[ws.Config(f"{CELL}.{field}") for field in GROUPED_BY],
+            order=[ws.Ordering(ws.Summary(TARGET_LARGEST), ascending=False)],
+            pinned_columns=[*columns, *(f"summary:{metric}" for metric in HEADLINES)],
+        ),
+    )
+
+
+def _sections() -> "list[ws.Section]":
+    """The panels, section by section."""
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+
     sections = [
         ws.Section(
             name="Accuracy drop",
@@ -121,19 +140,7 @@ def workspace(entity: str, project: str, *, name: str) -> "ws.Workspace":
     ]
     for section in sections:
         section.is_open = True
-    columns = [f"config:{CELL}.value.{field}" for field in SHOWN]
-    return ws.Workspace(
-        entity=entity,
-        project=project,
-        name=name,
-        sections=sections,
-        settings=ws.WorkspaceSettings(max_runs=MOST_RUNS),
-        runset_settings=ws.RunsetSettings(
-            groupby=[ws.Config(f"{CELL}.{field}") for field in GROUPED_BY],
-            order=[ws.Ordering(ws.Summary(TARGET_LARGEST), ascending=False)],
-            pinned_columns=[*columns, *(f"summary:{metric}" for metric in HEADLINES)],
-        ),
-    )
+    return sections
 
 
 def _curve(title: str, *prefixes: str) -> "wr.LinePlot":

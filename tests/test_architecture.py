@@ -63,6 +63,13 @@ FORBIDDEN_OPTIONS = {"allow_pickle", "trust_remote_code"}
 STATISTICS = {"statistics", "directions", "interventions", "evidence"}
 """Rooms that compute what is reported: in float64, as no default has it."""
 FLOAT32_BY_DEFAULT = {f"torch.{name}" for name in ("tensor", "full", "zeros", "ones", "linspace")}
+MOST_LINES, MOST_PARAMETERS = 60, 7
+"""Of a function; a screen, and what a reader keeps in mind. `self` and `cls` do not count."""
+LONGER = {
+    "models/language/pretrained.py:_attention": "Hugging Face's signature of an attention function",
+    "problems/design.py:draw_splits": "the settings of the section `problems` of a config",
+}
+"""Functions that exceed them, and why."""
 HEAVY = {"torch", "transformers", "transformer_lens", "sklearn", "pandas", "wandb", "matplotlib"}
 
 
@@ -178,6 +185,43 @@ def _untyped(tree: ast.Module) -> list[str]:
         and ast.unparse(node.func) in FLOAT32_BY_DEFAULT
         and "dtype" not in {keyword.arg for keyword in node.keywords}
     ]
+
+
+def _too_long(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Functions of more lines or parameters than a reader likes, and how many they have."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            lines, of = node.end_lineno - node.lineno + 1, node.args
+            names = [one.arg for one in (*of.posonlyargs, *of.args, *of.kwonlyargs)]
+            count = len(names) - (names[:1] in (["self"], ["cls"]))
+            if lines > MOST_LINES or count > MOST_PARAMETERS:
+                yield node.name, f"{lines} lines, {count} parameters"
+
+
+def test_functions_fit_a_screen() -> None:
+    roots = (PACKAGE, ROOT / "hydra_plugins", ROOT / "scripts")
+    found = {
+        f"{path.relative_to(root).as_posix()}:{name}": size
+        for root in roots
+        for path in sorted(root.rglob("*.py"))
+        for name, size in _too_long(_parsed(path))
+    }
+    assert set(found) == set(LONGER), found
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("def f(a, b, c, d, e, f, *, g): ...", False),
+        ("def f(a, b, c, d, e, f, *, g, h): ...", True),
+        ("class A:\n    def f(self, a, b, c, d, e, f, *, g, **others): ...", False),
+        ("def f():\n" + 59 * "    pass\n", False),
+        ("def f():\n" + 60 * "    pass\n", True),
+    ],
+)
+def test_a_long_function_is_seen(source: str, found: bool) -> None:
+    assert bool(list(_too_long(ast.parse(source)))) == found
 
 
 def test_the_rooms_are_there_and_nothing_else() -> None:

@@ -44,20 +44,26 @@ def tiny_workload(load: Any, *, first: int) -> Any:
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(19, (6, 9), generator=generator)
     tokens[:, :5] = tokens[0, :5]
-    return workloads.build(
-        "tiny",
-        "a random Llama",
-        model,
+    sites = workloads.scaling_edits(
         loaded.model,
-        bridge.eval(),
         workloads.LLAMA,
         tokens,
-        options={"use_cache": False, "logits_to_keep": 1},
-        prefix=5,
         layers=(0, 2),
         first=first,
         n_components=2,
         n_strengths=3,
+    )
+    return workloads.Workload(
+        name="tiny",
+        title="a random Llama",
+        model=model,
+        module=loaded.model,
+        bridge=bridge.eval(),
+        parts=workloads.LLAMA,
+        options={"use_cache": False, "logits_to_keep": 1},
+        tokens=tokens,
+        prefix=5,
+        sites=sites,
         bar=1,
         share_bar=0.5,
     )

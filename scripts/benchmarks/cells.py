@@ -27,7 +27,7 @@ from mech_arith.common.paths import conf_dir
 from mech_arith.directions.tracing import Splits, trace
 from mech_arith.engine.answers import Answers
 from mech_arith.engine.batching import Batching
-from mech_arith.engine.run import ReferenceAnswers, run_baseline
+from mech_arith.engine.run import Baseline, ReferenceAnswers, run_baseline
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.evidence.effects import intervention_tables
@@ -60,6 +60,11 @@ class Cell:
     plan: CellPlan
 
     @property
+    def baseline(self) -> Baseline:
+        """The problems that are edited, and the model's answers to them."""
+        return self.bases.baseline
+
+    @property
     def blocks(self) -> list[nn.Module]:
         """The model's blocks."""
         return list(self.model.network.model.layers)
@@ -75,7 +80,7 @@ class Cell:
         assert plan is not None
         done = intervene(Session(self.model), self.bases, plan, n_shuffles=how.n_permutations)
         scorer = Scorer.of_baseline(
-            self.bases.baseline, tolerance=self.model.tolerance, written=True, how=how
+            self.baseline, tolerance=self.model.tolerance, written=True, how=how
         )
         intervention_tables(done, plan, scorer)
         return done.results
@@ -165,7 +170,7 @@ def bound_seconds(
 
 def rates_of(cell: Cell) -> Rates:
     """The machine's rates, for as many positions as the engine runs at a time."""
-    positions = Batching(cell.plan.batch_size).rows(cell.model, 1)
+    positions = Batching().rows(cell.model, 1)
     return Rates(cell.blocks, cell.head, rows=positions, read=positions // 4)
 
 

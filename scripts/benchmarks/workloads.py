@@ -112,25 +112,17 @@ class Workload:
         return weight
 
 
-def build(
-    name: str,
-    title: str,
-    model: Model,
+def scaling_edits(
     module: nn.Module,
-    bridge: "TransformerBridge",
     parts: Parts,
     tokens: Int64[Tensor, "n pos"],
     *,
-    options: dict[str, Any],
-    prefix: int,
     layers: Sequence[int],
     first: int,
     n_components: int,
     n_strengths: int,
-    bar: float,
-    share_bar: float | None = None,
-) -> Workload:
-    """A workload whose edits scale principal components of these very problems."""
+) -> tuple[SiteEdits, ...]:
+    """Edits that scale the principal components of these very problems, layer by layer."""
     sites = []
     for layer in layers:
         block = module.get_submodule(f"{parts.blocks}.{layer}")
@@ -150,20 +142,7 @@ def build(
                 (coordinates[:, None] * factors[:, None]).flatten(0, 1).float(),
             )
         )
-    return Workload(
-        name=name,
-        title=title,
-        model=model,
-        module=module,
-        bridge=bridge,
-        parts=parts,
-        options=options,
-        tokens=tokens,
-        prefix=prefix,
-        sites=tuple(sites),
-        bar=bar,
-        share_bar=share_bar,
-    )
+    return tuple(sites)
 
 
 def factors_less_one(n: int) -> list[float]:
@@ -205,20 +184,27 @@ def language_model(name: str, directory: Path) -> Workload:
     tokens = torch.tensor(rows)
     prefix = int((tokens == tokens[0]).all(0).int().cumprod(0).sum())
     everywhere = name == "B"
-    return build(
-        name,
-        "SmolLM2-135M, 8 shots, " + ("all query positions" if everywhere else "last position"),
-        PretrainedModel(loaded, Prompting("comma")),
+    sites = scaling_edits(
         loaded.model,
-        bridge.requires_grad_(False),
         LLAMA,
         tokens,
-        options={"use_cache": False, "logits_to_keep": 1},
-        prefix=prefix,
         layers=(4, 14, 24),
         first=prefix if everywhere else tokens.shape[1] - 1,
         n_components=5,
         n_strengths=9,
+    )
+    return Workload(
+        name=name,
+        title="SmolLM2-135M, 8 shots, "
+        + ("all query positions" if everywhere else "last position"),
+        model=PretrainedModel(loaded, Prompting("comma")),
+        module=loaded.model,
+        bridge=bridge.requires_grad_(False),
+        parts=LLAMA,
+        options={"use_cache": False, "logits_to_keep": 1},
+        tokens=tokens,
+        prefix=prefix,
+        sites=sites,
         bar=8 if everywhere else 60,
         share_bar=None if everywhere else 0.7,
     )
@@ -262,19 +248,25 @@ def shipped_decoder() -> Workload:
     template = build_template("nested_subtraction", "a-(b-c)")
     problems = draw(template, n=500, ranges=dict.fromkeys("abc", (1, 999)), seed=0)
     (layout,) = model.encode(problems).layouts
-    return build(
-        "C",
-        "shipped decoder, all layers, all positions",
-        model,
+    sites = scaling_edits(
         module,
-        model.bridge,
         NATIVE,
         layout.tokens,
-        options={},
-        prefix=0,
         layers=range(model.n_layers),
         first=0,
         n_components=10,
         n_strengths=21,
+    )
+    return Workload(
+        name="C",
+        title="shipped decoder, all layers, all positions",
+        model=model,
+        module=module,
+        bridge=model.bridge,
+        parts=NATIVE,
+        options={},
+        tokens=layout.tokens,
+        prefix=0,
+        sites=sites,
         bar=4,
     )

@@ -1,6 +1,7 @@
 """Where values are held: components against values, layer by layer and position by position."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -49,6 +50,32 @@ MANY_COMPONENTS = 12
 """With many layers, of more components than that every second, third, ... is named."""
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """How the panels of the layers fit the figure."""
+
+    small: bool
+    """Whether cells are small and without numbers."""
+    across: int
+    """Panels side by side."""
+    width: float
+    """Of a panel, in inches."""
+    left: float
+    """Inches beside the first panel."""
+
+    @classmethod
+    def of(cls, values: Sequence[str], n_layers: int, n_components: int) -> "_Layout":
+        """Cells with numbers where there is room for at least two panels side by side."""
+        width, left = 1.2 * CELL * n_components, room_for(values, beside=0.45)
+        wanted = 2 if n_layers in (2, 4) else min(3, n_layers)
+        fits = not on_page() or fitting(width, left, right=1.0) >= min(2, wanted)
+        if n_layers <= MANY_LAYERS and fits:
+            return cls(False, wanted, width, left)
+        width, left = SMALL_CELL * n_components, room_for(values, beside=0.3)
+        across = evenly(n_layers, fitting(width, left, right=1.0)) if on_page() else 6
+        return cls(True, across, width, left)
+
+
 def correlation_heatmaps(correlations: pd.DataFrame, *, title: str = "") -> Sheet:
     """|R| of every component with every value, a panel per layer, its explained variance on top.
 
@@ -59,34 +86,22 @@ def correlation_heatmaps(correlations: pd.DataFrame, *, title: str = "") -> Shee
         ValueError: the table is empty, or holds several points or positions.
     """
     _require_rows(correlations)
-    for column in WITHIN_LAYER:
-        if len(found := distinct(correlations, column)) > 1:
-            raise ValueError(
-                f"expected correlations at one {column}, got {found}; draw a figure for each"
-            )
+    point, position = _one_place(correlations)
     values, layers = distinct(correlations, "value"), sorted(distinct(correlations, "layer"))
     components = sorted(distinct(correlations, "component"))
-    left = room_for(values, beside=0.45)
-    width = 1.2 * CELL * len(components)
-    wanted = 2 if len(layers) in (2, 4) else min(3, len(layers))
-    fits = not on_page() or fitting(width, left, right=1.0) >= min(2, wanted)
-    small = len(layers) > MANY_LAYERS or not fits
-    across = wanted
-    if small:
-        width, left = SMALL_CELL * len(components), room_for(values, beside=0.3)
-        across = evenly(len(layers), fitting(width, left, right=1.0)) if on_page() else 6
-    point, position = (distinct(correlations, column)[0] for column in ("point", "position"))
-    cell = SMALL_CELL if small else CELL
-    cells_height, bars_height = cell * len(values), 0.25 if small else BARS
+    layout = _Layout.of(values, len(layers), len(components))
+    small, across = layout.small, layout.across
+    cells_height = (SMALL_CELL if small else CELL) * len(values)
+    bars_height = 0.25 if small else BARS
     best = _best_on_fit(correlations, ["value", "layer"])
     grid = Grid(
         title=title,
         subtitle=f"{point}, positions: {position}; framed: best on the fit split",
         across=across,
         down=ceil(len(layers) / across),
-        width=width,
+        width=layout.width,
         height=cells_height + bars_height,
-        left=left,
+        left=layout.left,
         below=0.42,
         notes=sharing_note(served(best.values()), mark=""),
         scale=True,
@@ -116,14 +131,32 @@ def correlation_heatmaps(correlations: pd.DataFrame, *, title: str = "") -> Shee
         outline(cells, [(row, int(np.nanargmax(fitted[row]))) for row in known])
         if not small or index >= len(layers) - across:
             cells.name(x="component")
-        framed = {(value, row["component"]) for (value, of), row in best.items() if of == layer}
-        rows = records(at_layer)
-        sheet.record(
-            (row | {"framed": (row["value"], row["component"]) in framed} for row in rows),
-            [*PLACE, "value", "abs_r", "explained_variance", "framed", "n_report"],
-        )
+        _record(sheet, at_layer, {value: best.get((value, layer)) for value in values})
     grid.add_scale(sheet, SCALE)
     return sheet
+
+
+def _one_place(correlations: pd.DataFrame) -> list[str]:
+    """The table's point and position.
+
+    Raises:
+        ValueError: there are several.
+    """
+    for column in WITHIN_LAYER:
+        if len(found := distinct(correlations, column)) > 1:
+            raise ValueError(
+                f"expected correlations at one {column}, got {found}; draw a figure for each"
+            )
+    return [distinct(correlations, column)[0] for column in ("point", "position")]
+
+
+def _record(sheet: Sheet, at_layer: pd.DataFrame, best: dict[str, dict[str, Any] | None]) -> None:
+    """The numbers of a layer's panel; `best` is the row that is framed, by value."""
+    framed = {(value, row["component"]) for value, row in best.items() if row is not None}
+    sheet.record(
+        (row | {"framed": (row["value"], row["component"]) in framed} for row in records(at_layer)),
+        [*PLACE, "value", "abs_r", "explained_variance", "framed", "n_report"],
+    )
 
 
 def best_correlation_map(correlations: pd.DataFrame, *, title: str = "") -> Sheet:

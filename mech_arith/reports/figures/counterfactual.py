@@ -148,16 +148,9 @@ def specificity_maps(
     layers = sorted(distinct(rows, "layer"))
     directions, changed = in_order(rows), in_order(rows.assign(value=rows["changed"]))
     left = room_for(directions, beside=0.45)
-    written = len(layers) <= FEW and (
-        not on_page() or fitting(0.62 * len(changed), left, right=1.0) >= min(2, len(layers))
-    )
-    cell = 0.62 if written else 0.26
+    written, cell, across = _specificity_cells(len(layers), len(changed), left)
     longest = max(width_of(value, SMALL) for value in changed)
     upright = longest > cell - 0.05
-    fit = int((WIDEST - left) / (cell * len(changed) + 0.25))
-    if on_page():
-        fit = fitting(cell * len(changed), left, right=1.0)
-    across = evenly(len(layers), fit)
     grid = Grid(
         title=title,
         subtitle="slope of the answer's change against the change of an answer that follows",
@@ -194,6 +187,17 @@ def specificity_maps(
         panel.name(title=f"layer {layer}", x="value changed", y=beside)
     grid.add_scale(sheet, "slope", signed=True)
     return sheet
+
+
+def _specificity_cells(n_layers: int, n_changed: int, left: float) -> tuple[bool, float, int]:
+    """Whether cells hold numbers, a cell's width, and how many panels stand side by side."""
+    written = n_layers <= FEW and (
+        not on_page() or fitting(0.62 * n_changed, left, right=1.0) >= min(2, n_layers)
+    )
+    cell = 0.62 if written else 0.26
+    if on_page():
+        return written, cell, evenly(n_layers, fitting(cell * n_changed, left, right=1.0))
+    return written, cell, evenly(n_layers, int((WIDEST - left) / (cell * n_changed + 0.25)))
 
 
 def _slope(panel: Panel, row: int, column: int, found: dict[str, Any]) -> None:

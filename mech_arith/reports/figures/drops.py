@@ -1,5 +1,7 @@
 """What edits cost, layer by layer, and how much of it is beyond what random directions cost."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -25,6 +27,7 @@ from mech_arith.reports.figures.style import (
     Grid,
     Key,
     distinct,
+    grouped,
     layer_colours,
     records,
     side_by_side,
@@ -43,6 +46,35 @@ Arms = dict[str, Row]
 
 Beside = dict[tuple[Any, ...], list[Row]]
 """The rows of the random directions, by the target that they are beside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Drops:
+    """What the panels share."""
+
+    layers: list[int]
+    shared: Mapping[tuple[Any, ...], list[str]]
+    """Components that serve several values."""
+    worst: Mapping[tuple[Any, ...], Arms]
+    """By value and layer."""
+    dots: Beside
+    """Single random directions."""
+    against: Beside
+    """What is beyond the controls; empty for no such panels."""
+    limits: tuple[float, float]
+    """Ends of the axis of drops."""
+    beyond: tuple[float, float]
+    """Ends of the axis of drops beyond the controls."""
+
+    @property
+    def rows(self) -> int:
+        """Of panels for a row of values."""
+        return 2 if self.against else 1
+
+    @property
+    def colours(self) -> list[Colour]:
+        """A colour per layer."""
+        return list(layer_colours(self.layers).values())
 
 
 def accuracy_by_layer(
@@ -75,50 +107,59 @@ def accuracy_by_layer(
         subtitle += f"; black: {level:.0%} intervals at that strength"
     dots = {} if draws is None or len(layers) > MOST_DRAWS else _by_target(draws, "strength")
     contrasts = None if contrasts is None else _strictest(contrasts)
-    against = {} if contrasts is None else _by_target(contrasts)
-    rows = 2 if against else 1
-    shared = shared_components(arms)
+    drops = _Drops(
+        layers=layers,
+        shared=shared_components(arms),
+        worst=_worst(arms),
+        dots=dots,
+        against={} if contrasts is None else _by_target(contrasts),
+        limits=_limits(arms, ["accuracy_drop", "accuracy_drop_low", "accuracy_drop_high"]),
+        beyond=_limits(_random(contrasts), ["excess_drop", "low", "high"]),
+    )
     wide = 0.17 * len(layers)
     width, across = side_by_side(values, max(1.6, wide), 0.95, least=max(1.1, min(wide, 2.5)))
-    colours = layer_colours(layers)
+    named = len(layers) <= MOST_NAMED
     grid = Grid(
         title=title,
         subtitle=subtitle,
         across=across,
-        down=rows * ceil(len(values) / across),
+        down=drops.rows * ceil(len(values) / across),
         width=width,
         height=1.6,
         left=0.95,
-        below=0.65 if len(layers) <= MOST_NAMED else 0.5,
+        below=0.65 if named else 0.5,
         above=0.27,
-        keys=[_keys(colours[layers[len(layers) // 2]], dots=bool(dots), excess=rows == 2)],
-        notes=sharing_note(shared, MARK if len(layers) <= MOST_NAMED else ""),
+        keys=[_keys(drops)],
+        notes=sharing_note(drops.shared, MARK if named else ""),
     )
     sheet = grid.sheet()
-    limits = _limits(arms, ["accuracy_drop", "accuracy_drop_low", "accuracy_drop_high"])
-    beyond = _limits(_random(contrasts), ["excess_drop", "low", "high"])
-    worst = _worst(arms)
     for index, value in enumerate(values):
-        block, column = divmod(index, across)
-        place = rows * block * across + column
-        of_value = [worst.get((value, layer), {}) for layer in layers]
-        panel = grid.panel(sheet, place)
-        targets = [arms["target"] for arms in of_value if arms]
-        names = thinned(layer_names(layers, targets, shared), max(8, int(width / 0.22)))
-        _frame(panel, names, limits, labelled=column == 0)
-        _bars(panel, of_value, list(colours.values()))
-        _dots(panel, of_value, dots)
-        panel.name(title=value, x=LAYERS, y=_named("largest accuracy drop", column))
-        if rows == 2:
-            below = grid.panel(sheet, place + across)
-            _frame(below, names, beyond, labelled=column == 0)
-            _excess(below, of_value, against, list(colours.values()))
-            below.name(x=LAYERS, y=_named("drop beyond controls", column))
-        _record(sheet, value, of_value, dots, against)
+        _draw(grid, sheet, index, value, drops)
     return sheet
 
 
-def _record(sheet: Sheet, value: str, worst: list[Arms], dots: Beside, against: Beside) -> None:
+def _draw(grid: Grid, sheet: Sheet, index: int, value: str, drops: _Drops) -> None:
+    """The panel of a value, and the one below it of what is beyond the controls."""
+    block, column = divmod(index, grid.across)
+    place = drops.rows * block * grid.across + column
+    of_value = [drops.worst.get((value, layer), {}) for layer in drops.layers]
+    targets = [arms["target"] for arms in of_value if arms]
+    names = layer_names(drops.layers, targets, drops.shared)
+    names = thinned(names, max(8, int(grid.width / 0.22)))
+    panel = grid.panel(sheet, place)
+    _frame(panel, names, drops.limits, labelled=column == 0)
+    _bars(panel, of_value, drops.colours)
+    _dots(panel, of_value, drops.dots)
+    panel.name(title=value, x=LAYERS, y=_named("largest accuracy drop", column))
+    if drops.against:
+        below = grid.panel(sheet, place + grid.across)
+        _frame(below, names, drops.beyond, labelled=column == 0)
+        _excess(below, of_value, drops.against, drops.colours)
+        below.name(x=LAYERS, y=_named("drop beyond controls", column))
+    _record(sheet, value, of_value, drops)
+
+
+def _record(sheet: Sheet, value: str, worst: list[Arms], drops: _Drops) -> None:
     """The numbers of a value's panels: bars, dots, and what is beyond the controls."""
     number = "accuracy_drop"
     place = ["mark", "value", *PLACE, "arm"]
@@ -126,10 +167,10 @@ def _record(sheet: Sheet, value: str, worst: list[Arms], dots: Beside, against: 
         bars = [{"mark": "bar", **row} for row in arms.values()]
         sheet.record(bars, [*place, "strength", "n", number, f"{number}_low", f"{number}_high"])
         of_draws = [
-            {"mark": "dot", "value": value, **row} for row in _beside(dots, arms, "strength")
+            {"mark": "dot", "value": value, **row} for row in _beside(drops.dots, arms, "strength")
         ]
         sheet.record(of_draws, [*place, "draw", "strength", number])
-        beyond = [{"mark": "point", "value": value, **row} for row in _beside(against, arms)]
+        beyond = [{"mark": "point", "value": value, **row} for row in _beside(drops.against, arms)]
         sheet.record(
             ({**row, "excess_low": row["low"], "excess_high": row["high"]} for row in beyond),
             [*place, "n", "excess_drop", "excess_low", "excess_high", "counts"],
@@ -140,15 +181,16 @@ def _named(label: str, column: int) -> str:
     return f"{label}\n(share of problems)" if column == 0 else ""
 
 
-def _keys(colour: Colour, *, dots: bool, excess: bool) -> list[Key]:
+def _keys(drops: _Drops) -> list[Key]:
     """What the legend says."""
+    colour = drops.colours[len(drops.layers) // 2]
     keys = [
         Key("component, a colour per layer", "patch", colour),
         Key(f"{CONTROL_LABEL}, at the same strength (paler)", "patch", tint(colour)),
     ]
-    if dots:
+    if drops.dots:
         keys.append(Key("each random direction", "dot", "0.3"))
-    if excess:
+    if drops.against:
         keys.append(
             Key(
                 f"hollow: may be chance (p above {ALPHA:g}, or the interval reaches 0)",
@@ -171,13 +213,10 @@ def _limits(table: pd.DataFrame | None, columns: list[str]) -> tuple[float, floa
     return (low - 0.03 if low < 0 else 0.0), high + 0.03
 
 
-def _worst(arms: pd.DataFrame) -> dict[tuple[str, int], Arms]:
+def _worst(arms: pd.DataFrame) -> dict[tuple[Any, ...], Arms]:
     """By value and layer, both arms at the strength at which the target costs most."""
-    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for row in records(arms):
-        found.setdefault((row["value"], row["layer"]), []).append(row)
-    worst: dict[tuple[str, int], Arms] = {}
-    for key, rows in found.items():
+    worst: dict[tuple[Any, ...], Arms] = {}
+    for key, rows in grouped(arms, "value", "layer").items():
         targets = [r for r in rows if r["arm"] == "target" and not np.isnan(r["accuracy_drop"])]
         if targets:
             strength = max(targets, key=lambda row: row["accuracy_drop"])["strength"]

@@ -30,9 +30,9 @@ from mech_arith.reports.figures.style import (
     Grid,
     Key,
     distinct,
+    grouped,
     heatmap,
     layer_colours,
-    records,
     room_for,
     side_by_side,
     thinned,
@@ -67,7 +67,7 @@ SHIFT = Response("mean_shift", "mean shift of prediction (units of the answer)",
 class _Doses:
     """What the layouts share."""
 
-    rows: dict[tuple[str, int, str], list[dict[str, Any]]]
+    rows: Mapping[tuple[Any, ...], list[dict[str, Any]]]
     """By value, layer and arm, ascending in strength."""
     values: list[str]
     layers: list[int]
@@ -157,9 +157,6 @@ def dose_response(
         ValueError: no row of the table has status 'ok'.
     """
     arms, subtitle = drawn(effects)
-    rows: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
-    for row in records(arms):
-        rows.setdefault((row["value"], row["layer"], row["arm"]), []).append(row)
     layers = sorted(distinct(arms, "layer"))
     strengths = sorted(distinct(arms, "strength"))
     values = in_order(arms)
@@ -172,7 +169,7 @@ def dose_response(
     shared = shared_components(arms)
     unmarked = len(layers) > MOST_NAMED
     doses = _Doses(
-        rows=rows,
+        rows=grouped(arms, "value", "layer", "arm"),
         values=values,
         layers=layers,
         strengths=strengths,

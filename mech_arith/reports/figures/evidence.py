@@ -121,17 +121,13 @@ def evidence_maps(evidence: pd.DataFrame, *, title: str = "", level: float = 0.9
     best = best_places(evidence)
     rows = records(best)
     values, layers = distinct(best, "value"), sorted(distinct(best, "layer"))
-    mapped = [_Map(column) for column in TABLES["evidence"] if column.map_title]
-    maps = [one for one in mapped if not all(isnan(one.share(row)) for row in rows)]
+    maps = _maps(rows)
     shared = served(rows)
     names = _titles(maps)
     titles = max(width_of(line, TITLE) for name in names for line in name.split("\n"))
     left = room_for(values, beside=0.1)
-    width = max(titles - 0.1, CELL * len(layers))
-    fits = fitting(width, left, right=1.0) >= min(2, len(maps)) or not on_page()
-    written = len(layers) <= FEW and fits
-    if not written:
-        width = max(titles - 0.1, min(0.15 * len(layers), room() - left - 1.0))
+    written, cells = _cells(len(layers), left, least=titles - 0.1, n_maps=len(maps))
+    width = max(titles - 0.1, cells)
     across = evenly(len(maps), fitting(width, left, right=1.0))
     grid = Grid(
         title=title,
@@ -148,10 +144,10 @@ def evidence_maps(evidence: pd.DataFrame, *, title: str = "", level: float = 0.9
         scale=True,
     )
     sheet = grid.sheet()
+    placed = [(values.index(row["value"]), layers.index(row["layer"]), row) for row in rows]
     for index, one in enumerate(maps):
         panel = grid.panel(sheet, index)
         shares = np.full((len(values), len(layers)), np.nan)
-        placed = [(values.index(row["value"]), layers.index(row["layer"]), row) for row in rows]
         for at_row, at_column, row in placed:
             shares[at_row, at_column] = one.share(row)
         heatmap(
@@ -167,12 +163,32 @@ def evidence_maps(evidence: pd.DataFrame, *, title: str = "", level: float = 0.9
             _name_components(panel, placed, shared)
         panel.name(title=names[index], x=LAYERS)
     grid.add_scale(sheet, "share, |R| or slope", signed=True)
+    _record(sheet, rows, maps)
+    return sheet
+
+
+def _cells(n_layers: int, left: float, *, least: float, n_maps: int) -> tuple[bool, float]:
+    """Whether cells hold numbers, and how many inches the cells of a map are wide together."""
+    wide = CELL * n_layers
+    fits = not on_page() or fitting(max(least, wide), left, right=1.0) >= min(2, n_maps)
+    if n_layers <= FEW and fits:
+        return True, wide
+    return False, min(0.15 * n_layers, room() - left - 1.0)
+
+
+def _record(sheet: Sheet, rows: Sequence[Row], maps: Sequence[_Map]) -> None:
+    """The numbers of all maps, a row per value and layer."""
     for row in rows:
         found = {name: row.get(name) for name in ("value", *COMPONENT_COLUMNS, "n")}
         for one in maps:
             found |= one.shown(row)
         sheet.record([found], [*found])
-    return sheet
+
+
+def _maps(rows: Sequence[Row]) -> list[_Map]:
+    """A map for each number that is known of some row."""
+    every = [_Map(column) for column in TABLES["evidence"] if column.map_title]
+    return [one for one in every if not all(isnan(one.share(row)) for row in rows)]
 
 
 def _titles(maps: Sequence[_Map]) -> list[str]:

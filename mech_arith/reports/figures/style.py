@@ -345,7 +345,6 @@ def heatmap(
     notes: list[list[str]] | None = None,
     signed: bool = False,
     upright: bool = False,
-    size: float = SMALL,
 ) -> None:
     """Draw numbers from 0 to 1, or from -1 to 1, as coloured cells.
 
@@ -357,7 +356,6 @@ def heatmap(
         notes: what is written into each cell; nothing by default.
         signed: negative numbers are red.
         upright: the labels of columns are read from below.
-        size: of the notes, in points.
     """
     down, across = shares.shape
     panel.cells = shares
@@ -375,7 +373,7 @@ def heatmap(
     for row, column in np.ndindex(down, across):
         share = float(shares[row, column])
         text = MISSING if np.isnan(share) else notes[row][column]
-        panel.write(text, column, row, size=size, colour=ink(share))
+        panel.write(text, column, row, colour=ink(share))
 
 
 def ink(share: float) -> str:
@@ -417,6 +415,14 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     names = [str(name) for name in table.columns]
     columns = [table[name].tolist() for name in table.columns]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def grouped(table: pd.DataFrame, *names: str) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    """The rows as plain Python objects, by what stands in these columns."""
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in records(table):
+        found.setdefault(tuple(row[name] for name in names), []).append(row)
+    return found
 
 
 def room_for(names: Iterable[str], *, size: float = SMALL + 1, beside: float = 0.4) -> float:
