@@ -69,11 +69,11 @@ class Checkpoint:
 class Piece:
     """Units of work under their names. Made by `Checkpoint.piece`."""
 
-    def __init__(self, unfinished: Checkpoint, stage: str, key: dict[str, Any]) -> None:
-        self._unfinished = unfinished
+    def __init__(self, checkpoint: Checkpoint, stage: str, key: dict[str, Any]) -> None:
+        self._checkpoint = checkpoint
         self.stage = stage
         self.key = key
-        self.tensors = unfinished._read(self)
+        self.tensors = checkpoint._read(self)
         """Of all units that are done, by `unit/name`."""
         self._state_at = time.monotonic()
 
@@ -84,17 +84,17 @@ class Piece:
     def fetch(self, unit: str, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """The unit's tensors, computed if they are not there."""
         if self.has(unit):
-            self._unfinished.found += 1
+            self._checkpoint.found += 1
             return self._of(unit)
         made = dict(make())
         self.tensors |= {f"{unit}/{name}": tensor for name, tensor in made.items()}
-        self._unfinished._grown(self)
+        self._checkpoint._grown(self)
         return made
 
     def state(self) -> dict[str, Tensor]:
         """Running sums as they were last kept; empty at the beginning."""
         found = self._of("state")
-        self._unfinished.found += bool(found)
+        self._checkpoint.found += bool(found)
         return found
 
     def keep_state(self, make: Callable[[], Mapping[str, Tensor]]) -> None:
@@ -102,8 +102,8 @@ class Piece:
         if time.monotonic() - self._state_at < STATE_EVERY_S:
             return
         self.tensors = {f"state/{name}": tensor for name, tensor in make().items()}
-        self._unfinished._grown(self)
-        self._unfinished.keep()
+        self._checkpoint._grown(self)
+        self._checkpoint.keep()
         self._state_at = time.monotonic()
 
     def _of(self, unit: str) -> dict[str, Tensor]:

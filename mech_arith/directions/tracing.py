@@ -40,7 +40,7 @@ class Trace:
     """One site's directions and what the coordinates along them correlate with."""
 
     site: Site
-    components: Subspace
+    subspace: Subspace
     values: tuple[str, ...]
     r_fit: Float64[Tensor, "k v"]
     """R on the fit split: for choosing."""
@@ -64,7 +64,7 @@ class Trace:
     @property
     def is_constant(self) -> bool:
         """Nothing varies here, so that there is nothing to correlate."""
-        return len(self.components.directions) == 0
+        return len(self.subspace.directions) == 0
 
     def predicted_coordinate(
         self, component: int, value: str, wanted: Float64[Tensor, "*rows"]
@@ -75,7 +75,7 @@ class Trace:
         that is constant there.
         """
         index = self.values.index(value)
-        slope = self.r_fit[component, index] * self.components.sd[component] / self.value_sd[index]
+        slope = self.r_fit[component, index] * self.subspace.sd[component] / self.value_sd[index]
         return slope * (wanted - self.value_mean[index])
 
     def r_of_best(self) -> Float64[Tensor, " v"]:
@@ -142,7 +142,7 @@ def trace(
         at = projected[site]["coordinates"]
         traces[site] = Trace(
             site=site,
-            components=components,
+            subspace=components,
             values=names,
             r_fit=fitted[site]["r"],
             r=pearson(at, values_report),
@@ -264,6 +264,6 @@ def read_coordinates(
     session: Session, prompts: Prompts, traces: Mapping[Site, Trace]
 ) -> dict[str, Tensor]:
     """Of other prompts on the directions of every trace: 'site 0' and so on, each `[n, k]`."""
-    subspaces = {site: found.components for site, found in traces.items()}
+    subspaces = {site: found.subspace for site, found in traces.items()}
     at = coordinates(session, prompts, subspaces)
     return {f"site {i}": at[site]["coordinates"] for i, site in enumerate(traces)}

@@ -216,7 +216,7 @@ class _Batch:
     n_prefix: int
     rows_of: RowsOf
 
-    def rows_at_once(self, moves: Edits) -> int:
+    def rows_at_once(self, edits: Edits) -> int:
         """How many rows, each an edit of a problem, are run at a time."""
         model, layout = self.session.model, self.layout
         positions = layout.tokens.shape[1] + self.fed.shape[1]
@@ -224,37 +224,37 @@ class _Batch:
         if not model.replays:
             positions += self.n_prefix
         elif model.causal:
-            positions -= min(layout.positions(moves.site.position))
+            positions -= min(layout.positions(edits.site.position))
         return self.session.batching.rows(model, positions)
 
-    def stacked(self, moves: Edits) -> Iterator[tuple[Int64[Tensor, " some"], Rows]]:
+    def stacked(self, edits: Edits) -> Iterator[tuple[Int64[Tensor, " some"], Rows]]:
         """Some of a site's edits after others, and their rows; without those that move nothing."""
         model, layout = self.session.model, self.layout
-        indices = layout.positions(moves.site.position)
-        moved = moves.moved(layout.rows).any(1).nonzero()[:, 0]
-        size = max(1, self.rows_at_once(moves) // len(layout))
+        indices = layout.positions(edits.site.position)
+        moved = edits.moved(layout.rows).any(1).nonzero()[:, 0]
+        size = max(1, self.rows_at_once(edits) // len(layout))
         for part in moved.tensor_split(ceil(len(moved) / size)) if len(moved) else ():
-            vectors = moves.vectors(part, layout.rows, device=model.device).to(model.dtype)
+            vectors = edits.vectors(part, layout.rows, device=model.device).to(model.dtype)
             by_row = vectors.flatten(0, 1).unflatten(1, (len(indices), -1))
-            yield part, self.rows_of(Change(moves.site, indices, by_row), len(part))
+            yield part, self.rows_of(Change(edits.site, indices, by_row), len(part))
 
     def answers(
-        self, moves: Edits, forced: TeacherForced, bound: int, count: Callable[[int], None]
+        self, edits: Edits, forced: TeacherForced, bound: int, count: Callable[[int], None]
     ) -> Answers:
         """Of all edits at one site, as many at a time as fit; `count` is told the rows done."""
         model = self.session.model
-        writing = Writing(model.reader, bound=bound, at_once=self.rows_at_once(moves))
+        writing = Writing(model.reader, bound=bound, at_once=self.rows_at_once(edits))
         found, done = [], 0
-        for part, rows in self.stacked(moves):
+        for part, rows in self.stacked(edits):
             of_part = read_answers(model, rows, forced, writing, n_edits=len(part))
             found.append((part, of_part))
             done += len(part)
             count(len(part) * len(self.layout))
         writing.finish()
-        answers = Answers.empty(len(moves), len(self.layout))
+        answers = Answers.empty(len(edits), len(self.layout))
         for part, of_part in found:
             _store(answers, part, of_part)
-        count((len(moves) - done) * len(self.layout))
+        count((len(edits) - done) * len(self.layout))
         return answers
 
 
@@ -275,11 +275,11 @@ def run_edits(
         For each entry of the plan the answers, [edits, n].
     """
     model = session.model
-    answers = [_unedited(baseline, len(moves)) for moves in plan]
+    answers = [_unedited(baseline, len(edits)) for edits in plan]
     n_prefix = len(baseline.prompts.prefix)
     opened = _opener(model, baseline.prompts)
     key = _asked_key(model, baseline.prompts, baseline.asked)
-    units = [_moves_digest(baseline.prompts, moves) for moves in plan]
+    units = [_edits_digest(baseline.prompts, edits) for edits in plan]
 
     def work(layout: Layout) -> list[Answers]:
         here = baseline.asked.of(layout.rows)
@@ -297,20 +297,20 @@ def run_edits(
         piece = session.checkpoint.piece("edits", key_here)
         found = []
         with _counted(bar) as count:
-            for unit, moves in zip(units, plan, strict=True):
+            for unit, edits in zip(units, plan, strict=True):
                 if piece.has(unit):
-                    count(len(moves) * len(layout))
+                    count(len(edits) * len(layout))
 
-                def answer(moves: Edits = moves) -> dict[str, Tensor]:
-                    return vars(batch.answers(moves, forced, here.bound, count))
+                def answer(edits: Edits = edits) -> dict[str, Tensor]:
+                    return vars(batch.answers(edits, forced, here.bound, count))
 
                 found.append(Answers(**piece.fetch(unit, answer)))
         return found
 
     parted = of_one_length(model, baseline.prompts, baseline.asked)
     for layout, found in batches(model, parted, session.batching, work):
-        for moves, known, part in zip(plan, answers, found, strict=True):
-            _store_moved(known, layout.rows, part, moves.moved(layout.rows))
+        for edits, known, part in zip(plan, answers, found, strict=True):
+            _store_moved(known, layout.rows, part, edits.moved(layout.rows))
     return answers
 
 
@@ -318,13 +318,13 @@ def edits_key(model: Model, baseline: Baseline, edits: Sequence[Edits]) -> dict[
     """All that determines the answers under edits, apart from code."""
     return {
         **_asked_key(model, baseline.prompts, baseline.asked),
-        "edits": [_moves_digest(baseline.prompts, moves) for moves in edits],
+        "edits": [_edits_digest(baseline.prompts, of_site) for of_site in edits],
     }
 
 
-def _moves_digest(prompts: Prompts, moves: Edits) -> str:
+def _edits_digest(prompts: Prompts, edits: Edits) -> str:
     """Of all that is done at one site."""
-    return json_digest([moves.site.key(prompts), moves.digest()])
+    return json_digest([edits.site.key(prompts), edits.digest()])
 
 
 @contextmanager
@@ -354,17 +354,17 @@ def edited_read_outs(
         nothing = torch.empty(len(layout), 0, dtype=torch.int64)
         rows_of = opened(layout, nothing)
         batch = _Batch(session, layout, nothing, len(prompts.prefix), rows_of)
-        for index, moves in enumerate(plan):
-            for part, rows in batch.stacked(moves):
+        for index, edits in enumerate(plan):
+            for part, rows in batch.stacked(edits):
                 problems = layout.rows.repeat_interleave(len(part))
                 edits_of = part.repeat(len(layout))
                 for some, read in rows.read_outs():
                     yield ReadOut(index, edits_of[some], problems[some], read[:, 0])
 
 
-def edited_answers(session: Session, baseline: Baseline, moves: Edits) -> Answers:
+def edited_answers(session: Session, baseline: Baseline, edits: Edits) -> Answers:
     """Answers of every problem under every edit at one site, [edits, n]."""
-    return run_edits(session, baseline, [moves])[0]
+    return run_edits(session, baseline, [edits])[0]
 
 
 def _unedited(baseline: Baseline, n_edits: int) -> Answers:

@@ -122,7 +122,7 @@ def exhausted(traces: Mapping[Site, Trace], method: DirectionMethod) -> list[str
     """Where a method finds fewer directions than it is asked for; one line per number of them."""
     found: dict[tuple[str, int], list[int]] = {}
     for site, trace_of in traces.items():
-        n_found = len(trace_of.components.directions)
+        n_found = len(trace_of.subspace.directions)
         if n_found < method.n_components:
             found.setdefault((site.position, n_found), []).append(site.layer)
     return [

@@ -211,8 +211,8 @@ def mean_slope(
     problem makes has no width.
     """
     found = averaged(torch.stack([one.by_problem for one in lines]), how, drawn=drawn)
-    moves = torch.isfinite(edited) & (edited != clean)
-    if int(moves.any(0).any(0).sum()) >= SHIFTS.fewest:
+    moved = torch.isfinite(edited) & (edited != clean)
+    if int(moved.any(0).any(0).sum()) >= SHIFTS.fewest:
         return found
     return Averaged(found.mean, *torch.full((2,), torch.nan, dtype=torch.float64))
 

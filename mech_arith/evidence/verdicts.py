@@ -136,7 +136,7 @@ def judged(row: Row) -> dict[str, Any]:
     apart = abs(_least(row.get("least_partial_r"), 1.0)) >= HELD
     untold = _untold(row)
     follows = iia_counts(row) or slope_counts(row)
-    used = held and (follows if _goes_towards_values(row) else excess_counts(row))
+    used = held and (follows if _has_target_value(row) else excess_counts(row))
     return {
         "r_counts": r_counts(row),
         "excess_counts": excess_counts(row) if _known(row.get("excess_drop")) else None,
@@ -166,7 +166,7 @@ def is_truth(entry: Any) -> bool:
     return entry is not None and entry in (True, False)
 
 
-def _goes_towards_values(row: Row) -> bool:
+def _has_target_value(row: Row) -> bool:
     """The edit gives problems another value's coordinate, so that answers tell of its use."""
     name = row.get("edit")
     if name in EDITS.names() and find_edit(name).target is not None:
@@ -176,7 +176,7 @@ def _goes_towards_values(row: Row) -> bool:
 
 def _untold(row: Row) -> str:
     """Why it cannot be told whether the value is used; '' where it can."""
-    if _goes_towards_values(row):
+    if _has_target_value(row):
         if not _known(row.get("iia")):
             return row.get("iia_reason") or "no answer was asked towards another value"
         if unable(row):

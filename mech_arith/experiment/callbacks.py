@@ -95,13 +95,13 @@ class SweepOverview(Callback):
             )
 
     def _end(self, directory: Path) -> None:
-        from mech_arith.reports.terminal import print_overview, print_states
+        from mech_arith.reports.terminal import print_cells, print_states
 
         states = _states(directory)
         _write_states(directory, states)
         whole = [state.directory for state in states if state.status in WHOLE]
         without_result.extend(s.directory for s in states if s.status not in WHOLE)
-        print_overview(whole)
+        print_cells(whole)
         print_states(states)
         _report(directory)
         sys.stdout.write(f"results: {directory}\n")

@@ -26,8 +26,7 @@ from mech_arith.evidence.baseline import (
     written_answers,
 )
 from mech_arith.evidence.correlations import correlation_table, exhausted, massive_components
-from mech_arith.evidence.effects import intervention_tables, unresolved_drops
-from mech_arith.evidence.iia import unable_sites, unresolved
+from mech_arith.evidence.effects import intervention_tables
 from mech_arith.evidence.locality import locality_tables
 from mech_arith.evidence.off_distribution import off_distribution_table
 from mech_arith.evidence.problems import problem_table, whole_prompt
@@ -40,7 +39,12 @@ from mech_arith.evidence.summary import (
     tracing_summary,
     verdict_summary,
 )
-from mech_arith.evidence.table import evidence_table, no_whole_way
+from mech_arith.evidence.table import evidence_table
+from mech_arith.experiment.cell_warnings import (
+    constant_values,
+    edit_warnings,
+    outside_training,
+)
 from mech_arith.interventions.bases import Bases
 from mech_arith.interventions.edits import WEIGHTS
 from mech_arith.interventions.fold_run import (
@@ -52,7 +56,6 @@ from mech_arith.interventions.fold_run import (
 from mech_arith.interventions.locality import LocalityPlan, locality
 from mech_arith.interventions.off_distribution import doses_of, off_distribution
 from mech_arith.interventions.run import InterventionPlan, intervene
-from mech_arith.models.base import Model
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet, design_summary, design_warnings
 from mech_arith.statistics import Resampling
@@ -171,12 +174,13 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
         **_locality(work, bases),
     }
     tables["evidence"] = _evidence(work, list(bases.traces), reported, tables)
-    work.warn(_edit_warnings(tables, plan))
-    work.warn(_constant_values(fit))
+    how = plan.how
+    work.warn(edit_warnings(tables, plan.intervention, n_permutations=how.n_permutations))
+    work.warn(constant_values(fit))
     summary = {
-        **baseline_summary(session.model, reported, plan.how),
+        **baseline_summary(session.model, reported, how),
         **({} if written is None else written.summary()),
-        **tracing_summary(bases.traces, tables["correlations"], report, plan.how),
+        **tracing_summary(bases.traces, tables["correlations"], report, how),
         **intervention_summary(tables, report.template.expression.values),
         "verdicts": verdict_summary(tables["evidence"]),
         "missing": missing_summary(tables["evidence"]),
@@ -269,21 +273,6 @@ def _untrained(work: _Work, sites: list[Site], reported: Reported) -> dict[tuple
     return found
 
 
-def _edit_warnings(tables: Mapping[str, pd.DataFrame], plan: CellPlan) -> list[str]:
-    """What the edits cannot say, and why."""
-    asked = plan.intervention
-    if asked is None:
-        return []
-    contrasts = tables.get("contrasts", pd.DataFrame())
-    followed = tables.get("counterfactual", pd.DataFrame())
-    return [
-        *unresolved_drops(contrasts),
-        *unable_sites(followed),
-        *unresolved(followed, plan.how.n_permutations),
-        *no_whole_way(asked.edit, asked.strengths),
-    ]
-
-
 def _varying(plan: CellPlan, traces: dict[Site, Trace], sites: list[Site]) -> dict[Site, Trace]:
     """The traces that are asked for, but for sites that are the same for all problems.
 
@@ -348,38 +337,6 @@ def _sites(work: _Work) -> tuple[list[Site], list[Site]]:
         for names in (asked, each)
     )
     return main, single
-
-
-def outside_training(model: Model, problems: ProblemSet) -> list[str]:
-    """What the problems ask of the model that it was not trained on, in words."""
-    warnings: list[str] = []
-    if model.trained_operands is None or model.trained_templates is None:
-        return warnings
-    low, high = model.trained_operands
-    lowest = min(int(x.min()) for x in problems.operands.values())
-    highest = max(int(x.max()) for x in problems.operands.values())
-    if lowest < low or highest > high:
-        warnings.append(
-            f"operands {lowest}..{highest} go beyond the {low}..{high} that {model.name} was "
-            "trained on: look at the baseline accuracy first"
-        )
-    text = problems.template.expression.render(
-        {name: name for name in problems.template.expression.operands}
-    ).text
-    if text not in model.trained_templates:
-        warnings.append(
-            f"{model.name} was not trained on {text}: look at the baseline accuracy first"
-        )
-    return warnings
-
-
-def _constant_values(problems: ProblemSet) -> list[str]:
-    """Values that are the same in all problems, so that nothing can correlate with them."""
-    return [
-        f"{value} is {numbers[0]} in every problem: no correlation with it is defined"
-        for value, numbers in problems.values.items()
-        if (numbers == numbers[0]).all()
-    ]
 
 
 def _answer(work: _Work) -> Reported:

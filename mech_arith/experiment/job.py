@@ -45,7 +45,7 @@ from mech_arith.models.base import Model
 from mech_arith.models.kinds import find_loader
 from mech_arith.models.saving import is_saved, save_edited
 from mech_arith.reports.papers import page, with_png
-from mech_arith.reports.terminal import cell_name, print_overview
+from mech_arith.reports.terminal import cell_name, print_cells
 from mech_arith.reports.wandb import Place, Run, TrackingSettings, not_followed, place
 
 log = logging.getLogger("mech_arith")
@@ -191,7 +191,7 @@ def _present(settings: RunConfig, directory: Path, sweep: str | None, tracked_at
     if record is not None and record.tracked is None and _log_to_wandb(saved, sweep, tracked_at):
         mark_tracked(directory, record, tracked_at.mode)
     if sweep is None:
-        print_overview([directory])
+        print_cells([directory])
 
 
 def _numbers(

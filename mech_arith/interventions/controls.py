@@ -83,7 +83,7 @@ def choose_targets(
     Raises:
         UserError: a value or component that is not there.
     """
-    n_components = len(found.components.directions)
+    n_components = len(found.subspace.directions)
     values = found.values if values is None else values
     for value in values:
         if value not in found.values:
@@ -108,7 +108,7 @@ def choose_targets(
 
 def arms(found: Trace, target: Target, controls: Controls, *, seed: int) -> list[Arm]:
     """The target's direction, and those that it is compared with; arms without any are left out."""
-    fitted = found.components.directions
+    fitted = found.subspace.directions
     generator = _generator(seed, found.site, target.component)
     width = fitted.shape[1]
     random = [random_direction(width, generator=generator) for _ in range(controls.random)]
@@ -152,8 +152,8 @@ def valueless_span(found: Trace) -> Float64[Tensor, "free width"]:
     The coordinate along any combination of them correlates with no value on the fit split. `free`
     is the number of components less that of linearly independent values.
     """
-    fitted = found.components.directions
-    covariance = (found.r_fit * found.components.sd[:, None]).nan_to_num(0)
+    fitted = found.subspace.directions
+    covariance = (found.r_fit * found.subspace.sd[:, None]).nan_to_num(0)
     vectors, sizes, _ = torch.linalg.svd(covariance, full_matrices=True)
     rank = int((sizes > INDEPENDENT * sizes.max()).sum()) if len(sizes) else 0
     return vectors[:, rank:].mT @ fitted

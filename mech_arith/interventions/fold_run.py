@@ -93,7 +93,7 @@ def intervene_by_weights(
                 for whole, new in zip(vars(answers).values(), vars(found).values(), strict=True):
                     whole[index] = new
                 bar.advance()
-            results.append(_treated(aim, plan, answers, rms))
+            results.append(_result(aim, plan, answers, rms))
     return InterventionRun(results, difference=apart)
 
 
@@ -161,7 +161,7 @@ def _aims(traces: Mapping[Site, Trace], plan: InterventionPlan) -> list[_Treatme
 
 def _folds(found: Trace, target: Target, plan: InterventionPlan) -> tuple[Fold, ...]:
     """The target's edits, one for each strength."""
-    components, component = found.components, target.component
+    components, component = found.subspace, target.component
     return tuple(
         fold_of(
             (found.site.layer, found.site.point),
@@ -187,7 +187,7 @@ def _moments(
     sites = list(dict.fromkeys(everywhere))
     for layout, captured in capture(session, prompts, sites):
         for aim, site, of_aim in zip(aims, everywhere, sums, strict=True):
-            mean = aim.found.components.mean
+            mean = aim.found.subspace.mean
             activation = captured[site].double().unflatten(1, (-1, len(mean))).flatten(0, 1)
             coordinate = (activation - mean) @ aim.directions.mT
             of_aim += torch.stack([coordinate.sum(0), coordinate.square().sum(0)], dim=1)
@@ -203,7 +203,7 @@ def _matched(
     Raises:
         UserError: along a control's direction activations are all the same.
     """
-    mean = aim.found.components.mean
+    mean = aim.found.subspace.mean
     rms = [change.rms(mean, moments[0]) for change in aim.edits]
     folds = list(aim.edits)
     for direction, of_direction in zip(aim.directions[1:], moments[1:], strict=True):
@@ -234,7 +234,7 @@ def _answers(session: Session, baseline: Baseline, change: Fold) -> Answers:
     return run_baseline(folded, baseline.prompts, baseline.asked).answers
 
 
-def _treated(
+def _result(
     aim: _Treatment, plan: InterventionPlan, answers: Answers, rms: Float64[Tensor, " s"]
 ) -> InterventionResult:
     n = len(answers)

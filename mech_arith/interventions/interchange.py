@@ -31,12 +31,12 @@ AT_ONCE = 2**27
 
 
 def run_all(
-    session: Session, baseline: Baseline, moves: Sequence[Edits], *, description: str
+    session: Session, baseline: Baseline, edits: Sequence[Edits], *, description: str
 ) -> list[Answers]:
     """Answers under each entry's edits, [edits, n], behind a progress bar."""
-    n_rows = sum(len(of_site) for of_site in moves) * len(baseline)
+    n_rows = sum(len(of_site) for of_site in edits) * len(baseline)
     with progress(n_rows, description=description, unit="edits") as bar:
-        return run_edits(session, baseline, moves, bar=bar)
+        return run_edits(session, baseline, edits, bar=bar)
 
 
 def source_coordinates(
@@ -82,8 +82,8 @@ def ceilings(
             for site in some:
                 moved = theirs[site] - own[site][sources.rows]
                 added[site].append(_of_all(moved, sources, baseline))
-        moves = [SiteVectors(site, torch.cat(of_site)) for site, of_site in added.items()]
-        answers = run_all(session, baseline, moves, description="ceilings")
+        edits = [SiteVectors(site, torch.cat(of_site)) for site, of_site in added.items()]
+        answers = run_all(session, baseline, edits, description="ceilings")
         for site, of_site in zip(some, answers, strict=True):
             for index, (value, sources) in enumerate(every.items()):
                 found[value, site] = of_site.numbers[index, sources.rows]
@@ -172,15 +172,15 @@ def cross(
         for site in sites
     }
     # All edits of a site in one entry: the engine runs them side by side.
-    moves = [
+    edits = [
         SiteEdits(
             site,
             torch.stack([one.along for one, s in of_site for _ in s.problems]),
-            torch.cat([_towards(bases, one, s, places[s.value]) for one, s in of_site]),
+            torch.cat([_to_sources(bases, one, s, places[s.value]) for one, s in of_site]),
         )
         for site, of_site in pairs.items()
     ]
-    answers = run_all(session, bases.baseline, moves, description="specificity")
+    answers = run_all(session, bases.baseline, edits, description="specificity")
     return [
         Crossed(one, sources.value, numbers)
         for of_site, found in zip(pairs.values(), answers, strict=True)
@@ -192,7 +192,7 @@ def cross(
     ]
 
 
-def _towards(
+def _to_sources(
     bases: Bases,
     one: Direction,
     sources: Sources,

@@ -187,7 +187,7 @@ class _Walk:
 
     def __init__(self, dose: Dose, found: Trace, model: Model, *, n: int) -> None:
         self.dose = dose
-        self.direction = found.components.directions[dose.component].double()
+        self.direction = found.subspace.directions[dose.component].double()
         self._d_model = model.d_model
         self._norm = model.next_norm(dose.site.layer, dose.site.point)
         places = () if self._norm is None else self._norm.stream
@@ -221,7 +221,7 @@ class _Walk:
 
     def departure(self, found: Trace) -> Departure:
         """What it has found, once all problems have gone by."""
-        covariance = found.components.covariance.double()
+        covariance = found.subspace.covariance.double()
         spread = within_components(found.coordinates, covariance, self.dose)
         return Departure(self.dose, spread, self._ratio, None if self._norm is None else self._left)
 

@@ -141,7 +141,7 @@ def _places(session: Session, bases: Bases, edit: Edit, wanted: Mapping[str, Sou
         return {value: source_coordinates(session, bases, sources) for value, sources in asked}
 
     def fitted(found: Trace, value: str, sources: Sources) -> Float64[Tensor, "m n k"]:
-        components = range(len(found.components.directions))
+        components = range(len(found.subspace.directions))
         places = [
             found.predicted_coordinate(component, value, sources.wanted) for component in components
         ]
@@ -169,12 +169,12 @@ def _aims(
                 to = places[value][site][..., chosen.component]
                 if not torch.isfinite(to).all():
                     continue  # the value is constant where the fit was made: it has no place
-                changes = _towards(found, chosen.component, plan, sources, to)
+                changes = _to_sources(found, chosen.component, plan, sources, to)
                 target = replace(chosen, target_value=value)
                 yield _Treatment(site, target, changes, sources.rows, sources)
 
 
-def _towards(
+def _to_sources(
     found: Trace,
     component: int,
     plan: InterventionPlan,
@@ -183,7 +183,7 @@ def _towards(
 ) -> Float64[Tensor, "m s n"]:
     """How far problems move towards each of their sources at each strength."""
     own = found.coordinates[sources.rows, component].expand_as(to)
-    sd = float(found.components.sd[component])
+    sd = float(found.subspace.sd[component])
     changes = [plan.edit.change(own, strength, sd=sd, wanted=to) for strength in plan.strengths]
     return torch.stack(changes, dim=1)
 
@@ -223,7 +223,7 @@ def _directions(bases: Bases, aims: Sequence[_Treatment]) -> list[Direction]:
     """Of each component that is edited, and all values that it is the best one for."""
     edited = dict.fromkeys((aim.site, aim.target.component) for aim in aims)
     return [
-        Direction(site, target, bases.traces[site].components.directions[component])
+        Direction(site, target, bases.traces[site].subspace.directions[component])
         for site, component in edited
         for target in choose_targets(bases.traces[site], [component])
     ]
@@ -233,7 +233,7 @@ def target_changes(
     found: Trace, component: int, plan: InterventionPlan, *, n: int
 ) -> Float64[Tensor, "strengths n"]:
     """How far an edit that goes nowhere in particular moves the first n problems."""
-    components = found.components
+    components = found.subspace
     offset = 0.0 if plan.centre else float(components.mean @ components.directions[component])
     coordinate = found.coordinates[:n, component]
     return coordinate_changes(coordinate, plan, sd=float(components.sd[component]), offset=offset)

@@ -80,7 +80,7 @@ def _labelled(directories: Sequence[Path]) -> list[dict[str, Any]]:
     ]
 
 
-def print_overview(directories: Sequence[Path], *, console: Console | None = None) -> None:
+def print_cells(directories: Sequence[Path], *, console: Console | None = None) -> None:
     """Print what each run has found, and where the results and figures are."""
     console = console or Console()
     if not console.is_terminal:

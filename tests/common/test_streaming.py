@@ -82,4 +82,4 @@ def test_a_pass_killed_at_any_batch_goes_on_to_the_same_bits(tmp_path, monkeypat
         one, two = again[site], expected[site]
         for name in ("r", "r_fit", "coordinates", "explained_variance", "shuffled"):
             assert torch.equal(getattr(one, name), getattr(two, name)), name
-        assert torch.equal(one.components.directions, two.components.directions)
+        assert torch.equal(one.subspace.directions, two.subspace.directions)

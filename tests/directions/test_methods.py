@@ -125,12 +125,12 @@ def test_the_store_keeps_methods_and_their_options_apart(tmp_path):
         for name in ("pca", "pls", "pca_of_a_power")
     }
     assert store.hits == 0
-    directions = [trace.components.directions for trace in found.values()]
+    directions = [trace.subspace.directions for trace in found.values()]
     for one, two in ((0, 1), (0, 2), (1, 2)):
         assert not torch.allclose(directions[one], directions[two])
     again = traced(model, fit, report, sites[:1], store=store, method="pls", **asked)[sites[0]]
-    assert torch.equal(again.components.directions, directions[1])
-    assert torch.equal(again.components.covariance, found["pls"].components.covariance)
+    assert torch.equal(again.subspace.directions, directions[1])
+    assert torch.equal(again.subspace.covariance, found["pls"].subspace.covariance)
     assert store.hits == 2
 
 

@@ -66,4 +66,4 @@ def test_all_directions_together_hold_what_is_planted():
     asked = {"n_components": 2, "batch_size": 50, "method": "pls"}
     found = traced(model, fit, report, [site], **asked)[site]
     for planted in (model.used, model.unused):  # the directions of b-c and of a
-        assert float((found.components.directions @ planted.double()).norm()) > 0.999
+        assert float((found.subspace.directions @ planted.double()).norm()) > 0.999

@@ -71,7 +71,7 @@ def test_planted_values_are_found_where_they_are_written():
             component = found.best_component(value)
             r = float(found.r[component, found.values.index(value)])
             assert abs(r) >= 0.99
-            cosine = float(found.components.directions[component] @ direction.double())
+            cosine = float(found.subspace.directions[component] @ direction.double())
             assert abs(cosine) >= 0.99
     in_layer_0 = traces[sites[0]]
     answer = in_layer_0.values.index("a-(b-c)")
@@ -90,7 +90,7 @@ def test_numbers_come_from_the_report_split():
     model, _, report, sites, traces = planted()
     found = traces[sites[0]]
     resid = clean_resid(model, report, 0)
-    coordinates = found.components.project(resid).numpy()
+    coordinates = found.subspace.project(resid).numpy()
     expected = np.corrcoef(coordinates[:, 0], report.values["a"])[0, 1]
     assert float(found.r[0, found.values.index("a")]) == pytest.approx(expected, abs=1e-6)
     centred = resid.double() - resid.double().mean(0)
@@ -128,7 +128,7 @@ def test_r_of_both_splits_is_numpys():
     model, fit, report, sites, traces = planted(batch_size=37)
     found = traces[sites[1]]
     for problems, r in ((fit, found.r_fit), (report, found.r)):
-        coordinates = found.components.project(clean_resid(model, problems, 1)).numpy()
+        coordinates = found.subspace.project(clean_resid(model, problems, 1)).numpy()
         for index, value in enumerate(found.values):
             expected = np.corrcoef(coordinates[:, 0], problems.values[value])[0, 1]
             assert float(r[0, index]) == pytest.approx(expected, abs=1e-6)
@@ -161,7 +161,7 @@ def test_what_the_store_has_is_not_computed_again(tmp_path, monkeypatch):
     for site in sites[:2]:
         assert torch.equal(first[site].r, again[site].r)
         assert torch.equal(first[site].coordinates, again[site].coordinates)
-        assert torch.equal(first[site].components.directions, again[site].components.directions)
+        assert torch.equal(first[site].subspace.directions, again[site].subspace.directions)
     # other strengths or values do not matter; other problems, components or weights do
     traced(model, fit, report, sites, store=Store(tmp_path), **asked)
     assert captured != []
@@ -180,7 +180,7 @@ def test_what_the_store_has_is_not_computed_again(tmp_path, monkeypatch):
 def test_the_place_of_a_value_is_on_the_line_that_numpy_fits():
     model, fit, _, sites, traces = planted()
     found = traces[sites[1]]
-    coordinates = found.components.project(clean_resid(model, fit, 1)).numpy()
+    coordinates = found.subspace.project(clean_resid(model, fit, 1)).numpy()
     wanted = torch.tensor([[-500.0, 0.0], [1.0, 900.0]], dtype=torch.float64)
     for value in found.values:
         for component in range(2):

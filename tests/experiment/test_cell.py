@@ -9,7 +9,8 @@ from mech_arith.engine.batching import Batching
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.evidence.correlations import MASSIVE, massive_components
-from mech_arith.experiment.cell import CellPlan, outside_training, run_cell
+from mech_arith.experiment.cell import CellPlan, run_cell
+from mech_arith.experiment.cell_warnings import outside_training
 from mech_arith.interventions.edits.base import find_edit
 from mech_arith.interventions.run import InterventionPlan
 from mech_arith.problems import draw, split

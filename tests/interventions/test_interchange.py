@@ -121,10 +121,10 @@ def test_specificity_of_all_pairs_is_that_of_one_pair_at_a_time(known):
         bases.baseline, tolerance=30.0, written=not session.model.regresses, how=HOW
     )
     directions = [
-        Direction(site, Target(k, ()), bases.traces[site].components.directions[k])
+        Direction(site, Target(k, ()), bases.traces[site].subspace.directions[k])
         for site in sites
         for k in (0, 1)
-        if k < len(bases.traces[site].components.directions)
+        if k < len(bases.traces[site].subspace.directions)
     ]
     places = {
         value: source_coordinates(session, bases, sources) for value, sources in every.items()

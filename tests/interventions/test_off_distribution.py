@@ -207,7 +207,7 @@ def test_the_share_left_is_that_of_the_models_own_stream(kind, point, position, 
         found = activations_of(model, edited.whole(layout))
         first, at = len(edited.prefix), list(layout.positions(position))
         x = torch.stack([found[place][:, first:][:, at] for place in places]).sum(0).double()
-        v = traces[site].components.directions[1].double().unflatten(0, (len(at), -1))
+        v = traces[site].subspace.directions[1].double().unflatten(0, (len(at), -1))
         for row, d in zip(x, doses[0].changes[0, 2, layout.rows], strict=True):
             away = row if kind == "llama" else row - row.mean(1, keepdim=True)
             s = (away.square().mean(1, keepdim=True) + eps).sqrt()

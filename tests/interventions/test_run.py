@@ -64,7 +64,7 @@ def test_a_shift_moves_the_answer_by_just_as_much():
     _, found, tables = planted_effects(plan)
     effects = tables["effects"]
     k = found.best_component("b-c")
-    sd = float(found.components.sd[k])
+    sd = float(found.subspace.sd[k])
     sign = float(found.r[k, found.values.index("b-c")].sign())
     targets = effects[effects["arm"] == "target"].set_index("strength")["mean_shift"]
     assert targets[-1.0] == pytest.approx(sign * sd, rel=0.01)  # a-(b-c) falls as b-c rises
@@ -129,7 +129,7 @@ def test_arms_are_unit_vectors_of_the_kinds_that_they_say():
     found = traces[sites[0]]
     component = found.best_component("b-c")
     every = unit_rows(found, component=component)
-    fitted = found.components.directions.float()
+    fitted = found.subspace.directions.float()
     for arm in every.values():
         assert len(arm.labels) == len(arm.directions)
         torch.testing.assert_close(arm.directions.norm(dim=1), torch.ones(len(arm.directions)))
@@ -149,8 +149,8 @@ def test_valueless_directions_lie_within_the_span_and_carry_no_value_on_the_fit_
     site = Site(1, "resid_post", "all")
     found = traced(model, fit, report, [site], n_components=8, batch_size=100)[site]
     arm = unit_rows(found)["valueless"]
-    assert arm.directions.shape == (20, found.components.directions.shape[1])
-    fitted = found.components.directions
+    assert arm.directions.shape == (20, found.subspace.directions.shape[1])
+    fitted = found.subspace.directions
     torch.testing.assert_close(
         (arm.directions.double() @ fitted.mT).norm(dim=1), torch.ones(20, dtype=torch.float64)
     )

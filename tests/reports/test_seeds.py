@@ -15,9 +15,9 @@ from mech_arith.evidence.results import save_run
 from mech_arith.models.arithmetic.objectives import TrainSettings
 from mech_arith.models.arithmetic.training import train
 from mech_arith.reports.seeds import __main__ as entry
-from mech_arith.reports.seeds.build import write_spread
+from mech_arith.reports.seeds.build import write_seeds
 from mech_arith.reports.seeds.groups import seed_groups
-from mech_arith.reports.seeds.tables import correlation_spread, effect_spread
+from mech_arith.reports.seeds.tables import correlations_over_seeds, effects_over_seeds
 from tests.models.test_training import SMALL as MODEL
 from tests.running import main as run_main
 
@@ -111,7 +111,7 @@ def test_an_r_that_may_be_chance_holds_in_no_seed(tmp_path: Path) -> None:
     for seed, r in enumerate((0.009, -0.02)):
         save_cell(tmp_path / str(seed), seed, [r_row(2, r_fit=0.1, r=r, p=2.9e-4)])
     (cells,) = seed_groups(tmp_path).groups
-    assert correlation_spread(cells)["share_holds"].tolist() == [0.0]
+    assert correlations_over_seeds(cells)["share_holds"].tolist() == [0.0]
 
 
 def test_a_drop_of_which_p_and_interval_disagree_holds_in_no_seed(tmp_path: Path) -> None:
@@ -119,14 +119,14 @@ def test_a_drop_of_which_p_and_interval_disagree_holds_in_no_seed(tmp_path: Path
         effects = [drop_row(drop=0.3, excess=0.2, low=low, excess_p=p)]
         save_cell(tmp_path / str(seed), seed, [r_row(2, r_fit=0.9, r=0.9, p=1e-3)], effects)
     (cells,) = seed_groups(tmp_path).groups
-    assert effect_spread(cells)["share_holds"].tolist() == [0.0]
+    assert effects_over_seeds(cells)["share_holds"].tolist() == [0.0]
 
 
 def test_each_seed_is_seen_at_its_own_best_component(tmp_path: Path) -> None:
     three_seeds(tmp_path)
     (cells,) = seed_groups(tmp_path).groups
     assert [cell.seed for cell in cells] == [0, 1, 2]
-    spread = correlation_spread(cells).set_index("layer").loc[0]
+    spread = correlations_over_seeds(cells).set_index("layer").loc[0]
     assert spread["n_seeds"] == 3
     assert spread["abs_r_mean"] == pytest.approx(0.6)
     assert spread["abs_r_sd"] == pytest.approx(0.19**0.5)  # of .9, .8, .1: (.09 + .04 + .25) / 2
@@ -138,7 +138,7 @@ def test_each_seed_is_seen_at_its_own_best_component(tmp_path: Path) -> None:
 def test_effects_are_those_of_directions_chosen_for_a_value(tmp_path: Path) -> None:
     three_seeds(tmp_path)
     (cells,) = seed_groups(tmp_path).groups
-    (row,) = effect_spread(cells).to_dict(orient="records")
+    (row,) = effects_over_seeds(cells).to_dict(orient="records")
     assert row["value"] == "b-c"
     assert row["n_seeds"] == 3
     assert row["accuracy_drop_mean"] == pytest.approx(0.2)
@@ -152,7 +152,7 @@ def test_a_direction_chosen_for_two_values_speaks_for_both(tmp_path: Path) -> No
         effects = [drop_row(drop=0.1, excess=0.1, low=0.05, chosen_for=("b", "b-c"))]
         save_cell(tmp_path / str(seed), seed, [r_row(0, r_fit=0.5, r=0.5, p=0.01)], effects)
     (cells,) = seed_groups(tmp_path).groups
-    assert list(effect_spread(cells)["value"]) == ["b", "b-c"]
+    assert list(effects_over_seeds(cells)["value"]) == ["b", "b-c"]
 
 
 def test_without_controls_nothing_is_said_of_what_holds(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_without_controls_nothing_is_said_of_what_holds(tmp_path: Path) -> None:
         effects = [drop_row(drop=0.1, excess=nothing, low=nothing)]
         save_cell(tmp_path / str(seed), seed, [r_row(0, r_fit=0.5, r=0.5, p=0.01)], effects)
     (cells,) = seed_groups(tmp_path).groups
-    (row,) = effect_spread(cells).to_dict(orient="records")
+    (row,) = effects_over_seeds(cells).to_dict(orient="records")
     assert row["share_holds"] != row["share_holds"]
     assert row["accuracy_drop_mean"] == pytest.approx(0.1)
 
@@ -175,14 +175,14 @@ def test_a_value_that_never_varies_has_no_row(tmp_path: Path) -> None:
         ]
         save_cell(tmp_path / str(seed), seed, rows)
     (cells,) = seed_groups(tmp_path).groups
-    assert list(correlation_spread(cells)["value"]) == ["b-c"]
-    assert effect_spread(cells).empty
+    assert list(correlations_over_seeds(cells)["value"]) == ["b-c"]
+    assert effects_over_seeds(cells).empty
 
 
 def test_files_and_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     three_seeds(tmp_path)
     shown = io.StringIO()
-    files = write_spread(tmp_path, console=Console(file=shown, width=140))
+    files = write_seeds(tmp_path, console=Console(file=shown, width=140))
     correlations, effects = (pd.read_parquet(path) for path in files)
     assert len(correlations) == 2
     assert len(effects) == 1
@@ -218,21 +218,21 @@ def test_a_cell_without_its_like_is_left_out_and_named(tmp_path: Path) -> None:
 
 def test_what_cannot_be_compared(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected a directory of runs"):
-        write_spread(tmp_path / "nowhere")
+        write_seeds(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"expected finished runs in .*, found none; run a sweep"):
-        write_spread(tmp_path)
+        write_seeds(tmp_path)
     rows = [r_row(0, r_fit=0.5, r=0.5, p=0.1)]
     save_cell(tmp_path / "0", 0, rows)
     with pytest.raises(UserError, match=r"two seeds or more .* got one, trained:small_0; train"):
-        write_spread(tmp_path)
+        write_seeds(tmp_path)
     save_cell(tmp_path / "1", 1, rows, training={"steps": 20, "shape": {"d_model": 32}})
     with pytest.raises(UserError) as caught:
-        write_spread(tmp_path)
+        write_seeds(tmp_path)
     for named in ("training.steps (10 and 20)", "training.shape.d_model (16 and 32)"):
         assert named in str(caught.value)
     (tmp_path / "1" / "cell.json").unlink()
     with pytest.raises(UserError, match=r"expected a readable cell\.json in .*1, found none"):
-        write_spread(tmp_path)
+        write_seeds(tmp_path)
 
 
 def test_tables_of_older_versions_are_refused(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_tables_of_older_versions_are_refused(tmp_path: Path) -> None:
         path = tmp_path / str(seed) / "correlations.parquet"
         pd.read_parquet(path).drop(columns="p_holm").to_parquet(path)
     with pytest.raises(UserError, match=r"found no p_holm: an older version .* run the cell again"):
-        write_spread(tmp_path)
+        write_seeds(tmp_path)
 
 
 def test_a_sweep_over_trained_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +264,7 @@ def test_a_sweep_over_trained_models(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert run_main(monkeypatch, tmp_path, *overrides, sweep=True) == 0
     (cells,) = seed_groups(tmp_path / "run").groups
     assert [cell.seed for cell in cells] == [0, 1]
-    files = write_spread(tmp_path / "run", console=Console(file=io.StringIO()))
+    files = write_seeds(tmp_path / "run", console=Console(file=io.StringIO()))
     spread = pd.read_parquet(files[0])
     at_all = spread[spread["position"] == "all"]
     assert set(at_all["value"]) == {"a", "b", "c", "b-c", "a-(b-c)"}

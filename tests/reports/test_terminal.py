@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mech_arith.reports.terminal import FEW, cell_name, print_overview
+from mech_arith.reports.terminal import FEW, cell_name, print_cells
 from tests.synthetic import save_cell
 
 WIDTH = 140
@@ -20,7 +20,7 @@ def shown(directory: Path, **changes: Any) -> list[str]:
     path = directory / "summary.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     console = Console(width=WIDTH, record=True, force_terminal=True, file=StringIO())
-    print_overview([directory], console=console)
+    print_cells([directory], console=console)
     return console.export_text().splitlines()
 
 
@@ -121,7 +121,7 @@ def test_a_run_of_an_earlier_version_says_so(tmp_path: Path) -> None:
 def test_many_cells_have_a_row_each(tmp_path: Path) -> None:
     places = [save_cell(tmp_path / str(i), seed=i) for i in range(FEW + 1)]
     console = Console(width=WIDTH, record=True, force_terminal=True, file=StringIO())
-    print_overview(places, console=console)
+    print_cells(places, console=console)
     table = console.export_text()
     summary = json.loads((places[0] / "summary.json").read_text())
     (first, *_) = summary["verdicts"].values()

@@ -148,7 +148,7 @@ def _sweep(
     for site, component in wanted:
         found = bases.traces[site]
         at = _evenly(found.coordinates[:, component], plan)
-        direction = found.components.directions[component].expand(len(at), -1)
+        direction = found.subspace.directions[component].expand(len(at), -1)
         own = found.coordinates[None, : len(bases), component]
         places.append(at)
         edits.append(SiteEdits(site, direction, at[:, None] - own))
@@ -207,7 +207,7 @@ def _coordinates(session: Session, bases: Bases, prompts: Sequence[Prompts]) -> 
             [site.layer, site.point, *at] for site, at in zip(traces, positions, strict=True)
         ],
         "components": [
-            tensor_digest(found.components.directions, found.components.mean)
+            tensor_digest(found.subspace.directions, found.subspace.mean)
             for found in traces.values()
         ],
         "prompts": [of_one.digest() for of_one in prompts],

@@ -63,6 +63,13 @@ class _Map:
         number = number_of(row, self.claim.number)
         return abs(number) if self.column.is_size else number
 
+    def shares(self, placed: list[tuple[int, int, Row]], shape: tuple[int, int]) -> np.ndarray:
+        """The share of each row at its place on the map; NaN elsewhere."""
+        found = np.full(shape, np.nan)
+        for at_row, at_column, row in placed:
+            found[at_row, at_column] = self.share(row)
+        return found
+
     def ends(self, row: Row) -> tuple[float, float]:
         """The interval, as it is shown."""
         low, high = number_of(row, self.claim.low), number_of(row, self.claim.high)
@@ -147,12 +154,9 @@ def evidence_maps(evidence: pd.DataFrame, *, title: str = "", level: float = 0.9
     placed = [(values.index(row["value"]), layers.index(row["layer"]), row) for row in rows]
     for index, one in enumerate(maps):
         panel = grid.panel(sheet, index)
-        shares = np.full((len(values), len(layers)), np.nan)
-        for at_row, at_column, row in placed:
-            shares[at_row, at_column] = one.share(row)
         heatmap(
             panel,
-            shares,
+            one.shares(placed, (len(values), len(layers))),
             rows=values if index % across == 0 else [""] * len(values),
             columns=thinned(layers, 8 if width < 2.5 else 16),
             notes=[[""] * len(layers)] * len(values),

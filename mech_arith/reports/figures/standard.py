@@ -62,7 +62,7 @@ def _effects(tables: Tables, title: str, level: float) -> Iterator[Drawing]:
 
 
 @figures("target_value")
-def _towards(tables: Tables, title: str, level: float) -> Iterator[Drawing]:
+def _target_value(tables: Tables, title: str, level: float) -> Iterator[Drawing]:
     """What edits towards other values do to answers."""
     evidence = tables.get("evidence", pd.DataFrame())
     answers = tables.get("counterfactual", pd.DataFrame())

@@ -18,15 +18,15 @@ def _main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m mech_arith.reports.seeds",
         description="Compare the cells of a sweep that differ in the seed of their model alone: "
-        "which findings hold in all seeds, and how far the numbers spread. Writes spread.parquet "
-        "and spread_effects.parquet into DIR.",
+        "which findings hold in all seeds, and how far the numbers spread. Writes seeds.parquet "
+        "and seeds_effects.parquet into DIR.",
     )
     parser.add_argument("directory", metavar="DIR", type=Path, help="a sweep over model.path")
     directory: Path = parser.parse_args().directory
-    from mech_arith.reports.seeds.build import write_spread
+    from mech_arith.reports.seeds.build import write_seeds
 
     try:
-        files = write_spread(directory)
+        files = write_seeds(directory)
     except UserError as error:
         sys.exit(f"error: {error}")
     sys.stdout.write("".join(f"{path}\n" for path in files))

@@ -7,13 +7,13 @@ from rich.console import Console
 
 from mech_arith.common.runs.directories import check_writable
 from mech_arith.reports.seeds.groups import SeedCell, seed_groups
-from mech_arith.reports.seeds.show import print_alone, print_spread
-from mech_arith.reports.seeds.tables import correlation_spread, effect_spread, write_table
+from mech_arith.reports.seeds.show import print_alone, print_seeds
+from mech_arith.reports.seeds.tables import correlations_over_seeds, effects_over_seeds, write_table
 
-CORRELATIONS, EFFECTS = "spread.parquet", "spread_effects.parquet"
+CORRELATIONS, EFFECTS = "seeds.parquet", "seeds_effects.parquet"
 
 
-def write_spread(directory: Path, *, console: Console | None = None) -> tuple[Path, Path]:
+def write_seeds(directory: Path, *, console: Console | None = None) -> tuple[Path, Path]:
     """Write and print the spread over seeds of the finished cells under `directory`.
 
     Returns:
@@ -27,10 +27,10 @@ def write_spread(directory: Path, *, console: Console | None = None) -> tuple[Pa
         console = Console(width=140, file=console.file)
     found = seed_groups(directory)
     check_writable(directory)
-    correlations = [correlation_spread(cells) for cells in found.groups]
-    effects = [effect_spread(cells) for cells in found.groups]
+    correlations = [correlations_over_seeds(cells) for cells in found.groups]
+    effects = [effects_over_seeds(cells) for cells in found.groups]
     for group in zip(found.groups, correlations, effects, strict=True):
-        print_spread(console, *group)
+        print_seeds(console, *group)
     print_alone(console, found)
     files = (directory / CORRELATIONS, directory / EFFECTS)
     for path, tables in zip(files, (correlations, effects), strict=True):

@@ -13,7 +13,7 @@ MOST = 24
 """Rows of a printed table; the files have all."""
 
 
-def print_spread(
+def print_seeds(
     console: Console,
     cells: Sequence[SeedCell],
     correlations: pd.DataFrame,

@@ -26,7 +26,7 @@ EFFECTS = ("accuracy_drop", "excess_drop", "excess_low", "excess_p")
 """Columns without which a table says nothing of what holds."""
 
 
-def correlation_spread(cells: Sequence[SeedCell]) -> pd.DataFrame:
+def correlations_over_seeds(cells: Sequence[SeedCell]) -> pd.DataFrame:
     """Per value and site |R| over the seeds, and in which share of them it counts: p of its own R,
     corrected, and its interval agree that it is not chance.
 
@@ -39,7 +39,7 @@ def correlation_spread(cells: Sequence[SeedCell]) -> pd.DataFrame:
     return _spread(rows, by=SITE, numbers=("abs_r",), shares=tuple(shares))
 
 
-def effect_spread(cells: Sequence[SeedCell]) -> pd.DataFrame:
+def effects_over_seeds(cells: Sequence[SeedCell]) -> pd.DataFrame:
     """Per value, site and strength the drops over the seeds.
 
     The finding is a drop beyond that of random directions at the same strength: p and the interval
