@@ -23,9 +23,6 @@ MISSING = "\N{EN DASH}"
 FRAME = "#d95f02"
 """Colour of the frame around a cell."""
 
-LARGEST_LEGEND = 12
-"""Of more layers than that, a legend names every second, third, ..."""
-
 LAYERS = "layer (0-based)"
 """Name of an axis of layers."""
 
@@ -287,15 +284,6 @@ def tint(colour: Colour, share: float = 0.45) -> Colour:
     """The colour of a control: its target's, mixed with that share of white."""
     red, green, blue = (part + share * (1 - part) for part in colour[:3])
     return red, green, blue, 1.0
-
-
-def layer_keys(layers: Iterable[int]) -> list[Key]:
-    """Legend entries that say which colour is which layer; of many layers, some."""
-    colours = layer_colours(layers)
-    step = ceil(len(colours) / LARGEST_LEGEND)
-    return [
-        Key(f"layer {layer}", "line", colour) for layer, colour in list(colours.items())[::step]
-    ]
 
 
 def thinned(layers: Sequence[Any], most: int = MOST_TICKS) -> list[str]:
