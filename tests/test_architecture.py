@@ -13,6 +13,7 @@ import pytest
 from jaxtyping import TypeCheckError
 
 from mech_arith.common.errors import unknown
+from mech_arith.engine.run import CODE
 from mech_arith.experiment.identity import SHOWING, shows
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -252,6 +253,20 @@ def test_what_only_shows_is_there() -> None:
 @each_module
 def test_imports_point_left(module: Module) -> None:
     assert not _misplaced(module)
+
+
+def test_the_store_sees_a_change_of_every_module_that_answers() -> None:
+    """What the engine imports of its own room and the models' counts for a stored baseline."""
+    counted = {module.__name__.removeprefix("mech_arith.") for module in CODE}
+    modules = {module.name: module for module in MODULES}
+    found, left = set(), ["engine.run"]
+    while left:
+        name = left.pop()
+        if name not in found and modules[name].room in {"engine", "models"}:
+            found.add(name)
+            left += [imported for imported, _ in _own_imports(modules[name].tree)]
+    assert {"engine.passes", "engine.reading", "models.attention"} <= found
+    assert all(modules[name].is_in(counted) for name in found), (found, counted)
 
 
 def test_no_circles() -> None:

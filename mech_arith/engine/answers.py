@@ -1,9 +1,10 @@
 """What a model says to problems, and how sure it is of it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 
@@ -51,3 +52,22 @@ class Answers:
     def split(self, *shape: int) -> "Answers":
         """The first of `rows` as several; -1 is whatever is left."""
         return Answers(*(field.unflatten(0, shape) for field in vars(self).values()))
+
+    def put(self, index: Int64[Tensor, " m"], part: "Answers") -> None:
+        """Fill in, in place, what stands at `index` of the first axis."""
+        for whole, new in self._beside(part):
+            whole[index] = new
+
+    def put_moved(
+        self,
+        problems: Int64[Tensor, " m"],
+        part: "Answers",
+        moved: Bool[Tensor, "rows m"],
+    ) -> None:
+        """Fill in, in place, the answers of those of some problems that each row moves."""
+        for whole, new in self._beside(part):
+            whole[:, problems] = torch.where(moved, new, whole[:, problems])
+
+    def _beside(self, part: "Answers") -> Iterator[tuple[Tensor, Tensor]]:
+        """Each field of both."""
+        return zip(vars(self).values(), vars(part).values(), strict=True)

@@ -6,39 +6,35 @@ position of the edit, many edits at a time (`passes`), and ends in an answer (`r
 kept from one batch to the next but the answers: memory does not grow with the problems.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from math import ceil
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from mech_arith import models
+from mech_arith import engine, models
 from mech_arith.common.digests import json_digest, tensor_digest
 from mech_arith.common.progress import Progress, progress
-from mech_arith.engine import answers, batching
 from mech_arith.engine.answers import Answers
 from mech_arith.engine.batching import batches, parts
 from mech_arith.engine.edits import Edits, SiteEdits, SiteGrid, SiteVectors
-from mech_arith.engine.passes import Change, Hooked, Resumed, Rows, Written, run_clean
+from mech_arith.engine.passes import Change, Rows, Written
 from mech_arith.engine.reading import (
     NO_TOKEN,
     ReferenceAnswers,
-    TeacherForced,
     as_tokens,
     force,
     of_one_length,
-    read_answers,
     read_written,
 )
+from mech_arith.engine.rows import Batch, RowsOf, opener
 from mech_arith.engine.session import Session
 from mech_arith.engine.writing import Writing, likeliest
-from mech_arith.models.base import Model, read_prefix
+from mech_arith.models.base import Model
 from mech_arith.models.prompts import Layout, Prompts
 
 __all__ = [
@@ -58,13 +54,8 @@ __all__ = [
 ]
 
 
-CODE = (
-    answers,
-    batching,
-    models,
-    sys.modules[__name__],
-)
-"""What an entry of the store depends on."""
+CODE = (engine, models)
+"""What an entry of the store depends on: every module of these rooms."""
 
 
 @dataclass(frozen=True)
@@ -104,29 +95,6 @@ class ReadOut:
     """At the prompt's end; the one number for a model that regresses."""
 
 
-RowsOf = Callable[[Change | None, int], Rows]
-"""The rows of so many edits per problem of one batch."""
-
-
-def _opener(model: Model, prompts: Prompts) -> Callable[[Layout, Tensor], RowsOf]:
-    """How problems, with tokens fed behind them, are opened: by a clean pass where it can be."""
-    if not model.replays:
-
-        def hooked(layout: Layout, fed: Tensor) -> RowsOf:
-            return lambda change, n_edits: Hooked(
-                model, prompts, layout, fed, change, n_edits=n_edits
-            )
-
-        return hooked
-    prefix = read_prefix(model, prompts.prefix)
-
-    def resumed(layout: Layout, fed: Tensor) -> RowsOf:
-        clean = run_clean(model, prompts, prefix, layout, fed)
-        return lambda change, n_edits: Resumed(clean, change, n_edits=n_edits)
-
-    return resumed
-
-
 def run_baseline(session: Session, prompts: Prompts, asked: ReferenceAnswers) -> Baseline:
     """The model's answers to the problems as they are.
 
@@ -136,7 +104,7 @@ def run_baseline(session: Session, prompts: Prompts, asked: ReferenceAnswers) ->
     answers = Answers.empty(len(prompts))
     longest = 0 if model.reader is None else model.reader.longest(asked.bound)
     written = torch.full((len(prompts), longest), NO_TOKEN)
-    opened = _opener(model, prompts)
+    opened = opener(model, prompts)
     key = _asked_key(model, prompts, asked)
 
     def work(layout: Layout) -> dict[str, Tensor]:
@@ -158,7 +126,7 @@ def run_baseline(session: Session, prompts: Prompts, asked: ReferenceAnswers) ->
         for layout, part in batches(model, parted, session.batching, work):
             tokens = part.pop("written")
             written[layout.rows, : tokens.shape[1]] = tokens
-            _store(answers, layout.rows, Answers(**part))
+            answers.put(layout.rows, Answers(**part))
             bar.advance(len(layout))
     return Baseline(prompts, asked, answers, written)
 
@@ -168,7 +136,7 @@ def write_on(
     model: Model, prompts: Prompts, written: Mapping[int, Written], *, length: int
 ) -> dict[int, Written]:
     """Let some of the problems' answers go on behind what was written, up to so many tokens."""
-    opened = _opener(model, prompts)
+    opened = opener(model, prompts)
     longer = dict(written)
     for layout in prompts.layouts:
         for index, row in enumerate(layout.rows.tolist()):
@@ -206,58 +174,6 @@ def _asked_key(model: Model, prompts: Prompts, asked: ReferenceAnswers) -> dict[
     }
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Problems of one layout, with the tokens that are fed behind them."""
-
-    session: Session
-    layout: Layout
-    fed: Int64[Tensor, "n fed"]
-    n_prefix: int
-    rows_of: RowsOf
-
-    def rows_at_once(self, edits: Edits) -> int:
-        """How many rows, each an edit of a problem, are run at a time."""
-        model, layout = self.session.model, self.layout
-        positions = layout.tokens.shape[1] + self.fed.shape[1]
-        # Full passes run the prefix and all positions of every row.
-        if not model.replays:
-            positions += self.n_prefix
-        elif model.causal:
-            positions -= min(layout.positions(edits.site.position))
-        return self.session.batching.rows(model, positions)
-
-    def stacked(self, edits: Edits) -> Iterator[tuple[Int64[Tensor, " some"], Rows]]:
-        """Some of a site's edits after others, and their rows; without those that move nothing."""
-        model, layout = self.session.model, self.layout
-        indices = layout.positions(edits.site.position)
-        moved = edits.moved(layout.rows).any(1).nonzero()[:, 0]
-        size = max(1, self.rows_at_once(edits) // len(layout))
-        for part in moved.tensor_split(ceil(len(moved) / size)) if len(moved) else ():
-            vectors = edits.vectors(part, layout.rows, device=model.device).to(model.dtype)
-            by_row = vectors.flatten(0, 1).unflatten(1, (len(indices), -1))
-            yield part, self.rows_of(Change(edits.site, indices, by_row), len(part))
-
-    def answers(
-        self, edits: Edits, forced: TeacherForced, bound: int, count: Callable[[int], None]
-    ) -> Answers:
-        """Of all edits at one site, as many at a time as fit; `count` is told the rows done."""
-        model = self.session.model
-        writing = Writing(model.reader, bound=bound, at_once=self.rows_at_once(edits))
-        found, done = [], 0
-        for part, rows in self.stacked(edits):
-            of_part = read_answers(model, rows, forced, writing, n_edits=len(part))
-            found.append((part, of_part))
-            done += len(part)
-            count(len(part) * len(self.layout))
-        writing.finish()
-        answers = Answers.empty(len(edits), len(self.layout))
-        for part, of_part in found:
-            _store(answers, part, of_part)
-        count((len(edits) - done) * len(self.layout))
-        return answers
-
-
 def run_edits(
     session: Session, baseline: Baseline, plan: Sequence[Edits], *, bar: Progress | None = None
 ) -> list[Answers]:
@@ -277,7 +193,7 @@ def run_edits(
     model = session.model
     answers = [_unedited(baseline, len(edits)) for edits in plan]
     n_prefix = len(baseline.prompts.prefix)
-    opened = _opener(model, baseline.prompts)
+    opened = opener(model, baseline.prompts)
     key = _asked_key(model, baseline.prompts, baseline.asked)
     units = [_edits_digest(baseline.prompts, edits) for edits in plan]
 
@@ -292,7 +208,7 @@ def run_edits(
         def rows_of(change: Change | None, n_edits: int) -> Rows:
             return clean()(change, n_edits)
 
-        batch = _Batch(session, layout, forced.fed, n_prefix, rows_of)
+        batch = Batch(session, layout, forced.fed, n_prefix, rows_of)
         key_here = {**key, "rows": tensor_digest(layout.rows)}
         piece = session.checkpoint.piece("edits", key_here)
         found = []
@@ -310,7 +226,7 @@ def run_edits(
     parted = of_one_length(model, baseline.prompts, baseline.asked)
     for layout, found in batches(model, parted, session.batching, work):
         for edits, known, part in zip(plan, answers, found, strict=True):
-            _store_moved(known, layout.rows, part, edits.moved(layout.rows))
+            known.put_moved(layout.rows, part, edits.moved(layout.rows))
     return answers
 
 
@@ -349,11 +265,11 @@ def edited_read_outs(
     session: Session, prompts: Prompts, plan: Sequence[Edits]
 ) -> Iterator[ReadOut]:
     """What is read at the prompt's end under every edit, without writing an answer."""
-    opened = _opener(session.model, prompts)
+    opened = opener(session.model, prompts)
     for layout in parts(session.model, prompts, session.batching):
         nothing = torch.empty(len(layout), 0, dtype=torch.int64)
         rows_of = opened(layout, nothing)
-        batch = _Batch(session, layout, nothing, len(prompts.prefix), rows_of)
+        batch = Batch(session, layout, nothing, len(prompts.prefix), rows_of)
         for index, edits in enumerate(plan):
             for part, rows in batch.stacked(edits):
                 problems = layout.rows.repeat_interleave(len(part))
@@ -370,18 +286,3 @@ def edited_answers(session: Session, baseline: Baseline, edits: Edits) -> Answer
 def _unedited(baseline: Baseline, n_edits: int) -> Answers:
     """The model's own answers, a row per edit."""
     return Answers(*(field.repeat(n_edits, 1) for field in vars(baseline.answers).values()))
-
-
-def _store(known: Answers, index: Tensor, part: Answers) -> None:
-    for whole, new in _fields(known, part):
-        whole[index] = new
-
-
-def _store_moved(known: Answers, rows: Tensor, part: Answers, moved: Tensor) -> None:
-    for whole, new in _fields(known, part):
-        whole[:, rows] = torch.where(moved, new, whole[:, rows])
-
-
-def _fields(known: Answers, part: Answers) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each field of both."""
-    return zip(vars(known).values(), vars(part).values(), strict=True)
