@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from mech_arith import models, statistics
-from mech_arith.common import streaming as sums
+from mech_arith.common import streaming
 from mech_arith.common.checkpoint import Checkpoint, Piece
 from mech_arith.common.digests import tensor_digest
 from mech_arith.common.progress import progress
@@ -30,7 +30,7 @@ from mech_arith.statistics import Inference, Resampling, infer, pearson
 
 CODE = (
     *(activations, base, covariance, moments, project),
-    *(sites, models, statistics, sums, sys.modules[__name__]),
+    *(sites, models, statistics, streaming, sys.modules[__name__]),
 )
 """What an entry of the store depends on, beside the method's own module."""
 

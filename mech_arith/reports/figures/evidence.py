@@ -63,7 +63,7 @@ class _Map:
         number = number_of(row, self.claim.number)
         return abs(number) if self.column.is_size else number
 
-    def shares(self, placed: list[tuple[int, int, Row]], shape: tuple[int, int]) -> np.ndarray:
+    def shares(self, placed: Sequence[tuple[int, int, Row]], shape: tuple[int, int]) -> np.ndarray:
         """The share of each row at its place on the map; NaN elsewhere."""
         found = np.full(shape, np.nan)
         for at_row, at_column, row in placed:
