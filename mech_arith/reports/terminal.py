@@ -87,7 +87,7 @@ def print_cells(directories: Sequence[Path], *, console: Console | None = None) 
         console = Console(width=140, file=console.file)
     summaries = _labelled(directories)
     if len(directories) > FEW:
-        console.print(overview(summaries))
+        console.print(_verdicts_by_cell(summaries))
     else:
         for summary in summaries:
             console.print(cell_table(summary))
@@ -138,7 +138,7 @@ def cell_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def overview(summaries: Sequence[Mapping[str, Any]]) -> Table:
+def _verdicts_by_cell(summaries: Sequence[Mapping[str, Any]]) -> Table:
     """A row per cell: how well it answers, and the verdict of each value."""
     table = Table(show_lines=True)
     for column, most in (("cell", 40), ("right answers", 24)):

@@ -11,8 +11,8 @@ from mech_arith.models.arithmetic.checkpoints import read_card, read_weights
 from mech_arith.models.arithmetic.encoder import PreNormEncoder
 from mech_arith.models.arithmetic.loading import load_arithmetic
 from mech_arith.models.arithmetic.objectives import (
-    DecoderRecipe,
-    EncoderRecipe,
+    DecoderObjective,
+    EncoderObjective,
     TrainSettings,
     draw_operands,
     held_out,
@@ -87,7 +87,7 @@ def test_what_was_trained_is_what_answers(tmp_path, settings):
     said = "norm before attention and MLP" in (directory / "CARD.md").read_text(encoding="utf-8")
     assert said == (settings is PRE_NORM)
     assert isinstance(model, PreNormEncoder) == (settings is PRE_NORM)
-    objective = EncoderRecipe(TrainSettings(**settings))
+    objective = EncoderObjective(TrainSettings(**settings))
     objective.network.load_state_dict(read_weights(directory, model.card))
     prompts, _ = objective.batch(0)
     with torch.inference_mode():
@@ -96,7 +96,7 @@ def test_what_was_trained_is_what_answers(tmp_path, settings):
 
 
 def test_encoders_differ_in_where_they_normalise_alone():
-    post, pre = (EncoderRecipe(TrainSettings(**settings)) for settings in (ENCODER, PRE_NORM))
+    post, pre = (EncoderObjective(TrainSettings(**settings)) for settings in (ENCODER, PRE_NORM))
     sizes = [
         sorted(p.shape for n, p in r.network.named_parameters() if p.dim() == 2 and "type" not in n)
         for r in (post, pre)
@@ -146,8 +146,8 @@ def test_held_out_problems_are_never_trained_on():
 
 
 def test_batches_are_a_function_of_seed_and_step():
-    objective = DecoderRecipe(TrainSettings(**SMALL))
-    again = DecoderRecipe(TrainSettings(**SMALL))
+    objective = DecoderObjective(TrainSettings(**SMALL))
+    again = DecoderObjective(TrainSettings(**SMALL))
     assert torch.equal(objective.batch(3)[0], again.batch(3)[0])
     assert not torch.equal(objective.batch(3)[0], objective.batch(4)[0])
 

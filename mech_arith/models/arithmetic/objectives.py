@@ -221,7 +221,7 @@ class Objective(ABC):
         return results
 
 
-class DecoderRecipe(Objective):
+class DecoderObjective(Objective):
     """Writes the answer token by token, after a prompt padded on the left to one length."""
 
     def __init__(self, settings: TrainSettings) -> None:
@@ -289,7 +289,7 @@ class DecoderRecipe(Objective):
         }
 
 
-class EncoderRecipe(Objective):
+class EncoderObjective(Objective):
     """Regresses the answer from the pooled first position of a BERT, pretrained or new."""
 
     def __init__(self, settings: TrainSettings) -> None:
@@ -392,4 +392,4 @@ def load_pretrained_bert(network: "BertForSequenceClassification", source: str) 
     network.bert.load_state_dict({name: weights[name] for name in own if name in weights})
 
 
-OBJECTIVES: dict[str, type[Objective]] = {"decoder": DecoderRecipe, "encoder": EncoderRecipe}
+OBJECTIVES: dict[str, type[Objective]] = {"decoder": DecoderObjective, "encoder": EncoderObjective}
