@@ -61,8 +61,8 @@ def _effects(tables: Tables, title: str, level: float) -> Iterator[Drawing]:
     yield Drawing("accuracy_by_layer", accuracy_by_layer, (effects, contrasts, draws), heading)
 
 
-@figures("target_value")
-def _target_value(tables: Tables, title: str, level: float) -> Iterator[Drawing]:
+@figures("answers")
+def _towards(tables: Tables, title: str, level: float) -> Iterator[Drawing]:
     """What edits towards other values do to answers."""
     evidence = tables.get("evidence", pd.DataFrame())
     answers = tables.get("counterfactual", pd.DataFrame())
