@@ -69,7 +69,8 @@ def correlation_heatmaps(correlations: pd.DataFrame, *, title: str = "") -> Shee
     left = room_for(values, beside=0.45)
     width = 1.2 * CELL * len(components)
     wanted = 2 if len(layers) in (2, 4) else min(3, len(layers))
-    fits = not on_page() or fitting(width, left, right=1.0) >= min(2, wanted)
+    least = min(2, wanted)
+    fits = not on_page() or left + least * width + (least - 1) * 0.25 + 1.0 <= room()
     small = len(layers) > MANY_LAYERS or not fits
     across = wanted
     if small:
