@@ -119,8 +119,8 @@ def unresolved(counterfactual: pd.DataFrame, n_shuffles: int) -> list[str]:
     if least <= ALPHA:
         return []
     return [
-        f"p of iia, corrected for {n_tests} tests, is {least:.2g} at least with "
-        f"{n_shuffles} draws of chance: raise inference.permutations to "
+        f"p of IIA (interchange-intervention accuracy), corrected for {n_tests} tests, is "
+        f"{least:.2g} at least with {n_shuffles} draws of chance: raise inference.permutations to "
         f"{draws_needed(ALPHA, n_tests=n_tests)}"
     ]
 
@@ -134,6 +134,7 @@ def unable_sites(counterfactual: pd.DataFrame) -> list[str]:
     layers = layers_text(row["layer"] for row in known)
     return [
         f"answers do not follow a value even where the whole activation is taken from its source, "
-        f"in {len(known)} of {len(rows)} cases ({layers}): iia says nothing there, "
-        "for what is written later reads the value elsewhere"
+        f"in {len(known)} of {len(rows)} cases ({layers}): IIA "
+        "(interchange-intervention accuracy) says nothing there, for what is written later reads "
+        "the value elsewhere"
     ]

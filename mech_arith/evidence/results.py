@@ -23,6 +23,7 @@ from mech_arith.evidence.best import best_on_fit
 from mech_arith.evidence.columns import (
     RENAMED_TABLES,
     TABLES,
+    completed,
     conformed,
     in_memory,
     in_todays_words,
@@ -117,8 +118,8 @@ def load_run(directory: Path) -> RunResult:
     with readable(directory):
         config_yaml = (directory / CONFIG).read_text(encoding="utf-8")
         tables = {
-            table_name(name): in_memory(
-                pd.read_parquet(directory / f"{name}.parquet"), TABLES.get(table_name(name), ())
+            table_name(name): _in_todays_words(
+                table_name(name), pd.read_parquet(directory / f"{name}.parquet")
             )
             for name in rows
         }
@@ -130,6 +131,13 @@ def load_run(directory: Path) -> RunResult:
                 "run it again"
             )
     return RunResult(directory=directory, tables=tables, summary=summary, config_yaml=config_yaml)
+
+
+def _in_todays_words(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """A table as it was read, with the columns that follow from its rows, in any version."""
+    if name not in TABLES:
+        return table
+    return completed(name, in_memory(table, TABLES[name]))
 
 
 def per_value(effects: pd.DataFrame) -> pd.DataFrame:

@@ -210,11 +210,13 @@ def _chosen(columns: Sequence[str] | None, known: Sequence[str]) -> list[_Column
     Raises:
         UserError: there is no such column.
     """
-    from mech_arith.evidence.columns import shown_columns
+    from mech_arith.evidence.columns import TABLES, earlier_names, shown_columns
 
     headlines = [column.name for column in shown_columns() if column.is_headline]
-    _require_known(columns or (), [*dict.fromkeys([*headlines, *known])])
-    return [_Column(name) for name in (headlines if columns is None else columns)]
+    today = earlier_names(TABLES["evidence"])
+    names = headlines if columns is None else [today.get(name, name) for name in columns]
+    _require_known(names, [*dict.fromkeys([*headlines, *known])])
+    return [_Column(name) for name in names]
 
 
 def _require_known(names: Sequence[str], known: Sequence[str]) -> None:

@@ -44,8 +44,9 @@ FOLLOWED = (
     "Used: the answer follows the value. Each problem's coordinate along that direction is "
     "replaced by another problem's. Follows: how much of the change that the other value calls "
     "for the answer makes (1: all of it, 0: none); beside it the same along random directions. "
-    "Equal: how often the answer becomes exactly the one that the other value calls for; chance "
-    "gives that by itself; whole: where the whole activation is replaced."
+    "IIA (interchange-intervention accuracy): how often the answer becomes exactly the one that "
+    "the other value calls for; chance gives that by itself; whole: where the whole activation is "
+    "replaced."
 )
 COSTED = (
     "Used: moving the coordinate along that direction costs more right answers than moving it as "
@@ -209,7 +210,7 @@ def _reasons_of_use(best: Mapping[str, Any]) -> list[str]:
         return [
             f"follows {_two(best['slope'])}{_interval(best, 'slope')} {_place(best)}; random "
             f"{_two(best.get('slope_random'))}",
-            f"equal {_two(best['iia'])}{_interval(best, 'iia')}; chance "
+            f"IIA {_two(best['iia'])}{_interval(best, 'iia')}; chance "
             f"{_two(best['floor'])}, whole {_two(best['ceiling'])}",
         ]
     if best.get("excess_drop") is None:

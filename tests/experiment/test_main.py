@@ -103,9 +103,10 @@ def test_a_run_leaves_what_it_should(finished):
     assert positions == {"all", *(str(index) for index in range(14))} - {"0", "3", "4"} | {
         position for position in ("0", "3", "4") if position in positions
     }
-    figures = {path.name for path in (finished / "figures").iterdir()}
-    assert len(figures) >= 6
-    assert all(name.endswith(".png") for name in figures)
+    figures = list((finished / "figures").iterdir())
+    drawn, numbers = ({p.stem for p in figures if p.suffix == end} for end in (".png", ".csv"))
+    assert drawn == numbers
+    assert 6 <= len(drawn) == len(figures) / 2
     assert (finished / "mech_arith.log").is_file()
     assert len(list((finished / "wandb").glob("offline-run-*"))) == 1
 

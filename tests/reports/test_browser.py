@@ -242,7 +242,7 @@ def test_the_table_says_how_sure_its_numbers_are(page: Page, asked: Path) -> Non
     values = [line.split(" ")[0] for line in page.column("value, layer")[0].splitlines()]
     for title, name, headline in (
         ("drop beyond drawn directions", "excess_drop", summary["excess_drop"]),
-        ("answers that follow", "iia", summary["counterfactual"]),
+        ("IIA", "iia", summary["counterfactual"]),
         ("slope", "slope", _at_best(asked.parent / "0")),
     ):
         lines = page.column(title)[0].splitlines()
@@ -272,10 +272,8 @@ def test_columns_that_no_cell_has_are_left_out(page: Page, tmp_path: Path) -> No
     page.open(write_report(tmp_path))
     titles = [text.replace("\n", " ") for text in page.texts("#cells thead th")]
     assert "drop beyond drawn directions" not in titles
-    assert not {"answers that follow", "slope", "note"} & set(titles)
-    assert "answers that follow" not in page.run(
-        "return document.getElementById('legend').textContent"
-    )
+    assert not {"IIA", "slope", "note"} & set(titles)
+    assert "IIA" not in page.run("return document.getElementById('legend').textContent")
     assert "largest accuracy drop" in titles
 
 

@@ -220,7 +220,10 @@ def test_two_runs_side_by_side(
     [
         (["missing"], "expected a directory of runs, got '.*missing'; give one that exists"),
         (["empty"], "expected a finished run in .*empty, found none; run it to its end"),
-        (["a", "--columns", "agrement"], "unknown column 'agrement'; nearest of .*: iia,"),
+        (
+            ["a", "--columns", "excess_dop"],
+            "unknown column 'excess_dop'; nearest of .*: excess_drop,",
+        ),
         (["a", "--columns", ""], "unknown column ''; nearest of"),
         (["a", "--compare"], "expected two directories with --compare, got 1; give A and B"),
         (["a", "a", "a", "--compare"], "expected two directories with --compare, got 3"),

@@ -82,7 +82,7 @@ def test_a_row_says_where_a_value_is_held_and_that_the_answer_follows_it(tmp_pat
         ".96 [.94, .97] in layer 2",
         "untrained .31",
         "follows .91 [.88, .94] in layer 2; random .02",
-        "equal .07 [.05, .12]; chance .01, whole 1.00",
+        "IIA .07 [.05, .12]; chance .01, whole 1.00",
         "[.91, 1.00] of ",
         "nowhere",
         "Used: the answer follows the value.",

@@ -214,7 +214,7 @@ def _along(number: str) -> Columns:
 ANSWERED = (
     *_answered(
         "iia",
-        label="answers that follow",
+        label="IIA",
         about="interchange-intervention accuracy: share of edited answers that equal the answer "
         "with the value replaced. Floor: by chance, with other values; ceiling: the whole "
         "activation is replaced. p: against the floor, Holm's",
@@ -232,7 +232,7 @@ ANSWERED = (
         is_compared=True,
         is_logged=True,
         is_curve=True,
-        map_title="answers that\nfollow the value",
+        map_title="IIA: answers that\nfollow the value",
     ),
     *_answered("iia_low", "iia_high", is_logged=True),
     Column("iia_reason", TEXT, "Why there is no `iia`."),

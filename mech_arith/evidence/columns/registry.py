@@ -114,8 +114,8 @@ def completed(name: str, table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-GROUPS = ("best", "largest_drop", "excess_drop", "counterfactual", "verdicts")
-"""Groups of a summary that hold numbers of tables for every value."""
+GROUPS = ("best", "largest_drop", "excess_drop", "counterfactual", "verdicts", "missing")
+"""Groups of a summary that name columns of tables."""
 
 
 def table_name(name: str) -> str:

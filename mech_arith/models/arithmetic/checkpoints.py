@@ -22,6 +22,9 @@ WEIGHTS, CARD, CARD_TEXT = "model.safetensors", "card.json", "CARD.md"
 MEASURED = ("seconds", "hardware", "torch", "python")
 """What a card's account of its training says besides the settings."""
 
+RENAMED = {"solver": "model"}
+"""Settings that a training of an earlier version has under another name."""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -112,7 +115,8 @@ def read_card(directory: Path) -> Card:
     """
     try:
         content = json.loads((directory / CARD).read_text(encoding="utf-8"))
-        card = Card(**{**content, "templates": tuple(content["templates"])})
+        training = _in_todays_words({**content["training"]})
+        card = Card(**content | {"templates": tuple(content["templates"]), "training": training})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"expected a model in {directory} (with {WEIGHTS} and {CARD}), got {error!r}; "
@@ -161,10 +165,6 @@ def write_training_state(
         save_file(tensors, new, metadata=metadata)
 
 
-RENAMED = {"solver": "model"}
-"""Settings that a training of an earlier version has under another name."""
-
-
 def read_training_state(
     path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]
 ) -> tuple[int, float]:
@@ -184,8 +184,7 @@ def read_training_state(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"expected a training state at {path}, got {error}; delete it") from None
-    known = json.loads(metadata["settings"])
-    known = {RENAMED.get(name, name): setting for name, setting in known.items()}
+    known = _in_todays_words(json.loads(metadata["settings"]))
     if known != json.loads(json.dumps(_determining(settings))):
         raise UserError(
             f"expected the settings that {path} was made with, got others; "
@@ -264,6 +263,10 @@ def card_text(card: Card, *, size: int) -> str:
 
 def _figure(number: float) -> str:
     return f"{number:.5f}" if abs(number) <= 1 else f"{number:.2f}"
+
+
+def _in_todays_words(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {RENAMED.get(name, name): setting for name, setting in settings.items()}
 
 
 def _determining(settings: dict[str, Any]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def counterfactual_iia(
                 for bound, style in (("floor", ":"), ("ceiling", "--")):
                     at = [row[bound] for row in of_arm]
                     panel.line(places, at, color="black", linestyle=style, linewidth=1)
-        beside = "answers that\nfollow the value" if index % across == 0 else ""
+        beside = "IIA: answers that\nfollow the value" if index % across == 0 else ""
         panel.name(title=value, x=LAYERS, y=beside)
     ends = ["iia_low", "iia_high", "floor", "ceiling"]
     place = ["value", *COMPONENT_COLUMNS, "arm", "edit", "strength", "n"]

@@ -209,7 +209,7 @@ function slopePoint(map, row, column) {
     lines: [
       `direction of ${map.directions[row]}, ${map.changed[column]} changed`,
       `slope ${two(slope)}${interval(low, high)}`,
-      `answers that follow ${two(iia)}; n = ${map.n}`,
+      `IIA ${two(iia)}; n = ${map.n}`,
       `layer ${map.layer}, component ${map.component[row]}, ${map.position[row]}`,
     ],
     show: hideCommand,
