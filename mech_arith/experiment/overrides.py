@@ -49,7 +49,7 @@ def as_typed(argument: str, schema: type = RunConfig) -> str:
     name = key.lstrip("+").partition("@")[0]
     if schema is RunConfig and name in ("layers", "layers.list"):
         return _layers(argument, name, value)
-    if schema is RunConfig and name.startswith(OPTIONS):
+    if schema is RunConfig and (name == OPTIONS or name.startswith(f"{OPTIONS}.")):
         # Whether or not the method's YAML lists it: the method knows its options.
         return f"++{name}={value}"
     kind = kind_of(name, schema)
@@ -58,8 +58,8 @@ def as_typed(argument: str, schema: type = RunConfig) -> str:
     return f"{key}=" + ",".join(_choice(choice, kind) for choice in _split(value))
 
 
-OPTIONS = "tracing.options."
-"""Before an option of the direction method, which the schema does not know."""
+OPTIONS = "tracing.options"
+"""Options of the direction method, which the schema does not know."""
 
 SWEEPS = ("choice", "sort", "shuffle", "str")
 """Functions of Hydra's grammar whose arguments are the texts themselves."""
