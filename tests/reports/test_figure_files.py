@@ -105,6 +105,13 @@ def test_the_numbers_of_best_components_and_positions_are_their_cells() -> None:
         assert drawn == pytest.approx(wide(of_value, "layer", "position_index", "abs_r"))
 
 
+def test_a_number_that_is_not_there_leaves_its_field_empty() -> None:
+    """A cell that edits nothing has no n, in a column of whole numbers."""
+    table = evidence()
+    nothing = table.assign(n=pd.array([pd.NA] * len(table), dtype="Int64"))
+    assert read(evidence_maps(nothing))["n"].isna().all()
+
+
 def test_the_numbers_of_the_evidence_are_its_cells_and_what_is_written_in_them() -> None:
     sheet = evidence_maps(known(3))
     found = read(sheet)

@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -82,7 +83,8 @@ def _plain(entry: object) -> object:
     """A number as Python writes it, in full; nothing for one that could not be had."""
     if isinstance(entry, np.generic):
         entry = entry.item()
-    return "" if entry is None or entry != entry else entry  # NaN is not itself
+    is_missing = entry is None or entry is pd.NA or entry != entry  # NaN is not itself
+    return "" if is_missing else entry
 
 
 def _png(figure: Figure, dpi: float) -> bytes:

@@ -13,14 +13,14 @@ from mech_arith.reports.figures.counterfactual import (
 from mech_arith.reports.figures.registered import Drawing, Tables, figures
 
 
-@figures("target_value")
-def target_value(tables: Tables, title: str, level: float) -> Iterator[Drawing]:
+@figures("answers")
+def answers(tables: Tables, title: str, level: float) -> Iterator[Drawing]:
     """How often answers are the other value's, and which values they follow."""
     evidence = tables.get("evidence", pd.DataFrame())
-    answers = tables.get("counterfactual", pd.DataFrame())
-    if len(answers) and len(iias_drawn(answers, evidence)):
+    followed = tables.get("counterfactual", pd.DataFrame())
+    if len(followed) and len(iias_drawn(followed, evidence)):
         about = {"title": title, "level": level}
-        yield Drawing("counterfactual", counterfactual_iia, (answers, evidence), about)
+        yield Drawing("counterfactual", counterfactual_iia, (followed, evidence), about)
     slopes = tables.get("specificity", pd.DataFrame())
     if len(slopes) and len(slopes_at_best(slopes, evidence)):
         yield Drawing("specificity", specificity_maps, (slopes, evidence), {"title": title})
