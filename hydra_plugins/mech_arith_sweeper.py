@@ -21,6 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from mech_arith.common.errors import UserError
+from mech_arith.common.registry import without_additions
 from mech_arith.experiment.config import quoted
 
 if TYPE_CHECKING:
@@ -261,6 +262,7 @@ class CellSweeper(BasicSweeper):
             yield to_run[start : start + size]
 
 
+@without_additions()
 def _settings(overrides: list[str], config: DictConfig) -> "RunConfig | UserError":
     """A cell's checked config, or why it is refused."""
     from mech_arith.experiment.config import checked

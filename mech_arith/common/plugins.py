@@ -3,7 +3,8 @@
 import hashlib
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import module_from_spec
 from pathlib import Path
@@ -14,18 +15,24 @@ from mech_arith.common.errors import UserError
 
 WHAT = "a tracing method, an edit, a kind of model, a column or a figure"
 
+MODULE = "plugin_"
+"""Before a file's digest: the name of its module."""
+
 _digests: dict[Path, str] = {}
 """SHA-256 of files, as they were when this process read them first."""
+
+_additions: dict[str, registry.Additions] = {}
+"""Digest -> what the file of that content has registered."""
 
 _refused: dict[str, str] = {}
 """Digest -> why the file of that content could not be imported."""
 
 
 def load_plugins(given: Sequence[str], folders: Iterable[Path] = ()) -> list[Path]:
-    """Import files, each once in a process, however many cells name it.
+    """Import files, each once in a process, and use what they register from here on.
 
-    A file that is edited while a long sweep runs does not pass for what the sweep runs: it is read
-    once. What has been registered stays for the later cells of the process.
+    What other files have registered, for other cells of the process, is not there any more. A file
+    that is edited while a long sweep runs does not pass for what the sweep runs: it is read once.
 
     Args:
         given: paths, relative to the current directory or to one of the folders.
@@ -35,17 +42,42 @@ def load_plugins(given: Sequence[str], folders: Iterable[Path] = ()) -> list[Pat
         The absolute paths.
 
     Raises:
-        UserError: a file is missing or no Python file, cannot be imported, or registers nothing.
+        UserError: a file is missing or no Python file, cannot be imported, or registers nothing;
+            or two of them register the same name.
     """
     paths = [_find(text, list(folders)) for text in given]
     for path in paths:
         _load(path)
+    use_plugins(paths)
     return paths
+
+
+def use_plugins(paths: Iterable[str | Path]) -> None:
+    """Use what files have registered that have been loaded, and nothing else."""
+    registry.use(_additions[digest] for digest in dict.fromkeys(map(_digest, paths)))
 
 
 def plugin_digests(paths: Iterable[str | Path]) -> list[str]:
     """SHA-256 of the contents of files that have been loaded, in whatever order they are named."""
-    return sorted({_digests[Path(path)] for path in paths})
+    return sorted({_digest(path) for path in paths})
+
+
+@contextmanager
+def using_plugins(paths: Iterable[str | Path]) -> Iterator[None]:
+    """Within it there is what these files have registered that have been loaded."""
+    with registry.without_additions():
+        use_plugins(paths)
+        yield
+
+
+def plugin_file(module: str) -> Path | None:
+    """The file that has been imported as a module of that name; None if that is no plugin."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return Path(file) if module.startswith(MODULE) and file is not None else None
+
+
+def _digest(path: str | Path) -> str:
+    return _digests[Path(path)]
 
 
 def _find(text: str, folders: list[Path]) -> Path:
@@ -73,12 +105,11 @@ def _load(path: Path) -> None:
     if digest in _refused:
         raise UserError(_refused[digest])
     # By its content: a module's name is part of the keys of what its code computes.
-    name = f"plugin_{digest[:16]}"
-    if name in sys.modules:
+    if digest in _additions:
         return
     try:
         assert content is not None
-        _import(name, path, content)
+        _additions[digest] = _import(f"{MODULE}{digest[:16]}", path, content)
     except UserError as error:
         _refused[digest] = str(error)
         raise
@@ -103,16 +134,16 @@ class _Loader(SourceFileLoader):
         return compile(self.content, self.path, "exec", dont_inherit=True)
 
 
-def _import(name: str, path: Path, content: bytes) -> None:
+def _import(name: str, path: Path, content: bytes) -> registry.Additions:
     loader = _Loader(name, str(path))
     loader.content = content
     spec = ModuleSpec(name, loader, origin=str(path))
     spec.has_location = True
     module = module_from_spec(spec)
-    before = len(registry.registered)
     sys.modules[name] = module
     try:
-        loader.exec_module(module)
+        with registry.collecting(name) as added:
+            loader.exec_module(module)
     except UserError:
         raise
     except SyntaxError as error:
@@ -126,11 +157,12 @@ def _import(name: str, path: Path, content: bytes) -> None:
             "expected a plugin that can be imported, got an error in "
             f"{_where(error, path)}: {said}; mend it"
         ) from None
-    if len(registry.registered) == before:
+    if not added:
         raise UserError(
             f"expected {path} to register {WHAT}, got a plugin that registers nothing; decorate "
             "what it adds, or leave it out of plugins"
         )
+    return added
 
 
 def _where(error: BaseException, path: Path) -> str:

@@ -5,12 +5,14 @@ That is not before it is asked for: names are listed without importing anything 
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mech_arith.common.errors import UserError
 
@@ -20,57 +22,140 @@ U = TypeVar("U")
 NOT_NAMED = ("__init__", "base")
 """Modules of a package that are no built-in of it."""
 
-registered: list[str] = []
-"""Whatever has been registered in this process, in words, in its order."""
+MAIN = "__main__"
+"""Module of a notebook or a shell."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is registered under a name, and the name of the module that has registered it."""
+
+    registered: Any
+    module: str
+
+
+Additions = dict[tuple["Registry[Any]", str], Entry]
+"""What plugins register, by registry and name."""
+
+_added: Additions = {}
+"""By the plugins of the running cell."""
+
+_importing: str | None = None
+"""Name of the plugin's module that is being imported."""
+
+
+@contextmanager
+def collecting(module: str) -> Iterator[Additions]:
+    """What a plugin registers while it is imported, apart from all others.
+
+    Args:
+        module: name of the plugin's module.
+    """
+    global _added, _importing
+    before = _added
+    _added, _importing = {}, module
+    try:
+        yield _added
+    finally:
+        _added, _importing = before, None
+
+
+def use(additions: Iterable[Additions]) -> None:
+    """From here on there are the built-ins and these additions, and no others.
+
+    Raises:
+        UserError: two of them have the same name for things of one kind.
+    """
+    global _added
+    together: Additions = {}
+    for each in additions:
+        for (registry, name), entry in each.items():
+            taken = together.get((registry, name)) or registry.own.get(name)
+            if taken is not None:
+                raise registry.taken(name, entry.module, by=taken.module)
+            together[registry, name] = entry
+    _added = together
+
+
+@contextmanager
+def without_additions() -> Iterator[None]:
+    """Within it there are the built-ins alone, until `use`; afterwards, what there was before."""
+    global _added
+    before, _added = _added, {}
+    try:
+        yield
+    finally:
+        _added = before
 
 
 class Registry(Generic[T]):
-    """What there is of one kind, by name."""
+    """What there is of one kind, by name: the built-ins, and what the running cell's plugins add.
+
+    What is registered outside of plugins, as in a notebook, stays for the whole process.
+    """
 
     def __init__(self, kind: str, package: str | None = None) -> None:
         """Nothing is imported.
 
         Args:
             kind: what errors call an entry, as in "tracing method".
-            package: dotted name of the package with one file per built-in. None: built-ins are
-                registered by a module that the caller imports.
+            package: dotted name of the package with one file per built-in; None where there is
+                none.
         """
         self.kind = kind
         self.package = package
-        self._entries: dict[str, T] = {}
-        self._modules: dict[str, str] = {}
-        """Name -> the module that has registered it."""
+        self.own: dict[str, Entry] = {}
+        """Built-ins that have been imported, and what was registered outside of plugins."""
 
     def names(self) -> tuple[str, ...]:
         """The built-ins in alphabetical order, then those of plugins in the order of their coming.
 
         Nothing is imported for it.
         """
-        return tuple(dict.fromkeys([*self._built_in(), *self._entries]))
+        return tuple(dict.fromkeys([*self._built_in(), *self.own, *self.added()]))
+
+    def added(self) -> dict[str, T]:
+        """What the running cell's plugins have registered, by name."""
+        return {name: entry.registered for (of, name), entry in _added.items() if of is self}
 
     def register(self, name: str) -> Callable[[U], U]:
         """Decorate what is to be found under a name; it stays as it is.
+
+        A notebook's or a shell's own entry may be registered again, as when its cell is run again.
 
         Raises:
             UserError: the name is taken.
         """
 
         def keep(entry: U) -> U:
-            module = str(getattr(entry, "__module__", None))
-            taken = self._modules.get(name)
-            if taken is None and name in self._built_in() and module != self._file_of(name):
-                taken = self._file_of(name)
-            if taken is not None:
-                raise UserError(
-                    f"expected a new name for this {self.kind} in {_where(module)}, got {name!r}, "
-                    f"which {_where(taken)} has registered; choose another name"
-                )
-            self._entries[name] = entry  # pyright: ignore[reportArgumentType]
-            self._modules[name] = module
-            registered.append(f"{self.kind} {name}")
+            module = entry.__module__ if hasattr(entry, "__qualname__") else MAIN
+            # A plugin may be the first to import a built-in, which is there for every cell.
+            is_built_in = name in self._built_in() and module == self._file_of(name)
+            if _importing is not None and not is_built_in:
+                module = _importing
+            taken = self._entry(name)
+            again = taken is not None and taken.module == module == MAIN
+            if (taken is not None and not again) or (name in self._built_in() and not is_built_in):
+                by = self._file_of(name) if taken is None else taken.module
+                raise self.taken(name, module, by=by)
+            if _importing is None or is_built_in:
+                self.own[name] = Entry(entry, module)
+            else:
+                _added[self, name] = Entry(entry, module)
             return entry
 
         return keep
+
+    def adopt(self, name: str, entry: T) -> None:
+        """Register until the next cell what a finished run has had."""
+        _added[self, name] = Entry(entry, MAIN)
+
+    def taken(self, name: str, module: str, *, by: str) -> UserError:
+        """The error for a name that another module has registered."""
+        return UserError(
+            f"expected a new name for this {self.kind} in {_where(module)}, got {name!r}, "
+            f"which {_where(by)} has registered; choose another name"
+        )
 
     def find(self, name: str) -> T:
         """What is registered under a name; a built-in's file is imported if need be.
@@ -78,11 +163,7 @@ class Registry(Generic[T]):
         Raises:
             UserError: there is nothing of that name.
         """
-        if name not in self._entries and name in self._built_in():
-            import_module(self._file_of(name))
-        if name not in self._entries:
-            raise self.unknown(name)
-        return self._entries[name]
+        return self._found(name).registered
 
     def check(self, name: str) -> None:
         """Raise a UserError if there is nothing of that name. Nothing is imported."""
@@ -90,9 +171,8 @@ class Registry(Generic[T]):
             raise self.unknown(name)
 
     def module(self, name: str) -> ModuleType:
-        """The module that registers a name: its code is part of the keys of what it computes."""
-        self.find(name)
-        return sys.modules[self._modules[name]]
+        """The module that registers a name: a built-in's, a plugin's, or the caller's own."""
+        return sys.modules[self._found(name).module]
 
     def unknown(self, name: object, *, also: Sequence[str] = ()) -> UserError:
         """The error for a name that is not there: with close names, and all that there are.
@@ -105,6 +185,17 @@ class Registry(Generic[T]):
         return UserError(
             f"unknown {self.kind} {str(name)!r}{meant}; expected one of: {', '.join(valid)}"
         )
+
+    def _entry(self, name: str) -> Entry | None:
+        return self.own.get(name) or _added.get((self, name))
+
+    def _found(self, name: str) -> Entry:
+        if self._entry(name) is None and name in self._built_in():
+            import_module(self._file_of(name))
+        entry = self._entry(name)
+        if entry is None:
+            raise self.unknown(name)
+        return entry
 
     def _file_of(self, name: str) -> str:
         return f"{self.package}.{name}"

@@ -15,6 +15,7 @@ fitter keeps while it works is `field(init=False)`. It checks its options in `__
 YAML lists the options with their defaults, so that `tracing.options.ridge=2` is understood.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from types import ModuleType, NoneType, UnionType
@@ -145,8 +146,10 @@ class DirectionMethod:
 
     @property
     def code(self) -> tuple[ModuleType, ...]:
-        """The module of the method."""
-        return (METHODS.module(self.name),)
+        """The modules of the method: its own, and those of classes that it inherits from."""
+        inherited = (sys.modules[kind.__module__] for kind in METHODS.find(self.name).__mro__)
+        ours = (module for module in inherited if module.__name__.startswith("mech_arith."))
+        return tuple(dict.fromkeys([METHODS.module(self.name), *ours]))
 
     def fitter(self, task: FitTask) -> Fitter:
         """A new fitter for one site."""

@@ -23,6 +23,7 @@ from mech_arith.evidence.best import best_on_fit
 from mech_arith.evidence.columns import (
     RENAMED_TABLES,
     TABLES,
+    adopt,
     completed,
     conformed,
     in_memory,
@@ -96,6 +97,16 @@ def table_file(directory: Path, name: str) -> Path:
     earlier = [was for was, now in RENAMED_TABLES.items() if now == name]
     paths = [directory / f"{one}.parquet" for one in (name, *earlier)]
     return next((path for path in paths if path.is_file()), paths[0])
+
+
+def adopt_columns(directory: Path) -> None:
+    """Know the columns that users have added to the evidence of a saved run, until the next cell.
+
+    Reports need no plugins: each column is described in its table.
+    """
+    path = table_file(directory, "evidence")
+    if path.is_file():
+        adopt("evidence", path)
 
 
 def load_summary(directory: Path) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from torch import Tensor
 
 from mech_arith.common.errors import UserError, unknown
 from mech_arith.common.paths import conf_dir
+from mech_arith.common.plugins import using_plugins
+from mech_arith.common.registry import without_additions
 from mech_arith.common.runs.directories import find_runs
 from mech_arith.common.store import Store
 from mech_arith.directions.base import Subspace, find_method
@@ -61,7 +63,8 @@ def compose(*overrides: str) -> "Cell":
     ConfigStore.instance().store(name="schema", node=RunConfig)
     with one_line_errors(), initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = composed("config", overrides=typed)
-    return Cell(prepare(checked(config, typed)))
+    with without_additions():
+        return Cell(prepare(checked(config, typed)))
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ class Cell:
         asked = self.settings
         rows = None if asked.batch_size == "auto" else int(asked.batch_size)
         store = shared_store(asked) if asked.store.enabled else Store(None)
-        return Session(load_model(asked, self.prepared), Batching(rows), store)
+        with using_plugins(asked.plugins):
+            return Session(load_model(asked, self.prepared), Batching(rows), store)
 
     def problems(self, split: str = "fit") -> ProblemSet:
         """The problems of a split: directions are fitted on `fit`, numbers are read on `report`."""
@@ -146,9 +150,11 @@ class Cell:
             The mean, and unit rows `directions` [rank, width]; `project` gives coordinates.
         """
         asked = self.settings.tracing
-        method = find_method(asked.method, rank or asked.n_components, asked.options)
         site, problems = self._site(layer, point, position), self.problems("fit")
-        fitted = fit_directions(self.session, problems, self._prompts("fit", site), [site], method)
+        with using_plugins(self.settings.plugins):
+            method = find_method(asked.method, rank or asked.n_components, asked.options)
+            prompts = self._prompts("fit", site)
+            fitted = fit_directions(self.session, problems, prompts, [site], method)
         return Subspace.of_tensors(fitted[site])
 
     def run(self) -> dict[str, pd.DataFrame]:
@@ -160,11 +166,12 @@ class Cell:
         """
         session, prepared = self.session, self.prepared
         plan = prepared.cell(session.model.n_layers)
-        result = run_cell(session, prepared.fit, prepared.report, plan)
-        return {
-            name: in_memory(conformed(name, table).to_pandas(), TABLES[name])
-            for name, table in result.tables.items()
-        }
+        with using_plugins(self.settings.plugins):
+            result = run_cell(session, prepared.fit, prepared.report, plan)
+            return {
+                name: in_memory(conformed(name, table).to_pandas(), TABLES[name])
+                for name, table in result.tables.items()
+            }
 
     def _site(self, layer: int, point: str | None, position: str | None) -> Site:
         model, asked = self.session.model, self.settings.tracing

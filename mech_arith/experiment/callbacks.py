@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mech_arith.common.errors import UserError
 from mech_arith.common.interrupts import signal_of, uninterrupted
+from mech_arith.common.registry import without_additions
 from mech_arith.common.runs.records import RECORD
 from mech_arith.common.runs.sweeps import (
     PLAN,
@@ -172,6 +173,7 @@ def _report(directory: Path) -> None:
         )
 
 
+@without_additions()
 def _check_names(config: DictConfig) -> None:
     """End the program with one line if the cell can be refused by its names and numbers alone."""
     from mech_arith.experiment.config import checked

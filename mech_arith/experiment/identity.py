@@ -18,7 +18,7 @@ from typing import Any
 
 import mech_arith
 from mech_arith.common.digests import json_digest
-from mech_arith.common.plugins import plugin_digests
+from mech_arith.common.plugins import plugin_digests, using_plugins
 from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.load_model import model_files
 
@@ -66,9 +66,11 @@ def identify(config: RunConfig) -> Identity:
     Raises:
         UserError: there is no such model.
     """
+    with using_plugins(config.plugins):
+        files = model_files(config)
     determines = {
         "config": dict(_flat(asdict(config))),
-        "weights": files_digest(model_files(config)),
+        "weights": files_digest(files),
         "code": code_digest(),
         "plugins": plugin_digests(config.plugins),
         "versions": {"python": _python(), **{name: version(name) for name in LIBRARIES}},

@@ -21,6 +21,7 @@ from mech_arith.common.digests import json_digest
 from mech_arith.common.errors import UserError
 from mech_arith.common.paths import SUMMARY, store_dir
 from mech_arith.common.plugins import plugin_digests
+from mech_arith.common.registry import without_additions
 from mech_arith.common.runs.directories import damage
 from mech_arith.common.runs.records import (
     PARTS,
@@ -56,6 +57,7 @@ COMPOSED = ".hydra"
 """In a run's directory: what Hydra has composed."""
 
 
+@without_additions()
 def run(
     config: DictConfig, directory: Path, *, overrides: Sequence[str], sweep: str | None
 ) -> None:
@@ -79,6 +81,7 @@ def run(
     _present(settings, directory, sweep, tracked_at)
 
 
+@without_additions()
 def check_free(
     config: DictConfig, directory: Path, overrides: Sequence[str], *, alone: bool
 ) -> None:

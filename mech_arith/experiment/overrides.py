@@ -49,11 +49,17 @@ def as_typed(argument: str, schema: type = RunConfig) -> str:
     name = key.lstrip("+").partition("@")[0]
     if schema is RunConfig and name in ("layers", "layers.list"):
         return _layers(argument, name, value)
+    if schema is RunConfig and (name == OPTIONS or name.startswith(f"{OPTIONS}.")):
+        # Whether or not the method's YAML lists it: the method knows its options.
+        return f"++{name}={value}"
     kind = kind_of(name, schema)
     if kind is Kind.OTHER:
         return argument
     return f"{key}=" + ",".join(_choice(choice, kind) for choice in _split(value))
 
+
+OPTIONS = "tracing.options"
+"""Options of the direction method, which the schema does not know."""
 
 SWEEPS = ("choice", "sort", "shuffle", "str")
 """Functions of Hydra's grammar whose arguments are the texts themselves."""

@@ -86,15 +86,15 @@ class Model(ABC):
 
     The least that a model of one's own needs:
 
-    - the attributes without a default below (None where training is not known);
+    - the attributes without a default below;
     - `encode`: problems as tokens, with the positions of every value;
     - `embed`, `run_block`, `read_out`: one pass in pieces. `run_block` hands the activation at each
       of its `points` to `tap` and goes on with what comes back. A block that looks at no other
-      position returns keys and values of width 1;
-    - `full_pass`: the same read-outs by one whole pass, with `taps` at layers and points.
+      position returns keys and values of width 1.
 
-    A model that regresses one number has `width_out = 1`, and no `reader`. One that cannot be run
-    in pieces says `replays = False`: then `full_pass` alone makes its edited passes.
+    A model that regresses one number has `width_out = 1`, and no `reader`. One whose own modules
+    can be hooked has a `full_pass` through them, which the pieces are checked against. One that
+    cannot be run in pieces says `replays = False`: then `full_pass` alone makes its edited passes.
     """
 
     name: str
@@ -107,9 +107,9 @@ class Model(ABC):
     """Of what is read out at a position: the vocabulary, or 1."""
     tolerance: float
     """An answer within this distance of the right one counts as exact."""
-    trained_templates: tuple[str, ...] | None
+    trained_templates: tuple[str, ...] | None = None
     """What it was trained on, where that is known."""
-    trained_operands: tuple[int, int] | None
+    trained_operands: tuple[int, int] | None = None
     trained_with: Mapping[str, Any] | None = None
     """The training's settings, the seed among them."""
     device: torch.device
@@ -230,7 +230,6 @@ class Model(ABC):
     def read_out(self, resid: Float[Tensor, "rows at d"]) -> Float[Tensor, "rows at out"]:
         """What follows the last layer: logits, or the one number that is regressed, in float32."""
 
-    @abstractmethod
     def full_pass(
         self,
         tokens: Int64[Tensor, "rows pos"],
@@ -238,10 +237,24 @@ class Model(ABC):
         *,
         last: int = 1,
     ) -> Float[Tensor, "rows last out"]:
-        """Read-outs at the last positions, by a whole pass with hooks on the model's own modules.
+        """Read-outs at the last positions, by a whole pass.
 
         What the engine is checked against, and what it falls back to. Tokens include the prefix.
+        By default all blocks on all positions; better, hooks on the model's own modules.
         """
+
+        def tap_of(layer: int) -> Tap:
+            return lambda point, activation: taps.get((layer, point), _same)(activation)
+
+        resids, _ = run_blocks(
+            self, self.embed(tokens), start=0, pasts=[NOTHING] * self.n_layers, tap=tap_of
+        )
+        at = self.answers_at if self.regresses else slice(-last, None)
+        return self.read_out(resids[-1][:, at])
+
+
+def _same(activation: Tensor) -> Tensor:
+    return activation
 
 
 def _own_code(kind: type) -> str:

@@ -58,7 +58,7 @@ class ModelChoice:
 class Loader(ABC):
     """How models of one kind are had.
 
-    A kind of one's own is a subclass with `files` and `load`, registered by
+    A kind of one's own is a subclass with `load`, and `files` if it reads any, registered by
     `@MODELS.register(KIND)`, and a file conf/model/NAME.yaml with `name: NAME` and `kind: KIND`.
     """
 
@@ -84,15 +84,15 @@ class Loader(ABC):
                     f"got {given!r}; leave it out, or choose a language model"
                 )
 
-    @abstractmethod
     def files(self, choice: ModelChoice) -> tuple[Path, ...]:
-        """Every file that has a part in what the model answers, in order of name.
+        """Every file that has a part in what the model answers, in order of name; none by default.
 
         Their contents are part of the cell's identity; the code of a plugin is so without it.
 
         Raises:
             UserError: there is no such model.
         """
+        return ()
 
     @abstractmethod
     def load(self, choice: ModelChoice, *, device: str, shots: ProblemSet) -> Any:

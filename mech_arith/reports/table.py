@@ -65,13 +65,14 @@ def evidence(places: Sequence[Path], columns: Sequence[str] | None = None) -> Ta
     Raises:
         UserError: there is no finished run, or no such column.
     """
-    from mech_arith.evidence.results import best_places, load_run
+    from mech_arith.evidence.results import adopt_columns, best_places, load_run
 
     runs = [load_run(directory) for directory in _finished(places)]
     rows: list[tuple[dict[str, Any], dict[Any, Any]]] = []
     for run in runs:
         if "evidence" not in run.tables:
             raise UserError(f"expected evidence in {run.directory}, found none; run it again")
+        adopt_columns(run.directory)
         best = best_places(run.tables["evidence"]).to_dict(orient="records")
         best.sort(key=lambda row: (row["layer"], len(row["value"]), row["value"]))
         rows += [(run.summary, row) for row in best]

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mech_arith.common.registry import without_additions
 from mech_arith.common.runs.records import read_record
 from mech_arith.common.runs.sweeps import (
     DONE,
@@ -19,7 +20,7 @@ from mech_arith.common.runs.sweeps import (
 )
 from mech_arith.engine.sites import site_of
 from mech_arith.evidence.columns import own_columns
-from mech_arith.evidence.results import load_summary
+from mech_arith.evidence.results import adopt_columns, load_summary
 from mech_arith.evidence.summary import CLEARLY
 
 USUAL = {
@@ -81,11 +82,14 @@ def _labelled(directories: Sequence[Path]) -> list[dict[str, Any]]:
     ]
 
 
+@without_additions()
 def print_cells(directories: Sequence[Path], *, console: Console | None = None) -> None:
     """Print what each run has found, and where the results and figures are."""
     console = console or Console()
     if not console.is_terminal:
         console = Console(width=140, file=console.file)
+    for directory in directories:
+        adopt_columns(directory)
     summaries = _labelled(directories)
     if len(directories) > FEW:
         console.print(_verdicts_by_cell(summaries))

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mech_arith.common.errors import UserError
+from mech_arith.common.registry import without_additions
 from mech_arith.evidence.columns import NUMBER, TABLES, Column, completed, dictionary, registry
 from mech_arith.evidence.columns import register_column as register
 from mech_arith.evidence.results import load_run, load_summary, save_run
@@ -42,11 +43,10 @@ OWN = Column(
 @pytest.fixture
 def columns(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The registry, as it was before the test when it is over."""
-    monkeypatch.setattr(registry, "_OWN", {})
-    before = dict(TABLES)
-    yield
-    TABLES.clear()
-    TABLES.update(before)
+    monkeypatch.setattr(registry, "_BUILT_IN", dict(registry._BUILT_IN))
+    monkeypatch.setattr(registry.OWN, "own", {})
+    with without_additions():
+        yield
 
 
 def evidence(directory: Path) -> pd.DataFrame:
@@ -89,8 +89,7 @@ def test_an_own_column_is_everywhere_without_another_edit(
     assert "| `certainty` | number |  | How far \\|R\\| is above one half. |" in dictionary()
 
     # A report is made by another process, in which nothing is registered.
-    monkeypatch.setattr(registry, "_OWN", {})
-    TABLES["evidence"] = tuple(one for one in TABLES["evidence"] if one.name != "certainty")
+    monkeypatch.setattr(registry.OWN, "own", {})
     packed: list[Any] = []
     monkeypatch.setattr(
         "mech_arith.reports.page.page._packed_json",
@@ -121,10 +120,24 @@ def test_a_column_that_cannot_be_added_is_an_error(table: str, column: Column, s
 
 
 @pytest.mark.usefixtures("columns")
-def test_a_function_that_fails_names_its_column() -> None:
-    register("evidence", replace(OWN, of=lambda row: row["mistyped"]))
-    with pytest.raises(UserError, match=r"`of` of the column 'certainty' .* KeyError: 'mistyped'"):
-        completed("evidence", pd.DataFrame({"r": [0.5], "held": [None]}))
+@pytest.mark.parametrize(
+    ("of", "reason"),
+    [
+        (lambda row: row["r"] / row["n"], "ZeroDivisionError: float division by zero"),
+        (lambda row: row["r"] if row["n"] else "much", "ArrowInvalid: Could not convert 'much'"),
+    ],
+)
+def test_a_function_that_fails_costs_its_entry_and_says_so(of, reason, caplog) -> None:
+    register("evidence", replace(OWN, of=of))
+    table = completed("evidence", pd.DataFrame({"r": [0.5, 0.25], "n": [0, 1], "held": None}))
+    assert table["certainty"].isna().tolist() == [True, False]
+    assert table["certainty"][1] == 0.25
+    (said,) = caplog.messages
+    assert said.startswith(
+        "the column 'certainty' of evidence is null in 1 of 2 rows, where its function failed: "
+        + reason
+    )
+    assert "\n" not in said
 
 
 @pytest.mark.usefixtures("columns")
@@ -136,9 +149,9 @@ def test_a_column_that_is_registered_again_replaces_itself() -> None:
 
 def _renamed(table: str, names: Mapping[str, str]) -> None:
     """Give columns of a table new names, as a new version does."""
-    TABLES[table] = tuple(
+    registry._BUILT_IN[table] = tuple(
         replace(one, name=names[one.name], was=(one.name,)) if one.name in names else one
-        for one in TABLES[table]
+        for one in registry._BUILT_IN[table]
     )
 
 
@@ -153,7 +166,7 @@ def test_a_run_of_an_earlier_version_is_read_under_todays_names(
     _renamed("evidence", {"shapley": "share", "slope": "follows"})
     _renamed("effects", {"direction": "along"})
     monkeypatch.setitem(registry.RENAMED_TABLES, "effects", "edits")
-    TABLES["edits"] = TABLES.pop("effects")
+    registry._BUILT_IN["edits"] = registry._BUILT_IN.pop("effects")
 
     run = load_run(tmp_path / "0")
     np.testing.assert_array_equal(run.tables["evidence"]["follows"], old["slope"])

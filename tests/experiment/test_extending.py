@@ -1,12 +1,15 @@
 """The examples of docs/extending, each run from outside the package."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from safetensors import safe_open
 
 from mech_arith.common.runs.directories import find_runs
 from mech_arith.evidence.results import load_run
@@ -14,7 +17,7 @@ from mech_arith.reports.page import write_report
 from tests.running import SMALL
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "extending"
-LONGEST = 72
+LONGEST = 59
 """Lines of an example: it is read as documentation."""
 
 
@@ -35,13 +38,25 @@ def shell(place: Path, *line: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+ALL = ("tiny_regressor", "clip", "right_by_size", "explained")
+PLUGINS = f"plugins=[{','.join(f'../{name}.py' for name in ALL)}]"
+
+
 @pytest.fixture(scope="module")
-def cell(tmp_path_factory) -> Path:
-    """A model, an edit and a figure of one's own, in one run."""
-    place = tmp_path_factory.mktemp("cell")
-    plugins = "plugins=[../tiny_regressor.py,../clip.py,../right_by_size.py]"
-    choice = ["model=tiny_regressor", "intervention=clip", "intervention.strengths=[0.5,4]"]
-    run(place, plugins, *choice, "hydra.run.dir=run")
+def place(tmp_path_factory) -> Path:
+    """Two runs with one store: all that a file may add, and then another direction method."""
+    place = tmp_path_factory.mktemp("cells")
+    choice = ["intervention=clip", "intervention.strengths=[0.5,4]", "wandb=offline"]
+    run(place, PLUGINS, "model=tiny_regressor", *choice, "hydra.run.dir=run")
+    plugins = "plugins=[../tiny_regressor.py,../random_projection.py]"
+    choice = ["tracing=random_projection", "tracing.options.seed=3", "intervention=none"]
+    run(place, plugins, "model=tiny_regressor", *choice, "hydra.run.dir=projected")
+    return place
+
+
+@pytest.fixture
+def cell(place) -> Path:
+    """A model, an edit, a figure and a column of one's own, in one run."""
     return place / "run"
 
 
@@ -62,15 +77,54 @@ def test_an_edit_is_made_beside_its_controls(cell):
     assert set(effects["arm"]) >= {"target", "control", "span", "other", "shuffled"}
 
 
-def test_a_figure_is_on_disk_and_on_the_page(cell):
+def test_a_figure_and_a_column_are_on_disk_and_on_the_page(cell, monkeypatch):
     assert (cell / "figures" / "right_by_size.png").stat().st_size > 1000
-    assert write_report(cell.parent).is_file()
+    evidence = load_run(cell).tables["evidence"]
+    assert evidence["explained"].tolist() == pytest.approx((evidence["r"] ** 2).tolist())
+    packed: list[Any] = []
+    monkeypatch.setattr(
+        "mech_arith.reports.page.page._packed_json",
+        lambda data: packed.append(json.loads(json.dumps(data))) or "",
+    )
+    write_report(cell)
+    data = next(each for each in packed if isinstance(each, dict))
+    assert "R squared" in [column["title"] for column in data["columns"]]
+    text = json.dumps(packed)
+    assert "figures/right_by_size.png" in text
+    assert '"explained"' in text
+
+
+def test_a_figure_and_a_column_are_in_wandb(cell):
+    files = sorted(path.as_posix() for path in (cell / "wandb").rglob("media/**/*.*"))
+    assert any("right_by_size" in path for path in files)
+    (table,) = (path for path in files if "/evidence_" in path and path.endswith(".json"))
+    assert "explained" in json.loads(Path(table).read_text())["columns"]
+
+
+def test_a_column_is_in_the_dictionary():
+    line = [sys.executable, "-m", "mech_arith.evidence.columns", str(EXAMPLES / "explained.py")]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert "| `explained` | number |  | Share of the value's variance that" in done.stdout
+
+
+def test_a_direction_method_has_entries_of_its_own(place):
+    """The store of both runs has the components of each, and the projected run has its own."""
+    runs = [load_run(place / name) for name in ("run", "projected")]
+    assert [one.summary["cell"]["tracing"] for one in runs] == ["pca", "random_projection"]
+    r = [one.tables["correlations"]["r"].abs().max() for one in runs]
+    assert r[0] != r[1]
+    keys = [
+        json.loads(safe_open(path, framework="pt").metadata()["identity"])["key"]
+        for path in (place / "store" / "components").rglob("*.safetensors")
+    ]
+    found = {(key["method"], str(key["options"])) for key in keys}
+    assert found == {("pca", "{}"), ("random_projection", "{'seed': 3}")}
 
 
 def test_the_command_says_where_its_options_are(cell):
     command = load_run(cell).summary["command"]
     assert command.startswith(f"python -m mech_arith --config-dir={EXAMPLES / 'conf'} ")
-    assert "plugins=[../tiny_regressor.py,../clip.py,../right_by_size.py]" in command
+    assert PLUGINS in command
 
 
 def test_a_run_is_shown_where_its_plugins_are_gone(cell):
@@ -83,22 +137,6 @@ def test_a_run_is_shown_where_its_plugins_are_gone(cell):
         [sys.executable, "-c", code, str(cell.parent)], capture_output=True, text=True
     )
     assert done.stdout == "[]\n", done.stderr
-
-
-def test_a_direction_method_is_one_file_and_one_yaml(tmp_path):
-    pytest.importorskip("mech_arith.directions.moments", reason="no direction methods by name")
-    options = ["tracing=random_projection", "tracing.options.seed=3", "intervention=none"]
-    given = ["plugins=[../tiny_regressor.py,../random_projection.py]", "model=tiny_regressor"]
-    run(tmp_path, *given, *options, "hydra.run.dir=run")
-    assert load_run(tmp_path / "run").summary["cell"]["tracing"] == "random_projection"
-
-
-def test_a_column_of_evidence_is_in_the_table(tmp_path):
-    pytest.importorskip("mech_arith.evidence.columns.registry", reason="no columns of one's own")
-    given = ["plugins=[../tiny_regressor.py,../explained.py]", "model=tiny_regressor"]
-    run(tmp_path, *given, "intervention=none", "hydra.run.dir=run")
-    evidence = load_run(tmp_path / "run").tables["evidence"]
-    assert evidence["explained"].tolist() == pytest.approx((evidence["r"] ** 2).tolist())
 
 
 @pytest.mark.slow

@@ -1039,15 +1039,15 @@ def test_a_cell_has_a_figure_for_every_table() -> None:
     before = {name: table.copy() for name, table in tables.items()}
     figures = cell_figures(tables, title=TITLE)
     assert list(figures) == [
+        "counterfactual",
+        "specificity",
         "correlations",
         "best_correlations",
         "positions",
-        "evidence",
         "dose_response",
         "mean_shift",
         "accuracy_by_layer",
-        "counterfactual",
-        "specificity",
+        "evidence",
         "locality_example",
         "locality_distance",
     ]

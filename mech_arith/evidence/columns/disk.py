@@ -23,7 +23,7 @@ from mech_arith.evidence.columns.base import (
 )
 from mech_arith.evidence.columns.registry import (
     TABLES,
-    add_column,
+    adopt_column,
     completed,
     earlier_names,
     own_columns,
@@ -60,16 +60,15 @@ def _described(name: str, fields: pa.Schema) -> pa.Schema:
 
 def adopt(name: str, path: Path) -> None:
     """Take the columns that a user has added to a table on disk for known ones, to report them."""
-    known = {column.name for column in TABLES[name]}
     for field in pq.read_schema(path):
         said = (field.metadata or {}).get(OWN)
-        if said is not None and field.name not in known:
+        if said is not None:
             entries = json.loads(said)
             beside = tuple(Beside(**one) for one in entries["beside"])
             word = Beside(**entries["said"]) if entries["said"] else None
             kind, was = Kind[entries["kind"]], tuple(entries["was"])
             parts = {"kind": kind, "beside": beside, "said": word, "was": was}
-            add_column(name, Column(**{**entries, **parts}))
+            adopt_column(name, Column(**{**entries, **parts}))
 
 
 def conformed(name: str, table: pd.DataFrame) -> pa.Table:

@@ -1,14 +1,16 @@
 """The tables and their columns, and how a user adds a column of their own."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
-from mech_arith.common import registry
 from mech_arith.common.errors import UserError
-from mech_arith.evidence.columns.base import NUMBER, Column, Columns
+from mech_arith.common.registry import Registry
+from mech_arith.evidence.columns.base import NUMBER, TEXTS, Column, Columns
 from mech_arith.evidence.columns.cells import PROBLEMS
 from mech_arith.evidence.columns.edits import (
     CONTRASTS,
@@ -21,6 +23,11 @@ from mech_arith.evidence.columns.edits import (
 from mech_arith.evidence.columns.evidence import EVIDENCE, PAGE_ORDER
 from mech_arith.evidence.columns.shared import MADE_BY
 from mech_arith.evidence.columns.tracing import CORRELATIONS, LOCALITY, LOCALITY_CURVES
+
+log = logging.getLogger(__name__)
+
+OWN: Registry[Column] = Registry("column")
+"""Columns that users have registered, as TABLE.NAME."""
 
 _BUILT_IN: dict[str, Columns] = {
     "problems": PROBLEMS,
@@ -36,7 +43,21 @@ _BUILT_IN: dict[str, Columns] = {
     "evidence": EVIDENCE,
 }
 
-TABLES: dict[str, Columns] = {name: (*own, *MADE_BY) for name, own in _BUILT_IN.items()}
+
+class _Tables(Mapping[str, Columns]):
+    """The built-in columns of each table, with those of the running cell's plugins."""
+
+    def __getitem__(self, table: str) -> Columns:
+        return (*_BUILT_IN[table], *own_columns(table), *MADE_BY)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_BUILT_IN)
+
+    def __len__(self) -> int:
+        return len(_BUILT_IN)
+
+
+TABLES: Mapping[str, Columns] = _Tables()
 """The tables of a cell, by the names of their files."""
 
 RENAMED_WORDS = {"iia": "agreement"}
@@ -45,14 +66,9 @@ RENAMED_WORDS = {"iia": "agreement"}
 RENAMED_TABLES: dict[str, str] = {"manifold": "off_distribution"}
 """Name of a table in runs of earlier versions -> its name today."""
 
-_OWN: dict[str, dict[str, Column]] = {}
-"""Columns that users have registered, by table and name."""
-
 
 def register_column(table: str, column: Column) -> None:
     """Add a column to a table, computed from each finished row by `column.of`.
-
-    A column of the same name that was registered before is replaced.
 
     Raises:
         UserError: there is no such table, the name is taken or no name, or `of` is missing.
@@ -63,26 +79,26 @@ def register_column(table: str, column: Column) -> None:
         raise UserError(
             f"expected a function of a row as `of` of the column {column.name!r}, got none; give it"
         )
-    add_column(table, column)
-    registry.registered.append(f"column {column.name!r} of {table}")
-
-
-def add_column(table: str, column: Column) -> None:
-    """Add a column that is computed here, or was computed where a table was written."""
-    taken = {one.name for one in (*_BUILT_IN[table], *MADE_BY)}
-    if column.name in taken or not column.name.isidentifier():
+    built_in = {one.name for one in (*_BUILT_IN[table], *MADE_BY)}
+    if column.name in built_in or not column.name.isidentifier():
         raise UserError(
             f"expected a new name in letters, digits and _ for a column of {table}, got "
             f"{column.name!r}; choose another"
         )
-    own = _OWN.setdefault(table, {})
-    own[column.name] = replace(column, about=column.about or column.meaning.removesuffix("."))
-    TABLES[table] = (*_BUILT_IN[table], *own.values(), *MADE_BY)
+    described = replace(column, about=column.about or column.meaning.removesuffix("."))
+    OWN.register(f"{table}.{column.name}")(described)
+
+
+def adopt_column(table: str, column: Column) -> None:
+    """Know a column that a user has added to a table on disk, unless it is known."""
+    if column.name not in {known.name for known in TABLES[table]}:
+        OWN.adopt(f"{table}.{column.name}", column)
 
 
 def own_columns(table: str) -> Columns:
     """The columns that users have added to a table."""
-    return tuple(_OWN.get(table, {}).values())
+    names = (name for name in OWN.names() if name.startswith(f"{table}."))
+    return tuple(map(OWN.find, names))
 
 
 def shown_columns() -> Columns:
@@ -95,23 +111,43 @@ def shown_columns() -> Columns:
 def completed(name: str, table: pd.DataFrame) -> pd.DataFrame:
     """A table with the columns that are computed from its rows, unless they are there.
 
-    Raises:
-        UserError: the function of a column fails at a row.
+    A row at which a column's function fails has no entry in it, with a warning: what a cell has
+    computed is not lost for it.
     """
     for column in TABLES[name]:
         if column.of is not None and column.name not in table and len(table):
-            try:
-                entries = [column.of(row) for row in table.to_dict(orient="records")]
-                kind = float if column.kind is NUMBER else object
-                computed = pd.Series(entries, table.index, dtype=kind)
-            except Exception as error:
-                reason = " ".join(f"{type(error).__name__}: {error}".split())
-                raise UserError(
-                    f"expected `of` of the column {column.name!r} to take every row of {name}, got "
-                    f"{reason}; change the function"
-                ) from error
-            table = table.assign(**{column.name: computed})
+            kind = float if column.kind is NUMBER else object
+            entries = pd.Series(_computed(name, column, table), table.index, dtype=kind)
+            table = table.assign(**{column.name: entries})
     return table
+
+
+def _computed(name: str, column: Column, table: pd.DataFrame) -> list[Any]:
+    """The entries of a column, None where there is none."""
+    assert column.of is not None
+    entries: list[Any] = []
+    failed: list[str] = []
+    for row in table.to_dict(orient="records"):
+        try:
+            entry = column.of(row)
+            if column.kind is TEXTS and isinstance(entry, str):
+                raise TypeError("expected a list of texts, got one text")
+            pa.array([entry], column.kind.value, from_pandas=True)
+        except Exception as error:
+            failed.append(" ".join(f"{type(error).__name__}: {error}".split()))
+            entry = None
+        entries.append(entry)
+    if failed:
+        log.warning(
+            "the column %r of %s is null in %d of %d rows, where its function failed: %s; change "
+            "the function",
+            column.name,
+            name,
+            len(failed),
+            len(entries),
+            failed[0],
+        )
+    return entries
 
 
 GROUPS = ("best", "largest_drop", "excess_drop", "counterfactual", "verdicts", "missing")

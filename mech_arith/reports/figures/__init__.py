@@ -1,7 +1,9 @@
 """Figures that a person can read, drawn from the tables of a run and nothing else."""
 
+import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mech_arith.reports.figures import standard  # noqa: F401  (registers the figures of every run)
+from mech_arith.common.errors import UserError
+from mech_arith.common.plugins import plugin_file
 from mech_arith.reports.figures.correlations import (
     best_correlation_map,
     correlation_heatmaps,
@@ -22,7 +25,7 @@ from mech_arith.reports.figures.evidence import evidence_maps
 from mech_arith.reports.figures.layout import laid_out
 from mech_arith.reports.figures.locality import locality_distance, locality_example
 from mech_arith.reports.figures.registered import FIGURES, Drawing, figure, figures
-from mech_arith.reports.figures.saving import NUMBERS, PRINTED_DPI, Files, file, write
+from mech_arith.reports.figures.saving import NUMBERS, PRINTED_DPI, Files, file, stem, write
 from mech_arith.reports.figures.sheet import DPI
 from mech_arith.reports.papers import Page
 
@@ -44,6 +47,8 @@ __all__ = [
     "save_figures",
     "specificity_maps",
 ]
+
+log = logging.getLogger(__name__)
 
 PNG_ALONE = Page()
 
@@ -67,6 +72,8 @@ def draw_cell(
 
     Beside each stands NAME.csv, the numbers that it shows.
 
+    A plugin's figure that fails is left out, with a warning.
+
     Cells of a sweep often share tables: what this process has drawn before is not drawn again.
 
     Args:
@@ -78,29 +85,54 @@ def draw_cell(
     """
     digests: dict[int, bytes] = {}
     files: dict[str, Files] = {}
-    for name, drawing in _drawings(tables, title, level).items():
-        key = drawing.key(digests), on
-        if key not in _KEPT:
-            with laid_out(on):
-                _KEPT[key] = _files(drawing.figure(), on)
-        _KEPT.move_to_end(key)
-        files[name] = _KEPT[key]
-        while len(_KEPT) > MOST_KEPT:
-            _KEPT.popitem(last=False)
+    for name in FIGURES.names():
+        with _alone(name):
+            drawings = FIGURES.find(name)(tables, title, level)
+            drawn = {drawing.name: _drawn(drawing, digests, on) for drawing in drawings}
+            _check_new(drawn, files)
+            files |= drawn
     return write(files, directory)
+
+
+@contextmanager
+def _alone(plan: str) -> Iterator[None]:
+    """What fails in a user's own figure costs that figure; the package's must not fail."""
+    try:
+        yield
+    except Exception as error:
+        file = plugin_file(FIGURES.module(plan).__name__)
+        if file is None:
+            raise
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        log.warning("the figure %r of %s is left out: %s; change it", plan, file, said)
+
+
+def _check_new(drawn: Iterable[str], files: Iterable[str]) -> None:
+    """Raise a UserError where a figure would take the place of another one."""
+    taken = {stem(name): name for name in files}
+    for name in drawn:
+        if other := taken.get(stem(name)):
+            raise UserError(f"expected a new name for a figure, got {name!r}, as of {other!r}")
+
+
+def _drawn(drawing: Drawing, digests: dict[int, bytes], on: Page) -> Files:
+    """The files of a drawing, kept for the next cells."""
+    key = drawing.key(digests), on
+    if key not in _KEPT:
+        with laid_out(on):
+            _KEPT[key] = _files(drawing.figure(), on)
+    _KEPT.move_to_end(key)
+    while len(_KEPT) > MOST_KEPT:
+        _KEPT.popitem(last=False)
+    return _KEPT[key]
 
 
 def cell_figures(
     tables: Mapping[str, pd.DataFrame], *, title: str, level: float = 0.95
 ) -> dict[str, Figure]:
     """All figures that a run's tables have the rows for, by name; see `draw_cell`."""
-    return {name: drawing.figure() for name, drawing in _drawings(tables, title, level).items()}
-
-
-def _drawings(tables: Mapping[str, pd.DataFrame], title: str, level: float) -> dict[str, Drawing]:
-    """What is to be drawn of a run: of all that is registered what it has the tables for."""
     return {
-        drawing.name: drawing
+        drawing.name: drawing.figure()
         for name in FIGURES.names()
         for drawing in FIGURES.find(name)(tables, title, level)
     }

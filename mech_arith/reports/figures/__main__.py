@@ -29,7 +29,7 @@ def _main() -> None:
 def _drawn(places: list[Path], on: Page) -> list[Path]:
     """The files written, all runs being looked for before any is drawn."""
     from mech_arith.common.runs.directories import find_runs
-    from mech_arith.evidence.results import load_run
+    from mech_arith.evidence.results import adopt_columns, load_run
 
     found: dict[Path, None] = {}
     for place in places:
@@ -42,6 +42,7 @@ def _drawn(places: list[Path], on: Page) -> list[Path]:
     paths = []
     for directory in found:
         run = load_run(directory)
+        adopt_columns(directory)
         paths += draw_cell(run.tables, directory / "figures", **heading(run.summary), on=on)
     return paths
 

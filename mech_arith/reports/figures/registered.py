@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from mech_arith.common.registry import Registry
 
-FIGURES = Registry("figure")
-"""By name, `Plan`s; a figure of one's own is registered by `figure` or `figures`."""
+FIGURES: Registry["Plan"] = Registry("figure", "mech_arith.reports.figures.standard")
+"""By name, `Plan`s; they are registered by `figure` or `figures`."""
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -66,7 +66,7 @@ def figure(
                 given = tuple(tables.get(table) for table in (*needs, *also))
                 yield Drawing(name, draw, given, {"title": title, "level": level})
 
-        plan.__module__ = draw.__module__
+        plan.__module__ = draw.__module__  # a built-in is known by the file that it stands in
         FIGURES.register(name)(plan)
         return draw
 
@@ -74,7 +74,11 @@ def figure(
 
 
 def figures(name: str) -> Callable[[Plan], Plan]:
-    """Register a generator of several drawings, or of such as depend on more than their tables."""
+    """Register a generator of several drawings, or of such as depend on more than their tables.
+
+    Args:
+        name: of the file in `standard/`, or any other name in a plugin.
+    """
     return FIGURES.register(name)
 
 

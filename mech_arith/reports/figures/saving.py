@@ -44,7 +44,7 @@ def write(files: Mapping[str, Files | Callable[[], Files]], directory: Path) -> 
     Raises:
         ValueError: two names become the same file.
     """
-    stems = {name: re.sub(r"[^A-Za-z0-9_.-]+", "_", name) for name in files}
+    stems = {name: stem(name) for name in files}
     if len(set(stems.values())) < len(stems):
         raise ValueError(f"expected figures with different file names, got {list(files)}")
     directory.mkdir(parents=True, exist_ok=True)
@@ -54,6 +54,11 @@ def write(files: Mapping[str, Files | Callable[[], Files]], directory: Path) -> 
             paths.append(directory / f"{stems[name]}.{suffix}")
             write_bytes(paths[-1], content)
     return paths
+
+
+def stem(name: str) -> str:
+    """The name of a figure's files, without suffix."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
 
 
 def file(figure: Figure, suffix: str, *, dpi: float = DPI) -> bytes:

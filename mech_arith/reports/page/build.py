@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from mech_arith.common.errors import UserError
 from mech_arith.common.progress import progress
+from mech_arith.common.registry import without_additions
 from mech_arith.common.runs.sweeps import swept_overrides, untold
-from mech_arith.evidence.columns import SWEPT, adopt
-from mech_arith.evidence.results import load_run, table_file
+from mech_arith.evidence.columns import SWEPT
+from mech_arith.evidence.results import adopt_columns, load_run, table_file
 from mech_arith.reports.page.cells import cell_overview, cell_page, figure_links
 from mech_arith.reports.page.files import COMPARISON, PAGE, TABLES, outputs
 from mech_arith.reports.page.listing import DAMAGED, Listed, list_cells
@@ -45,6 +46,7 @@ class BuiltComparison:
     compared: "Compared"
 
 
+@without_additions()
 def build(directory: Path, places: Sequence[Path]) -> Built:
     """Write the files of a report into `directory`.
 
@@ -83,6 +85,7 @@ def _labelled(entries: Sequence[Entry], swept: Sequence[Mapping[str, str]]) -> l
     ]
 
 
+@without_additions()
 def build_comparison(directory: Path, one: Path, other: Path) -> BuiltComparison:
     """Write what two runs or sweeps differ in into `directory`.
 
@@ -109,6 +112,7 @@ def build_comparison(directory: Path, one: Path, other: Path) -> BuiltComparison
     return BuiltComparison(directory / page, found)
 
 
+@without_additions()
 def compared(one: Path, other: Path, base: Path) -> "Compared":
     """What two runs or sweeps differ in; see `build_comparison`.
 
@@ -146,8 +150,7 @@ def _entry(cell: Listed, directory: Path) -> Read:
         return _without_result(cell), set()
     try:
         result = load_run(cell.directory)
-        if "evidence" in result.tables:
-            adopt("evidence", table_file(cell.directory, "evidence"))
+        adopt_columns(cell.directory)
         page = cell_page(result) | {"figures": figure_links(cell.directory, directory)}
         entry = Entry(
             cell,
