@@ -84,8 +84,6 @@ def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File
 
     made = {"columns.md": columns_page(), **api_pages()}
-    if not (DOCS / "extending.md").is_file():
-        made["extending.md"] = "# Your own method, edit, column and figure\n"
     for path, text in made.items():
         files.append(File.generated(config, path, content=text))
     return files

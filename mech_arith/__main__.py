@@ -38,6 +38,8 @@ NO_ROOM = (
     "expected room on the disk, got {reason!r}; make room and start again: what is finished is kept"
 )
 
+MULTIRUN = ("-m", "--multirun")
+
 _failed: list[Path] = []
 """Directories of this process's cells that ended in an error; they decide the exit code."""
 
@@ -89,7 +91,8 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     check_grammar(typed)
     for folder in own_folders(typed):
         check_files(folder)
-    return typed
+    # argparse takes overrides from one place alone, so none may stand before `-m`.
+    return sorted(typed, key=lambda argument: argument not in MULTIRUN)
 
 
 def resumed_arguments(arguments: Sequence[str]) -> list[str]:
@@ -106,7 +109,7 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
 
     directory = Path(_unquoted(asked[-1].partition("=")[2])).expanduser()
     plan = read_plan(directory)
-    given = [argument for argument in arguments if argument not in (*asked, "-m", "--multirun")]
+    given = [argument for argument in arguments if argument not in (*asked, *MULTIRUN)]
     # What is recorded is left out where it is given anew: Hydra takes one choice of a group.
     anew = {_key(argument) for argument in given} | {"hydra.sweep.dir", "hydra.mode"}
     known = [o for o in (*plan.hydra_overrides, *plan.overrides) if _key(o) not in anew]

@@ -1,1 +1,1 @@
-"""What is made from finished runs: tables for papers."""
+"""What is made from finished runs: figures, pages, tables for papers, W&B."""

@@ -1,10 +1,15 @@
 """From Python one gets what the command line computes."""
 
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 import torch
 
-from mech_arith.experiment.api import UserError, compose, load_run
+from mech_arith import compose, load_run
+from mech_arith.common.errors import UserError
+from mech_arith.experiment import api
 from tests.lms import tiny_lm
 from tests.running import SMALL, main
 
@@ -20,6 +25,21 @@ def test_a_cell_gives_what_the_command_line_writes(monkeypatch, tmp_path):
         made_by += ["weights_digest", "identity"]
         same = [column for column in table if column not in made_by]
         pd.testing.assert_frame_equal(table[same], written[name][same])
+
+
+def test_the_package_has_the_names_of_the_api():
+    import mech_arith
+
+    for name in ("compose", "find_runs", "load_run"):
+        assert getattr(mech_arith, name) is getattr(api, name)
+    with pytest.raises(AttributeError, match="no attribute 'composed'"):
+        mech_arith.composed  # noqa: B018
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, mech_arith; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "numpy", "pandas", "hydra", "transformers"} & set(found.stdout.split())
 
 
 def test_activations_and_their_subspace():

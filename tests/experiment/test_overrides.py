@@ -255,6 +255,7 @@ MISTYPED = {
     "-m template=glob(zzz*)": "at least one choice, got none by template=glob(zzz*)",
     "-m problems.seed=range(3,3)": "at least one choice, got none by problems.seed=range(3,3)",
     "-m layers=early,top": "unknown layers 'top'; expected one of: all, early, late, middle",
+    "problems.n=40 -m layers=early,top": "unknown layers 'top'",  # overrides on both sides of -m
     "-m problems.n=0,1": "problems.n=0",
     "-m layers=early,late sweep.together=[layers,model]": "got 'model', which is not",
     "-m layers=early,late problems.n=1,2,3 sweep.together=[layers,problems.n]": "2 of layers, 3 of",

@@ -19,7 +19,7 @@ from mech_arith.evidence.results import load_run
 from mech_arith.reports.figures import cell_figures, heading
 from mech_arith.reports.page.build import build, build_comparison
 from mech_arith.reports.table import comparison, evidence
-from mech_arith.reports.terminal import print_overview
+from mech_arith.reports.terminal import print_cells
 from tests.running import SMALL, main
 
 SAVED = Path(__file__).parents[1] / "data" / "sweep_of_0_1.tar.xz"
@@ -71,7 +71,7 @@ def test_they_are_reported(earlier: Path, capsys: pytest.CaptureFixture[str]) ->
     joined = pd.read_parquet(earlier / "sweep_evidence.parquet")
     assert joined["iia"].notna().sum() == 6  # 3 values in 2 layers of the interchange
     assert {name for name in joined if name.startswith("agreement")} <= NO_LONGER_WRITTEN
-    print_overview([earlier / "0", earlier / "1"])
+    print_cells([earlier / "0", earlier / "1"])
     printed = capsys.readouterr().out
     assert "follows 1.14 [.96, 1.32] in layer 2; random .00" in printed
     assert "IIA .00 [.00, .14]; chance .00, whole .00" in printed
