@@ -41,7 +41,7 @@ MADE = ("columns.md", "extending.md")
 
 OUR_OWN = ("python -m mech_arith", "mech-arith")
 TIME = re.compile(r"#.*\b(second|minute|hour)s?\b")
-ELSEWHERE = re.compile(r"DATE/TIME|hydra/launcher=|model=trained|save_model=DIR|--compare|plugins=")
+ELSEWHERE = re.compile(r"DATE/TIME|hydra/launcher=|model=trained|save_model=DIR|--compare")
 """What needs files or a cluster of the reader's own: such a command is composed, or marked."""
 
 
