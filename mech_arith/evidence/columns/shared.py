@@ -5,9 +5,7 @@ from mech_arith.evidence.columns.base import NUMBER, SHARE, TEXT, TEXTS, WHOLE, 
 LAYER = Column("layer", WHOLE, "Layer, counted from 0.")
 POINT = Column("point", TEXT, "Point within the layer where the activation is read and edited.")
 POSITION = Column("position", TEXT, "Positions of the prompt, by the name that was asked for.")
-COMPONENT = Column(
-    "component", WHOLE, "Direction of the subspace, in the method's order, counted from 0."
-)
+COMPONENT = Column("component", WHOLE, "Direction of the subspace, from 0 in the method's order.")
 VALUE = Column("value", TEXT, "Value of the problem: an operand, a sub-expression or the answer.")
 EDIT = Column("edit", TEXT, "Rule of the edit, by its name.")
 STRENGTH = Column("strength", NUMBER, "How far the edit goes, in the unit of the edit.")

@@ -68,7 +68,8 @@ class _Layout:
         """Cells with numbers where there is room for at least two panels side by side."""
         width, left = 1.2 * CELL * n_components, room_for(values, beside=0.45)
         wanted = 2 if n_layers in (2, 4) else min(3, n_layers)
-        fits = not on_page() or fitting(width, left, right=1.0) >= min(2, wanted)
+        least = min(2, wanted)
+        fits = not on_page() or left + least * width + (least - 1) * 0.25 + 1.0 <= room()
         if n_layers <= MANY_LAYERS and fits:
             return cls(False, wanted, width, left)
         width, left = SMALL_CELL * n_components, room_for(values, beside=0.3)
