@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.running import SMALL
+from tests.waiting import PATIENCE_S, wait
 
 ON_SLURM = (
     "hydra.launcher.timeout_min=60",
@@ -37,10 +37,6 @@ LONG = (
     "wandb=disabled",
 )
 """A cell that spends ten seconds or more on edits, so that it can be hit in its work."""
-
-PATIENCE_S = 400.0
-"""How long to wait for anything on a slow and busy machine."""
-
 
 STARTED: "list[Sweep]" = []
 """All sweeps of this process."""
@@ -133,25 +129,9 @@ def end_all() -> None:
             slurm("scancel", f"--name={sweep.name}")
 
 
-def wait(condition: Callable[[], Any], *, unless: Callable[[], bool] = lambda: False) -> None:
-    """Until it comes true.
-
-    Raises:
-        TimeoutError: it does not.
-        RuntimeError: something else has happened, after which it never will.
-    """
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        if unless():
-            raise RuntimeError("the sweep ended before what was waited for")
-        if time.monotonic() > end:
-            raise TimeoutError(f"nothing came within {PATIENCE_S:g} s")
-        time.sleep(0.1)
-
-
 def slurm(*command: str) -> str:
     """What a client of SLURM answers."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     return done.stdout.strip()
 
 

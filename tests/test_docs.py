@@ -244,7 +244,6 @@ def small(arguments: list[str]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_says_to_type_works(page, tmp_path, monkeypatch, capsys):
     reader = Reader(page, tmp_path, monkeypatch, capsys)

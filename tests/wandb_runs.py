@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from mech_arith.reports.wandb import Run, TrackingSettings
+from tests.waiting import PATIENCE_S
 
 KEY = "0123456789abcdef" * 3
 
@@ -163,7 +164,8 @@ def evidence() -> pd.DataFrame:
 
 def settings(directory: Path, **changes: Any) -> TrackingSettings:
     names = {"project": "arithmetic", "group": "sweep", "name": "cell 0", "tags": ("x", "x", "")}
-    return TrackingSettings(**({"mode": "offline", "directory": directory} | names | changes))
+    given = {"mode": "offline", "directory": directory, "wait_s": PATIENCE_S} | names | changes
+    return TrackingSettings(**given)
 
 
 def log_all(run: Run, directory: Path) -> None:
@@ -226,9 +228,7 @@ def check_history(history: list[dict[str, Any]]) -> None:
     assert len(history) == 3 + 2 + 3 + 1
 
 
-def program(
-    code: str, directory: Path, *, timeout: float = 120, **environment: str
-) -> subprocess.CompletedProcess[str]:
+def program(code: str, directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run code that uses this module in a process of its own; its log goes to stderr."""
     head = f"""
         import logging, sys, time
@@ -244,7 +244,7 @@ def program(
         capture_output=True,
         text=True,
         check=False,
-        timeout=timeout,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     return done

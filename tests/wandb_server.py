@@ -62,13 +62,13 @@ class Fault:
     """429, 500, ...: the answer to every request, or to uploads alone (`only_uploads`)."""
 
     only_uploads: bool = False
-    """Whether runs begin well, and the status meets history, summary and files."""
+    """Whether runs begin well, and status and delay meet history, summary and files."""
 
     only_path: str = ""
-    """What is in the path of the requests that the status meets."""
+    """What is in the path of the requests that status and delay meet."""
 
     delay_s: float = 0.0
-    """Waited before every answer."""
+    """Waited before an answer, in seconds."""
 
     dies_after: int | None = None
     """After so many requests every connection is closed without an answer."""
@@ -212,12 +212,13 @@ class _Handler(BaseHTTPRequestHandler):
         server.on_request(self.path)
         if self.headers["Authorization"]:
             server.keys.add(self.headers["Authorization"])
-        time.sleep(fault.delay_s)
+        upload = self.path != "/graphql" and self.command != "GET"
+        meant = (upload or not fault.only_uploads) and fault.only_path in self.path
+        if meant:
+            time.sleep(fault.delay_s)
         if fault.dies_after is not None and number > fault.dies_after:
             self.close_connection = True
             return
-        upload = self.path != "/graphql" and self.command != "GET"
-        meant = (upload or not fault.only_uploads) and fault.only_path in self.path
         if fault.status != 200 and meant:
             self._reply(fault.status, {"error": "as told"})
             return

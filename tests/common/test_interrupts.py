@@ -7,7 +7,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from mech_arith.common.runs.records import Attempt, read_record
 from mech_arith.common.runs.sweeps import cell_states
 from mech_arith.evidence.results import load_summary
 from tests.running import SMALL, exit_code
+from tests.waiting import PATIENCE_S, wait
 
 QUICK = (*SMALL, "intervention=none", "tracing.position_map=false")
 CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
@@ -46,11 +46,7 @@ def started(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def attempt_at(cell: Path) -> Attempt:
     """The attempt at a cell, once one has begun."""
-    deadline = time.monotonic() + 200
-    while (record := read_record(cell)) is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return record.attempts[-1]
+    return wait(lambda: read_record(cell)).attempts[-1]
 
 
 def is_alive(process: int) -> bool:
@@ -68,7 +64,7 @@ def test_a_single_run_says_how_to_go_on(tmp_path, monkeypatch, number, code):
     begun = started(tmp_path, f"hydra.run.dir='{directory}'")
     attempt_at(directory)
     begun.send_signal(number)
-    _, errors = begun.communicate(timeout=100)
+    _, errors = begun.communicate(timeout=PATIENCE_S)
     assert begun.returncode == code, errors
     (line,) = errors.splitlines()
     said, _, command = line.partition("; go on: ")
@@ -92,7 +88,7 @@ def test_a_sweep_ends_with_its_cells_written_down(tmp_path, launcher):
     n_workers = {"basic": 1, "local": 2}[launcher]
     attempts = [attempt_at(sweep / str(number)) for number in range(n_workers)]
     begun.send_signal(signal.SIGTERM)  # to the launching process alone
-    _, errors = begun.communicate(timeout=100)
+    _, errors = begun.communicate(timeout=PATIENCE_S)
     assert begun.returncode == 143, errors
     (line,) = errors.splitlines()
     n_missing = 3 - n_workers
@@ -140,11 +136,11 @@ def test_what_is_to_be_ignored_stays_ignored():
 def test_no_process_is_left_behind(stubborn):
     """Not even one that takes no notice of being asked, nor what it has started."""
     ignore = "signal.signal(signal.SIGINT, signal.SIG_IGN);" if stubborn else ""
-    child = f"import signal, time; {ignore} print('there', flush=True); time.sleep(100)"
+    child = f"import signal, time; {ignore} print('there', flush=True); time.sleep(1000)"
     code = (
         f"import signal, subprocess, sys, time; {ignore}"
         f"p = subprocess.Popen([sys.executable, '-c', {child!r}]); print(p.pid, flush=True);"
-        "time.sleep(100)"
+        "time.sleep(1000)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import termios
 import textwrap
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 
 from mech_arith.common import progress as module
 from mech_arith.common.progress import counted, duration, progress
+from tests.waiting import wait
 
 
 class Clock:
@@ -73,10 +73,7 @@ def test_a_unit_of_work_that_takes_minutes_is_not_silent(
     monkeypatch.setattr(module, "LONGEST_SILENCE_SECONDS", 0.05)
     caplog.set_level(logging.INFO)
     with progress(4, description="tracing", unit="layers"):
-        deadline = time.monotonic() + 60
-        while len(caplog.messages) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait(lambda: len(caplog.messages) >= 2)
     assert set(caplog.messages[:2]) == {"tracing: 0/4 layers (0%)"}
 
 

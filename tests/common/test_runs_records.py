@@ -17,6 +17,7 @@ from mech_arith.common.runs.records import (
     mark_tracked,
     read_record,
 )
+from tests.waiting import PATIENCE_S, wait
 
 
 def test_attempts_at_one_cell_add_up(tmp_path, monkeypatch):
@@ -67,12 +68,11 @@ def _hold(directory, seconds):
 
 @pytest.fixture
 def holder(tmp_path):
-    process = multiprocessing.get_context("spawn").Process(target=_hold, args=(tmp_path, 60))
+    process = multiprocessing.get_context("spawn").Process(
+        target=_hold, args=(tmp_path, PATIENCE_S)
+    )
     process.start()
-    deadline = time.monotonic() + 60
-    while not is_running(tmp_path):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait(lambda: is_running(tmp_path))
     yield process
     process.kill()
     process.join()

@@ -26,6 +26,7 @@ from mech_arith.common import errors
 from mech_arith.common import store as artifacts
 from mech_arith.common.digests import code_digest, tensor_digest
 from mech_arith.common.store import ABANDONED_S, Store
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = [errors]
@@ -662,7 +663,7 @@ def test_concurrent_jobs_compute_an_entry_once(tmp_path: Path) -> None:
             assert job.stdout
             assert job.stdout.readline() == "ready\n"
         (tmp_path / "go").touch()
-        said = [job.communicate(timeout=60)[0].split() for job in jobs]
+        said = [job.communicate(timeout=PATIENCE_S)[0].split() for job in jobs]
     finally:
         for job in jobs:
             job.kill()
@@ -696,7 +697,7 @@ def test_a_killed_writer_leaves_a_temporary_that_is_swept_when_old(tmp_path: Pat
     assert job.stdout
     assert job.stdout.readline() == "writing\n"
     job.send_signal(signal.SIGKILL)
-    job.communicate(timeout=60)
+    job.communicate(timeout=PATIENCE_S)
     assert not entries(tmp_path)
     (left,) = temporaries(tmp_path)
 

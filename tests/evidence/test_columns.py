@@ -23,9 +23,6 @@ CELLS = {
 }
 """Cells that are asked for different things."""
 
-pytestmark = pytest.mark.timeout(1200)
-"""The cells are run in the first test that asks for them, on whatever machine there is."""
-
 FEW = (
     "layers=late",
     "layers.start=3",

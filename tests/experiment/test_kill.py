@@ -84,7 +84,6 @@ def units_on_disk(directory):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("store", ["shared", "none"])
 def test_a_cell_killed_again_and_again_ends_with_the_same_numbers(processes, tmp_path, store):
     options = [f"store.path={tmp_path}/store"] if store == "shared" else ["store.enabled=false"]

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from mech_arith.common.runs.records import read_record
 from mech_arith.common.runs.sweeps import cell_states
 from mech_arith.experiment.config import RunConfig
 from tests.running import SMALL, main
+from tests.waiting import PATIENCE_S, wait
 
 LAUNCHERS = sorted(path.stem for path in (conf_dir() / "hydra" / "launcher").glob("*.yaml"))
 
@@ -84,12 +84,9 @@ def test_a_killed_process_takes_no_other_with_it(tmp_path: Path):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    deadline = time.monotonic() + 200
-    while (record := read_record(sweep / "0")) is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    record = wait(lambda: read_record(sweep / "0"))
     os.kill(record.attempts[0].pid, signal.SIGKILL)
-    said, _ = begun.communicate(timeout=250)
+    said, _ = begun.communicate(timeout=PATIENCE_S)
     assert begun.returncode == 1, said
     assert [state.status for state in cell_states(sweep)] == ["killed", "done", "done"], said
     assert "ended without a result" in said

@@ -27,12 +27,11 @@ from tests.slurm import (
     is_signalled,
     slurm,
     stopped,
-    wait,
 )
+from tests.waiting import wait
 
 pytestmark = [
     pytest.mark.slurm,
-    pytest.mark.timeout(600),
     pytest.mark.skipif(not has_testbed(), reason="needs a SLURM testbed: make test-slurm"),
 ]
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm import has_testbed, wait
+from tests.slurm import has_testbed
+from tests.waiting import PATIENCE_S, wait
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "slurm_testbed.py"
 
@@ -40,7 +41,7 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
 def call(*arguments: object, **environment: str) -> tuple[int, str]:
     """Exit code and output."""
     process = start(*arguments, **environment)
-    output = process.communicate(timeout=200)[0]
+    output = process.communicate(timeout=PATIENCE_S)[0]
     return process.returncode, output
 
 
@@ -178,7 +179,7 @@ def test_run_takes_it_down_when_it_is_ended_itself(short_path, number):
     wait(touched.exists)
     pids = running(short_path / "bed")
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 128 + number
     assert not any(map(alive, pids))
     assert not (short_path / "bed").exists()

@@ -11,6 +11,7 @@ import pytest
 
 from mech_arith.evidence.results import RunResult, load_run
 from tests.running import SMALL, main
+from tests.waiting import PATIENCE_S
 
 CELL = (*SMALL, "layers=late", "tracing.position_map=false")
 
@@ -141,7 +142,7 @@ def test_two_cells_at_once_share_the_work(tmp_path, first):
     run, _ = first
     cells = [_started(tmp_path / name, tmp_path / "store") for name in ("one", "two")]
     for process in cells:
-        output, _ = process.communicate(timeout=240)
+        output, _ = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, output
     summaries = [load_run(tmp_path / name / "run").summary for name in ("one", "two")]
     n_entries = len(entries(tmp_path / "store"))

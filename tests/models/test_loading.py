@@ -461,7 +461,6 @@ def test_without_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_script_killed_in_the_middle_then_run_twice_at_once(store: Path) -> None:
     command = [sys.executable, "-u", str(ROOT / "scripts" / "fetch_smollm2.py")]
 

@@ -1,4 +1,3 @@
-import time
 from itertools import product
 
 import numpy as np
@@ -374,8 +373,7 @@ def test_too_few_possible_names_the_numbers() -> None:
     )
 
 
-def test_too_few_found_names_the_numbers_within_bounded_time() -> None:
-    start = time.perf_counter()
+def test_too_few_found_names_the_numbers_within_bounded_work() -> None:
     with pytest.raises(
         UserError,
         match=r"expected 50 distinct problems of 'a-\(b-c\)', got 0 in 42\d{5} draws from "
@@ -389,7 +387,6 @@ def test_too_few_found_names_the_numbers_within_bounded_time() -> None:
             constraints=[parse_constraint("a > b and b > a")],
             seed=0,
         )
-    assert time.perf_counter() - start < 60
 
 
 def test_a_divisor_that_is_always_zero_leaves_no_problem() -> None:

@@ -1,7 +1,6 @@
 import ast
 import operator
 import re
-import time
 from collections.abc import Callable, Mapping
 from itertools import product
 
@@ -670,10 +669,8 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text", [*REFUSED, *HOSTILE], ids=lambda text: ascii(text[:20]))
 def test_refused_in_one_line(text: str) -> None:
-    start = time.perf_counter()
     with pytest.raises(UserError, match=(REFUSED | HOSTILE)[text]) as caught:
         parse(text)
-    assert time.perf_counter() - start < 5
     assert_short(caught.value)
 
 

@@ -26,6 +26,7 @@ from mech_arith.reports.page.build import build_comparison
 from tests.reports.test_page import save_plan
 from tests.running import SMALL, main
 from tests.synthetic import save_cell, save_sweep
+from tests.waiting import PATIENCE_S
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -41,7 +42,6 @@ HOSTILE = (
     "\"><img src=x onerror='window.hacked=1'></script><script>window.hacked=1</script>"
     "<b>{{7*7}}</b> %{x} ${1} &amp; \u202eRTL\u05d0 a\nsecond line " + "long" * 60
 )
-PATIENCE_S = 30
 
 
 class Page:
@@ -377,18 +377,10 @@ def test_intervals_stand_around_lines_and_bars(page: Page, asked: Path) -> None:
     assert not page.all("table.evidence")
 
 
-def test_500_cells_open_in_time(page: Page, tmp_path: Path) -> None:
-    """Measured as the page's own computing, which a busy machine does not lengthen much."""
+def test_500_cells_open(page: Page, tmp_path: Path) -> None:
+    """How soon they do, scripts/benchmarks/report.py measures."""
     save_sweep(tmp_path, 500)
-    path = write_report(tmp_path)
-    page.browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
-    try:
-        page.open(path)
-        metrics = page.browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
-    finally:
-        page.browser.execute_cdp_cmd("Performance.disable", {})
-    (busy,) = [metric["value"] for metric in metrics if metric["name"] == "TaskDuration"]
-    assert busy < 6  # about 1.7 on an idle machine
+    page.open(write_report(tmp_path))
     assert len(page.all("#cells tbody tr")) == 10
     for chart in ("#maps .plot", "#doses .plot"):
         assert page.drawn(chart).find_elements(By.CSS_SELECTOR, "svg.main-svg")

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from mech_arith.common.errors import UserError
-from mech_arith.reports.wandb import Run, upload
+from mech_arith.reports.wandb import Run, TrackingSettings, upload
 from mech_arith.reports.wandb.metrics import curves
+from tests.waiting import PATIENCE_S
 from tests.wandb_runs import (
     CONFIG,
     HEADLINE,
@@ -103,7 +104,7 @@ def check_whole(run_directory: Path) -> None:
     ],
 )
 def test_bad_settings(change: dict[str, Any], said: str, tmp_path: Path) -> None:
-    assert settings(tmp_path).wait_s == 30  # a cell waits for W&B no longer
+    assert TrackingSettings.wait_s == 30  # a cell waits for W&B no longer
     with pytest.raises(UserError) as caught:
         settings(tmp_path, **change)
     assert said in str(caught.value)
@@ -231,7 +232,7 @@ def test_an_exception_finishes_the_run_and_passes_on(tmp_path: Path) -> None:
 def test_a_run_that_does_not_reach_the_disk_is_no_success(tmp_path: Path) -> None:
     """wandb's own process may die or find the disk full, and it is for others to say so."""
     folder = tracked(tmp_path)
-    upload.check_whole(folder, within_s=5.0)
+    upload.check_whole(folder, within_s=PATIENCE_S)
     (log,) = folder.glob("*.wandb")
     for length in (len(log.read_bytes()) - 1, 7, 0):
         os.truncate(log, length)

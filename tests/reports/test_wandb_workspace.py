@@ -14,6 +14,7 @@ import pytest
 from wandb_workspaces.workspaces import internal
 
 from tests.running import SMALL, main
+from tests.waiting import PATIENCE_S
 from tests.wandb_runs import KEY, of_type, records, summary_of
 from tests.wandb_server import Fault, wandb_server
 
@@ -40,7 +41,7 @@ def call(*arguments: str, url: str = "http://127.0.0.1:9") -> tuple[int, str, st
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=PATIENCE_S,
     )
     return done.returncode, done.stdout, done.stderr
 
