@@ -8,10 +8,10 @@ STAMP := .venv/.installed
 DOCS_STAMP := .venv/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help venv new-venv smollm2 sweep sweep-lm test test-browser test-slurm lint types check format docs wheel train-decoder train-encoder seeds origin clean
+.PHONY: help venv new-venv smollm2 sweep sweep-lm test test-slow test-all test-browser test-slurm lint types check format docs wheel train-decoder train-encoder seeds origin clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 venv: $(STAMP)  ## make .venv with the locked dependencies
 
@@ -44,9 +44,17 @@ smollm2: $(STAMP)  ## put SmolLM2-135M into the artifact store (once; 93 MB from
 sweep-lm: smollm2  ## run a small sweep on SmolLM2 (ARGS=... adds overrides)
 	$(PY) -m mech_arith -m +experiment=smollm2_sweep $(ARGS)
 
-# Two processes of one thread each fill two cores better than one of two.
-test: smollm2  ## run the tests (ARGS=... goes to pytest; JOBS=n processes)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+# Two processes of one thread each fill two cores better than one of two. The tests of a file share
+# their fixtures, so they run in one process.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
+
+test: $(STAMP)  ## run the fast tests, without a network (ARGS=... goes to pytest; JOBS=n processes)
+	$(PYTEST) -m 'not (slow or weights or browser or slurm)' $(ARGS)
+
+test-slow: smollm2  ## run the slow tests, and those of SmolLM2's weights
+	$(PYTEST) -m '(slow or weights) and not (browser or slurm)' $(ARGS)
+
+test-all: test test-slow docs  ## run all tests but the next two, each once, and build the documentation
 
 # Debian's packages. Only root may install them; nothing is asked for where none is missing.
 define install
@@ -73,7 +81,7 @@ lint: $(STAMP)  ## ruff: rules and format
 types: $(STAMP)  ## pyright
 	$(PY) -m pyright
 
-check: lint types test  ## lint, types and tests; .ci/run adds test-browser and test-slurm
+check: lint types test  ## lint, types and the fast tests, before a commit; .ci/run runs everything
 
 format: $(STAMP)  ## let ruff mend what it can
 	$(PY) -m ruff check --fix-only .

@@ -24,6 +24,13 @@ settings.register_profile("mech_arith", deadline=None, derandomize=True, max_exa
 settings.load_profile("mech_arith")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs fetched weights, so that no test of them can be forgotten."""
+    for item in items:
+        if "smollm2" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.weights)
+
+
 @pytest.fixture(autouse=True)
 def _private_wandb(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch

@@ -26,7 +26,7 @@ from tests.tiny import random_edits
 __all__ = ["smollm2"]  # a fixture
 
 # In one process: the run is made once.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smollm2")]
+pytestmark = pytest.mark.slow
 
 POINTS = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
 
