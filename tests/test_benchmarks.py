@@ -164,6 +164,7 @@ def test_multiply_adds_of_an_answer_by_hand(load: Any) -> None:
     assert work.total == 2 * (3 * 7680 + 2 * (9 + 10 + 11) * 32) + 3 * 3360
 
 
+@pytest.mark.slow
 def test_a_cell_by_hooks_gives_the_engines_answers(
     load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -54,6 +55,7 @@ def clean_resid(model, problems, layer):
     return resid[layer + 1][:, -1]
 
 
+@cache
 def planted(position="last", batch_size=64, n=400):
     model = PlantedModel()
     problems = draw(TEMPLATE, n=n, ranges=dict.fromkeys("abc", (100, 999)), seed=1)

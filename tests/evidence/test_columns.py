@@ -49,6 +49,7 @@ def paths_of(directory: Path, table: str) -> list[Path]:
     return sorted(directory.glob(f"*/run/{table}.parquet"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
 def test_tables_of_all_kinds_of_cells_join(mixed: Path, table: str) -> None:
     """By pyarrow as one dataset and by pandas, without a column lost or of another type."""
@@ -66,6 +67,7 @@ def test_tables_of_all_kinds_of_cells_join(mixed: Path, table: str) -> None:
     assert all(frame.dtypes.equals(joined.dtypes) for frame in frames)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
 def test_what_is_missing_is_null_and_never_empty_text_or_nan(mixed: Path, table: str) -> None:
     for path in paths_of(mixed, table):
@@ -76,11 +78,13 @@ def test_what_is_missing_is_null_and_never_empty_text_or_nan(mixed: Path, table:
             assert not any(entry != entry for entry in entries if isinstance(entry, float))
 
 
+@pytest.mark.slow
 def test_every_table_has_a_file_where_it_is_asked_for(mixed: Path) -> None:
     every = {path.stem for path in mixed.glob("*/run/*.parquet")}
     assert every == set(TABLES)
 
 
+@pytest.mark.slow
 def test_a_filter_by_value_finds_the_rows_of_a_component_that_serves_several(mixed: Path) -> None:
     effects = pq.read_table(mixed / "scale" / "run" / "effects.parquet")
     chosen = effects["chosen_for"].to_pylist()

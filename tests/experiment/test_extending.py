@@ -14,6 +14,7 @@ from mech_arith.reports.page import write_report
 from tests.running import SMALL
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "extending"
+PLUGINS = ("tiny_regressor", "clip", "explained", "right_by_size")
 LONGEST = 72
 """Lines of an example: it is read as documentation."""
 
@@ -37,9 +38,9 @@ def shell(place: Path, *line: str) -> None:
 
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory) -> Path:
-    """A model, an edit and a figure of one's own, in one run."""
+    """A model, an edit, a column and a figure of one's own, in one run."""
     place = tmp_path_factory.mktemp("cell")
-    plugins = "plugins=[../tiny_regressor.py,../clip.py,../right_by_size.py]"
+    plugins = f"plugins=[{','.join(f'../{name}.py' for name in PLUGINS)}]"
     choice = ["model=tiny_regressor", "intervention=clip", "intervention.strengths=[0.5,4]"]
     run(place, plugins, *choice, "hydra.run.dir=run")
     return place / "run"
@@ -70,7 +71,7 @@ def test_a_figure_is_on_disk_and_on_the_page(cell):
 def test_the_command_says_where_its_options_are(cell):
     command = load_run(cell).summary["command"]
     assert command.startswith(f"python -m mech_arith --config-dir={EXAMPLES / 'conf'} ")
-    assert "plugins=[../tiny_regressor.py,../clip.py,../right_by_size.py]" in command
+    assert all(f"../{name}.py" in command for name in PLUGINS)
 
 
 def test_a_run_is_shown_where_its_plugins_are_gone(cell):
@@ -86,18 +87,14 @@ def test_a_run_is_shown_where_its_plugins_are_gone(cell):
 
 
 def test_a_direction_method_is_one_file_and_one_yaml(tmp_path):
-    pytest.importorskip("mech_arith.directions.moments", reason="no direction methods by name")
     options = ["tracing=random_projection", "tracing.options.seed=3", "intervention=none"]
     given = ["plugins=[../tiny_regressor.py,../random_projection.py]", "model=tiny_regressor"]
     run(tmp_path, *given, *options, "hydra.run.dir=run")
     assert load_run(tmp_path / "run").summary["cell"]["tracing"] == "random_projection"
 
 
-def test_a_column_of_evidence_is_in_the_table(tmp_path):
-    pytest.importorskip("mech_arith.evidence.columns.registry", reason="no columns of one's own")
-    given = ["plugins=[../tiny_regressor.py,../explained.py]", "model=tiny_regressor"]
-    run(tmp_path, *given, "intervention=none", "hydra.run.dir=run")
-    evidence = load_run(tmp_path / "run").tables["evidence"]
+def test_a_column_of_evidence_is_in_the_table(cell):
+    evidence = load_run(cell).tables["evidence"]
     assert evidence["explained"].tolist() == pytest.approx((evidence["r"] ** 2).tolist())
 
 

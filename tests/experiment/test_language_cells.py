@@ -30,10 +30,23 @@ def llama(tmp_path_factory):
     return tiny_lm("llama", tmp_path_factory.mktemp("llama"))
 
 
+@pytest.fixture(scope="module")
+def plain(llama, tmp_path_factory):
+    """The directory of a cell that is asked for nothing more than `SMALL`."""
+    directory = tmp_path_factory.mktemp("plain")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run(monkeypatch, directory, llama)
+    return directory / "run"
+
+
+def summary_of(cell):
+    return json.loads((cell / "summary.json").read_text(encoding="utf-8"))
+
+
 def run(monkeypatch, tmp_path, directory, *overrides) -> dict[str, Any]:
     arguments = [f"model.path={directory}", *overrides]
     assert main(monkeypatch, tmp_path, *SMALL, *arguments) == 0
-    return json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
+    return summary_of(tmp_path / "run")
 
 
 def refused(monkeypatch, tmp_path, directory, *overrides) -> str:
@@ -49,10 +62,8 @@ def refused(monkeypatch, tmp_path, directory, *overrides) -> str:
     return line
 
 
-def test_a_model_that_knows_no_arithmetic_is_traced_and_said_to_know_none(
-    monkeypatch, tmp_path, llama
-):
-    summary = run(monkeypatch, tmp_path, llama)
+def test_a_model_that_knows_no_arithmetic_is_traced_and_said_to_know_none(plain, llama):
+    summary = summary_of(plain)
     assert summary["baseline_accuracy"] <= summary["majority_floor"]
     assert summary["above_floor_p"] > 0.01
     assert summary["engine"] == "resumed"
@@ -61,14 +72,14 @@ def test_a_model_that_knows_no_arithmetic_is_traced_and_said_to_know_none(
     assert re.search(
         r"accuracy 0.000 of hf_dir is not clearly above 0\.\d+, that of always", said[0]
     )
-    log = (tmp_path / "run" / "mech_arith.log").read_text(encoding="utf-8")
+    log = (plain / "mech_arith.log").read_text(encoding="utf-8")
     assert "not clearly above" in log
     assert 0 <= summary["baseline_not_a_number"] <= 1
     assert 0 <= summary["baseline_right_probability"] < 0.1
     assert summary["provenance"]["dtype"] == "float32"
     assert summary["cell"]["prompt"] == "comma, 3 shots"
     assert summary["cell"]["model"] == f"hf_dir:{llama.name}"
-    correlations = pd.read_parquet(tmp_path / "run" / "correlations.parquet")
+    correlations = pd.read_parquet(plain / "correlations.parquet")
     assert set(correlations["value"]) == {"a", "b", "a+b"}
     assert correlations["r_passed"].isna().all()  # it passes none
     assert (correlations["position"] == "last").any()
@@ -85,13 +96,12 @@ def test_an_intervention_needs_answers(monkeypatch, tmp_path, llama):
     assert "got baseline accuracy 0 on 20 problems a+b: no drop can be reported" in line
 
 
-def test_full_passes_give_the_same_tables(monkeypatch, tmp_path, llama):
-    tables = []
-    for engine in ("auto", "full"):
-        summary = run(monkeypatch, tmp_path / engine, llama, f"engine={engine}")
-        assert summary["engine"] == {"auto": "resumed", "full": "full passes"}[engine]
-        assert summary["store"]["hits"] == 0
-        tables.append(pd.read_parquet(tmp_path / engine / "run" / "correlations.parquet"))
+def test_full_passes_give_the_same_tables(monkeypatch, tmp_path, llama, plain):
+    summary = run(monkeypatch, tmp_path, llama, "engine=full")
+    assert summary["engine"] == "full passes"
+    assert summary["store"]["hits"] == 0
+    cells = (plain, tmp_path / "run")
+    tables = [pd.read_parquet(cell / "correlations.parquet") for cell in cells]
     ours, theirs = (table.drop(columns=["explained_variance_fit", "identity"]) for table in tables)
     pd.testing.assert_frame_equal(ours, theirs, atol=1e-3)
 
@@ -149,11 +159,10 @@ def test_phi_has_no_stream_between_attention_and_mlp(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("device_map", ["auto", "balanced"])
-def test_a_device_map_gives_the_same(monkeypatch, tmp_path, llama, device_map):
-    plain = run(monkeypatch, tmp_path / "plain", llama)
-    mapped = run(monkeypatch, tmp_path / "mapped", llama, f"model.device_map={device_map}")
+def test_a_device_map_gives_the_same(monkeypatch, tmp_path, llama, plain, device_map):
+    mapped = run(monkeypatch, tmp_path, llama, f"model.device_map={device_map}")
     for field in ("baseline_right_probability", "baseline_logit_difference"):
-        assert mapped[field] == pytest.approx(plain[field], rel=1e-4)
+        assert mapped[field] == pytest.approx(summary_of(plain)[field], rel=1e-4)
 
 
 def test_splits_of_unlike_layouts_are_not_mixed(monkeypatch, tmp_path, llama):

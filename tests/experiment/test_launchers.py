@@ -12,7 +12,6 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from mech_arith.common.paths import conf_dir
-from mech_arith.common.runs.directories import find_runs
 from mech_arith.common.runs.records import read_record
 from mech_arith.common.runs.sweeps import cell_states
 from mech_arith.experiment.config import RunConfig
@@ -48,21 +47,6 @@ def test_some_cells_at_a_time_on_this_machine():
     assert chosen.sweeper.max_batch_size == 3
 
 
-@pytest.mark.slow
-def test_cells_in_processes_of_their_own(tmp_path: Path):
-    sweep = tmp_path / "sweep"
-    arguments = ["hydra/launcher=local", f"hydra.sweep.dir={sweep}", f"store.path={tmp_path}/store"]
-    done = subprocess.run(
-        [sys.executable, "-m", "mech_arith", "-m", *arguments, *SMALL, "layers=early,middle,late"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert find_runs(sweep) == [sweep / "0", sweep / "1", sweep / "2"]
-
-
 def test_a_launch_without_slurm_says_so(monkeypatch, tmp_path, capfd):
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # no sbatch here
     assert main(monkeypatch, tmp_path, *SMALL, "hydra/launcher=slurm", sweep=True) == 1
@@ -83,6 +67,7 @@ def test_a_killed_process_takes_no_other_with_it(tmp_path: Path):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env={name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
     )
     record = wait(lambda: read_record(sweep / "0"))
     os.kill(record.attempts[0].pid, signal.SIGKILL)

@@ -1,5 +1,6 @@
 """Text stays the text that was typed, layers go by number, and refusals take one line."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -261,30 +262,49 @@ MISTYPED = {
 }
 
 PROGRAM = f"""
-import sys
+import json, os, sys
+from pathlib import Path
+import hydra.main
 from mech_arith import __main__ as entry
-try:
-    entry.main()
-finally:
-    print([name for name in {HEAVY} if name in sys.modules])
+
+for number, arguments in enumerate(json.load(sys.stdin)):
+    place = Path(str(number), "empty").resolve()
+    place.mkdir(parents=True)
+    if not (child := os.fork()):
+        os.chdir(place)
+        for name, descriptor in (("stdout", 1), ("stderr", 2)):
+            os.dup2(os.open(f"../{{name}}", os.O_CREAT | os.O_WRONLY), descriptor)
+        sys.argv[1:] = arguments
+        try:
+            entry.main()
+        finally:
+            print([name for name in {HEAVY} if name in sys.modules])
+    Path(str(number), "code").write_text(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
 """
+"""Runs command lines, each in a directory and a process of its own, forked from a light one."""
+
+
+@pytest.fixture(scope="module")
+def mistyped(tmp_path_factory):
+    """Each command line's directory; the empty one below it was the working directory."""
+    place = tmp_path_factory.mktemp("mistyped")
+    lines = [arguments.split(" ") for arguments in MISTYPED]
+    program = [sys.executable, "-c", PROGRAM]
+    subprocess.run(program, cwd=place, input=json.dumps(lines), text=True, check=True)
+    return {arguments: place / str(number) for number, arguments in enumerate(MISTYPED)}
 
 
 @pytest.mark.parametrize("arguments", MISTYPED)
-def test_a_mistyped_command_line_costs_nothing(tmp_path, arguments):
+def test_a_mistyped_command_line_costs_nothing(mistyped, arguments):
     """One line, an exit code, nothing heavy imported, and no directory."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments.split(" ")],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("error: ")
-    assert MISTYPED[arguments] in done.stderr
-    assert done.stdout == "[]\n"
-    assert list(tmp_path.iterdir()) == []
+    place = mistyped[arguments]
+    said = (place / "stderr").read_text(encoding="utf-8")
+    assert (place / "code").read_text() == "1"
+    assert said.count("\n") == 1, said
+    assert said.startswith("error: ")
+    assert MISTYPED[arguments] in said
+    assert (place / "stdout").read_text(encoding="utf-8") == "[]\n"
+    assert list((place / "empty").iterdir()) == []
 
 
 def test_what_does_not_resolve_is_no_traceback():
@@ -318,6 +338,7 @@ def swept(tmp_path_factory):
     return place / "run"
 
 
+@pytest.mark.slow
 def test_texts_and_layers_of_a_sweep(swept):
     configs = [OmegaConf.load(swept / cell / "config.yaml") for cell in ("0", "1")]
     assert [config.wandb.group for config in configs] == ["2026_10", "695e0514"]
@@ -332,6 +353,7 @@ def test_texts_and_layers_of_a_sweep(swept):
     assert layers == [[1, 3], [0, 1]]
 
 
+@pytest.mark.slow
 def test_keys_that_move_together_make_one_cell_for_each_pair(swept):
     assert sorted(path.parent.name for path in swept.glob("*/summary.json")) == ["0", "1"]
     groups = {

@@ -171,6 +171,21 @@ def swept(tmp_path, monkeypatch):
     return tmp_path / "run", go
 
 
+@pytest.fixture(scope="module")
+def two_cells(tmp_path_factory):
+    """A finished sweep."""
+    place = tmp_path_factory.mktemp("two_cells")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert main(monkeypatch, place, *QUICK, "layers=early,late", sweep=True) == 0
+    return place / "run"
+
+
+@pytest.fixture
+def finished(two_cells, tmp_path):
+    """A copy of it that a test may change, with its times."""
+    return shutil.copytree(two_cells, tmp_path / "run")
+
+
 def resume(monkeypatch, directory, *overrides):
     monkeypatch.setattr(sys, "argv", ["mech_arith", "-m", f"sweep.resume={directory}", *overrides])
     return exit_code()
@@ -202,18 +217,17 @@ def test_a_sweep_goes_on_with_what_is_missing(swept, monkeypatch, capfd):
             pd.testing.assert_frame_equal(load_run(directory / name).tables[table], numbers)
 
 
-def test_a_finished_sweep_has_nothing_left_to_do(swept, monkeypatch, capfd):
-    directory, go = swept
-    assert go("layers=early,late") == 0
+def test_a_finished_sweep_has_nothing_left_to_do(finished, monkeypatch, capfd):
+    directory = finished
     before = stamps(directory / "0") | stamps(directory / "1")
     assert resume(monkeypatch, directory) == 0
     assert "0 of 2 cells are to be run" in capfd.readouterr().out
     assert stamps(directory / "0") | stamps(directory / "1") == before
 
 
-def test_what_is_given_at_a_resume_wins(swept, monkeypatch):
-    directory, go = swept
-    assert go("layers=early,late") == 0
+@pytest.mark.slow
+def test_what_is_given_at_a_resume_wins(finished, monkeypatch):
+    directory = finished
     before = stamps(directory / "0") | stamps(directory / "1")
     assert resume(monkeypatch, directory, "layers=early,middle,late", "tracing.n_components=3") == 0
     cells = read_plan(directory).cells
@@ -246,9 +260,8 @@ def test_what_is_recorded_gives_way_to_what_is_given(tmp_path):
     assert resumed_arguments(["layers=late"]) == ["layers=late"]
 
 
-def test_a_cell_of_other_code_is_run_anew_and_the_old_one_kept(swept, monkeypatch, capfd):
-    directory, go = swept
-    assert go("layers=early,late") == 0
+def test_a_cell_of_other_code_is_run_anew_and_the_old_one_kept(finished, monkeypatch, capfd):
+    directory = finished
     record = read_record(directory / "1")
     assert record is not None
     other = replace(record, identity="0" * 64, determines=record.determines | {"code": "other"})
@@ -323,13 +336,12 @@ def test_a_resume_of_nothing_is_one_line(tmp_path, monkeypatch, capsys, content)
     assert len(error.strip().splitlines()) <= 1
 
 
-def test_a_sweep_is_not_begun_where_another_stands(swept, capfd):
-    directory, go = swept
-    assert go("layers=early,late") == 0
-    assert go("layers=early,late") == 1
-    assert f"sweep.resume={directory}" in capfd.readouterr().err
+def test_a_sweep_is_not_begun_where_another_stands(finished, monkeypatch, tmp_path, capfd):
+    assert main(monkeypatch, tmp_path, *QUICK, "layers=early,late", sweep=True) == 1
+    assert f"sweep.resume={finished}" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_launches_do_not_work_at_one_sweep(swept, monkeypatch, capfd):
     directory, go = swept
     assert go("layers=early,late") == 0
@@ -353,12 +365,14 @@ def test_a_sweep_whose_end_fails_does_not_pass_for_a_good_one(swept, monkeypatch
     assert f"sweep.resume={directory}" in line
 
 
+@pytest.mark.slow
 def test_names_of_ones_own_for_the_directories(swept):
     directory, go = swept
     assert go("problems.seed=1,2", "hydra.sweep.subdir='seed ${problems.seed}'") == 0
     assert [path.name for path in find_runs(directory)] == ["seed 1", "seed 2"]
 
 
+@pytest.mark.slow
 def test_a_directory_that_says_who_runs_it_is_the_planned_one(swept):
     directory, go = swept
     assert go("problems.seed=1,2", "hydra.sweep.subdir='${hydra.job.id}-${now:%f}'") == 0
@@ -366,6 +380,7 @@ def test_a_directory_that_says_who_runs_it_is_the_planned_one(swept):
     assert [path.name for path in find_runs(directory)] == planned
 
 
+@pytest.mark.slow
 def test_a_name_with_quotes_is_found_again(swept, monkeypatch):
     directory, go = swept
     names = "hydra.sweep.subdir=${hydra.job.override_dirname}"
@@ -389,6 +404,7 @@ def test_a_cell_that_cannot_be_launched_stops_no_other(swept, capfd):
     assert "File exists" in states[0].note
 
 
+@pytest.mark.slow
 def test_another_sweeper_ends_with_its_table_too(swept, capfd):
     directory, go = swept
     assert go("layers=early,late", "hydra/sweeper=basic") == 0
@@ -396,6 +412,7 @@ def test_another_sweeper_ends_with_its_table_too(swept, capfd):
     assert not (directory / "sweep.json").exists()
 
 
+@pytest.mark.slow
 def test_flags_that_choose_the_config_are_recorded(swept, monkeypatch, tmp_path):
     directory, _ = swept
     (tmp_path / "conf" / "layers").mkdir(parents=True)
@@ -409,6 +426,7 @@ def test_flags_that_choose_the_config_are_recorded(swept, monkeypatch, tmp_path)
     assert [state.status for state in cell_states(directory)] == ["resumed", "done"]
 
 
+@pytest.mark.slow
 def test_a_damaged_table_is_computed_again_at_a_resume(swept, monkeypatch):
     directory, go = swept
     assert go("layers=early,late") == 0
@@ -493,6 +511,7 @@ def test_a_launch_that_waited_for_another_cells_end_writes_nothing(tmp_path, mon
     assert contents(tmp_path / "run") == expected
 
 
+@pytest.mark.slow
 def test_a_sweep_and_a_single_run_do_not_share_a_directory(swept, tmp_path, monkeypatch, capfd):
     directory, go = swept
     assert main(monkeypatch, tmp_path, *QUICK) == 0
@@ -519,6 +538,7 @@ def test_figures_that_a_kill_has_left_undrawn_are_drawn(tmp_path, monkeypatch):
     assert sorted(path.name for path in figures.iterdir()) == names
 
 
+@pytest.mark.slow
 def test_the_command_in_the_summary_gives_the_same_numbers(swept, monkeypatch, tmp_path):
     directory, go = swept
     assert go("layers=early,late", "template.expression=a-b,(a+b)-c") == 0

@@ -142,6 +142,7 @@ def test_a_match_by_chance_has_the_places_of_the_value_in_any_order():
     assert math.isnan(_by_chance(lines, lines, few).share_above(0.5))
 
 
+@pytest.mark.slow
 def test_what_another_cell_has_run_is_read_back_and_nothing_else(tmp_path):
     model, _, report, sites, traces = planted()
     baseline = run_baseline(

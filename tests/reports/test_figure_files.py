@@ -238,6 +238,7 @@ def test_a_figure_without_numbers_has_no_file_of_them(tmp_path: Path) -> None:
     assert path.name == "plain.png"
 
 
+@pytest.mark.slow
 def test_all_formats_are_written_and_the_same_tables_make_the_same_bytes(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from mech_arith.reports.figures import draw_cell; "

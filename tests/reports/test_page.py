@@ -150,6 +150,7 @@ def test_a_run_whose_columns_do_not_fit_is_damaged_and_the_others_reported(
         assert set(pd.read_parquet(tmp_path / name)["cell"]) == {"1", "2"}
 
 
+@pytest.mark.slow
 def test_a_real_run_without_edits_and_one_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -561,6 +562,7 @@ def test_a_verdict_in_few_words(row: dict[str, Any], said: str) -> None:
     assert verdict(row) == said
 
 
+@pytest.mark.slow
 def test_every_column_of_the_evidence_that_is_shown_is_one_that_a_run_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -244,6 +244,7 @@ def test_tables_of_older_versions_are_refused(tmp_path: Path) -> None:
         write_spread(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_sweep_over_trained_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From two trainings to their spread, nothing made up."""
     threads = torch.get_num_threads()

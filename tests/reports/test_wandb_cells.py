@@ -20,6 +20,7 @@ def tracked_as(run: Path) -> str | None:
     return record.tracked
 
 
+@pytest.mark.slow
 def test_a_run_that_is_lost_is_logged_at_the_cells_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

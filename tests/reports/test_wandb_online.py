@@ -102,6 +102,7 @@ def test_a_run_arrives_whole(tmp_path: Path) -> None:
     check_complete(server.runs["abc"])
 
 
+@pytest.mark.slow
 def test_a_requeued_job_continues_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From another directory too: on the server it is one run, with every row once."""
     # wandb's own resuming would append the same rows to those that are there.
@@ -168,6 +169,7 @@ def test_refused_rows_are_not_taken_for_sent(
         check_sync_completes(folder, server, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_refused_file_is_not_taken_for_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +180,7 @@ def test_a_refused_file_is_not_taken_for_sent(
         check_sync_completes(folder, server, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_refused_key_is_said(tmp_path: Path) -> None:
     with wandb_server(Fault(status=401)) as server:
         folder, log = job(tmp_path, server.url)
@@ -196,6 +199,7 @@ def test_no_server(tmp_path: Path) -> None:
     check_whole_on_disk(folder)
 
 
+@pytest.mark.slow
 def test_an_address_that_is_none(tmp_path: Path) -> None:
     """wandb itself would not even write an offline run; nor may the next cell go elsewhere."""
     environment = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "localhost:8080"}
@@ -221,6 +225,7 @@ def test_a_server_that_accepts_and_is_silent(tmp_path: Path) -> None:
     check_whole_on_disk(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "reason"),
     [("", "no API key for {url} (set one with `wandb login`)"), ("abc", "no usable API key")],
@@ -238,6 +243,7 @@ def test_no_key(key: str, reason: str, tmp_path: Path) -> None:
     check_whole_on_disk(Path(done.stdout.strip()))
 
 
+@pytest.mark.slow
 def test_a_run_still_being_written_is_not_taken_for_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +263,7 @@ def test_a_run_still_being_written_is_not_taken_for_sent(
         assert not is_sent(folder)
 
 
+@pytest.mark.slow
 def test_no_key_is_written_anywhere(tmp_path: Path) -> None:
     """Two runs of one process, so that the second begins with the key in wandb's settings."""
     code = """

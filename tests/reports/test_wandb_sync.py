@@ -19,6 +19,8 @@ from tests.wandb_server import Fault, WandbServer, wandb_server
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "wandb_sync.py"
 
+pytestmark = pytest.mark.slow
+
 CELLS = 3
 
 WAIT_S = 40
@@ -167,7 +169,6 @@ def test_a_run_that_goes_away_ends_nothing(server: WandbServer, sweep: Path) -> 
     assert not is_sent(sweep / "1" / "wandb")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("status", [403, 429])
 def test_what_fails_is_said_and_can_be_sent_later(
     status: int, server: WandbServer, sweep: Path
@@ -185,7 +186,6 @@ def test_what_fails_is_said_and_can_be_sent_later(
     check_all_there(server)
 
 
-@pytest.mark.slow
 def test_a_server_that_dies_ends_the_sync(server: WandbServer, sweep: Path) -> None:
     """Not one time limit after the other."""
     server.fault = Fault(dies_after=14)
@@ -198,7 +198,6 @@ def test_a_server_that_dies_ends_the_sync(server: WandbServer, sweep: Path) -> N
     check_all_there(server)
 
 
-@pytest.mark.slow
 def test_a_server_that_answers_nothing_but_errors_ends_it_too(
     server: WandbServer, sweep: Path
 ) -> None:
@@ -208,7 +207,6 @@ def test_a_server_that_answers_nothing_but_errors_ends_it_too(
     assert errors == "stopped: 2 runs in a row were late; run again to complete\n"
 
 
-@pytest.mark.slow
 def test_an_interrupted_sync_is_completed_by_the_next(server: WandbServer, sweep: Path) -> None:
     server.fault = Fault(delay_s=1.0)
     begun = subprocess.Popen(
