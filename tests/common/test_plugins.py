@@ -117,6 +117,7 @@ def test_a_bad_plugin_is_refused_before_a_directory_is_made(monkeypatch, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_weights_carry_an_edit_that_is_affine_and_no_other(monkeypatch, tmp_path, capsys):
     plain = written(tmp_path / "plain.py", "plainly_bent", affine=False)
     asked = ["tracing.point=mlp_out", "tracing.positions=last", "intervention.via=weights"]

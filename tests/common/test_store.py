@@ -656,6 +656,7 @@ def started(code: str, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_concurrent_jobs_compute_an_entry_once(tmp_path: Path) -> None:
     jobs = [started(JOB, tmp_path) for _ in range(3)]
     try:

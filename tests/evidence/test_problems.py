@@ -112,6 +112,7 @@ def test_an_encoder_writes_nothing_and_answers_with_a_number():
     assert {row["correct"] for row in rows} == {True, False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tokenizer", "style", "reasons"),
     [("spaced", "comma", {"", NO_NUMBER, NO_END}), ("chat", "chat", {"", NO_NUMBER})],

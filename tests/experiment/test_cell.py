@@ -95,6 +95,7 @@ def test_constant_positions_are_refused():
         run(PlantedModel(), fit, report, plan(point="resid_pre", layers=(0,)))
 
 
+@pytest.mark.slow
 def test_an_untrained_twin_says_what_the_input_alone_gives():
     fit, report = problems()
     asked = plan(intervention=None, position_map=True, n_components=5, untrained_twins=2)

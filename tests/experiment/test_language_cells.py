@@ -106,6 +106,7 @@ def test_full_passes_give_the_same_tables(monkeypatch, tmp_path, llama, plain):
     pd.testing.assert_frame_equal(ours, theirs, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_numbers_of_several_lengths_have_no_map_and_named_positions_alone(
     monkeypatch, tmp_path, llama
 ):
@@ -119,6 +120,7 @@ def test_numbers_of_several_lengths_have_no_map_and_named_positions_alone(
         assert f"positions '{positions}'" in line
 
 
+@pytest.mark.slow
 def test_worded_templates_have_readers(monkeypatch, tmp_path, llama):
     worded = ["template=word_apples", "prompt=qa", "prompt.shots=1"]
     summary = run(monkeypatch, tmp_path, llama, *worded)
@@ -165,6 +167,7 @@ def test_a_device_map_gives_the_same(monkeypatch, tmp_path, llama, plain, device
         assert mapped[field] == pytest.approx(summary_of(plain)[field], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_splits_of_unlike_layouts_are_not_mixed(monkeypatch, tmp_path, llama):
     """Both splits together decide whether there are single positions that all prompts share."""
     few_wide = ["problems.operands={min:1,max:10}", "problems.n=40", "problems.seed=3"]
@@ -174,6 +177,7 @@ def test_splits_of_unlike_layouts_are_not_mixed(monkeypatch, tmp_path, llama):
     assert "same positions for positions 'each'" in line
 
 
+@pytest.mark.slow
 def test_locality_of_a_model_that_answers_nothing_leaves_its_tables(monkeypatch, tmp_path, llama):
     asked = ["locality.enabled=true", "locality.n_problems=4", "locality.value_points=3"]
     run(monkeypatch, tmp_path, llama, *asked, "locality.coordinate_points=6")

@@ -195,6 +195,7 @@ def stamps(directory):
     return {path: path.stat().st_mtime_ns for path in directory.rglob("*.parquet")}
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_with_what_is_missing(swept, monkeypatch, capfd):
     directory, go = swept
     assert go("layers=early,late", "problems.seed=1,2") == 0

@@ -324,6 +324,7 @@ def test_offline_and_not_in_the_cache(cache: Path) -> None:
     check_refused(None, "as OWNER/NAME in model.hub, got 'a/b/c'", hub="a/b/c")
 
 
+@pytest.mark.slow
 def test_online_and_out_of_reach(tmp_path: Path) -> None:
     code = (
         "from tests.models.test_loading import load\n"

@@ -46,7 +46,17 @@ def model_in(directory, style="comma", shots=SHOTS, name="hf_dir", dtype="float3
     return PretrainedModel(loaded, Prompting(style, shots, None))
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+COMMON = ("llama", "gpt2", "gpt_neox")
+"""Rotary and learned positions, grouped heads, attention beside the MLP; the others are slow."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=() if name in COMMON else pytest.mark.slow)
+        for name in ARCHITECTURES
+    ],
+)
 def tiny(request, tmp_path_factory):
     """A tiny model of each architecture, and its directory."""
     directory = tiny_lm(request.param, tmp_path_factory.mktemp(request.param))

@@ -237,6 +237,7 @@ def test_fewer_problems_are_the_first_of_more_over_several_rounds_of_draws() -> 
 # Few-shot examples
 
 
+@pytest.mark.slow
 @given(
     n=st.integers(2, 40),
     n_shots=st.integers(0, 24),

@@ -46,6 +46,7 @@ def call(*arguments: str, url: str = "http://127.0.0.1:9") -> tuple[int, str, st
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_real_cell_logs_what_the_workspace_shows(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
