@@ -99,10 +99,11 @@ def test_files_count_by_name_and_content(tmp_path):
 
 @pytest.fixture
 def code(tmp_path, monkeypatch):
-    """A package of two modules, in place of this one."""
+    """A package of a module that makes numbers and one that reports them, in place of this one."""
     (tmp_path / "__init__.py").write_text("")
     (tmp_path / "tracing.py").write_text('"""Text."""\n\n\ndef f():\n    return 1\n')
-    (tmp_path / "figures.py").write_text("x = 1\n")
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "terminal.py").write_text("x = 1\n")
     monkeypatch.setattr(identity.mech_arith, "__file__", str(tmp_path / "__init__.py"))
 
     def digest():
@@ -123,7 +124,7 @@ def code(tmp_path, monkeypatch):
             True,
         ),
         ("tracing.py", "def f():\n    return 2\n", False),
-        ("figures.py", "x = 2\n", True),
+        ("reports/terminal.py", "x = 2\n", True),
         ("another.py", "x = 2\n", False),
     ],
 )
