@@ -131,7 +131,7 @@ def test_a_function_that_fails_costs_its_entry_and_says_so(of, reason, caplog) -
     register("evidence", replace(OWN, of=of))
     table = completed("evidence", pd.DataFrame({"r": [0.5, 0.25], "n": [0, 1], "held": None}))
     assert table["certainty"].isna().tolist() == [True, False]
-    assert table["certainty"][1] == 0.25
+    assert table["certainty"].tolist()[1] == 0.25
     (said,) = caplog.messages
     assert said.startswith(
         "the column 'certainty' of evidence is null in 1 of 2 rows, where its function failed: "
