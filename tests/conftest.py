@@ -1,5 +1,6 @@
 """What all tests share: an environment that does not depend on the user's machine."""
 
+import gc
 import logging
 import os
 import sys
@@ -29,6 +30,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "smollm2" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.weights)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of every later garbage collection: hypothesis asks for many."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

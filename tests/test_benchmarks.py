@@ -213,6 +213,7 @@ def test_the_bound_is_work_over_rate(load: Any) -> None:
     assert bound.bound_seconds(workload, constant) == pytest.approx(36 * (3360 + 19872) / 1e6)
 
 
+@pytest.mark.slow
 def test_a_small_benchmark_from_end_to_end(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     peers, contenders = load("peers"), load("contenders")
 

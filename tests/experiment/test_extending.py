@@ -60,12 +60,14 @@ def cell(place) -> Path:
     return place / "run"
 
 
+@pytest.mark.slow
 def test_a_model_is_traced(cell):
     correlations = load_run(cell).tables["correlations"]
     assert set(correlations["model"]) == {"tiny_regressor"}
     assert correlations["r"].abs().max() > 0.9
 
 
+@pytest.mark.slow
 def test_an_edit_is_made_beside_its_controls(cell):
     effects = load_run(cell).tables["effects"]
     assert set(effects["edit"]) == {"clip"}
@@ -77,6 +79,7 @@ def test_an_edit_is_made_beside_its_controls(cell):
     assert set(effects["arm"]) >= {"target", "control", "span", "other", "shuffled"}
 
 
+@pytest.mark.slow
 def test_a_figure_and_a_column_are_on_disk_and_on_the_page(cell, monkeypatch):
     assert (cell / "figures" / "right_by_size.png").stat().st_size > 1000
     evidence = load_run(cell).tables["evidence"]
@@ -94,6 +97,7 @@ def test_a_figure_and_a_column_are_on_disk_and_on_the_page(cell, monkeypatch):
     assert '"explained"' in text
 
 
+@pytest.mark.slow
 def test_a_figure_and_a_column_are_in_wandb(cell):
     files = sorted(path.as_posix() for path in (cell / "wandb").rglob("media/**/*.*"))
     assert any("right_by_size" in path for path in files)
@@ -107,6 +111,7 @@ def test_a_column_is_in_the_dictionary():
     assert "| `explained` | number |  | Share of the value's variance that" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_direction_method_has_entries_of_its_own(place):
     """The store of both runs has the components of each, and the projected run has its own."""
     runs = [load_run(place / name) for name in ("run", "projected")]
@@ -121,12 +126,14 @@ def test_a_direction_method_has_entries_of_its_own(place):
     assert found == {("pca", "{}"), ("random_projection", "{'seed': 3}")}
 
 
+@pytest.mark.slow
 def test_the_command_says_where_its_options_are(cell):
     command = load_run(cell).summary["command"]
     assert command.startswith(f"python -m mech_arith --config-dir={EXAMPLES / 'conf'} ")
     assert PLUGINS in command
 
 
+@pytest.mark.slow
 def test_a_run_is_shown_where_its_plugins_are_gone(cell):
     """Nothing of them is imported by what reads results."""
     code = (
@@ -140,7 +147,6 @@ def test_a_run_is_shown_where_its_plugins_are_gone(cell):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)  # four starts of the program
 def test_every_worker_of_a_sweep_imports_them(tmp_path):
     given = ["plugins=[../tiny_regressor.py,../clip.py]", "model=tiny_regressor"]
     sweep = ["-m", "hydra/launcher=local", "hydra.sweep.dir=sweep", "intervention=clip,shift"]

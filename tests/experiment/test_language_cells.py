@@ -160,6 +160,7 @@ def test_phi_has_no_stream_between_attention_and_mlp(monkeypatch, tmp_path):
     assert "unknown point of hf_dir 'resid_mid'; expected one of: resid_pre, z" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device_map", ["auto", "balanced"])
 def test_a_device_map_gives_the_same(monkeypatch, tmp_path, llama, plain, device_map):
     mapped = run(monkeypatch, tmp_path, llama, f"model.device_map={device_map}")

@@ -158,6 +158,7 @@ def test_a_run_without_controls_is_whole(monkeypatch, tmp_path):
     assert set(result.tables["evidence"]["untold"]) == {"no control directions were drawn"}
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_bad_cell_and_says_so(monkeypatch, tmp_path, capsys):
     code = main(monkeypatch, tmp_path, *SMALL, "layers.start=0,9", "layers.stop=1", sweep=True)
     assert code == 1

@@ -80,6 +80,7 @@ def plain_tables(run: RunResult) -> dict[str, pd.DataFrame]:
     return {name: table.drop(columns="identity") for name, table in run.tables.items()}
 
 
+@pytest.mark.slow
 def test_each_cell_of_a_process_is_as_it_is_alone(monkeypatch, tmp_path):
     """With one file, without, and with another file that uses the same five names."""
     one, other = written(tmp_path, 1), written(tmp_path, 2)
@@ -247,6 +248,7 @@ def test_an_option_that_is_wrong_is_one_line(tmp_path, option, said):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listed", [False, True])
 def test_an_option_is_swept(monkeypatch, tmp_path, listed):
     written(tmp_path, 11)

@@ -218,6 +218,7 @@ def test_a_sweep_goes_on_with_what_is_missing(swept, monkeypatch, capfd):
             pd.testing.assert_frame_equal(load_run(directory / name).tables[table], numbers)
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_has_nothing_left_to_do(finished, monkeypatch, capfd):
     directory = finished
     before = stamps(directory / "0") | stamps(directory / "1")
@@ -276,6 +277,7 @@ def test_a_cell_of_other_code_is_run_anew_and_the_old_one_kept(finished, monkeyp
     assert find_runs(directory) == [directory / "0", directory / "1"]
 
 
+@pytest.mark.slow
 def test_a_failed_cell_stops_no_other_and_leaves_its_traceback(swept, monkeypatch, capfd):
     directory, go = swept
     real = job.run_cell

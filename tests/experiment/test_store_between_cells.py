@@ -67,6 +67,7 @@ def test_the_second_of_two_cells_that_differ_in_strength_traces_nothing(monkeypa
         assert one.summary[number] == two.summary[number]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -85,6 +86,7 @@ def test_what_tracing_does_not_depend_on_finds_all_of_it(monkeypatch, tmp_path, 
     assert run.summary["store"]["hits"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -103,6 +105,7 @@ def test_what_tracing_depends_on_finds_nothing(monkeypatch, tmp_path, first, cha
     assert run.summary["store"]["misses"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", ["tracing.point=mlp_out", "tracing.n_components=3", "tracing=pls"]
 )
@@ -112,6 +115,7 @@ def test_what_the_baseline_does_not_depend_on_finds_that(monkeypatch, tmp_path, 
     assert run.summary["store"]["misses"] > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["baseline", "components", "coordinates"])
 def test_a_damaged_entry_is_computed_again(monkeypatch, tmp_path, first, stage):
     run, store = first[0], _copy(first[1], tmp_path)

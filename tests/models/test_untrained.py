@@ -81,6 +81,7 @@ def test_a_model_whose_padding_is_embedded_as_zeros_has_all_its_points(model):
     assert floors.between(0, 1).all()
 
 
+@pytest.mark.slow
 def test_a_cell_has_the_twins_r_beside_the_models(model):
     asked = plan(intervention=None, digits=2, untrained_twins=1)
     result = run(model, FIT, REPORT, asked)

@@ -119,6 +119,7 @@ def test_layers_that_one_run_lacks_are_left_out(tmp_path: Path) -> None:
     assert set(compared(tmp_path)["layer"].dropna()) == {0, 1}
 
 
+@pytest.mark.slow
 def test_positions_are_compared_by_name_or_the_best_of_each(tmp_path: Path) -> None:
     save_cell(tmp_path / "a", positions="each", n_layers=2)
     save_cell(tmp_path / "b", positions="each", n_layers=2, seed=1)

@@ -880,7 +880,7 @@ def test_the_evidence_shows_all_that_is_known_and_the_slope_beside_its_floor() -
         "drop beyond directions",
         "drop beyond directions",
         "drop beyond",
-        "answers that",
+        "IIA: answers that",
         "slope: how far answers",
     ]
     assert texts_of(panels["|R|"])[:2] == ["(.45)", ".35 to .55\nun. .20"]

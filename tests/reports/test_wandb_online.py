@@ -31,6 +31,8 @@ from tests.wandb_runs import (
 )
 from tests.wandb_server import Fault, StoredRun, WandbServer, wandb_server
 
+pytestmark = pytest.mark.slow
+
 JOB = """
 print(tracked(Path.cwd(), mode="online", run_id="abc", **{changes}))
 """

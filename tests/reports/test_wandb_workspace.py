@@ -18,6 +18,8 @@ from tests.waiting import PATIENCE_S
 from tests.wandb_runs import KEY, of_type, records, summary_of
 from tests.wandb_server import Fault, wandb_server
 
+pytestmark = pytest.mark.slow
+
 ASKED = ("layers.start=1", "layers.stop=3", "intervention=interchange", "intervention.sources=1")
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "wandb_workspace.py"
