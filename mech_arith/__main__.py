@@ -39,6 +39,8 @@ NO_ROOM = (
 )
 
 MULTIRUN = ("-m", "--multirun")
+SHOW_ALONE = ("--cfg", "-c", "--info", "-i")
+"""Flags of Hydra that show how one cell is composed, and run nothing."""
 
 _failed: list[Path] = []
 """Directories of this process's cells that ended in an error; they decide the exit code."""
@@ -91,6 +93,13 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     check_grammar(typed)
     for folder in own_folders(typed):
         check_files(folder)
+    shown = [argument for argument in typed if argument.partition("=")[0] in SHOW_ALONE]
+    swept = [argument for argument in typed if argument in MULTIRUN]
+    if shown and swept:
+        raise UserError(
+            f"expected {swept[0]} or {shown[0]}, got both; leave {swept[0]} out, for "
+            f"{shown[0]} shows one cell"
+        )
     # argparse takes overrides from one place alone, so none may stand before `-m`.
     return sorted(typed, key=lambda argument: argument not in MULTIRUN)
 

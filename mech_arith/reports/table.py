@@ -214,7 +214,9 @@ def _chosen(columns: Sequence[str] | None, known: Sequence[str]) -> list[_Column
     from mech_arith.evidence.columns import TABLES, earlier_names, shown_columns
 
     headlines = [column.name for column in shown_columns() if column.is_headline]
+    # As a column is headed (abs_r), and as an earlier version has called it.
     today = earlier_names(TABLES["evidence"])
+    today |= {column.shown: column.name for column in shown_columns()}
     names = headlines if columns is None else [today.get(name, name) for name in columns]
     _require_known(names, [*dict.fromkeys([*headlines, *known])])
     return [_Column(name) for name in names]

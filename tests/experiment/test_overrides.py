@@ -234,6 +234,7 @@ HEAVY = ("torch", "transformer_lens", "transformers", "sklearn", "wandb", "matpl
 
 MISTYPED = {
     "problems.n=0": "problems.n=0",
+    "-m --cfg job layers=early,late": "expected -m or --cfg, got both; leave -m out, for --cfg",
     "problems.m=3": "unknown key 'problems.m'; nearest: problems.n",
     "problem.n=3": "unknown key 'problem.n'; nearest: problems.n",
     "problems.n=many": "expected a value that fits, got problems.n=many (Value 'many'",

@@ -178,6 +178,8 @@ def test_columns_are_those_that_are_asked_for_and_chance_has_a_mark(
     lines = written(monkeypatch, capsys, run, *options).split("\n")
     assert lines[0] == r"| value | layer | p holm | \|R\| |"
     assert "| `b` | 0 | 0.200 | 0.50\N{DAGGER} [0.40, 0.60] |" in lines
+    headed = ("--columns", "p_holm,abs_r", "--format", "markdown")
+    assert written(monkeypatch, capsys, run, *headed).split("\n") == lines
 
 
 def test_runs_of_a_sweep_are_told_apart_by_what_differs(
