@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
-CHECKPOINTS = ROOT / "mech_arith" / "models" / "checkpoints"
+CHECKPOINTS = ROOT / "mech_arith" / "models" / "arithmetic" / "checkpoints"
 pytestmark = pytest.mark.slow
 
 

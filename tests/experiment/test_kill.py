@@ -44,7 +44,7 @@ CELL = (
 
 def _program(*overrides: str) -> None:
     # Drawing would take most of the time, and what is drawn is not compared.
-    job._draw = lambda saved, directory: None
+    job._draw = lambda *_: None
     # Every unit of so small a cell is kept, as a longer one's are every second.
     assert Checkpoint.__init__.__kwdefaults__
     Checkpoint.__init__.__kwdefaults__["every_s"] = 0.0
