@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what was imported out of every later garbage collection: hypothesis asks for many."""
+    """Leave what was imported out of later garbage collections, of which the tests cause many."""
     gc.collect()
     gc.freeze()
 

@@ -262,6 +262,7 @@ def test_what_is_recorded_gives_way_to_what_is_given(tmp_path):
     assert resumed_arguments(["layers=late"]) == ["layers=late"]
 
 
+@pytest.mark.slow
 def test_a_cell_of_other_code_is_run_anew_and_the_old_one_kept(finished, monkeypatch, capfd):
     directory = finished
     record = read_record(directory / "1")

@@ -161,6 +161,7 @@ def test_problems_are_parted_by_the_length_of_their_answers(tmp_path, monkeypatc
     assert len(parted.layouts) == len(prompts.layouts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "replays", "has_middle"),
     [
@@ -254,6 +255,7 @@ class FourTokens:
         return None
 
 
+@pytest.mark.slow
 def test_what_rows_write_of_their_own_is_what_full_passes_write(tiny, monkeypatch):
     """With a shared prefix, clean positions before the edit, and tokens behind it."""
     model, _ = tiny

@@ -1108,6 +1108,7 @@ def drawn_in(
     return {path.stem: path.read_bytes() for path in directory.glob("*.png")}
 
 
+@pytest.mark.slow
 def test_what_another_cell_has_drawn_is_not_drawn_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1138,6 +1139,7 @@ def test_the_order_and_the_type_of_rows_are_part_of_what_was_drawn(tmp_path: Pat
     assert first["correlations"] != turned["correlations"]
 
 
+@pytest.mark.slow
 def test_no_global_state_of_matplotlib_is_used() -> None:
     code = "import sys, mech_arith.reports.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -646,6 +646,7 @@ def test_numbers_are_short_and_never_stand_in_for_missing_ones() -> None:
     assert numbers(np.array([[0.123456, np.nan], [np.inf, -1.0]])) == [[0.1235, None], [None, -1.0]]
 
 
+@pytest.mark.slow
 def test_a_killed_cell_has_the_name_that_it_has_when_it_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -287,6 +287,7 @@ def test_disabled_touches_nothing(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"heatmap.png"}
 
 
+@pytest.mark.slow
 def test_files_hold_no_token_and_no_environment(tmp_path: Path) -> None:
     done = program(
         """

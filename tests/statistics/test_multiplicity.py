@@ -1,5 +1,6 @@
 """Adjusted p-values."""
 
+import gc
 import math
 
 import numpy as np
@@ -12,6 +13,13 @@ from statsmodels.stats.multitest import multipletests
 from mech_arith.statistics import benjamini_hochberg, holm
 
 METHODS = [(holm, "holm"), (benjamini_hochberg, "fdr_bh")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_garbage() -> None:
+    """statsmodels collects garbage at every call: leave out what stands already."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.mark.parametrize(("ours", "theirs"), METHODS)
