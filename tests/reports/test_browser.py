@@ -917,7 +917,7 @@ def test_a_cells_figures_are_read_from_disk(page: Page, tmp_path: Path):
     Image.new("RGB", (30, 20)).save(figures / "own.png")
     (figures / "broken.png").write_bytes(b"no image")
     page.open(write_report(tmp_path), "#cell=0")
+    page.run("document.querySelector('.files img').scrollIntoView()")  # read when they are seen
     page.until("return document.querySelectorAll('.files figure').length == 1")
-    page.run("document.querySelector('.files img').scrollIntoView()")
     page.until("return document.querySelector('.files img').naturalWidth == 30")
     assert page.texts(".files figcaption") == ["own"]
