@@ -52,6 +52,15 @@ def _private_wandb(
 
 
 @pytest.fixture(autouse=True)
+def _no_plugins() -> Iterator[None]:
+    """What a test's plugins register is not there for the next test."""
+    from mech_arith.common.registry import without_additions
+
+    with without_additions():
+        yield
+
+
+@pytest.fixture(autouse=True)
 def _fresh_hydra(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Hydra sets up one state and one log file per process: leave none behind.
 
