@@ -80,6 +80,28 @@ class Edit(ABC):
         return self.moved(coordinate, strength, sd=sd, wanted=wanted) - coordinate
 
 
+@dataclass(frozen=True)
+class TargetEdit(Edit):
+    """Gives the coordinate another value's place, or goes a share of the way; `target` says whose.
+
+    An edit of this kind is a subclass with `target`.
+    """
+
+    unit: ClassVar[str] = "share of the way"
+    no_change: ClassVar[float] = 0.0
+
+    def moved(
+        self,
+        coordinate: Float[Tensor, "*rows n"],
+        strength: float,
+        *,
+        sd: float,
+        wanted: Float[Tensor, "*rows n"],
+    ) -> Float[Tensor, "*rows n"]:
+        """C + s (w - c)."""
+        return coordinate + strength * (wanted - coordinate)
+
+
 def find_edit(name: str) -> Edit:
     """The edit of that name.
 
