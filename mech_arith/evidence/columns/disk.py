@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -33,6 +34,7 @@ OWN = b"mech_arith.column"
 """In a field's metadata: what a column is that a user has added, for reports of the table."""
 
 
+@cache
 def schema(columns: Columns) -> pa.Schema:
     """As Arrow types, and for pandas that whole numbers and flags may be missing."""
     fields = pa.schema([(column.name, column.kind.value) for column in columns])
