@@ -1,6 +1,6 @@
 """mech_arith from Python: one cell's activations, directions and tables.
 
-    from mech_arith.experiment.api import compose
+    from mech_arith import compose
 
     cell = compose("layers=1-2", "intervention=none")
     vectors = cell.activations(layer=2)
@@ -22,6 +22,7 @@ from hydra.core.config_store import ConfigStore
 from jaxtyping import Float
 from torch import Tensor
 
+from mech_arith.common.checkpoint import Checkpoint
 from mech_arith.common.errors import UserError, unknown
 from mech_arith.common.paths import conf_dir
 from mech_arith.common.plugins import using_plugins
@@ -30,7 +31,6 @@ from mech_arith.common.runs.directories import find_runs
 from mech_arith.common.store import Store
 from mech_arith.directions.base import Subspace, find_method
 from mech_arith.directions.tracing import fit_directions
-from mech_arith.engine.batching import Batching
 from mech_arith.engine.capture import capture
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
@@ -38,8 +38,7 @@ from mech_arith.evidence.columns import TABLES, conformed, in_memory
 from mech_arith.evidence.results import RunResult, load_run
 from mech_arith.experiment.cell import run_cell
 from mech_arith.experiment.config import RunConfig, checked
-from mech_arith.experiment.job import shared_store
-from mech_arith.experiment.load_model import load_model
+from mech_arith.experiment.load_model import load_model, open_session
 from mech_arith.experiment.overrides import as_typed, check_grammar
 from mech_arith.experiment.plan import Prepared, prepare
 from mech_arith.experiment.refusals import one_line_errors
@@ -89,10 +88,9 @@ class Cell:
             UserError: there is no such model, or an option does not fit it.
         """
         asked = self.settings
-        rows = None if asked.batch_size == "auto" else int(asked.batch_size)
-        store = shared_store(asked) if asked.store.enabled else Store(None)
         with using_plugins(asked.plugins):
-            return Session(load_model(asked, self.prepared), Batching(rows), store)
+            model = load_model(asked, self.prepared)
+        return open_session(asked, model, own=Store(None), checkpoint=Checkpoint.nothing())
 
     def problems(self, split: str = "fit") -> ProblemSet:
         """The problems of a split: directions are fitted on `fit`, numbers are read on `report`."""
@@ -158,7 +156,7 @@ class Cell:
         return Subspace.of_tensors(fitted[site])
 
     def run(self) -> dict[str, pd.DataFrame]:
-        """Trace, edit and scorer, as the command line does; nothing is written but the store.
+        """Trace, edit and judge, as the command line does; nothing is written but the store.
 
         Returns:
             The cell's tables by name: 'evidence', 'correlations', 'effects', ... The page of

@@ -19,7 +19,7 @@ from mech_arith.common.atomic import atomic, write_text
 from mech_arith.common.checkpoint import Checkpoint
 from mech_arith.common.digests import json_digest
 from mech_arith.common.errors import UserError
-from mech_arith.common.paths import SUMMARY, store_dir
+from mech_arith.common.paths import SUMMARY
 from mech_arith.common.plugins import plugin_digests
 from mech_arith.common.registry import without_additions
 from mech_arith.common.runs.directories import damage
@@ -32,13 +32,11 @@ from mech_arith.common.runs.records import (
 )
 from mech_arith.common.runs.sweeps import TOLD, swept_of
 from mech_arith.common.store import Store
-from mech_arith.engine.batching import Batching
-from mech_arith.engine.session import Session
 from mech_arith.evidence.results import RunResult, load_run, save_run
 from mech_arith.experiment.cell import CellResult, run_cell
 from mech_arith.experiment.config import RunConfig, checked, own_folders
 from mech_arith.experiment.identity import Identity, identify
-from mech_arith.experiment.load_model import load_model
+from mech_arith.experiment.load_model import load_model, open_session
 from mech_arith.experiment.names import model_choice
 from mech_arith.experiment.plan import Prepared, prepare
 from mech_arith.interventions.edits import ACTIVATIONS
@@ -202,11 +200,8 @@ def _numbers(
 ) -> CellResult:
     """The cell's numbers, going on from what an earlier attempt has left."""
     own = Store(directory / PARTS)
-    session = Session(
-        model,
-        Batching(None if settings.batch_size == "auto" else settings.batch_size),
-        shared_store(settings) if settings.store.enabled else own,
-        Checkpoint(own, cell=identity.digest),
+    session = open_session(
+        settings, model, own=own, checkpoint=Checkpoint(own, cell=identity.digest)
     )
     return run_cell(session, prepared.fit, prepared.report, prepared.cell(model.n_layers))
 
@@ -224,12 +219,6 @@ def _draw(saved: RunResult, directory: Path, settings: RunConfig) -> None:
             draw_cell(saved.tables, new, **heading(saved.summary), on=on)
     except Exception as error:
         log.warning("figures could not be drawn, the tables are on disk all the same: %r", error)
-
-
-def shared_store(settings: RunConfig) -> Store:
-    """The store of all cells."""
-    own = settings.store.path
-    return Store(store_dir() / "artifacts" if own is None else Path(own).expanduser())
 
 
 def _cell_fields(prepared: Prepared, layers: str) -> dict[str, Any]:

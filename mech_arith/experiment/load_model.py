@@ -1,11 +1,16 @@
-"""The model that a config names, and its files."""
+"""The model that a config names, its files, and the model at work."""
 
 import logging
 from pathlib import Path
 
 import torch
 
+from mech_arith.common.checkpoint import Checkpoint
 from mech_arith.common.errors import UserError
+from mech_arith.common.paths import store_dir
+from mech_arith.common.store import Store
+from mech_arith.engine.batching import Batching
+from mech_arith.engine.session import Session
 from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.names import model_choice
 from mech_arith.experiment.plan import Prepared
@@ -37,6 +42,27 @@ def load_model(settings: RunConfig, prepared: Prepared) -> Model:
         )
     model.replays = model.replays and settings.engine.value != "full"
     return model
+
+
+def open_session(
+    settings: RunConfig, model: Model, *, own: Store, checkpoint: Checkpoint
+) -> Session:
+    """A loaded model at work, as the config says.
+
+    Args:
+        settings: says the batch size, and whether and where cells share a store.
+        model: the one that the config names.
+        own: the store of a cell that shares none.
+        checkpoint: what an earlier attempt at the same cell has done.
+    """
+    path, rows = settings.store.path, settings.batch_size
+    shared = store_dir() / "artifacts" if path is None else Path(path).expanduser()
+    return Session(
+        model,
+        Batching(None if rows == "auto" else rows),
+        Store(shared) if settings.store.enabled else own,
+        checkpoint,
+    )
 
 
 def model_files(settings: RunConfig) -> tuple[Path, ...]:
