@@ -89,9 +89,8 @@ def intervene_by_weights(
             folds, rms = _matched(aim, of_aim)
             answers = Answers.empty(len(folds), len(baseline))
             for index, change in enumerate(folds):
-                found = _answers(session, baseline, change)
-                for whole, new in zip(vars(answers).values(), vars(found).values(), strict=True):
-                    whole[index] = new
+                at = torch.tensor([index], dtype=torch.int64)
+                answers.put(at, _answers(session, baseline, change))
                 bar.advance()
             results.append(_result(aim, plan, answers, rms))
     return InterventionRun(results, difference=apart)

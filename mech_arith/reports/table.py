@@ -65,9 +65,10 @@ def evidence(places: Sequence[Path], columns: Sequence[str] | None = None) -> Ta
     Raises:
         UserError: there is no finished run, or no such column.
     """
+    from mech_arith.common.runs.directories import finished_runs
     from mech_arith.evidence.results import adopt_columns, best_places, load_run
 
-    runs = [load_run(directory) for directory in _finished(places)]
+    runs = [load_run(directory) for directory in finished_runs(places)]
     rows: list[tuple[dict[str, Any], dict[Any, Any]]] = []
     for run in runs:
         if "evidence" not in run.tables:
@@ -116,6 +117,7 @@ def comparison(one: Path, other: Path, quantities: Sequence[str] | None = None) 
     Raises:
         UserError: a run is not there, nothing can be compared, or there is no such quantity.
     """
+    from mech_arith.common.runs.directories import finished_runs
     from mech_arith.evidence.results import load_summary
     from mech_arith.reports.page.build import compared
     from mech_arith.reports.page.differences import DROP, titles
@@ -158,7 +160,7 @@ def comparison(one: Path, other: Path, quantities: Sequence[str] | None = None) 
             *(
                 f"{side}: {_made_by(load_summary(directory))}"
                 for side, place in (("A", one), ("B", other))
-                for directory in _finished([place])
+                for directory in finished_runs([place])
             ),
             *found.notes,
             CHANCE,
@@ -226,19 +228,6 @@ def _require_known(names: Sequence[str], known: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             raise UserError(f"unknown column {name!r}; {nearest(name, known)}")
-
-
-def _finished(places: Sequence[Path]) -> list[Path]:
-    """All finished runs in and under the places, each once."""
-    from mech_arith.common.runs.directories import find_runs
-
-    found: dict[Path, None] = {}
-    for place in places:
-        runs = find_runs(place)
-        if not runs:
-            raise UserError(f"expected a finished run in {place}, found none; run it to its end")
-        found |= dict.fromkeys(runs)
-    return list(found)
 
 
 def _made_by(summary: Mapping[str, Any]) -> str:

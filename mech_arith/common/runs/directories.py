@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,21 @@ def find_runs(directory: Path) -> list[Path]:
         )
     found = [parent for parent, files in walk(directory) if SUMMARY in files]
     return sorted(found, key=lambda path: _natural(str(path.relative_to(directory))))
+
+
+def finished_runs(places: Iterable[Path]) -> list[Path]:
+    """All whole runs in and under the places, each once.
+
+    Raises:
+        UserError: a place is no directory, or has no whole run.
+    """
+    found: dict[Path, None] = {}
+    for place in places:
+        runs = find_runs(place)
+        if not runs:
+            raise UserError(f"expected a finished run in {place}, found none; run it to its end")
+        found |= dict.fromkeys(runs)
+    return list(found)
 
 
 def walk(directory: Path) -> Iterator[tuple[Path, list[str]]]:

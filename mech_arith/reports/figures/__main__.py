@@ -28,15 +28,10 @@ def _main() -> None:
 
 def _drawn(places: list[Path], on: Page) -> list[Path]:
     """The files written, all runs being looked for before any is drawn."""
-    from mech_arith.common.runs.directories import find_runs
+    from mech_arith.common.runs.directories import finished_runs
     from mech_arith.evidence.results import adopt_columns, load_run
 
-    found: dict[Path, None] = {}
-    for place in places:
-        runs = find_runs(place)
-        if not runs:
-            raise UserError(f"expected a finished run in {place}, found none; run it to its end")
-        found |= dict.fromkeys(runs)
+    found = finished_runs(places)
     from mech_arith.reports.figures import draw_cell, heading
 
     paths = []
