@@ -13,16 +13,20 @@ The fields of this dataclass beside `n_components` are the method's options, eac
 one of the types bool, int, float, str, `tuple[T, ...]` of these, or one of these or None. What a
 fitter keeps while it works is `field(init=False)`. It checks its options in `__post_init__`. The
 YAML lists the options with their defaults, so that `tracing.options.ridge=2` is understood.
+
+A method says of itself, by class variables, whether it uses the values (`is_supervised`: then it is
+also fitted to values that are not there, as its control) and whether it finds other directions for
+each of them (`is_per_value`: then `n_components` is the largest rank that is asked for).
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from mech_arith.common.errors import UserError, unknown
@@ -36,15 +40,49 @@ NEGLIGIBLE = 1e-11
 """Variance below this share of the mean squared activation is float32 rounding, not a direction."""
 
 
+EVERY_VALUE, EVERY_RANK = -1, 0
+"""What a direction is for that was found for no value, or for no rank, in particular."""
+
+
+@dataclass(frozen=True)
+class Harmonics:
+    """Coordinates as functions of the value that they were found for: a line, and circles.
+
+    The coordinate on direction i is b_i0 + b_i1 x + sum over periods T of
+    b_i cos(2 pi x / T) + b_i' sin(2 pi x / T), for a value x.
+    """
+
+    periods: Float64[Tensor, " p"]
+    coefficients: Float64[Tensor, "k terms"]
+    """Constant, slope, and for each period the cosine and the sine: 2 + 2p terms."""
+
+    def at(self, direction: int, values: Float64[Tensor, "*rows"]) -> Float64[Tensor, "*rows"]:
+        """Coordinates on one direction, of problems with such values."""
+        return harmonic_terms(values, self.periods) @ self.coefficients[direction]
+
+
+def harmonic_terms(
+    values: Float64[Tensor, "*rows"], periods: Float64[Tensor, " p"]
+) -> Float64[Tensor, "*rows terms"]:
+    """One, x, and for each period T cos(2 pi x / T) and sin(2 pi x / T) of the values x."""
+    angles = 2 * torch.pi * values[..., None] / periods
+    circles = torch.stack([angles.cos(), angles.sin()], dim=-1).flatten(-2)
+    return torch.cat([torch.ones_like(values)[..., None], values[..., None], circles], dim=-1)
+
+
 @dataclass(frozen=True)
 class Subspace:
-    """An orthonormal frame of directions at one site, whatever method has found it."""
+    """Directions at one site, whatever method has found them.
+
+    Those that belong to one value and rank are an orthonormal frame. Directions of several frames
+    need not be orthogonal to each other.
+    """
 
     mean: Float[Tensor, " d"]
     """Mean activation of the fit split, in the activation's units, float64."""
 
     directions: Float[Tensor, "k d"]
-    """Orthonormal rows in the method's order; the largest entry of each is positive."""
+    """Unit rows in the method's order."""
 
     covariance: Float[Tensor, "k k"]
     """Of the coordinates over the fit split, in squared activation units. Diagonal for principal
@@ -52,6 +90,17 @@ class Subspace:
 
     total_variance: float
     """Variance over all dimensions on the fit split, in squared activation units."""
+
+    of_value: Int64[Tensor, " k"] | None = None
+    """Index of the value that each direction was found for; `EVERY_VALUE` for all alike. None:
+    all directions are for every value."""
+
+    of_rank: Int64[Tensor, " k"] | None = None
+    """The rank of the only frame that a direction is part of; `EVERY_RANK` where a frame of rank k
+    is the first k of its value's directions. None: all directions are for every rank."""
+
+    harmonics: Harmonics | None = None
+    """Coordinates as functions of the value; None where a straight line has to do."""
 
     @property
     def variance(self) -> Float[Tensor, " k"]:
@@ -65,19 +114,56 @@ class Subspace:
 
     def tensors(self) -> dict[str, Tensor]:
         """Its parts, by name."""
-        total = torch.tensor(self.total_variance, dtype=torch.float64)
-        parts = {"mean": self.mean, "directions": self.directions, "covariance": self.covariance}
-        return parts | {"total_variance": total}
+        parts = {
+            "mean": self.mean,
+            "directions": self.directions,
+            "covariance": self.covariance,
+            "total_variance": torch.tensor(self.total_variance, dtype=torch.float64),
+            "of_value": self.values_of(),
+            "of_rank": self._ranks_of(),
+        }
+        harmonics = {} if self.harmonics is None else vars(self.harmonics)
+        return parts | harmonics
 
     @classmethod
     def of_tensors(cls, parts: Mapping[str, Tensor]) -> "Subspace":
         """The frame that has these parts."""
+        known = "periods" in parts
         return cls(
             parts["mean"],
             parts["directions"],
             parts["covariance"],
             float(parts["total_variance"]),
+            parts["of_value"],
+            parts["of_rank"],
+            Harmonics(parts["periods"], parts["coefficients"]) if known else None,
         )
+
+    def values_of(self) -> Int64[Tensor, " k"]:
+        """Index of the value that each direction was found for; `EVERY_VALUE` for all alike."""
+        if self.of_value is not None:
+            return self.of_value
+        return torch.full((len(self.directions),), EVERY_VALUE)
+
+    def _ranks_of(self) -> Int64[Tensor, " k"]:
+        if self.of_rank is not None:
+            return self.of_rank
+        return torch.full((len(self.directions),), EVERY_RANK)
+
+    def of(self, value: int) -> Bool[Tensor, " k"]:
+        """Marks the directions that were found for a value, or for all alike."""
+        return (self.values_of() == value) | (self.values_of() == EVERY_VALUE)
+
+    def has_own(self, value: int, rank: int) -> bool:
+        """Whether there are directions for this value and this rank alone."""
+        return bool((self.of(value) & (self._ranks_of() == rank)).any())
+
+    def frame(self, value: int, rank: int) -> tuple[int, ...]:
+        """The directions that make up a value's subspace of a rank; none if there are too few."""
+        of_rank = rank if self.has_own(value, rank) else EVERY_RANK
+        mine = self.of(value) & (self._ranks_of() == of_rank)
+        found = mine.nonzero()[:rank, 0].tolist()
+        return tuple(found) if len(found) == rank else ()
 
     def project(self, activation: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch k"]:
         """Coordinates of `activation`; zero at the mean."""
@@ -126,6 +212,12 @@ class FitTask:
     prompts: Prompts
     """Of these problems."""
     site: Site
+    values: Float64[Tensor, "n v"]
+    """Of these problems: the expression's, or those of the control task."""
+    ranks: tuple[int, ...] = ()
+    """Of the subspaces that are asked for; none where directions are edited one at a time."""
+    is_control: bool = False
+    """The values are not there: they are drawn at random for each combination of operands."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +229,23 @@ class DirectionMethod:
     """Directions to find at each site."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """All of them, also those that are left at their defaults."""
+    ranks: tuple[int, ...] = ()
+    """Of the subspaces that are asked for; none where directions are edited one at a time."""
 
     @property
     def key(self) -> dict[str, Any]:
         """What determines its results, as plain JSON data."""
         options = {k: list(v) if isinstance(v, tuple) else v for k, v in self.options.items()}
-        return {"method": self.name, "n_components": self.n_components, "options": options}
+        found = {"method": self.name, "n_components": self.n_components, "options": options}
+        return {**found, "ranks": list(self.ranks)} if self._says("is_per_rank") else found
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether it uses the values."""
+        return self._says("is_supervised")
+
+    def _says(self, what: str) -> bool:
+        return bool(getattr(METHODS.find(self.name), what, False))
 
     @property
     def code(self) -> tuple[ModuleType, ...]:
@@ -160,9 +263,19 @@ class DirectionMethod:
 
 
 def find_method(
-    name: str, n_components: int, options: Mapping[str, Any] | None = None
+    name: str,
+    n_components: int,
+    options: Mapping[str, Any] | None = None,
+    *,
+    ranks: Sequence[int] = (),
 ) -> DirectionMethod:
     """The method of a name.
+
+    Args:
+        name: under which it is registered.
+        n_components: directions to find at each site.
+        options: of the method, by name.
+        ranks: of the subspaces that are asked for. There are as many directions at least.
 
     Raises:
         UserError: no such method, an option that it does not have, or a value of another type or
@@ -171,6 +284,9 @@ def find_method(
     if n_components < 1:
         raise UserError(f"expected tracing.n_components >= 1, got {n_components}")
     fitter = METHODS.find(name)
+    if getattr(fitter, "is_per_value", False):
+        n_components = 1
+    n_components = max(n_components, *ranks, 1)
     kinds = get_type_hints(fitter)
     known = {each.name: each for each in fields(fitter) if each.init}
     del known["n_components"]
@@ -187,7 +303,7 @@ def find_method(
         for option, each in known.items()
     }
     fitter(n_components, **chosen)
-    return DirectionMethod(name, n_components, chosen)
+    return DirectionMethod(name, n_components, chosen, tuple(ranks))
 
 
 def _default(option: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from mech_arith.common.checkpoint import Checkpoint, Piece
 from mech_arith.common.digests import tensor_digest
 from mech_arith.common.progress import progress
 from mech_arith.common.streaming import Sums
-from mech_arith.directions import base, covariance, moments, project
+from mech_arith.directions import base, covariance, moments, project, readings
 from mech_arith.directions.base import DirectionMethod, FitTask, Subspace
 from mech_arith.directions.covariance import Cross
 from mech_arith.directions.project import coordinates
+from mech_arith.directions.readings import Fitted, Reading, Readings, control_values
 from mech_arith.engine import capture as activations
 from mech_arith.engine import sites
 from mech_arith.engine.capture import capture
@@ -29,7 +30,7 @@ from mech_arith.problems import ProblemSet
 from mech_arith.statistics import Inference, Resampling, infer, pearson
 
 CODE = (
-    *(activations, base, covariance, moments, project),
+    *(activations, base, covariance, moments, project, readings),
     *(sites, models, statistics, streaming, sys.modules[__name__]),
 )
 """What an entry of the store depends on, beside the method's own module."""
@@ -55,11 +56,17 @@ class Trace:
     shuffled: Float64[Tensor, "v width"]
     """For each value the unit vector along which the fit split's activations covary most with its
     numbers in a random order: a direction fitted on nothing. NaN where the value is constant."""
+    values_report: Float64[Tensor, "n v"]
+    """Of the report split's problems."""
     value_mean: Float64[Tensor, " v"]
     """Of the fit split."""
     value_sd: Float64[Tensor, " v"]
     inference: Inference
     """How sure R on the report split is, and how far it is the value's own."""
+    control: Fitted | None = None
+    """The same method fitted to values that are not there; None for one that uses no values."""
+    readings: tuple[Readings, ...] = ()
+    """What is read from each value's subspace, for every rank that is asked for."""
 
     @property
     def is_constant(self) -> bool:
@@ -71,25 +78,63 @@ class Trace:
     ) -> Float64[Tensor, "*rows"]:
         """Where the fit puts the coordinate of problems in which `value` is `wanted`.
 
-        The least-squares line of the coordinate on the value, over the fit split; NaN for a value
-        that is constant there.
+        The method's own function of the value, if it has one, otherwise the least-squares line of
+        the coordinate on the value, over the fit split; NaN for a value that is constant there.
+        """
+        index, known = self.values.index(value), self.subspace.harmonics
+        if known is not None and self.subspace.of(index)[component]:
+            return known.at(component, wanted)
+        return self.slope([component], value)[0] * (wanted - self.value_mean[index])
+
+    def slope(self, components: Sequence[int], value: str) -> Float64[Tensor, " k"]:
+        """How far coordinates go per unit of a value, by least squares over the fit split."""
+        return self.fitted.slope(components, self.values.index(value))
+
+    def frame(self, value: str, rank: int) -> tuple[int, ...]:
+        """The directions of a value's subspace of a rank; none if there are too few.
+
+        Of rank 1 it is the value's best component.
         """
         index = self.values.index(value)
-        slope = self.r_fit[component, index] * self.subspace.sd[component] / self.value_sd[index]
-        return slope * (wanted - self.value_mean[index])
+        if rank == 1 and not self.subspace.has_own(index, rank):
+            best = self.best_component(value)
+            return () if best is None else (best,)
+        return self.subspace.frame(index, rank)
 
     def r_of_best(self) -> Float64[Tensor, " v"]:
         """R on the report split of each value's best component; NaN where there is none."""
         if self.is_constant:
             return torch.full((len(self.values),), torch.nan, dtype=torch.float64)
-        chosen = chosen_components(self.r_fit)
+        chosen = self.chosen
         r = self.r.gather(0, chosen.clamp(min=0)[None])[0]
         return r.where(chosen >= 0, torch.nan)
 
+    @property
+    def fitted(self) -> Fitted:
+        """The fit, without what is said of it."""
+        at, values = self.coordinates, self.values_report
+        return Fitted(self.subspace, self.r_fit, at, values, self.value_mean, self.value_sd)
+
+    @property
+    def r_for_choice(self) -> Float64[Tensor, "k v"]:
+        """R on the fit split; NaN where a direction was found for another value."""
+        return r_for_choice(self.subspace, self.r_fit)
+
+    @property
+    def chosen(self) -> Int64[Tensor, " v"]:
+        """The component that the fit split chooses for each value; -1 for none."""
+        return chosen_components(self.r_for_choice)
+
     def best_component(self, value: str) -> int | None:
         """The component with the largest |R| on the fit split; None if the value never varies."""
-        component = int(chosen_components(self.r_fit)[self.values.index(value)])
+        component = int(self.chosen[self.values.index(value)])
         return None if component < 0 else component
+
+
+def r_for_choice(subspace: Subspace, r_fit: Float64[Tensor, "k v"]) -> Float64[Tensor, "k v"]:
+    """R on the fit split, from which the best directions of each value are chosen."""
+    mine = [subspace.of(value) for value in range(r_fit.shape[1])]
+    return r_fit.where(torch.stack(mine, dim=1), torch.nan) if mine else r_fit
 
 
 def chosen_components(r_fit: Float64[Tensor, "k v"]) -> Int64[Tensor, " v"]:
@@ -98,6 +143,77 @@ def chosen_components(r_fit: Float64[Tensor, "k v"]) -> Int64[Tensor, " v"]:
         return torch.full(r_fit.shape[1:], -1, dtype=torch.int64)
     found = r_fit.abs().nan_to_num(-1).max(0)
     return torch.where(found.values < 0, -1, found.indices)
+
+
+CONTROL = "control_"
+"""Before the names of what is kept of the control task."""
+
+
+def with_readings(
+    traces: Mapping[Site, Trace],
+    values: Float64[Tensor, "n v"],
+    ranks: Sequence[int],
+    how: Resampling,
+) -> dict[Site, Trace]:
+    """The traces with what is read from each value's subspace of every rank.
+
+    The p-values of one rank are corrected for all sites.
+    """
+    by_rank = [_readings(traces, values, rank, how) for rank in ranks]
+    return {
+        site: replace(found, readings=tuple(of_rank[site] for of_rank in by_rank))
+        for site, found in traces.items()
+    }
+
+
+def _readings(
+    traces: Mapping[Site, Trace], values: Float64[Tensor, "n v"], rank: int, how: Resampling
+) -> dict[Site, Readings]:
+    """Of every value at every site, from its subspace of one rank."""
+    read = {site: _read(found, rank) for site, found in traces.items()}
+    if rank == 1:
+        inferred = [found.inference for found in traces.values()]
+    else:
+        nothing = torch.full_like(values[:, 0], torch.nan)
+        columns = [
+            torch.stack([nothing if one is None else one.read for one in of_site], dim=1)
+            for of_site in read.values()
+        ]
+        names = next(iter(traces.values())).values if traces else ()
+        own = [torch.arange(len(names))] * len(columns)
+        inferred = infer(columns, values, names, how, chosen=own)
+    return {
+        site: Readings(rank, read[site], _control_r2(traces[site], rank), inference)
+        for site, inference in zip(traces, inferred, strict=True)
+    }
+
+
+def _read(found: Trace, rank: int) -> tuple[Reading | None, ...]:
+    frames = [found.frame(value, rank) for value in found.values]
+    fitted = found.fitted
+    varies = [bool(sd > 0) for sd in found.value_sd]
+    return tuple(
+        fitted.reading(frame, index) if frame and varies[index] else None
+        for index, frame in enumerate(frames)
+    )
+
+
+def _control_r2(found: Trace, rank: int) -> tuple[float, ...]:
+    """R squared of the control task of every value, read from its subspace of the same rank."""
+    if found.control is None:
+        return (float("nan"),) * len(found.values)
+    control = found.control
+    as_trace = replace(
+        found,
+        subspace=control.subspace,
+        r_fit=control.r_fit,
+        coordinates=control.coordinates,
+        values_report=control.values,
+        value_mean=control.value_mean,
+        value_sd=control.value_sd,
+        control=None,
+    )
+    return tuple(float("nan") if one is None else one.r2 for one in _read(as_trace, rank))
 
 
 def value_table(problems: ProblemSet) -> Float64[Tensor, "n v"]:
@@ -132,30 +248,63 @@ def trace(
     """
     names = splits.fit.template.expression.values
     values_fit, values_report = value_table(splits.fit), value_table(splits.report)
-    fitted, projected = _fitted_and_projected(session, splits, sites, method)
-    found = [projected[site]["coordinates"] for site in sites]
-    chosen = [chosen_components(fitted[site]["r"]) for site in sites]
-    inferred = infer(found, values_report, names, how, chosen=chosen)
+    stored, projected = _fitted_and_projected(session, splits, sites, method)
+    found = {
+        site: _fitted(stored[site], projected[site]["coordinates"], values_fit, values_report)
+        for site in sites
+    }
+    controls = _controls(splits, method, stored, projected)
+    at = [found[site].coordinates for site in sites]
+    chosen = [chosen_components(r_for_choice(one.subspace, one.r_fit)) for one in found.values()]
+    inferred = infer(at, values_report, names, how, chosen=chosen)
     traces = {}
     for site, inference in zip(sites, inferred, strict=True):
-        components = Subspace.of_tensors(fitted[site])
-        at = projected[site]["coordinates"]
+        one = found[site]
         traces[site] = Trace(
             site=site,
-            subspace=components,
+            subspace=one.subspace,
             values=names,
-            r_fit=fitted[site]["r"],
-            r=pearson(at, values_report),
-            r_passed=pearson(at[splits.passed], values_report[splits.passed]),
-            explained_variance_fit=components.variance / components.total_variance,
-            explained_variance=_explained(projected[site]),
-            coordinates=at,
-            shuffled=fitted[site]["shuffled"].double(),
-            value_mean=values_fit.mean(0),
-            value_sd=values_fit.std(0),
+            r_fit=one.r_fit,
+            r=pearson(one.coordinates, values_report),
+            r_passed=pearson(one.coordinates[splits.passed], values_report[splits.passed]),
+            explained_variance_fit=one.subspace.variance / one.subspace.total_variance,
+            explained_variance=_explained(one.coordinates, projected[site]["total_variance"]),
+            coordinates=one.coordinates,
+            shuffled=stored[site]["shuffled"].double(),
+            values_report=values_report,
+            value_mean=one.value_mean,
+            value_sd=one.value_sd,
             inference=inference,
+            control=controls.get(site),
         )
-    return traces
+    return with_readings(traces, values_report, method.ranks or (1,), how)
+
+
+def _fitted(
+    stored: Mapping[str, Tensor],
+    coordinates: Float64[Tensor, "n k"],
+    values_fit: Float64[Tensor, "m v"],
+    values_report: Float64[Tensor, "n v"],
+) -> Fitted:
+    """What is kept of a fit, with its coordinates on the report split."""
+    subspace, spread = Subspace.of_tensors(stored), (values_fit.mean(0), values_fit.std(0))
+    return Fitted(subspace, stored["r"], coordinates, values_report, *spread)
+
+
+def _controls(
+    splits: Splits,
+    method: DirectionMethod,
+    stored: Mapping[Site, Mapping[str, Tensor]],
+    projected: Mapping[Site, Mapping[str, Tensor]],
+) -> dict[Site, Fitted]:
+    """The same for values that are not there; none for a method that uses no values."""
+    if not method.is_supervised:
+        return {}
+    values = [control_values(splits.fit, split) for split in (splits.fit, splits.report)]
+    return {
+        site: _fitted(without_prefix(CONTROL, of_site), projected[site]["of_control"], *values)
+        for site, of_site in stored.items()
+    }
 
 
 def _fitted_and_projected(
@@ -194,25 +343,54 @@ def _fitted_and_projected(
     report_keys = {
         site: {**key, **of_report, "report_site": site.key(report)} for site, key in keys.items()
     }
+
+    def project(missing: list[Site]) -> dict[Site, dict[str, Tensor]]:
+        frames = {site: _both_frames(fitted[site]) for site in missing}
+        piece = kept.piece("projecting", {"sites": [report_keys[site] for site in missing]})
+        found = coordinates(session, report, frames, piece=piece)
+        return {site: _parted(at, len(fitted[site]["directions"])) for site, at in found.items()}
+
     projected = session.store.fetch_many(
         "coordinates",
         report_keys,
-        lambda missing: coordinates(
-            session,
-            report,
-            {site: Subspace.of_tensors(fitted[site]) for site in missing},
-            piece=kept.piece("projecting", {"sites": [report_keys[site] for site in missing]}),
-        ),
+        project,
         code=code,
     )
     return fitted, projected
 
 
-def _explained(projected: Mapping[str, Tensor]) -> Float64[Tensor, " k"]:
+def _both_frames(fitted: Mapping[str, Tensor]) -> Subspace:
+    """The directions that were found, and behind them those of the control task."""
+    own = Subspace.of_tensors(fitted)
+    if f"{CONTROL}directions" not in fitted:
+        return own
+    # Only the mean and the directions are asked for; both fits are of the same activations.
+    every = torch.cat([own.directions, fitted[f"{CONTROL}directions"]])
+    return Subspace(own.mean, every, every.new_zeros(len(every), len(every)), own.total_variance)
+
+
+def _parted(at: Mapping[str, Tensor], n_own: int) -> dict[str, Tensor]:
+    """Coordinates on the directions found, and apart those on the control task's."""
+    own, of_control = at["coordinates"][:, :n_own], at["coordinates"][:, n_own:]
+    apart = {"of_control": of_control.contiguous()} if of_control.shape[1] else {}
+    return {**at, "coordinates": own.contiguous(), **apart}
+
+
+def without_prefix(prefix: str, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The parts whose names begin so, by the rest of their names."""
+    return {
+        name.removeprefix(prefix): part
+        for name, part in parts.items()
+        if name != name.removeprefix(prefix)
+    }
+
+
+def _explained(
+    found: Float64[Tensor, "n k"], total_variance: Float64[Tensor, ""]
+) -> Float64[Tensor, " k"]:
     """Share of the projected problems' variance along each component."""
-    found = projected["coordinates"]
     centred = found - found.mean(0)
-    return centred.square().sum(0) / (len(centred) - 1) / projected["total_variance"]
+    return centred.square().sum(0) / (len(centred) - 1) / total_variance
 
 
 def fit_directions(
@@ -230,25 +408,37 @@ def fit_directions(
         Per site the `tensors` of its frame; `r` [k, v], R of the coordinates with the values on the
         same problems; and `shuffled` [v, d], see `Trace`.
     """
-    values = value_table(problems)
-    task = {site: FitTask(session, problems, prompts, site) for site in sites}
-    fitters = {site: method.fitter(task[site]) for site in sites}
-    crosses = {site: Cross(torch.cat([values, _shuffled(values)], dim=1)) for site in sites}
+    values, control = value_table(problems), control_values(problems, problems)
+    n_values = values.shape[1]
+    every = torch.cat([values, _shuffled(values), control], dim=1)
+    crosses = {site: Cross(every) for site in sites}
+    tasks = {"": values, CONTROL: control} if method.is_supervised else {"": values}
+    fitters = {
+        (site, name): method.fitter(
+            FitTask(session, problems, prompts, site, of_task, method.ranks, name == CONTROL)
+        )
+        for site in sites
+        for name, of_task in tasks.items()
+    }
     kept = piece or Checkpoint.nothing().piece("fitting", {})
     running = Sums({"fitter": list(fitters.values()), "cross": list(crosses.values())}, kept)
     for layout, found in capture(session, prompts, sites, skip=running.done):
         for site, activation in found.items():
-            fitters[site].update(activation, values[layout.rows])
+            for name, of_task in tasks.items():
+                fitters[site, name].update(activation, of_task[layout.rows])
             crosses[site].update(activation, layout.rows)
         running.advance(len(layout))
-    fitted = {}
-    for site, fitter in progress(fitters.items(), description="components", unit="sites"):
-        components = fitter.fit()
-        n_values = values.shape[1]
-        r = crosses[site].correlation(components.directions, components.variance)[:, :n_values]
-        # A control's direction need not be more exact than the activations.
-        shuffled = crosses[site].directions()[n_values:].float()
-        fitted[site] = {**components.tensors(), "r": r, "shuffled": shuffled}
+    # A control's direction need not be more exact than the activations.
+    fitted = {
+        site: {"shuffled": cross.directions()[n_values : 2 * n_values].float()}
+        for site, cross in crosses.items()
+    }
+    for (site, name), fitter in progress(fitters.items(), description="components", unit="sites"):
+        subspace = fitter.fit()
+        r = crosses[site].correlation(subspace.directions, subspace.variance)
+        own = r[:, 2 * n_values :] if name == CONTROL else r[:, :n_values]
+        parts = {**subspace.tensors(), "r": own}
+        fitted[site] |= {f"{name}{part}": tensor for part, tensor in parts.items()}
     return fitted
 
 

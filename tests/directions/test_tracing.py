@@ -308,6 +308,7 @@ def test_a_coordinate_that_values_make_up_is_said_to_be_one():
         values=("a", "b", "c"),
         inference=inference,
         shuffled=found.shuffled[:3],
+        values_report=found.values_report[:, :3],
         **{name: getattr(found, name)[..., :3] for name in ("r", "r_fit", "r_passed")},
         **{name: getattr(found, name)[:3] for name in ("value_mean", "value_sd")},
     )

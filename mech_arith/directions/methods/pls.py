@@ -10,6 +10,7 @@ deflates X'Y alone.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Float64
@@ -31,6 +32,8 @@ class PLSFitter:
     A supervised method: R on the fit split is optimistic, also that of a value that is not there.
     Read R on the report split.
     """
+
+    is_supervised: ClassVar[bool] = True
 
     n_components: int
     _moments: Moments = field(init=False, default_factory=Moments)
