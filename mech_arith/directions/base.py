@@ -44,6 +44,10 @@ EVERY_VALUE, EVERY_RANK = -1, 0
 """What a direction is for that was found for no value, or for no rank, in particular."""
 
 
+DEPENDENT = 1e-6
+"""A direction that adds less than this to the span of others adds nothing."""
+
+
 @dataclass(frozen=True)
 class Harmonics:
     """Coordinates as functions of the value that they were found for: a line, and circles.
@@ -153,6 +157,14 @@ class Subspace:
     def of(self, value: int) -> Bool[Tensor, " k"]:
         """Marks the directions that were found for a value, or for all alike."""
         return (self.values_of() == value) | (self.values_of() == EVERY_VALUE)
+
+    @property
+    def span(self) -> Float[Tensor, "free d"]:
+        """Orthonormal rows that span all directions."""
+        if bool((self.values_of() == EVERY_VALUE).all()):
+            return self.directions
+        _, sizes, rows = torch.linalg.svd(self.directions, full_matrices=False)
+        return rows[sizes > DEPENDENT]
 
     def has_own(self, value: int, rank: int) -> bool:
         """Whether there are directions for this value and this rank alone."""
