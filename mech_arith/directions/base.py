@@ -177,6 +177,20 @@ class Subspace:
         found = mine.nonzero()[:rank, 0].tolist()
         return tuple(found) if len(found) == rank else ()
 
+    def part(self, directions: Sequence[int]) -> "Subspace":
+        """Some of the directions."""
+        at = list(directions)
+        known = self.harmonics
+        return Subspace(
+            self.mean,
+            self.directions[at],
+            self.covariance[at][:, at],
+            self.total_variance,
+            self.values_of()[at],
+            self._ranks_of()[at],
+            None if known is None else Harmonics(known.periods, known.coefficients[at]),
+        )
+
     def project(self, activation: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch k"]:
         """Coordinates of `activation`; zero at the mean."""
         return (activation.double() - self.mean) @ self.directions.mT

@@ -55,8 +55,7 @@ def effect_rows(
             rows.append(
                 {
                     **results.key,
-                    "direction": f"{'component' if is_target else arm.name} "
-                    f"{results.target.label}",
+                    "direction": f"{'component' if is_target else arm.name} {results.target.label}",
                     "arm": arm.name,
                     "n_directions": len(arm.frames),
                     "edit": edit.name,

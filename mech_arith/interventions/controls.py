@@ -28,7 +28,8 @@ of it a combination of values adds no direction of its own."""
 @dataclass(frozen=True)
 class Controls:
     """How many subspaces of the target's rank are tried beside it; each moves every problem just as
-    far."""
+    far.
+    """
 
     random: int = 20
     """Drawn uniformly from the whole space."""

@@ -149,7 +149,8 @@ def within_components(
 
 def _precision(subspace: Subspace) -> Float64[Tensor, "k k"]:
     """Inverse covariance of the coordinates; where directions depend on each other, within what
-    they span."""
+    they span.
+    """
     covariance = subspace.covariance.double()
     if len(subspace.span) == len(subspace.directions):
         return covariance.inverse()
@@ -237,7 +238,10 @@ class _Walk:
             self._left[..., at] = self._left_of(stream, changes, self._norm)
 
     def _left_of(
-        self, stream: Float64[Tensor, "n width"], changes: Float64[Tensor, "m s n k"], norm: NextNorm
+        self,
+        stream: Float64[Tensor, "n width"],
+        changes: Float64[Tensor, "m s n k"],
+        norm: NextNorm,
     ) -> Float64[Tensor, "m s n"]:
         """See `dose_left`; of more than one direction along the way that each problem is moved."""
         x = stream.unflatten(1, (-1, self._d_model))

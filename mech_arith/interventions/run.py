@@ -195,7 +195,9 @@ def plain_targets(found: Trace, plan: InterventionPlan) -> list[Target]:
     return [
         replace(target, chosen_for=values)
         for target in chosen
-        for values in ([(v,) for v in target.chosen_for] if target.rank > 1 else [target.chosen_for])
+        for values in (
+            [(v,) for v in target.chosen_for] if target.rank > 1 else [target.chosen_for]
+        )
     ]
 
 

@@ -27,7 +27,6 @@ from mech_arith.directions.tracing import Trace, read_coordinates
 from mech_arith.engine import run as engine
 from mech_arith.engine.run import SiteEdits, edits_key, run_edits
 from mech_arith.engine.session import Session
-from mech_arith.engine.sites import Site
 from mech_arith.interventions.bases import Bases
 from mech_arith.interventions.locality.functions import Functions, Line, Probe, Sweep, functions
 from mech_arith.interventions.run import line_of

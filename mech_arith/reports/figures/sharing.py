@@ -8,8 +8,8 @@ from mech_arith.engine.sites import Site, component_of
 MARK = "*"
 """Beside the number of a component that serves several values."""
 
-Place = tuple[Site, int]
-"""A site and a component."""
+Place = tuple[Site, int, int]
+"""A site, a component and a rank."""
 
 MOST_NAMED = 8
 """Of more layers along an axis their components are not named."""
@@ -57,7 +57,7 @@ def sharing_note(shared: Mapping[Place, list[str]], mark: str = MARK) -> list[st
     """Small print that names the components that serve several values; nothing where none does."""
     if not shared:
         return []
-    several = len({site.position for site, _ in shared}) > 1
+    several = len({site.position for site, *_ in shared}) > 1
     ordered = sorted(
         shared.items(), key=lambda entry: (*entry[0][0].columns().values(), entry[0][1])
     )
