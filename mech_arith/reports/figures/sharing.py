@@ -29,7 +29,8 @@ def served(rows: Iterable[Mapping[str, Any]]) -> dict[Place, list[str]]:
         values = found.setdefault(component_of(row), [])
         if row["value"] not in values:
             values.append(row["value"])
-    return {place: values for place, values in found.items() if len(values) > 1}
+    # A subspace of more directions is shared wherever a method has one for all values.
+    return {place: values for place, values in found.items() if len(values) > 1 and place[2] == 1}
 
 
 def layer_names(
@@ -64,7 +65,7 @@ def sharing_note(shared: Mapping[Place, list[str]], mark: str = MARK) -> list[st
     entries = [
         f"layer {site.layer}{f' at {site.position}' if several else ''} c{component} "
         f"({', '.join(values)})"
-        for (site, component), values in ordered
+        for (site, component, _), values in ordered
     ]
     more = len(entries) - LONGEST_NOTE
     text = "; ".join(entries[:LONGEST_NOTE]) + (f"; and {more} more" if more > 0 else "")
