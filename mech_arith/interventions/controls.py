@@ -182,5 +182,7 @@ def _shuffled(found: Trace, target: Target) -> dict[str, Tensor]:
 
 def _generator(seed: int, site: Site, component: int) -> torch.Generator:
     """Independent for every seed, site and component."""
-    mixed = np.random.SeedSequence([seed, site.layer, component, *site.position.encode()])
+    # No text of a position holds a number beyond a byte.
+    head = [] if site.head is None else [256 + site.head]
+    mixed = np.random.SeedSequence([seed, site.layer, component, *head, *site.position.encode()])
     return torch.Generator().manual_seed(int(mixed.generate_state(1, np.uint32)[0]))

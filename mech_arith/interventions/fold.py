@@ -7,20 +7,24 @@ point's width, with one line from coordinate to new coordinate for all problems.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mech_arith.common.errors import UserError
+from mech_arith.engine.sites import Site
 from mech_arith.interventions.edits.base import Edit, edits_that
 from mech_arith.models.base import Model, Place
 from mech_arith.models.editable import EditableModel, matrix
 from mech_arith.models.prompts import Prompts
 
-FOLDED_POINTS = ("attn_out", "mlp_out", "z")
-"""Those that a matrix of the block writes; of `z` the one that reads it."""
+READ_POINTS = ("z", "mlp_post")
+"""Those that a matrix of the block reads."""
+
+FOLDED_POINTS = ("attn_out", "mlp_out", *READ_POINTS)
+"""Those that a matrix of the block writes or reads."""
 
 AGREES = 1e-3
 """Size of the difference between folded and hooked read-outs, over that of what the edit does."""
@@ -46,6 +50,14 @@ class Fold:
     here."""
     offset: float
     """How far it moves where that coordinate is zero, in activation units."""
+    head: int | None = None
+    """The head of `z` that moves; None for the whole point."""
+
+    @property
+    def entries(self) -> slice:
+        """Of the point's numbers those that move."""
+        site = Site(self.layer, self.point, "all", self.head)
+        return site.entries(len(self.direction))
 
     @property
     def is_nothing(self) -> bool:
@@ -67,20 +79,22 @@ class Fold:
         """The same line in another direction's coordinate, measured from `mean`, times a factor."""
         direction, gain = direction.double(), factor * self.gain
         offset = factor * self._at(mean) - gain * float(mean.double() @ direction)
-        return Fold(self.layer, self.point, direction, gain, offset)
+        return replace(self, direction=direction, gain=gain, offset=offset)
 
     def _at(self, mean: Float[Tensor, " width"]) -> float:
         """How far an activation at the mean moves."""
         return self.offset + self.gain * float(mean.double() @ self.direction)
 
-    def change(self, activation: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows"]:
-        """How far activations move along the direction."""
-        return self.gain * (activation @ self.direction.to(activation)) + self.offset
+    def change(self, activation: Float[Tensor, "*rows whole"]) -> Float[Tensor, "*rows"]:
+        """How far activations of the whole point move along the direction."""
+        moving = activation[..., self.entries]
+        return self.gain * (moving @ self.direction.to(activation)) + self.offset
 
-    def of_activation(self, activation: Float[Tensor, "*rows width"]) -> Tensor:
+    def of_activation(self, activation: Float[Tensor, "*rows whole"]) -> Tensor:
         """The same edit, made on activations: what a model with the folded weights computes."""
-        change = self.change(activation)
-        return activation + change[..., None] * self.direction.to(activation)
+        change, edited = self.change(activation), activation.clone()
+        edited[..., self.entries] += change[..., None] * self.direction.to(activation)
+        return edited
 
 
 def fold_of(
@@ -91,6 +105,7 @@ def fold_of(
     strength: float,
     *,
     sd: float,
+    head: int | None = None,
 ) -> Fold:
     """An edit of coordinates as a line that is the same at all positions.
 
@@ -104,6 +119,7 @@ def fold_of(
         edit: the rule.
         strength: in the edit's unit.
         sd: the coordinate's standard deviation on the fit split.
+        head: of the site.
 
     Raises:
         UserError: the edit is no such line, or the point is written by no one matrix.
@@ -112,7 +128,7 @@ def fold_of(
     direction = direction.double()
     at_zero, gain = _line(edit, strength, sd=sd)
     offset = at_zero - gain * float(origin.double() @ direction)
-    return Fold(*place, direction, gain, offset)
+    return Fold(*place, direction, gain, offset, head)
 
 
 def _line(edit: Edit, strength: float, *, sd: float) -> tuple[float, float]:
@@ -144,8 +160,9 @@ def fold(model: Model, change: Fold) -> EditableModel:
     """The model with an edit in its weights; the one given stays as it is.
 
     With the block's matrix W and bias b, activations A = W x + b become A + v (g v.A + o) where W
-    becomes (I + g v v^T) W, and b becomes b + v (g v.b + o). At `z`, which the matrix reads,
-    W (z + v (g v.z + o)) + b is W (I + g v v^T) z + (b + o W v).
+    becomes (I + g v v^T) W, and b becomes b + v (g v.b + o). At `z` and `mlp_post`, which the
+    matrix reads, W (z + v (g v.z + o)) + b is W (I + g v v^T) z + (b + o W v); of one head's z it
+    is so in the matrix's columns of that head.
 
     All other tensors are shared with the model given.
 
@@ -155,9 +172,10 @@ def fold(model: Model, change: Fold) -> EditableModel:
     editable = check_editable(model)
     weight, bias = matrix(editable.projection(change.layer, change.point))
     v = change.direction.to(weight)
-    if change.point == "z":
-        along = weight @ v
-        weight = weight + change.gain * torch.outer(along, v)
+    if change.point in READ_POINTS:
+        weight, at = weight.clone(), change.entries
+        along = weight[:, at] @ v
+        weight[:, at] += change.gain * torch.outer(along, v)
         added = change.offset * along
     else:
         weight = weight + change.gain * torch.outer(v, v @ weight)
@@ -195,9 +213,10 @@ def check_foldable(edit: Edit, point: str, strengths: Sequence[float] = ()) -> N
         )
     if point not in FOLDED_POINTS:
         raise UserError(
-            f"expected tracing.point attn_out, mlp_out or z with intervention.via=weights, got "
-            f"{point!r}: the residual stream is a sum of what all blocks below write, so no one "
-            "matrix holds it; choose one of those, or intervention.via=activations"
+            f"expected tracing.point {', '.join(FOLDED_POINTS[:-1])} or {FOLDED_POINTS[-1]} with "
+            f"intervention.via=weights, got {point!r}: the residual stream is a sum of what all "
+            "blocks below write, so no one matrix holds it; choose one of those, or "
+            "intervention.via=activations"
         )
     for strength in strengths:
         _line(edit, strength, sd=1.0)

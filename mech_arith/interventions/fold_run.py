@@ -8,7 +8,7 @@ split, that of the target. For `shift` that factor is 1, and every position move
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -109,7 +109,7 @@ def check_by_weights(
     if len(sites) != 1:
         raise UserError(
             f"expected one layer and one position with intervention.save_model, got {len(sites)} "
-            "sites; set layers.start, layers.stop and tracing.positions"
+            "sites; set layers.start, layers.stop, tracing.positions and tracing.heads"
         )
     origin = torch.zeros(1, dtype=torch.float64)
     # Else weights alone carry it: what is at the origin stays there.
@@ -169,6 +169,7 @@ def _folds(found: Trace, target: Target, plan: InterventionPlan) -> tuple[Fold, 
             plan.edit,
             strength,
             sd=float(components.sd[component]),
+            head=found.site.head,
         )
         for strength in plan.strengths
     )
@@ -182,7 +183,7 @@ def _moments(
     """
     sums = [torch.zeros(len(aim.directions), 2, dtype=torch.float64) for aim in aims]
     count = 0
-    everywhere = [Site(aim.found.site.layer, aim.found.site.point, "all") for aim in aims]
+    everywhere = [replace(aim.found.site, position="all") for aim in aims]
     sites = list(dict.fromkeys(everywhere))
     for layout, captured in capture(session, prompts, sites):
         for aim, site, of_aim in zip(aims, everywhere, sums, strict=True):

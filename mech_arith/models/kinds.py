@@ -10,8 +10,9 @@ from mech_arith.common.errors import UserError
 from mech_arith.common.registry import Registry
 from mech_arith.problems import ProblemSet
 
-POINTS = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
-"""Where activations are read and edited, in the order of a block."""
+POINTS = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_post", "mlp_out", "resid_post")
+"""Where activations are read and edited, in the order of a block. `z` is the heads' outputs side by
+side, which the attention's output matrix reads; `mlp_post` the neurons, which the MLP's reads."""
 
 PROMPT_DATE = "2024-07-26"
 """What a chat template prints that prints today's date: the day that Llama 3's templates fall back
