@@ -9,14 +9,8 @@ from torch import Tensor
 
 from mech_arith.common.errors import UserError
 from mech_arith.models.base import Model
-from mech_arith.models.kinds import LayerPart
+from mech_arith.models.kinds import EACH, HEADS_AT, LayerPart
 from mech_arith.models.prompts import Layout, Prompts
-
-HEADS_AT = "z"
-"""The point that is made of the heads' parts side by side."""
-
-EACH = "each"
-"""Every one of a site's own: of single positions, or of heads."""
 
 
 @dataclass(frozen=True)
@@ -229,6 +223,11 @@ def select_heads(heads: str | Sequence[int] | None, *, n_heads: int) -> tuple[in
             f"{list(heads)}; change it"
         )
     return tuple(sorted(int(head) for head in heads))
+
+
+def describe_heads(heads: str | Sequence[int] | None) -> str | None:
+    """The same choice in words, for people: 'each', '0-2, 5'; None for whole points."""
+    return heads if heads is None or isinstance(heads, str) else in_runs(sorted(heads))
 
 
 def name_positions(name: str, prompts: Prompts) -> list[str]:

@@ -43,10 +43,10 @@ def evidence_table(
     effects, answers = (_records(tables.get(name)) for name in ("effects", "counterfactual"))
     answered = _answered(answers)
     edited = _edited(effects)
-    rows = []
+    rows, asked = [], set(sites)
     for row in _records(tables["correlations"]):
         site, value = site_of(row), row["value"]
-        if not row["chosen"] or site not in sites:
+        if not row["chosen"] or site not in asked:
             continue
         place = (site, row["component"], value)
         found = {

@@ -29,6 +29,7 @@ from mech_arith.evidence.columns.registry import (
     earlier_names,
     own_columns,
 )
+from mech_arith.evidence.columns.shared import SITE
 
 OWN = b"mech_arith.column"
 """In a field's metadata: what a column is that a user has added, for reports of the table."""
@@ -119,11 +120,14 @@ def _array(name: str, table: pd.DataFrame, column: Column) -> pa.Array:
 def in_memory(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     """A table as it was read, with the missing entries that this package works with.
 
-    A column that has the name of an earlier version gets today's.
+    A column that has the name of an earlier version gets today's. A part of a site's name that
+    an earlier version did not have is ''.
     """
     earlier = earlier_names(columns)
     renamed = {was: now for was, now in earlier.items() if was in table and now not in table}
     table = table.rename(columns=renamed)
+    lacking = (column.name for column in SITE if column in columns and column.kind is TEXT)
+    table = table.assign(**{name: "" for name in lacking if name not in table})
     kinds: Mapping[str, Kind] = {column.name: column.kind for column in columns}
     return table.assign(
         **{
