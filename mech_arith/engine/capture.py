@@ -56,7 +56,8 @@ def _replayed(
 
             def tap(point: str, activation: Tensor) -> Tensor:
                 for site in by_place.get((layer, point), ()):
-                    found[site] = site.select(activation, layout).cpu()
+                    width = site.width(model)
+                    found[site] = site.select(activation, layout, width=width).cpu()
                 return activation
 
             return tap
@@ -79,8 +80,10 @@ def _hooked(
 
         def tap_of(sites: list[Site]) -> Callable[[Tensor], Tensor]:
             def tap(activation: Tensor) -> Tensor:
+                behind = activation[:, n_prefix:]
                 for site in sites:
-                    found[site] = site.select(activation[:, n_prefix:], layout).cpu()
+                    width = site.width(model)
+                    found[site] = site.select(behind, layout, width=width).cpu()
                 return activation
 
             return tap

@@ -51,12 +51,13 @@ def check_fast_path(
         The largest relative difference; None if every pass of this model is a whole one.
 
     Raises:
-        UserError: a point that the model has not; activations that are not finite; or the two
-            disagree: it names the layer.
+        UserError: a point or heads that the model has not; activations that are not finite; or the
+            two disagree: it names the layer.
     """
     for site in sites:
         if site.point not in model.points:
             raise unknown(f"point of {model.name}", site.point, model.points)
+        site.width(model)  # it refuses heads that a point is not made of
     tried = [
         layout.part(slice(PROBLEMS)) for layout in (prompts.layouts[0], *prompts.layouts[1:][-1:])
     ]
@@ -119,7 +120,8 @@ def _differences(
         resumed = Resumed(clean, change, n_edits=EDITS)
         hooked = Hooked(model, small, layout, fed, change, n_edits=EDITS)
         ours, theirs = (_read(rows, layout, model) for rows in (resumed, hooked))
-        place = f"an edit at layer {site.layer}, {site.point}"
+        head = "" if site.head is None else f", head {site.head}"
+        place = f"an edit at layer {site.layer}, {site.point}{head}"
         exact = model.dtype == torch.float32
         found.append(_Difference(place, _of_effect(ours, theirs, unedited, exact=exact)))
     return found

@@ -39,15 +39,16 @@ class Change:
     site: Site
     indices: tuple[int, ...]
     """Of the site's positions, counted behind the prefix."""
-    vectors: Float[Tensor, "rows k d"]
+    vectors: Float[Tensor, "rows k width"]
 
     def add(self, activation: Float[Tensor, "rows pos d"], *, first: int = 0) -> Tensor:
         """A new activation with the change added; `first` is the position that it begins with."""
         vectors = self.vectors.to(activation)
-        if len(self.indices) == activation.shape[1]:
+        if vectors.shape[1:] == activation.shape[1:]:
             return activation + vectors
         edited = activation.clone()
-        edited[:, [index - first for index in self.indices]] += vectors
+        at = [index - first for index in self.indices]
+        edited[:, at, self.site.entries(vectors.shape[2])] += vectors
         return edited
 
     @property

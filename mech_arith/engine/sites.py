@@ -1,7 +1,7 @@
-"""Which activations: layers, points and positions, by name."""
+"""Which activations: layers, points, heads and positions, by name."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from jaxtyping import Float
@@ -9,45 +9,78 @@ from torch import Tensor
 
 from mech_arith.common.errors import UserError
 from mech_arith.models.base import Model
-from mech_arith.models.kinds import LayerPart
+from mech_arith.models.kinds import EACH, HEADS_AT, LayerPart
 from mech_arith.models.prompts import Layout, Prompts
 
 
 @dataclass(frozen=True)
 class Site:
-    """A place whose activation is traced or edited: a layer, a point, positions side by side."""
+    """A place whose activation is traced or edited: a layer, a point, positions side by side.
+
+    At `z` it may be one query head's part of the point.
+    """
 
     layer: int
     point: str
     position: str
     """The name by which the positions were asked for, or the index of a single one. A layout of
     prompts says which tokens they are; several are put side by side in one vector."""
+    head: int | None = None
+    """The query head, from 0; None for the whole point. In a table it is text, '' for the whole."""
 
     def select(
-        self, activation: Float[Tensor, "n pos d"], layout: Layout
-    ) -> Float[Tensor, "n width"]:
-        """The site's vectors, out of the whole activation at its layer and point."""
+        self, activation: Float[Tensor, "n pos d"], layout: Layout, *, width: int
+    ) -> Float[Tensor, "n all"]:
+        """The site's vectors, out of the whole activation at its layer and point.
+
+        Args:
+            activation: at all positions behind the prefix.
+            layout: of the prompts.
+            width: of the site at one position.
+        """
         indices = layout.positions(self.position)
+        activation = activation[..., self.entries(width)]
         if len(indices) == activation.shape[1]:
             return activation.flatten(1)
         return activation[:, list(indices)].flatten(1)
 
     def width(self, model: Model) -> int:
-        """Numbers that the site has at one position."""
-        return model.width_at(self.layer, self.point)
+        """Numbers that the site has at one position.
+
+        Raises:
+            UserError: the point is not made of the model's heads.
+        """
+        whole = model.width_at(self.layer, self.point)
+        if self.head is None:
+            return whole
+        if self.point != HEADS_AT or whole % model.n_heads:
+            raise UserError(
+                f"expected tracing.point={HEADS_AT} of {model.n_heads} heads for a head of "
+                f"{model.name}, got {self.point} of {whole} numbers; set tracing.heads=null"
+            )
+        return whole // model.n_heads
+
+    def entries(self, width: int) -> slice:
+        """Of the point's numbers at one position the site's, which are `width` many."""
+        if self.head is None:
+            return slice(None)
+        return slice(self.head * width, (self.head + 1) * width)
 
     def columns(self) -> dict[str, Any]:
         """The entries of a table's row, by `SITE_COLUMNS`."""
-        return asdict(self)
+        return {**vars(self), "head": "" if self.head is None else str(self.head)}
 
     def key(self, *prompts: Prompts) -> list[Any]:
         """The site as plain data for the store: its positions are token indices, per `prompts`."""
-        return [self.layer, self.point, *(some.positions_key(self.position) for some in prompts)]
+        head = [] if self.head is None else [{"head": self.head}]
+        positions = (some.positions_key(self.position) for some in prompts)
+        return [self.layer, self.point, *head, *positions]
 
     @property
     def at(self) -> str:
-        """The positions in words, behind the layer: ' at 5'; '' for all of them."""
-        return "" if self.position == "all" else f" at {self.position}"
+        """Head and positions in words, behind the layer: ' head 3 at 5'; '' for all of both."""
+        head = "" if self.head is None else f" head {self.head}"
+        return head if self.position == "all" else f"{head} at {self.position}"
 
 
 SITE_COLUMNS = tuple(field.name for field in fields(Site))
@@ -64,7 +97,8 @@ def site_of(row: Mapping[Any, Any]) -> Site:
 
     A row of an earlier version may lack a column of text, which is then ''.
     """
-    return Site(**{name: row.get(name, "") for name in SITE_COLUMNS})
+    found = {name: row.get(name, "") for name in SITE_COLUMNS}
+    return Site(**{**found, "head": int(found["head"]) if found["head"] else None})
 
 
 def component_of(row: Mapping[Any, Any]) -> tuple[Site, int, int]:
@@ -171,13 +205,41 @@ def _layer_range(
     return range(first, last, step)
 
 
+def select_heads(heads: str | Sequence[int] | None, *, n_heads: int) -> tuple[int | None, ...]:
+    """The heads that are sites of their own; None alone for the whole point.
+
+    Args:
+        heads: 'each', a list, or None.
+        n_heads: query heads of the model.
+
+    Raises:
+        UserError: a head is beyond the model.
+    """
+    if heads is None:
+        return (None,)
+    if heads == EACH:
+        return tuple(range(n_heads))
+    beyond = [head for head in heads if int(head) >= n_heads]
+    if beyond:
+        raise UserError(
+            f"expected tracing.heads from 0 to {n_heads - 1} (the model's query heads), got "
+            f"{list(heads)}; change it"
+        )
+    return tuple(sorted(int(head) for head in heads))
+
+
+def describe_heads(heads: str | Sequence[int] | None) -> str | None:
+    """The same choice in words, for people: 'each', '0-2, 5'; None for whole points."""
+    return heads if heads is None or isinstance(heads, str) else in_runs(sorted(heads))
+
+
 def name_positions(name: str, prompts: Prompts) -> list[str]:
     """The positions of one site, or of one site each for `each`.
 
     Raises:
         UserError: no such position, or none that all prompts have.
     """
-    if name != "each":
+    if name != EACH:
         prompts.positions(name)
         return [name]
     lengths = sorted({layout.tokens.shape[1] for layout in prompts.layouts})

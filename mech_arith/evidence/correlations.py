@@ -11,7 +11,7 @@ from mech_arith.directions.base import DirectionMethod
 from mech_arith.directions.readings import Reading, Readings
 from mech_arith.directions.tracing import Trace
 from mech_arith.engine.sites import Site
-from mech_arith.evidence.verdicts import layers_text
+from mech_arith.evidence.verdicts import sites_text
 from mech_arith.models.prompts import Prompts
 from mech_arith.statistics import pearson
 
@@ -163,30 +163,30 @@ def massive_components(traces: Mapping[Site, Trace]) -> list[str]:
 
     Source: Sun et al. (2024), "Massive activations in large language models".
     """
-    found: dict[str, dict[int, float]] = {}
+    found: dict[str, dict[Site, float]] = {}
     for site, trace_of in traces.items():
         share = float(trace_of.explained_variance_fit.max())
         if share >= MASSIVE:
-            found.setdefault(site.position, {})[site.layer] = share
+            found.setdefault(site.position, {})[site] = share
     return [
-        f"in {layers_text(shares)} one component holds {_percent(shares.values())} of the "
-        f"activations' variance at position {position}: it may be that of a massive activation; "
-        "all other components are small beside it, and so is what edits of them change"
+        f"in {'; '.join(sites_text(shares))} one component holds {_percent(shares.values())} of "
+        f"the activations' variance at position {position}: it may be that of a massive "
+        "activation; all other components are small beside it, and so is what edits of them change"
         for position, shares in found.items()
     ]
 
 
 def exhausted(traces: Mapping[Site, Trace], method: DirectionMethod) -> list[str]:
     """Where a method finds fewer directions than it is asked for; one line per number of them."""
-    found: dict[tuple[str, int], list[int]] = {}
+    found: dict[tuple[str, int], list[Site]] = {}
     for site, trace_of in traces.items():
         n_found = len(trace_of.subspace.directions)
         if n_found < method.n_components:
-            found.setdefault((site.position, n_found), []).append(site.layer)
+            found.setdefault((site.position, n_found), []).append(site)
     return [
-        f"in {layers_text(layers)} {method.name} finds {n_found} of {method.n_components} "
+        f"in {'; '.join(sites_text(sites))} {method.name} finds {n_found} of {method.n_components} "
         f"directions at position {position}: nothing beyond rounding is left for others"
-        for (position, n_found), layers in found.items()
+        for (position, n_found), sites in found.items()
     ]
 
 

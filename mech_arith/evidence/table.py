@@ -44,10 +44,10 @@ def evidence_table(
     effects, answers = (_records(tables.get(name)) for name in ("effects", "counterfactual"))
     answered = _answered(answers)
     edited = _edited(effects)
-    rows = []
+    rows, asked = [], set(sites)
     for row in _records(tables["subspaces"]):
         site, value = site_of(row), row["value"]
-        if site not in sites:
+        if site not in asked:
             continue
         place = (*component_of(row), value)
         found = {

@@ -20,11 +20,11 @@ split:
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite, isnan
 from typing import Any
 
-from mech_arith.engine.sites import in_runs, site_of
+from mech_arith.engine.sites import Site, in_runs, site_of
 from mech_arith.evidence.best import best_row
 from mech_arith.interventions.edits import EDITS
 from mech_arith.interventions.edits.base import find_edit
@@ -199,7 +199,7 @@ class Verdict:
 
     value: str
     held: tuple[str, ...]
-    """Places in words, as `layers 2-3` or `layer 3 at 5`."""
+    """Places in words, as `layers 2-3`, `layer 3 at 5` or `layer 3 heads 0, 2`."""
     shared: dict[str, tuple[str, ...]]
     """Other value -> places where the coordinate is as well that one's."""
     used: tuple[str, ...]
@@ -253,12 +253,26 @@ def _verdict(value: str, rows: Sequence[Row]) -> Verdict:
 
 
 def places(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Layers in words, by position: `layers 2-3`, `layer 3 at 5`."""
-    layers: dict[str, list[int]] = {}
+    """Layers in words, by position and heads: `layers 2-3`, `layer 3 heads 0, 2 at 5`."""
+    found: dict[str, list[Site]] = {}
     for row in rows:
         site = site_of(row)
-        layers.setdefault(site.at, []).append(site.layer)
-    return tuple(f"{layers_text(of_place)}{at}" for at, of_place in layers.items())
+        found.setdefault(replace(site, head=None).at, []).append(site)
+    return tuple(f"{text}{at}" for at, sites in found.items() for text in sites_text(sites))
+
+
+def sites_text(sites: Iterable[Site]) -> list[str]:
+    """Layers in words, with the heads that have the same: `layers 0-2`, `layers 3-4 heads 0, 2`."""
+    layers: dict[int | None, list[int]] = {}
+    for site in sites:
+        layers.setdefault(site.head, []).append(site.layer)
+    heads: dict[str, list[int]] = {}
+    for head, of_head in layers.items():
+        heads.setdefault(layers_text(of_head), []).extend([] if head is None else [head])
+    return [
+        f"{text} head{'s' * (len(some) > 1)} {in_runs(sorted(some))}" if some else text
+        for text, some in heads.items()
+    ]
 
 
 def layers_text(layers: Iterable[int]) -> str:
@@ -275,4 +289,4 @@ def _listed(at: Sequence[str]) -> str:
     """Places in a row; of many the first ones."""
     rest = len(at) - MOST_PLACES
     text = "; ".join(at[:MOST_PLACES])
-    return text if rest <= 0 else f"{text}; and at {rest} more positions"
+    return text if rest <= 0 else f"{text}; and at {rest} more places"

@@ -106,6 +106,7 @@ class Cell:
         layer: int,
         point: str | None = None,
         position: str | None = None,
+        head: int | None = None,
         split: str = "fit",
     ) -> Float[Tensor, "n width"]:
         """Activations of every problem of a split, in the order of the problems, on the CPU.
@@ -115,13 +116,14 @@ class Cell:
             point: within the layer, such as 'resid_post'; by default `tracing.point`.
             position: 'last', 'all', a value such as 'b-c', or an index; by default
                 `tracing.positions`. Several positions stand side by side in one vector.
+            head: a query head at the point 'z', counted from 0; by default the whole point.
             split: 'fit' or 'report'.
 
         Raises:
-            UserError: no such layer, point, position or split; or positions with more tokens in
-                some prompts than in others.
+            UserError: no such layer, point, position, head or split; or positions with more tokens
+                in some prompts than in others.
         """
-        site = self._site(layer, point, position)
+        site = self._site(layer, point, position, head)
         prompts = self._prompts(split, site)
         rows, vectors = [], []
         for layout, found in capture(self.session, prompts, [site]):
@@ -137,6 +139,7 @@ class Cell:
         value: str | None = None,
         point: str | None = None,
         position: str | None = None,
+        head: int | None = None,
     ) -> Subspace:
         """The subspace that `tracing.method` finds at a site, fitted on the fit split.
 
@@ -147,12 +150,13 @@ class Cell:
             value: whose directions; by default all that are found at the site.
             point: as of `activations`.
             position: as of `activations`.
+            head: as of `activations`.
 
         Returns:
             The mean, and unit rows `directions` [rank, width]; `project` gives coordinates.
         """
         asked = self.settings.tracing
-        site, problems = self._site(layer, point, position), self.problems("fit")
+        site, problems = self._site(layer, point, position, head), self.problems("fit")
         with using_plugins(self.settings.plugins):
             ranks = ranks_of(self.settings) if rank is None else (rank,)
             n_components = rank or asked.n_components
@@ -175,7 +179,7 @@ class Cell:
             columns says what each column means.
         """
         session, prepared = self.session, self.prepared
-        plan = prepared.cell(session.model.n_layers)
+        plan = prepared.cell(session.model)
         with using_plugins(self.settings.plugins):
             result = run_cell(session, prepared.fit, prepared.report, plan)
             return {
@@ -183,13 +187,16 @@ class Cell:
                 for name, table in result.tables.items()
             }
 
-    def _site(self, layer: int, point: str | None, position: str | None) -> Site:
+    def _site(self, layer: int, point: str | None, position: str | None, head: int | None) -> Site:
         model, asked = self.session.model, self.settings.tracing
         if not 0 <= layer < model.n_layers:
             raise UserError(f"expected a layer from 0 to {model.n_layers - 1}, got {layer}")
-        site = Site(layer, point or asked.point, position or asked.positions)
+        site = Site(layer, point or asked.point, position or asked.positions, head)
         if site.point not in model.points:
             raise unknown("point", site.point, model.points)
+        if head is not None and not 0 <= head < model.n_heads:
+            raise UserError(f"expected a head from 0 to {model.n_heads - 1}, got {head}")
+        site.width(model)  # it refuses heads that a point is not made of
         return site
 
     def _prompts(self, split: str, site: Site) -> Prompts:

@@ -93,6 +93,8 @@ class CellPlan:
     """How intervals and nulls are computed."""
     untrained_twins: int = 0
     """Networks with random weights that are traced too."""
+    heads: tuple[int | None, ...] = (None,)
+    """Query heads that are sites of their own; None for the whole point."""
 
 
 @dataclass(frozen=True)
@@ -353,7 +355,12 @@ def _sites(work: _Work) -> tuple[list[Site], list[Site]]:
     mapped = plan.position_map and len(both.layouts) == 1
     each = name_positions("each", both) if mapped else []
     main, single = (
-        [Site(layer, plan.point, name) for layer in plan.layers for name in names]
+        [
+            Site(layer, plan.point, name, head)
+            for layer in plan.layers
+            for name in names
+            for head in plan.heads
+        ]
         for names in (asked, each)
     )
     return main, single

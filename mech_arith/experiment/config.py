@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mech_arith.common.errors import UserError
 from mech_arith.common.plugins import load_plugins
-from mech_arith.models.kinds import PROMPT_DATE
+from mech_arith.models.kinds import EACH, HEADS_AT, PROMPT_DATE
 from mech_arith.reports.papers import PNG, page
 
 MAX_SHOTS = 1000
@@ -138,6 +138,7 @@ class TracingConfig:
     options: dict[str, Any] = field(default_factory=dict)
     positions: str = "all"
     point: str = "resid_post"
+    heads: Any = None
     position_map: bool = True
     untrained_twins: int = 0
 
@@ -257,6 +258,7 @@ class RunConfig:
             ) from None
         page(self.figures.format, self.figures.width, title=self.figures.title)
         self._check_problems()
+        self._check_heads()
         self._check_intervention()
         self._check_locality()
         self._check_inference()
@@ -289,6 +291,24 @@ class RunConfig:
                 f"expected at least {needed} problems to fit {components} components and 2 to "
                 f"report on, got problems.n={n} with fit_share={share} ({n_fit} to fit); raise "
                 "problems.n or lower tracing.n_components"
+            )
+
+    def _check_heads(self) -> None:
+        heads, point = self.tracing.heads, self.tracing.point
+        if heads is None:
+            return
+        listed = isinstance(heads, list) and len(heads) > 0
+        if heads != EACH and not (listed and all(is_count(head, least=0) for head in heads)):
+            raise UserError(
+                f"expected tracing.heads {EACH}, null or a list of query heads, counted from 0, "
+                f"got {heads!r}; set for example tracing.heads=[0,3]"
+            )
+        if heads != EACH and len(set(heads)) < len(heads):
+            raise UserError(f"expected distinct tracing.heads, got {heads}; drop the repeated ones")
+        if point != HEADS_AT:
+            raise UserError(
+                f"expected tracing.point={HEADS_AT} with tracing.heads, got {point!r}, which heads "
+                "have no part of their own in; set one or the other"
             )
 
     def _check_intervention(self) -> None:
@@ -324,7 +344,7 @@ class RunConfig:
         locality = self.locality
         if not locality.enabled:
             return
-        if self.tracing.positions == "each":
+        if self.tracing.positions == EACH:
             raise UserError(
                 "expected one set of positions for the locality test, got tracing.positions=each"
             )

@@ -32,6 +32,7 @@ from mech_arith.common.runs.records import (
 )
 from mech_arith.common.runs.sweeps import TOLD, swept_of
 from mech_arith.common.store import Store
+from mech_arith.engine.sites import describe_heads
 from mech_arith.evidence.results import RunResult, load_run, save_run
 from mech_arith.experiment.cell import CellResult, run_cell
 from mech_arith.experiment.config import RunConfig, checked, own_folders
@@ -203,7 +204,7 @@ def _numbers(
     session = open_session(
         settings, model, own=own, checkpoint=Checkpoint(own, cell=identity.digest)
     )
-    return run_cell(session, prepared.fit, prepared.report, prepared.cell(model.n_layers))
+    return run_cell(session, prepared.fit, prepared.report, prepared.cell(model))
 
 
 def _draw(saved: RunResult, directory: Path, settings: RunConfig) -> None:
@@ -223,7 +224,7 @@ def _draw(saved: RunResult, directory: Path, settings: RunConfig) -> None:
 
 def _cell_fields(prepared: Prepared, layers: str) -> dict[str, Any]:
     config = prepared.config
-    path = config.model.path
+    path, heads = config.model.path, describe_heads(config.tracing.heads)
     return {
         "model": config.model.name if path is None else f"{config.model.name}:{Path(path).name}",
         "template": config.template.name,
@@ -232,6 +233,7 @@ def _cell_fields(prepared: Prepared, layers: str) -> dict[str, Any]:
         "tracing": config.tracing.method,
         "point": config.tracing.point,
         "positions": config.tracing.positions,
+        **({} if heads is None else {"heads": heads}),
         "prompt": find_loader(config.model.kind).prompt_name(model_choice(config)),
         "edit": _edit_name(config),
         "design": _design_name(config),

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mech_arith.directions.base import DirectionMethod, find_method
-from mech_arith.engine.sites import describe_layers, select_layers
+from mech_arith.engine.sites import describe_layers, select_heads, select_layers
 from mech_arith.experiment.cell import CellPlan
 from mech_arith.experiment.config import LayersConfig, RunConfig
 from mech_arith.experiment.names import components_of, look_up, ranks_of
@@ -19,6 +19,7 @@ from mech_arith.interventions.edits.base import find_edit
 from mech_arith.interventions.fold import check_foldable
 from mech_arith.interventions.locality import LocalityPlan
 from mech_arith.interventions.run import InterventionPlan
+from mech_arith.models.base import Model
 from mech_arith.models.kinds import LayerPart
 from mech_arith.problems import ProblemSet
 from mech_arith.problems.expressions import Constraint
@@ -52,19 +53,22 @@ class Prepared:
         part = LayerPart(layers.part)
         return describe_layers(part, n_layers=n_layers, **_chosen_layers(layers))
 
-    def cell(self, n_layers: int) -> CellPlan:
-        """The plan for a model of so many layers.
+    def cell(self, model: Model) -> CellPlan:
+        """The plan for a model, once it is loaded.
 
         Raises:
-            UserError: the layers are beyond it.
+            UserError: the layers or heads are beyond it.
         """
         config = self.config
         locality = config.locality
         return CellPlan(
             layers=select_layers(
-                LayerPart(config.layers.part), n_layers=n_layers, **_chosen_layers(config.layers)
+                LayerPart(config.layers.part),
+                n_layers=model.n_layers,
+                **_chosen_layers(config.layers),
             ),
             point=config.tracing.point,
+            heads=select_heads(config.tracing.heads, n_heads=model.n_heads),
             positions=config.tracing.positions,
             position_map=config.tracing.position_map,
             untrained_twins=config.tracing.untrained_twins,

@@ -239,8 +239,10 @@ def _shuffled(found: Trace, target: Target) -> dict[str, Tensor]:
 
 def _generator(seed: int, site: Site, target: Target) -> torch.Generator:
     """Independent for every seed, site and subspace."""
+    # No text of a position holds a number beyond a byte.
+    head = [] if site.head is None else [256 + site.head]
     further = [] if target.rank == 1 else [len(site.position), *target.components]
     mixed = np.random.SeedSequence(
-        [seed, site.layer, target.component, *site.position.encode(), *further]
+        [seed, site.layer, target.component, *head, *site.position.encode(), *further]
     )
     return torch.Generator().manual_seed(int(mixed.generate_state(1, np.uint32)[0]))

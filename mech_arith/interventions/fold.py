@@ -7,20 +7,24 @@ point's width, with one line from coordinate to new coordinate for all problems.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mech_arith.common.errors import UserError
+from mech_arith.engine.sites import Site
 from mech_arith.interventions.edits.base import Edit, edits_that
 from mech_arith.models.base import Model, Place
 from mech_arith.models.editable import EditableModel, matrix
 from mech_arith.models.prompts import Prompts
 
-FOLDED_POINTS = ("attn_out", "mlp_out", "z")
-"""Those that a matrix of the block writes; of `z` the one that reads it."""
+READ_POINTS = ("z", "mlp_post")
+"""Those that a matrix of the block reads."""
+
+FOLDED_POINTS = ("attn_out", "mlp_out", *READ_POINTS)
+"""Those that a matrix of the block writes or reads."""
 
 AGREES = 1e-3
 """Size of the difference between folded and hooked read-outs, over that of what the edit does."""
@@ -46,6 +50,14 @@ class Fold:
     measured from the origin here."""
     offset: Float64[Tensor, " k"]
     """How far it moves where that coordinate is zero, in activation units."""
+    head: int | None = None
+    """The head of `z` that moves; None for the whole point."""
+
+    @property
+    def entries(self) -> slice:
+        """Of the point's numbers those that move."""
+        site = Site(self.layer, self.point, "all", self.head)
+        return site.entries(self.frame.shape[1])
 
     @property
     def is_nothing(self) -> bool:
@@ -75,20 +87,22 @@ class Fold:
         """
         frame, gain = frame.double(), factor * self.gain
         offset = factor * self._at(mean) - gain * (frame @ mean.double())
-        return Fold(self.layer, self.point, frame, gain, offset)
+        return replace(self, frame=frame, gain=gain, offset=offset)
 
     def _at(self, mean: Float[Tensor, " width"]) -> Float64[Tensor, " k"]:
         """How far an activation at the mean moves."""
         return self.offset + self.gain * (self.frame @ mean.double())
 
-    def change(self, activation: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows k"]:
-        """How far activations move along each direction."""
-        coordinates = activation @ self.frame.to(activation).mT
+    def change(self, activation: Float[Tensor, "*rows whole"]) -> Float[Tensor, "*rows k"]:
+        """How far activations of the whole point move along each direction."""
+        coordinates = activation[..., self.entries] @ self.frame.to(activation).mT
         return self.gain.to(activation) * coordinates + self.offset.to(activation)
 
-    def of_activation(self, activation: Float[Tensor, "*rows width"]) -> Tensor:
+    def of_activation(self, activation: Float[Tensor, "*rows whole"]) -> Tensor:
         """The same edit, made on activations: what a model with the folded weights computes."""
-        return activation + self.change(activation) @ self.frame.to(activation)
+        change, edited = self.change(activation), activation.clone()
+        edited[..., self.entries] += change @ self.frame.to(activation)
+        return edited
 
 
 def fold_of(
@@ -99,6 +113,7 @@ def fold_of(
     strength: float,
     *,
     sd: Float64[Tensor, " k"],
+    head: int | None = None,
 ) -> Fold:
     """An edit of coordinates as a line that is the same at all positions.
 
@@ -113,6 +128,7 @@ def fold_of(
         strength: in the edit's unit.
         sd: each coordinate's standard deviation on the fit split, or its part of a step along the
             value's line.
+        head: of the site.
 
     Raises:
         UserError: the edit is no such line, or the point is written by no one matrix.
@@ -122,7 +138,7 @@ def fold_of(
     lines = [_line(edit, strength, sd=of_one) for of_one in sd.tolist()]
     at_zero, gain = torch.tensor(lines, dtype=torch.float64).unbind(1)
     offset = at_zero - gain * (frame @ origin.double())
-    return Fold(*place, frame, gain, offset)
+    return Fold(*place, frame, gain, offset, head)
 
 
 def _line(edit: Edit, strength: float, *, sd: float) -> tuple[float, float]:
@@ -155,8 +171,9 @@ def fold(model: Model, change: Fold) -> EditableModel:
 
     With the block's matrix W and bias b, activations A = W x + b become A + V^T (g V A + o) where W
     becomes (I + V^T g V) W, and b becomes b + V^T (g V b + o). The rows of V are the directions, g
-    is diagonal. At `z`, which the matrix reads, W (z + V^T (g V z + o)) + b is
-    W (I + V^T g V) z + (b + W V^T o).
+    is diagonal. At `z` and `mlp_post`, which the matrix reads, W (z + V^T (g V z + o)) + b is
+    W (I + V^T g V) z + (b + W V^T o); of one head's z it is so in the matrix's columns of that
+    head.
 
     All other tensors are shared with the model given.
 
@@ -166,9 +183,10 @@ def fold(model: Model, change: Fold) -> EditableModel:
     editable = check_editable(model)
     weight, bias = matrix(editable.projection(change.layer, change.point))
     v, gain, offset = (part.to(weight) for part in (change.frame, change.gain, change.offset))
-    if change.point == "z":
-        along = weight @ v.mT
-        weight = weight + (along * gain) @ v
+    if change.point in READ_POINTS:
+        weight, at = weight.clone(), change.entries
+        along = weight[:, at] @ v.mT
+        weight[:, at] += (along * gain) @ v
         added = along @ offset
     else:
         weight = weight + (v.mT * gain) @ (v @ weight)
@@ -206,9 +224,10 @@ def check_foldable(edit: Edit, point: str, strengths: Sequence[float] = ()) -> N
         )
     if point not in FOLDED_POINTS:
         raise UserError(
-            f"expected tracing.point attn_out, mlp_out or z with intervention.via=weights, got "
-            f"{point!r}: the residual stream is a sum of what all blocks below write, so no one "
-            "matrix holds it; choose one of those, or intervention.via=activations"
+            f"expected tracing.point {', '.join(FOLDED_POINTS[:-1])} or {FOLDED_POINTS[-1]} with "
+            f"intervention.via=weights, got {point!r}: the residual stream is a sum of what all "
+            "blocks below write, so no one matrix holds it; choose one of those, or "
+            "intervention.via=activations"
         )
     for strength in strengths:
         _line(edit, strength, sd=1.0)

@@ -8,7 +8,7 @@ split, that of the target. For `shift` that factor is 1, and every position move
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -115,7 +115,7 @@ def check_by_weights(
     if len(sites) != 1:
         raise UserError(
             f"expected one layer and one position with intervention.save_model, got {len(sites)} "
-            "sites; set layers.start, layers.stop and tracing.positions"
+            "sites; set layers.start, layers.stop, tracing.positions and tracing.heads"
         )
     origin = torch.zeros(1, dtype=torch.float64)
     # Else weights alone carry it: what is at the origin stays there.
@@ -176,6 +176,7 @@ def _folds(found: Trace, target: Target, plan: InterventionPlan) -> tuple[Fold, 
             plan.edit,
             strength,
             sd=value_step(found, target) if plan.edit.goes_along_the_value else subspace.sd[at],
+            head=found.site.head,
         )
         for strength in plan.strengths
     )
@@ -190,7 +191,7 @@ def _moments(
     frames = [aim.frames for aim in aims]
     sums = [torch.zeros(*of_aim.shape[:2], 2, dtype=torch.float64) for of_aim in frames]
     count = 0
-    everywhere = [Site(aim.found.site.layer, aim.found.site.point, "all") for aim in aims]
+    everywhere = [replace(aim.found.site, position="all") for aim in aims]
     sites = list(dict.fromkeys(everywhere))
     for layout, captured in capture(session, prompts, sites):
         for aim, site, of_aim, along in zip(aims, everywhere, sums, frames, strict=True):

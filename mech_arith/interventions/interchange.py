@@ -44,11 +44,11 @@ def source_coordinates(
 ) -> dict[Site, Float64[Tensor, "m n k"]]:
     """Of every source on the components of every site: a clean pass over each set of sources."""
     model = session.model
-    places = [list(site.columns().values()) for site in bases.traces]
     found = []
     for problems in sources.problems:
         prompts = model.encode(problems, digits=bases.digits)
-        key = {**model.fingerprint, "sources": prompts.digest(), "sites": places}
+        sites = [site.key(prompts) for site in bases.traces]
+        key = {**model.fingerprint, "sources": prompts.digest(), "sites": sites}
         piece = session.checkpoint.piece("sources", key)
 
         def read(prompts: Prompts = prompts) -> dict[str, Tensor]:

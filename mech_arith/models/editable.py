@@ -22,7 +22,7 @@ class EditableModel(Model):
 
     @abstractmethod
     def projection(self, layer: int, point: str) -> nn.Module:
-        """The linear module that gives `attn_out` or `mlp_out`, or that reads `z`.
+        """The linear module that gives `attn_out` or `mlp_out`, or reads `z` or `mlp_post`.
 
         Raises:
             UserError: no one linear module does.

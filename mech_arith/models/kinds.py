@@ -10,8 +10,15 @@ from mech_arith.common.errors import UserError
 from mech_arith.common.registry import Registry
 from mech_arith.problems import ProblemSet
 
-POINTS = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
-"""Where activations are read and edited, in the order of a block."""
+POINTS = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_post", "mlp_out", "resid_post")
+"""Where activations are read and edited, in the order of a block. `z` is the heads' outputs side by
+side, which the attention's output matrix reads; `mlp_post` the neurons, which the MLP's reads."""
+
+HEADS_AT = "z"
+"""The point that is made of the heads' parts side by side."""
+
+EACH = "each"
+"""Every single position, or every head, is a site of its own."""
 
 PROMPT_DATE = "2024-07-26"
 """What a chat template prints that prints today's date: the day that Llama 3's templates fall back

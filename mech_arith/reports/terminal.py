@@ -26,6 +26,7 @@ from mech_arith.evidence.summary import CLEARLY
 USUAL = {
     "point": "resid_post",
     "positions": "all",
+    "heads": None,
     "prompt": None,
     "design": "uniform",
     "seed": 0,

@@ -98,7 +98,7 @@ def prepare_cell(overrides: tuple[str, ...] = CELL) -> Cell:
     prepared = prepare(settings)
     model = load_model(settings, prepared)
     assert isinstance(model, PretrainedModel)
-    plan, batching = prepared.cell(model.n_layers), Batching()
+    plan, batching = prepared.cell(model), Batching()
     fit, prompts = (
         model.encode(problems, digits=plan.digits) for problems in (prepared.fit, prepared.report)
     )

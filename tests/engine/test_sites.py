@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from mech_arith.common.digests import json_digest
 from mech_arith.common.errors import UserError
 from mech_arith.engine.sites import (
     SITE_COLUMNS,
@@ -9,12 +10,14 @@ from mech_arith.engine.sites import (
     describe_layers,
     name_positions,
     ordinal,
+    select_heads,
     select_layers,
     site_of,
 )
 from mech_arith.evidence.columns import SITE
 from mech_arith.models.kinds import LayerPart
 from mech_arith.models.prompts import Layout, Prompts
+from tests.tiny import tiny_decoder
 
 SPANS = {"a": (0,), "b": (2,), "c": (3,), "b-c": (2, 3), "a-(b-c)": (0, 1, 2, 3)}
 PROMPTS = Prompts.uniform(torch.zeros(2, 5, dtype=torch.int64), ("a", "-", "b", "c", "="), SPANS)
@@ -143,10 +146,65 @@ def test_ordinals(number, words):
 def test_select_concatenates():
     activation = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
     layout = PROMPTS.layouts[0]
-    selected = Site(0, "resid_post", "b-c").select(activation, layout)
+    selected = Site(0, "resid_post", "b-c").select(activation, layout, width=3)
     assert torch.equal(selected, activation[:, 2:4].reshape(2, 6))
-    whole = Site(0, "resid_post", "all").select(activation, layout)
+    whole = Site(0, "resid_post", "all").select(activation, layout, width=3)
     assert torch.equal(whole, activation.reshape(2, 15))
+
+
+def test_a_head_is_its_part_of_every_position():
+    activation = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(0))
+    layout = PROMPTS.layouts[0]
+    heads = [Site(0, "z", "b-c", head).select(activation, layout, width=4) for head in range(3)]
+    assert torch.equal(heads[1], activation[:, 2:4, 4:8].reshape(2, 8))
+    # Side by side they are the whole point.
+    whole = Site(0, "z", "b-c").select(activation, layout, width=12)
+    parts = torch.stack([head.unflatten(1, (2, 4)) for head in heads], dim=2)
+    assert torch.equal(parts.reshape(2, 24), whole)
+
+
+def test_the_whole_point_has_the_key_that_it_had_and_heads_have_others() -> None:
+    whole, *heads = (Site(1, "z", "b-c", head) for head in (None, 0, 1))
+    assert whole.key(PROMPTS) == [1, "z", [[2, 3]]]
+    keys = [json_digest(site.key(PROMPTS)) for site in (whole, *heads)]
+    assert len(set(keys)) == 3
+    assert len({tuple(site.columns().values()) for site in (whole, *heads)}) == 3
+
+
+def test_a_row_of_a_head_and_one_of_an_earlier_version() -> None:
+    site = Site(3, "z", "b-c", 11)
+    assert site.columns() == {"layer": 3, "point": "z", "position": "b-c", "head": "11"}
+    assert site_of(site.columns()) == site
+    earlier = {"layer": 3, "point": "z", "position": "b-c"}
+    assert site_of(earlier) == site_of({**earlier, "head": None}) == Site(3, "z", "b-c")
+    assert (site.at, Site(3, "z", "all", 0).at) == (" head 11 at b-c", " head 0")
+
+
+@pytest.mark.parametrize(
+    ("heads", "chosen"),
+    [(None, (None,)), ("each", (0, 1, 2, 3)), ([3, 1], (1, 3)), ([0], (0,))],
+)
+def test_heads_by_name_and_number(heads, chosen) -> None:
+    assert select_heads(heads, n_heads=4) == chosen
+
+
+def test_heads_beyond_the_model_are_refused() -> None:
+    expected = r"heads from 0 to 3 \(the model's query heads\), got \[1, 4\]; change it"
+    with pytest.raises(UserError, match=expected):
+        select_heads([1, 4], n_heads=4)
+
+
+@pytest.mark.parametrize(
+    ("site", "got"),
+    [
+        (Site(0, "mlp_out", "last", 0), "got mlp_out of 32 numbers"),
+        (Site(0, "mlp_post", "last", 0), "got mlp_post of 64 numbers"),
+    ],
+)
+def test_only_z_has_heads(site, got) -> None:
+    expected = f"tracing.point=z of 4 heads for a head of tiny_decoder, {got}; set tracing.heads"
+    with pytest.raises(UserError, match=expected):
+        site.width(tiny_decoder())
 
 
 def test_a_site_is_found_again_in_a_row_of_a_table() -> None:

@@ -262,6 +262,7 @@ TOLD = {
     **{f"tracing{of}": "tracing" for of in ("", ".method")},
     "tracing.point": "point",
     "tracing.positions": "positions",
+    "tracing.heads": "heads",
     **{f"prompt{of}": "prompt" for of in ("", ".style", ".shots")},
     **{f"problems.{of}": "design" for of in ("design", "decorrelate")},
     "problems.seed": "seed",

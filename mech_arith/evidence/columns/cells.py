@@ -26,6 +26,7 @@ CELL = (
     Column("tracing", TEXT, "How directions are found."),
     POINT,
     Column("positions", TEXT, "Positions that the cell asks for."),
+    Column("heads", TEXT, "Heads that are sites of their own; null for whole points."),
     *(column for column in MADE_BY if column.name == "prompt"),
     EDIT,
     Column("design", TEXT, "How problems are drawn."),

@@ -5,6 +5,12 @@ from mech_arith.evidence.columns.base import NUMBER, SHARE, TEXT, TEXTS, WHOLE, 
 LAYER = Column("layer", WHOLE, "Layer, counted from 0.")
 POINT = Column("point", TEXT, "Point within the layer where the activation is read and edited.")
 POSITION = Column("position", TEXT, "Positions of the prompt, by the name that was asked for.")
+HEAD = Column(
+    "head",
+    TEXT,
+    "Query head, from 0, that alone is read and edited; null for the whole point.",
+    absent="",
+)
 COMPONENT = Column("component", WHOLE, "Direction of the subspace, from 0 in the method's order.")
 RANK = Column(
     "rank",
@@ -21,7 +27,7 @@ N_DIRECTIONS = Column("n_directions", WHOLE, "Subspaces of the arm, over which n
 N = Column("n", WHOLE, "Edited problems that the row is about.")
 N_SOURCES = Column("n_sources", WHOLE, "Counterfactual problems of each edited problem.")
 
-SITE = (LAYER, POINT, POSITION)
+SITE = (LAYER, POINT, POSITION, HEAD)
 """What names a site, as `sites.Site` does."""
 
 EDITED_DIRECTION = (

@@ -216,12 +216,9 @@ def _probe(session: Session, bases: Bases, plan: LocalityPlan, move: Move) -> Pr
 def _coordinates(session: Session, bases: Bases, prompts: Sequence[Prompts]) -> dict[str, Tensor]:
     """Of several sets of prompts on the components of every site, each [n, sets, k]."""
     model, traces = session.model, bases.traces
-    positions = [[of_one.positions_key(site.position) for of_one in prompts] for site in traces]
     key: dict[str, Any] = {
         **model.fingerprint,
-        "sites": [
-            [site.layer, site.point, *at] for site, at in zip(traces, positions, strict=True)
-        ],
+        "sites": [site.key(*prompts) for site in traces],
         "components": [
             tensor_digest(found.subspace.directions, found.subspace.mean)
             for found in traces.values()

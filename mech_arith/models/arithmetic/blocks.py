@@ -56,8 +56,19 @@ def pre_norm_block(
     )
     attn_out = tap("attn_out", block.attn.o(tap("z", z)))
     resid_mid = tap("resid_mid", resid_pre[:, at] + attn_out)
-    mlp_out = tap("mlp_out", block.mlp(block.ln2(resid_mid)))
+    mlp_out = tap("mlp_out", _tapped_mlp(block.mlp, block.ln2(resid_mid), tap))
     return tap("resid_post", resid_mid + mlp_out), new
+
+
+def _tapped_mlp(mlp: Any, hidden: Float[Tensor, "rows at d"], tap: Tap) -> Tensor:
+    """An MLP's output, `tap` being called with what its output matrix reads."""
+    if tap is untouched:
+        return mlp(hidden)
+    handle = mlp.out.register_forward_pre_hook(lambda _, args: tap("mlp_post", args[0]))
+    try:
+        return mlp(hidden)
+    finally:
+        handle.remove()
 
 
 def post_norm_block(
@@ -73,5 +84,5 @@ def post_norm_block(
     attn_out = tap("attn_out", block.attn.o(tap("z", z)))
     resid_mid = tap("resid_mid", block.ln1(resid_pre[:, at] + attn_out))
     inner = torch.nn.functional.gelu(getattr(block.mlp, "in")(resid_mid))
-    mlp_out = tap("mlp_out", block.mlp.out(inner))
+    mlp_out = tap("mlp_out", block.mlp.out(tap("mlp_post", inner)))
     return tap("resid_post", block.ln2(resid_mid + mlp_out)), new

@@ -37,6 +37,7 @@ HOOKS = {
     "resid_pre": "hook_in",
     "z": "attn.o.hook_in",
     "attn_out": "attn.o.hook_out",
+    "mlp_post": "mlp.out.hook_in",
     "resid_post": "hook_out",
 }
 
@@ -88,9 +89,13 @@ class ArithmeticModel(EditableModel):
         twin.replays = self.replays
         return twin
 
+    def width_at(self, layer: int, point: str) -> int:
+        return self.shape.d_mlp if point == "mlp_post" else self.d_model
+
     def projection(self, layer: int, point: str) -> nn.Module:
         block = self.bridge.blocks[layer]
-        return (block.mlp.out if point == "mlp_out" else block.attn.o).original_component
+        of_mlp = point in ("mlp_post", "mlp_out")
+        return (block.mlp.out if of_mlp else block.attn.o).original_component
 
     def sharing(self) -> EditableModel:
         model = copy.copy(self)

@@ -23,7 +23,8 @@ class BlockPlaces:
     attention_out: nn.Module
     """Its output is what attention gives: what is added to the residual stream, or scaled first."""
     mlp_projection: nn.Module | None
-    """The MLP's last matrix; None where the MLP is several experts."""
+    """The MLP's last matrix, whose input are the neurons: of a gated MLP the product. None where
+    the MLP is several experts."""
     mlp_out: nn.Module
     """Its output is what the MLP gives."""
     norms_behind: frozenset[str]
@@ -34,9 +35,12 @@ class BlockPlaces:
     @property
     def z_width(self) -> int:
         """Of all heads' outputs."""
-        weight: Any = self.attention_projection.weight
-        # Conv1D, GPT-2's, has its input first.
-        return weight.shape[0 if hasattr(self.attention_projection, "nf") else 1]
+        return _inputs(self.attention_projection)
+
+    @property
+    def n_neurons(self) -> int:
+        """Of the MLP, where it is one."""
+        return 0 if self.mlp_projection is None else _inputs(self.mlp_projection)
 
     @contextmanager
     def tapped(self, tap: Tap, *, whole: bool = False) -> Iterator[None]:
@@ -62,11 +66,16 @@ class BlockPlaces:
             changed = tap("resid_mid", middle)
             return out if changed is middle else out + (changed - middle)
 
-        def on_mlp(_: Any, __: Any, out: Any) -> Any:
+        def by_row(point: str, activation: Tensor) -> Tensor:
             # Some run their MLP on all positions of all rows as one.
-            return _on_first(
-                out, lambda h: tap("mlp_out", h.view(*shape[0].shape[:2], -1)).view_as(h)
-            )
+            whole = activation.view(*shape[0].shape[:2], -1)
+            return tap(point, whole).view_as(activation)
+
+        def on_neurons(_: Any, args: tuple[Any, ...]) -> Any:
+            return (by_row("mlp_post", args[0]), *args[1:])
+
+        def on_mlp(_: Any, __: Any, out: Any) -> Any:
+            return _on_first(out, lambda activation: by_row("mlp_out", activation))
 
         def on_output(_: Any, __: Any, out: Any) -> Any:
             return _on_first(out, lambda resid: tap("resid_post", resid))
@@ -77,6 +86,8 @@ class BlockPlaces:
             self.attention_out.register_forward_hook(on_attention),
             self.mlp_out.register_forward_hook(on_mlp),
         ]
+        if self.mlp_projection is not None:
+            handles.append(self.mlp_projection.register_forward_pre_hook(on_neurons))
         if whole:
             handles.append(self.module.register_forward_hook(on_output))
         try:
@@ -84,6 +95,11 @@ class BlockPlaces:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _inputs(projection: Any) -> int:
+    """How many numbers a matrix reads; that of a Conv1D, GPT-2's, has its input first."""
+    return projection.weight.shape[0 if hasattr(projection, "nf") else 1]
 
 
 def _on_first(out: Any, change: Callable[[Tensor], Tensor]) -> Any:

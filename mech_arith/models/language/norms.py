@@ -56,7 +56,7 @@ def next_before(
         side_by_side: attention and MLP read the same stream.
         adds: blocks add what attention and MLP give as it is, and do not scale it first.
     """
-    if point == "z" or (not adds and point in ("attn_out", "mlp_out")):
+    if point in ("z", "mlp_post") or (not adds and point in ("attn_out", "mlp_out")):
         return None
     behind = "resid_post" if side_by_side else "resid_mid"
     stream = {"attn_out": behind, "mlp_out": "resid_post"}.get(point, point)

@@ -123,7 +123,7 @@ class PretrainedModel(EditableModel):
         """How many things a block gives (0: a tensor alone), whether it is a sum, and its points.
 
         It is a sum where what attention and MLP give is added to its input as it is. `resid_mid`
-        is a point where that happens one after the other.
+        is a point where that happens one after the other, and `mlp_post` where every MLP is one.
         """
         block, seen, given = self._blocks[0], {}, []
 
@@ -142,8 +142,11 @@ class PretrainedModel(EditableModel):
             handle.remove()
         missed = seen["resid_post"] - seen["resid_pre"] - seen["attn_out"] - seen["mlp_out"]
         adds = float(missed.float().norm() / seen["resid_post"].float().norm()) < 0.02
-        in_order = adds and not block.side_by_side
-        return given[0], adds, tuple(p for p in POINTS if p != "resid_mid" or in_order)
+        has = {
+            "resid_mid": adds and not block.side_by_side,
+            "mlp_post": all(one.mlp_projection is not None for one in self._blocks),
+        }
+        return given[0], adds, tuple(point for point in POINTS if has.get(point, True))
 
     @cached_property
     def _norms(self) -> StreamNorms:
@@ -160,13 +163,15 @@ class PretrainedModel(EditableModel):
         )
 
     def width_at(self, layer: int, point: str) -> int:
-        return self._blocks[layer].z_width if point == "z" else self.d_model
+        block = self._blocks[layer]
+        return {"z": block.z_width, "mlp_post": block.n_neurons}.get(point, self.d_model)
 
     def projection(self, layer: int, point: str) -> nn.Module:
         block = self._blocks[layer]
         if point in block.norms_behind:
             raise no_matrix(self.name, point, "a norm stands between the block's matrix and it")
-        module = block.mlp_projection if point == "mlp_out" else block.attention_projection
+        of_mlp = point in ("mlp_post", "mlp_out")
+        module = block.mlp_projection if of_mlp else block.attention_projection
         if module is None:
             raise no_matrix(self.name, point, "several experts write it")
         return module

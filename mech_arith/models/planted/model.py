@@ -228,7 +228,7 @@ class PlantedModel(Model):
         return slice(-1, None)
 
     def width_at(self, layer: int, point: str) -> int:
-        return N_HEADS * D_HEAD if point == "z" else self.d_model
+        return {"z": N_HEADS * D_HEAD, "mlp_post": D_MLP}.get(point, self.d_model)
 
     def encode(self, problems: ProblemSet, *, digits: int = 0) -> Prompts:
         plant, expression = self.plant, problems.template.expression
@@ -289,7 +289,8 @@ class PlantedModel(Model):
         z = attend(query, new, past, causal=self.causal).transpose(1, 2).flatten(2)
         attn_out = tap("attn_out", tap("z", z) @ block.W_O.flatten(0, 1))
         resid_mid = tap("resid_mid", resid_pre[:, at] + attn_out)
-        mlp_out = tap("mlp_out", (resid_mid @ block.W_in).relu() @ block.W_out)
+        neurons = tap("mlp_post", (resid_mid @ block.W_in).relu())
+        mlp_out = tap("mlp_out", neurons @ block.W_out)
         return tap("resid_post", resid_mid + mlp_out), new
 
     def read_out(self, resid: Float[Tensor, "rows at d"]) -> Float[Tensor, "rows at out"]:

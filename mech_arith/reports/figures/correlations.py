@@ -8,11 +8,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mech_arith.engine.sites import WITHIN_LAYER, component_of
+from mech_arith.engine.sites import COMPONENT_COLUMNS, WITHIN_LAYER
 from mech_arith.evidence.best import best_on_fit
 from mech_arith.reports.figures.layout import fitting, on_page, room
 from mech_arith.reports.figures.lettering import width_of
-from mech_arith.reports.figures.sharing import MARK, served, sharing_note
+from mech_arith.reports.figures.sharing import (
+    MARK,
+    component_name,
+    served,
+    sharing_note,
+    sites_note,
+)
 from mech_arith.reports.figures.sheet import SMALL, Panel, Sheet
 from mech_arith.reports.figures.style import (
     LAYERS,
@@ -37,8 +43,6 @@ BARS = 0.45
 
 SMALL_CELL = 0.17
 """Width and height of a cell without a number, in inches."""
-
-PLACE = ("layer", "point", "position", "component")
 
 MANY_POSITIONS = 26
 """A map of more positions than that has one column of panels and no numbers in its cells."""
@@ -80,14 +84,14 @@ class _Layout:
 def correlation_heatmaps(correlations: pd.DataFrame, *, title: str = "") -> Sheet:
     """|R| of every component with every value, a panel per layer, its explained variance on top.
 
-    The component that is best on the fit split is framed. Rows of one position set only. The panels
-    of many layers are small, and without numbers.
+    The component that is best on the fit split is framed. Rows of one position set and head only.
+    The panels of many layers are small, and without numbers.
 
     Raises:
-        ValueError: the table is empty, or holds several points or positions.
+        ValueError: the table is empty, or holds several points, positions or heads.
     """
     _require_rows(correlations)
-    point, position = _one_place(correlations)
+    _require_one_place(correlations)
     values, layers = distinct(correlations, "value"), sorted(distinct(correlations, "layer"))
     components = sorted(distinct(correlations, "component"))
     layout = _Layout.of(values, len(layers), len(components))
@@ -97,7 +101,7 @@ def correlation_heatmaps(correlations: pd.DataFrame, *, title: str = "") -> Shee
     best = _best_on_fit(correlations, ["value", "layer"])
     grid = Grid(
         title=title,
-        subtitle=f"{point}, positions: {position}; framed: best on the fit split",
+        subtitle=f"{sites_note(correlations, '')}; framed: best on the fit split",
         across=across,
         down=ceil(len(layers) / across),
         width=layout.width,
@@ -137,18 +141,13 @@ def correlation_heatmaps(correlations: pd.DataFrame, *, title: str = "") -> Shee
     return sheet
 
 
-def _one_place(correlations: pd.DataFrame) -> list[str]:
-    """The table's point and position.
-
-    Raises:
-        ValueError: there are several.
-    """
+def _require_one_place(correlations: pd.DataFrame) -> None:
+    """Raise a ValueError where a table holds several points, positions or heads."""
     for column in WITHIN_LAYER:
         if len(found := distinct(correlations, column)) > 1:
             raise ValueError(
                 f"expected correlations at one {column}, got {found}; draw a figure for each"
             )
-    return [distinct(correlations, column)[0] for column in ("point", "position")]
 
 
 def _record(sheet: Sheet, at_layer: pd.DataFrame, best: dict[str, dict[str, Any] | None]) -> None:
@@ -156,15 +155,15 @@ def _record(sheet: Sheet, at_layer: pd.DataFrame, best: dict[str, dict[str, Any]
     framed = {(value, row["component"]) for value, row in best.items() if row is not None}
     sheet.record(
         (row | {"framed": (row["value"], row["component"]) in framed} for row in records(at_layer)),
-        [*PLACE, "value", "abs_r", "explained_variance", "framed", "n_report"],
+        [*COMPONENT_COLUMNS, "value", "abs_r", "explained_variance", "framed", "n_report"],
     )
 
 
 def best_correlation_map(correlations: pd.DataFrame, *, title: str = "") -> Sheet:
     """The |R| of the component that is best on the fit split, per value and layer.
 
-    Each cell names the component, and where the table holds several positions the position too. A
-    component that is best for several values has a mark.
+    Each cell names the component, with its head, and where the table holds several positions the
+    position too. A component that is best for several values has a mark.
 
     Raises:
         ValueError: the table is empty.
@@ -179,9 +178,9 @@ def best_correlation_map(correlations: pd.DataFrame, *, title: str = "") -> Shee
     for (value, layer), row in best.items():
         at = values.index(value), layers.index(layer)
         shares[at] = row["abs_r"]
-        mark = MARK if component_of(row) in shared else ""
         where = f"\nat {row['position']}" if several else ""
-        notes[at[0]][at[1]] = f"{two_digits(row['abs_r'])}\nc{row['component']}{mark}{where}"
+        named = component_name(row, shared)
+        notes[at[0]][at[1]] = f"{two_digits(row['abs_r'])}\n{named}{where}"
     written = [line for row in notes for note in row for line in note.split("\n")]
     left = room_for(values, beside=0.45)
     width = max(0.36, 0.1 + max(width_of(line, SMALL) for line in written)) * len(layers)
@@ -190,7 +189,8 @@ def best_correlation_map(correlations: pd.DataFrame, *, title: str = "") -> Shee
         width = max(1.0, min(SMALL_CELL * len(layers), room() - left - 1.0))
     grid = Grid(
         title=title,
-        subtitle="best component of each layer, chosen on the fit split (c: component)",
+        subtitle="best component of each layer, chosen on the fit split "
+        f"({_letters(correlations)})",
         across=1,
         down=1,
         width=width,
@@ -203,7 +203,7 @@ def best_correlation_map(correlations: pd.DataFrame, *, title: str = "") -> Shee
     panel = grid.panel(sheet, 0)
     names = thinned(layers, max(1, int(width / 0.22))) if small else [str(k) for k in layers]
     heatmap(panel, shares, rows=values, columns=names, notes=None if small else notes)
-    sheet.record(best.values(), [*PLACE, "value", "abs_r", "n_report"])
+    sheet.record(best.values(), [*COMPONENT_COLUMNS, "value", "abs_r", "n_report"])
     panel.name(x=LAYERS, y="value")
     grid.add_scale(sheet, SCALE)
     return sheet
@@ -227,9 +227,10 @@ def position_maps(correlations: pd.DataFrame, *, title: str = "") -> Sheet:
     rotated = many or max(width_of(_visible(tokens[p]), SMALL) for p in positions) > 0.33
     names = [_token_label(tokens[p], p, rotated=rotated) for p in positions]
     under = max(width_of(name, SMALL) for name in names) if rotated else 0.25
+    of_heads = " of all heads" if len(distinct(each, "head")) > 1 else ""
     grid = Grid(
         title=title,
-        subtitle="best component at each single position, chosen on the fit split",
+        subtitle=f"best component{of_heads} at each single position, chosen on the fit split",
         across=across,
         down=ceil(len(values) / across),
         width=cell * len(positions),
@@ -257,7 +258,7 @@ def position_maps(correlations: pd.DataFrame, *, title: str = "") -> Sheet:
         )
         beside = LAYERS if index % across == 0 else ""
         panel.name(title=value, x="token and position", y=beside)
-    columns = [*PLACE, "position_index", "token", "value", "abs_r", "n_report"]
+    columns = [*COMPONENT_COLUMNS, "position_index", "token", "value", "abs_r", "n_report"]
     sheet.record(best.values(), columns)
     grid.add_scale(sheet, SCALE)
     return sheet
@@ -324,6 +325,11 @@ def _visible(token: str) -> str:
 
 def _token_label(token: str, position: int, *, rotated: bool) -> str:
     return f"{_visible(token)}{'  ' if rotated else chr(10)}{position}"
+
+
+def _letters(correlations: pd.DataFrame) -> str:
+    """What the letters in cells stand for."""
+    return "h: head, c: component" if any(correlations["head"]) else "c: component"
 
 
 def _require_rows(table: pd.DataFrame) -> None:

@@ -13,7 +13,14 @@ from mech_arith.reports.figures.drawn import ARMS, in_order
 from mech_arith.reports.figures.evidence import FEW
 from mech_arith.reports.figures.layout import WIDEST, fitting, on_page
 from mech_arith.reports.figures.lettering import width_of
-from mech_arith.reports.figures.sharing import MARK, MOST_NAMED, layer_names, served, sharing_note
+from mech_arith.reports.figures.sharing import (
+    MARK,
+    MOST_NAMED,
+    layer_names,
+    room_below,
+    served,
+    sharing_note,
+)
 from mech_arith.reports.figures.sheet import SMALL, Panel, Sheet
 from mech_arith.reports.figures.style import (
     LAYERS,
@@ -66,7 +73,7 @@ def counterfactual_iia(
         width=width,
         height=1.7,
         left=0.9,
-        below=0.65 if len(layers) <= MOST_NAMED else 0.5,
+        below=room_below(layers, records(rows)),
         keys=[_keys(colours[layers[len(layers) // 2]])],
         notes=sharing_note(shared, MARK if len(layers) <= MOST_NAMED else ""),
     )
@@ -179,7 +186,7 @@ def specificity_maps(
             signed=True,
             upright=upright,
         )
-        columns = ["layer", "point", "position", "component", "value", "changed", "n"]
+        columns = [*COMPONENT_COLUMNS, "value", "changed", "n"]
         sheet.record(at_layer, [*columns, "slope", "slope_low", "slope_high"])
         for row in at_layer if written else ():
             _slope(panel, directions.index(row["value"]), changed.index(row["changed"]), row)

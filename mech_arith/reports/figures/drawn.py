@@ -8,7 +8,7 @@ import pandas as pd
 
 from mech_arith.engine.sites import COMPONENT_COLUMNS, WITHIN_LAYER
 from mech_arith.evidence.results import per_value
-from mech_arith.reports.figures.sharing import served
+from mech_arith.reports.figures.sharing import served, sites_note
 from mech_arith.reports.figures.style import distinct, records
 
 ARMS = ("control", "target")
@@ -39,11 +39,8 @@ def drawn(effects: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     targets = whole.loc[whole["arm"] == "target"].sort_values("accuracy_drop", kind="stable")
     chosen = targets.drop_duplicates(site, keep="last")[site + DIRECTION]
     arms = whole.merge(chosen, on=site + DIRECTION).sort_values("strength", kind="stable")
-    points, positions = distinct(whole, "point"), distinct(whole, "position")
-    where = "at the position with the largest drop"
     notes = [
-        ", ".join(points),
-        f"positions: {positions[0]}" if len(positions) == 1 else where,
+        sites_note(whole, "that with the largest drop"),
         f"{max(distinct(arms, 'n'))} problems per point",
     ]
     if failed := compared["status"].tolist().count("failed"):

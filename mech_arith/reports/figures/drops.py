@@ -19,7 +19,13 @@ from mech_arith.reports.figures.drawn import (
     shared_components,
 )
 from mech_arith.reports.figures.rule import Claim, Row, counts
-from mech_arith.reports.figures.sharing import MARK, MOST_NAMED, layer_names, sharing_note
+from mech_arith.reports.figures.sharing import (
+    MARK,
+    MOST_NAMED,
+    layer_names,
+    room_below,
+    sharing_note,
+)
 from mech_arith.reports.figures.sheet import Panel, Sheet
 from mech_arith.reports.figures.style import (
     LAYERS,
@@ -127,7 +133,7 @@ def accuracy_by_layer(
         width=width,
         height=1.6,
         left=0.95,
-        below=0.65 if named else 0.5,
+        below=room_below(layers, records(arms)),
         above=0.27,
         keys=[_keys(drops)],
         notes=sharing_note(drops.shared, MARK if named else ""),

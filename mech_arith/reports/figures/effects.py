@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mech_arith.engine.sites import component_of
 from mech_arith.reports.figures import observed_range
 from mech_arith.reports.figures.drawn import (
     ARMS,
@@ -21,7 +20,14 @@ from mech_arith.reports.figures.drawn import (
 )
 from mech_arith.reports.figures.layout import SHRUNK, TALLEST, fitting, on_page
 from mech_arith.reports.figures.lettering import width_of
-from mech_arith.reports.figures.sharing import MARK, MOST_NAMED, layer_names, sharing_note
+from mech_arith.reports.figures.sharing import (
+    MARK,
+    MOST_NAMED,
+    component_name,
+    layer_names,
+    room_below,
+    sharing_note,
+)
 from mech_arith.reports.figures.sheet import SMALL, TITLE, Panel, Sheet, number_names
 from mech_arith.reports.figures.style import (
     CONTROL_LINE,
@@ -85,8 +91,7 @@ class _Doses:
 
     def component(self, value: str, layer: int) -> str:
         """The name of the component that is drawn, with a mark where it serves other values too."""
-        row = self.rows[value, layer, "target"][0]
-        return f"c{row['component']}{MARK if component_of(row) in self.shared else ''}"
+        return component_name(self.rows[value, layer, "target"][0], self.shared)
 
     def leaves(self) -> bool:
         """Whether anything is to be shaded."""
@@ -284,7 +289,7 @@ def _by_layer(doses: _Doses) -> Sheet:
         width=width,
         height=1.55,
         left=0.85,
-        below=0.65 if len(doses.layers) <= MOST_NAMED else 0.5,
+        below=room_below(doses.layers, (row for found in doses.rows.values() for row in found)),
         keys=[_keys(doses, curves=False)],
         **heading,
     )

@@ -8,13 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mech_arith.engine.sites import COMPONENT_COLUMNS, component_of
+from mech_arith.engine.sites import COMPONENT_COLUMNS
 from mech_arith.evidence.columns import TABLES, Beside, Column
 from mech_arith.evidence.results import best_places
 from mech_arith.reports.figures.layout import fitting, on_page, room
 from mech_arith.reports.figures.lettering import width_of
 from mech_arith.reports.figures.rule import Claim, Row, counts, number_of
-from mech_arith.reports.figures.sharing import MARK, served, sharing_note
+from mech_arith.reports.figures.sharing import (
+    component_name,
+    served,
+    sharing_note,
+    sites_note,
+)
 from mech_arith.reports.figures.sheet import SMALL, TITLE, Panel, Sheet
 from mech_arith.reports.figures.style import (
     LAYERS,
@@ -38,6 +43,9 @@ FEW = 6
 
 CELL = 0.66
 """Width of a cell with numbers, in inches."""
+
+ROOM_FOR_HEAD = 0.26
+"""Beside that, where the head stands before the component's number."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +124,9 @@ def evidence_maps(evidence: pd.DataFrame, *, title: str = "", level: float = 0.9
 
     |R| on the report split; what is left of it where the value that explains it best is held fixed;
     what an edit costs beyond each kind of control; how often, and how far, the answer follows the
-    value. Each in the component, and of several positions at the one, with the largest |R| on the
-    fit split. What may be chance is pale and in brackets, or hatched where there is no room for
-    numbers. A component that serves several values has a mark.
+    value. Each in the component, and of several sites in a layer at the one, with the largest |R|
+    on the fit split. What may be chance is pale and in brackets, or hatched where there is no room
+    for numbers. A component that serves several values has a mark.
 
     Raises:
         ValueError: the table is empty.
@@ -133,7 +141,8 @@ def evidence_maps(evidence: pd.DataFrame, *, title: str = "", level: float = 0.9
     names = _titles(maps)
     titles = max(width_of(line, TITLE) for name in names for line in name.split("\n"))
     left = room_for(values, beside=0.1)
-    written, cells = _cells(len(layers), left, least=titles - 0.1, n_maps=len(maps))
+    cell = CELL + (ROOM_FOR_HEAD if any(best["head"]) else 0.0)
+    written, cells = _cells(len(layers), cell, left, least=titles - 0.1, n_maps=len(maps))
     width = max(titles - 0.1, cells)
     across = evenly(len(maps), fitting(width, left, right=1.0))
     grid = Grid(
@@ -171,9 +180,11 @@ def evidence_maps(evidence: pd.DataFrame, *, title: str = "", level: float = 0.9
     return sheet
 
 
-def _cells(n_layers: int, left: float, *, least: float, n_maps: int) -> tuple[bool, float]:
+def _cells(
+    n_layers: int, cell: float, left: float, *, least: float, n_maps: int
+) -> tuple[bool, float]:
     """Whether cells hold numbers, and how many inches the cells of a map are wide together."""
-    wide = CELL * n_layers
+    wide = cell * n_layers
     fits = not on_page() or fitting(max(least, wide), left, right=1.0) >= min(2, n_maps)
     if n_layers <= FEW and fits:
         return True, wide
@@ -203,10 +214,8 @@ def _titles(maps: Sequence[_Map]) -> list[str]:
 
 
 def _subtitle(best: pd.DataFrame) -> str:
-    positions = distinct(best, "position")
-    where = positions[0] if len(positions) == 1 else "the best of the fit split"
-    point = ", ".join(distinct(best, "point"))
-    return f"{point}; positions: {where}; the fit split's best component"
+    where = sites_note(best, "the best of the fit split")
+    return f"{where}; the fit split's best component"
 
 
 def _notes(rows: Sequence[Row], maps: Sequence[_Map], level: float, *, written: bool) -> list[str]:
@@ -262,9 +271,8 @@ def _name_components(
 ) -> None:
     """Which component each cell is about."""
     for at_row, at_column, row in placed:
-        mark = MARK if component_of(row) in shared else ""
         panel.write(
-            f"c{row['component']}{mark}",
+            component_name(row, shared),
             at_column + 0.46,
             at_row - 0.36,
             size=SMALL - 2.5,

@@ -6,6 +6,7 @@ from math import ceil
 import numpy as np
 import pandas as pd
 
+from mech_arith.engine.sites import SITE_COLUMNS, Site, site_of
 from mech_arith.reports.figures import observed_range
 from mech_arith.reports.figures.layout import WIDEST, fitting, on_page, room
 from mech_arith.reports.figures.sheet import Panel, Sheet
@@ -19,7 +20,7 @@ UNIT = "(units of activation)"
 OBSERVED = ("observed_low", "observed_high")
 
 SHOWN = (
-    *("value", "moved_by", "layer", "position", "component", "kind", "problem"),
+    *("value", "moved_by", "layer", "position", "head", "component", "kind", "problem"),
     *("x", "y", "low", "high", "original", *OBSERVED),
 )
 """Columns of the numbers that a figure shows."""
@@ -127,14 +128,14 @@ def _small_multiples(
     y_label: str,
     keys: list[Key],
 ) -> Sheet:
-    """A panel per value (row) and layer (column), drawn by `draw`, which returns what it drew."""
-    values, layers = distinct(table, "value"), sorted(distinct(table, "layer"))
-    width = max(1.55, 4.2 / len(layers))
-    across = min(len(layers), int(WIDEST / width))
+    """A panel per value (row) and site (column), drawn by `draw`, which returns what it drew."""
+    values, sites = distinct(table, "value"), _sites(table)
+    width = max(1.55, 4.2 / len(sites))
+    across = min(len(sites), int(WIDEST / width))
     if on_page():
-        across = evenly(len(layers), fitting(1.1, 1.05, gap=0.5))
+        across = evenly(len(sites), fitting(1.1, 1.05, gap=0.5))
         width = min(width, (room() - 1.3 - 0.5 * (across - 1)) / across)
-    rows_per_value = ceil(len(layers) / across)
+    rows_per_value = ceil(len(sites) / across)
     grid = Grid(
         title=title,
         subtitle=subtitle,
@@ -150,20 +151,30 @@ def _small_multiples(
     )
     sheet = grid.sheet()
     for row, value in enumerate(values):
-        for column, layer in enumerate(layers):
-            here = table.loc[(table["value"] == value) & (table["layer"] == layer)]
+        for column, (site, at_site) in enumerate(sites.items()):
+            here = at_site.loc[at_site["value"] == value]
             if here.empty:
                 continue
             panel = grid.panel(sheet, row * rows_per_value * across + column)
             sheet.record(records(draw(panel, here)), SHOWN)
             panel.frame()
             components = ", ".join(str(k) for k in sorted(distinct(here, "component")))
+            head = "" if site.head is None else f" head {site.head}"
             panel.name(
-                title=f"layer {layer}, component {components}",
+                title=f"layer {site.layer}{head}, component {components}",
                 x=x_label.format(value=value),
                 y=y_label if column % across == 0 else "",
             )
     return sheet
+
+
+def _sites(table: pd.DataFrame) -> dict[Site, pd.DataFrame]:
+    """The curves of each site, by layer and head."""
+    known = [name for name in SITE_COLUMNS if name in table]
+    found = {
+        site_of(records(rows.iloc[:1])[0]): rows for _, rows in table.groupby(known, sort=False)
+    }
+    return dict(sorted(found.items(), key=lambda entry: (entry[0].layer, entry[0].head or 0)))
 
 
 def _around(numbers: pd.Series | pd.DataFrame) -> tuple[float, float]:

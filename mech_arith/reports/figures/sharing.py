@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from mech_arith.engine.sites import Site, component_of
 
 MARK = "*"
@@ -18,6 +20,23 @@ LONGEST_NOTE = 6
 """Of more shared components than that a note counts the rest."""
 
 
+def sites_note(rows: pd.DataFrame, several: str) -> str:
+    """Where what is drawn is read, in words: points, positions and heads.
+
+    Args:
+        rows: with a site's columns.
+        several: what is said of the one that is drawn where there are several, as 'the best'.
+    """
+    points, positions, heads = (
+        list(dict.fromkeys(rows[name])) for name in ("point", "position", "head")
+    )
+    said = [", ".join(points)]
+    said.append(f"positions: {positions[0] if len(positions) == 1 else several}")
+    if heads != [""]:
+        said.append(f"heads: {heads[0] if len(heads) == 1 else several}")
+    return "; ".join(said)
+
+
 def served(rows: Iterable[Mapping[str, Any]]) -> dict[Place, list[str]]:
     """The values of each component, by place, where there are several.
 
@@ -31,6 +50,18 @@ def served(rows: Iterable[Mapping[str, Any]]) -> dict[Place, list[str]]:
             values.append(row["value"])
     # A subspace of more directions is shared wherever a method has one for all values.
     return {place: values for place, values in found.items() if len(values) > 1 and place[2] == 1}
+
+
+def component_name(
+    row: Mapping[str, Any],
+    shared: Mapping[Place, list[str]] | None = None,
+    *,
+    between: str = " ",
+) -> str:
+    """A component in few letters: 'c2', of a head 'h3 c2'; with a mark where it is shared."""
+    head = f"h{row['head']}{between}" if row.get("head") else ""
+    mark = MARK if component_of(row) in (shared or {}) else ""
+    return f"{head}c{row['component']}{mark}"
 
 
 def layer_names(
@@ -49,9 +80,16 @@ def layer_names(
     names = []
     for layer in layers:
         row = drawn.get(layer)
-        mark = MARK if row is not None and component_of(row) in shared else ""
-        names.append(str(layer) if row is None else f"{layer}\nc{row['component']}{mark}")
+        named = [] if row is None else [component_name(row, shared, between="\n")]
+        names.append("\n".join([str(layer), *named]))
     return names
+
+
+def room_below(layers: Sequence[Any], rows: Iterable[Mapping[str, Any]]) -> float:
+    """Inches that `layer_names` and the axis' own name take under a panel."""
+    if len(layers) > MOST_NAMED:
+        return 0.5
+    return 0.8 if any(row.get("head") for row in rows) else 0.65
 
 
 def sharing_note(shared: Mapping[Place, list[str]], mark: str = MARK) -> list[str]:
@@ -63,8 +101,8 @@ def sharing_note(shared: Mapping[Place, list[str]], mark: str = MARK) -> list[st
         shared.items(), key=lambda entry: (*entry[0][0].columns().values(), entry[0][1])
     )
     entries = [
-        f"layer {site.layer}{f' at {site.position}' if several else ''} c{component} "
-        f"({', '.join(values)})"
+        f"layer {site.layer}{f' at {site.position}' if several else ''} "
+        f"{component_name({**site.columns(), 'component': component})} ({', '.join(values)})"
         for (site, component, _), values in ordered
     ]
     more = len(entries) - LONGEST_NOTE

@@ -15,6 +15,7 @@ import torch
 from mech_arith.directions.tracing import chosen_components
 from mech_arith.engine.sites import COMPONENT_COLUMNS
 from mech_arith.evidence.results import per_value
+from mech_arith.models.kinds import EACH
 
 DIGITS = 4
 """Behind the point; a |R| or an accuracy needs no more on a page."""
@@ -23,9 +24,6 @@ Plain = dict[str, Any]
 
 DIRECTION = ["value", *COMPONENT_COLUMNS, "target_value"]
 """What tells an edited direction from the others of its cell."""
-
-EACH = "each"
-"""Positions that are asked for one by one; any other name is a position of the table."""
 
 DROP = "accuracy_drop"
 OF_EDITS = ["arm", "strength", "n", DROP, f"{DROP}_low", f"{DROP}_high", "mean_shift"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from mech_arith.common.progress import counted
 from mech_arith.common.runs.records import read_record
-from mech_arith.engine.sites import describe_layers
+from mech_arith.engine.sites import describe_heads, describe_layers
 from mech_arith.interventions.edits import ACTIVATIONS
 from mech_arith.models.kinds import LayerPart
 from mech_arith.reports.page.listing import Listed
@@ -22,6 +22,7 @@ PLACES = {
     "tracing": "tracing.method",
     "point": "tracing.point",
     "positions": "tracing.positions",
+    "heads": "tracing.heads",
     "edit": "intervention.edit",
     "design": "problems.design",
     "seed": "problems.seed",
@@ -66,6 +67,8 @@ def unfinished(cell: Listed) -> tuple[dict[str, Any], str | None]:
     if (value := given.get(APART, _at(config, APART))) is not None:
         fields["design"] = f"{fields.get('design')} {value}"
     fields |= _layers(config)
+    if (heads := fields.get("heads")) is not None:
+        fields["heads"] = describe_heads(heads)
     if (via := given.get(VIA, _at(config, VIA))) not in (None, ACTIVATIONS):
         edit = fields.get("edit", "none")
         fields["edit"] = edit if edit == "none" else f"{edit} by {via}"

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mech_arith.common.progress import counted
+from mech_arith.models.kinds import EACH
 from mech_arith.reports.seeds.groups import Groups, SeedCell
 
 MOST = 24
@@ -56,7 +57,7 @@ def _named(cell: SeedCell) -> str:
 
 def _own_sites(correlations: pd.DataFrame, asked: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The sites that were asked for, and of the map of single positions the best ones."""
-    if asked == "each":
+    if asked == EACH:
         return correlations.iloc[:0], _best_places(correlations)
     own = correlations["position"] == asked
     return correlations.loc[own], _best_places(correlations.loc[~own])

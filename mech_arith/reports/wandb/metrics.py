@@ -19,15 +19,16 @@ from mech_arith.reports.wandb.names import part_name
 
 STRENGTH = "strength"
 LAYER = "layer"
+HEAD = "head"
 
 BEST_ABS_R = "best_abs_r"
 """Against LAYER, per value: |R| on the report split of the component best on the fit split."""
 
 DROP_BY_LAYER = "drop_by_layer"
-"""Against LAYER, per value: the largest accuracy drop over strengths (and positions)."""
+"""Against LAYER, per value: the largest accuracy drop over strengths (and positions, heads)."""
 
 DROP_BY_STRENGTH = "drop_by_strength"
-"""Against STRENGTH, per value: the largest accuracy drop over layers (and positions)."""
+"""Against STRENGTH, per value: the largest accuracy drop over layers (and positions, heads)."""
 
 ACCURACY_DROP = "accuracy_drop"
 """Against STRENGTH, per value and layer."""
@@ -145,14 +146,15 @@ def _chosen(found: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 def by_strength(effects: pd.DataFrame) -> list[dict[str, float]]:
     """One row per strength, ascending: accuracy drops, per layer and the largest over layers.
 
-    Where the table holds several points or positions, they are part of the name of a layer's curve.
-    Failed rows are left out.
+    Where the table holds several points, positions or heads, they are part of the name of a layer's
+    curve. Failed rows are left out.
     """
     drops = _drops(effects)
     several = [name for name in WITHIN_LAYER if len({row[name] for row in drops}) > 1]
     points = []
     for row in drops:
-        where = "".join(f"_{part_name(str(row[name]))}" for name in several)
+        said = {name: f"head_{row[name]}" if name == HEAD else row[name] for name in several}
+        where = "".join(f"_{part_name(str(entry))}" for entry in said.values())
         value = part_name(row["value"])
         layered = f"{_prefix(row)}{ACCURACY_DROP}/{value}/layer_{row[LAYER]}{where}"
         overall = f"{_prefix(row)}{DROP_BY_STRENGTH}/{value}"
@@ -172,8 +174,8 @@ def by_layer(
     Args:
         correlations: the table of a cell, which may hold a map of single positions too.
         effects: the table of a cell; empty if nothing was edited.
-        evidence: the table of a cell; of several positions the one with the largest |R| on the fit
-            split counts.
+        evidence: the table of a cell; of several sites in a layer the one with the largest |R| on
+            the fit split counts.
         positions: what the cell traces; of 'each', the best of the single positions.
     """
     known = correlations.dropna(subset=["r_fit", "abs_r"])
