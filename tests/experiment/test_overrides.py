@@ -236,6 +236,8 @@ MISTYPED = {
     "problems.n=0": "problems.n=0",
     "-m --cfg job layers=early,late": "expected -m or --cfg, got both; leave -m out, for --cfg",
     "problems.m=3": "unknown key 'problems.m'; nearest: problems.n",
+    "tracing.seed=3": "an option of the method is tracing.options.seed; ",
+    "tracing.option.seed=3": "an option of the method is tracing.options.seed; ",
     "problem.n=3": "unknown key 'problem.n'; nearest: problems.n",
     "problems.n=many": "expected a value that fits, got problems.n=many (Value 'many'",
     "model=no_such_model": "unknown model 'no_such_model'; nearest of ",
