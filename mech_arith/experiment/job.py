@@ -75,6 +75,8 @@ def run(
         log.info("%s: finished before, kept", directory)
     else:
         resolved = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+        assert isinstance(resolved, dict)
+        resolved["plugins"] = settings.plugins  # by their absolute paths
         _compute(settings, directory, identity, overrides, OmegaConf.to_yaml(resolved))
     _present(settings, directory, sweep, tracked_at)
 
