@@ -710,6 +710,32 @@ def test_nothing_is_clipped_or_collides_at_1280_by_720(
     assert page.run(COLLIDING) == []
 
 
+def test_models_and_templates_fit_beside_the_numbers(small_window: Page, tmp_path: Path) -> None:
+    """As in `make sweep`. A template is shown where its expression does not tell it from others."""
+    page = small_window
+    asked = [("nested_subtraction", "a-(b-c)"), ("sum_then_difference", "a+b-c")]
+    for index in range(4):
+        template, expression = asked[index // 2]
+        save_cell(
+            tmp_path / str(index),
+            seed=index,
+            model=("arith_encoder", "arith_decoder")[index % 2],
+            template=template,
+            expression=expression,
+            edit="interchange",
+            fields={"seed": 0},
+        )
+    page.open(write_report(tmp_path))
+    assert page.texts("#cells thead th")[:4] == ["cell", "status", "model", "expression"]
+    assert page.run(OUTSIDE) == []
+    page.one("input[type=search]").send_keys("sum_then")
+    page.until("return document.querySelector('#count').textContent === '2 of 4 cells'")
+
+    save_cell(tmp_path / "4", seed=4, template="word_savings", fields={"seed": 0})
+    page.open(write_report(tmp_path))
+    assert "template" in page.one("#cells").text
+
+
 def test_many_swept_options_stand_in_one_column(small_window: Page, tmp_path: Path) -> None:
     """The numbers stay in the window."""
     page = small_window
