@@ -27,10 +27,10 @@ from mech_arith.common.paths import ERROR_FILE, conf_dir
 from mech_arith.common.runs.records import LOCK, PATIENCE_S, claimed, mark_interrupted
 from mech_arith.common.streams import lasting_output, no_room
 from mech_arith.experiment import callbacks
-from mech_arith.experiment.config import RunConfig, quoted
+from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.flags import MULTIRUN, SHOW_ALONE, own_folders, split_flags
 from mech_arith.experiment.guide import answer
-from mech_arith.experiment.overrides import as_typed, check_files, check_grammar
+from mech_arith.experiment.overrides import as_typed, check_files, check_grammar, quoted
 from mech_arith.experiment.refusals import one_line_errors
 
 log = logging.getLogger("mech_arith")

@@ -37,11 +37,12 @@ from mech_arith.engine.sites import Site
 from mech_arith.evidence.columns import TABLES, conformed, in_memory
 from mech_arith.evidence.results import RunResult, load_run
 from mech_arith.experiment.cell import run_cell
-from mech_arith.experiment.config import RunConfig, checked
+from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.load_model import load_model, open_session
 from mech_arith.experiment.overrides import as_typed, check_grammar
 from mech_arith.experiment.plan import Prepared, prepare
 from mech_arith.experiment.refusals import one_line_errors
+from mech_arith.experiment.typed import checked
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet
 

@@ -28,7 +28,7 @@ from mech_arith.common.runs.sweeps import (
     states_of,
     write_states,
 )
-from mech_arith.experiment.config import quoted
+from mech_arith.experiment.overrides import quoted
 
 log = logging.getLogger("mech_arith")
 
@@ -176,8 +176,8 @@ def _report(directory: Path) -> None:
 @without_additions()
 def _check_names(config: DictConfig) -> None:
     """End the program with one line if the cell can be refused by its names and numbers alone."""
-    from mech_arith.experiment.config import checked
     from mech_arith.experiment.names import look_up
+    from mech_arith.experiment.typed import checked
 
     given = OmegaConf.to_container(config.hydra.overrides.task)
     assert isinstance(given, list)

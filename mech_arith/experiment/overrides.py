@@ -19,7 +19,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from mech_arith.common.errors import UserError
-from mech_arith.experiment.config import RunConfig, quoted
+from mech_arith.experiment.config import RunConfig
+
+
+def quoted(text: str) -> str:
+    """A text in the quotes of Hydra's grammar, so that no sign in it means anything."""
+    escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text)
+    return f"'{escaped}'"
 
 
 class Kind(Enum):

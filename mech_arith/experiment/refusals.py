@@ -13,8 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mech_arith.common.errors import UserError, nearest
 from mech_arith.common.paths import conf_dir
-from mech_arith.experiment.config import RunConfig, quoted
-from mech_arith.experiment.overrides import OPTIONS, Kind, in_shell, kind_of
+from mech_arith.experiment.config import RunConfig
+from mech_arith.experiment.overrides import OPTIONS, Kind, in_shell, kind_of, quoted
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from mech_arith.common.paths import conf_dir
 from mech_arith.common.runs.records import read_record
 from mech_arith.common.runs.sweeps import read_plan
 from mech_arith.evidence.results import load_run
-from mech_arith.experiment.config import RunConfig, quoted
+from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.overrides import (
     Kind,
     as_typed,
@@ -26,6 +26,7 @@ from mech_arith.experiment.overrides import (
     check_grammar,
     in_shell,
     kind_of,
+    quoted,
 )
 from mech_arith.experiment.refusals import one_line_errors
 from mech_arith.models.arithmetic.objectives import TrainSettings
