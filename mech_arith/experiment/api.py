@@ -151,7 +151,8 @@ class Cell:
         asked = self.settings.tracing
         site, problems = self._site(layer, point, position), self.problems("fit")
         with using_plugins(self.settings.plugins):
-            method = find_method(asked.method, rank or asked.n_components, asked.options)
+            n_components = asked.n_components if rank is None else rank
+            method = find_method(asked.method, n_components, asked.options)
             prompts = self._prompts("fit", site)
             fitted = fit_directions(self.session, problems, prompts, [site], method)
         return Subspace.of_tensors(fitted[site])

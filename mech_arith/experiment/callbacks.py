@@ -36,7 +36,7 @@ without_result: list[Path] = []
 """Directories of the last sweep's cells that have no result; they decide the exit code."""
 
 unended: list[Path] = []
-"""Directories of sweeps of which the end has not been told. Hydra passes over errors of callbacks:
+"""Directories of sweeps whose end has not been reported. Hydra passes over errors of callbacks:
 without this a sweep whose end fails would pass for a good one."""
 
 

@@ -15,7 +15,7 @@ from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.flags import own_folders, split_flags
 
 ADDED = ("experiment",)
-"""Groups of which nothing is chosen by default: +experiment=paper."""
+"""Groups without a default: +experiment=paper."""
 
 APART = ("train", "hydra/sweeper")
 """Folders that are no choice of this command line's."""

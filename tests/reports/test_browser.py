@@ -193,7 +193,7 @@ def test_the_table_and_the_charts_are_there(page: Page, sweep: Path) -> None:
     assert page.one("#about").text.startswith("16 cells: 14 done, 1 failed, 1 missing")
     assert len(page.all("#cells tbody tr")) == 10
     assert page.one("#same").text.startswith(
-        "The same in all of which it is known: template nested_subtraction"
+        "The same wherever it is known: template nested_subtraction"
     )
     assert page.column("baseline accuracy")[0] == "0.980\nfloor 0.010"
     lines = page.column("|R|")[0].splitlines()

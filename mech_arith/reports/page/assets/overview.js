@@ -244,7 +244,7 @@ async function makeTable(cells, named, evidence, onChange) {
     document
       .getElementById("same")
       .replaceChildren(
-        unknown ? "The same in all of which it is known: " : "The same in all: ",
+        unknown ? "The same wherever it is known: " : "The same in all: ",
         ...same.flatMap((name, place) => [
           place ? ", " : "",
           `${fieldName(name)} `,
