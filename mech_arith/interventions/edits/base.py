@@ -98,7 +98,7 @@ class TargetEdit(Edit):
         sd: float,
         wanted: Float[Tensor, "*rows n"],
     ) -> Float[Tensor, "*rows n"]:
-        """C + s (w - c)."""
+        """The share s of the way from c to w: c + s (w - c)."""
         return coordinate + strength * (wanted - coordinate)
 
 
