@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mech_arith.common.errors import UserError
 from mech_arith.common.registry import without_additions
-from mech_arith.experiment.config import quoted
+from mech_arith.experiment.overrides import quoted
 
 if TYPE_CHECKING:
     from mech_arith.common.runs.sweeps import PlannedCell, SweepPlan
@@ -265,8 +265,8 @@ class CellSweeper(BasicSweeper):
 @without_additions()
 def _settings(overrides: list[str], config: DictConfig) -> "RunConfig | UserError":
     """A cell's checked config, or why it is refused."""
-    from mech_arith.experiment.config import checked
     from mech_arith.experiment.names import look_up
+    from mech_arith.experiment.typed import checked
 
     try:
         settings = checked(config, filter_overrides(overrides))

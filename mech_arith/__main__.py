@@ -27,9 +27,10 @@ from mech_arith.common.paths import ERROR_FILE, conf_dir
 from mech_arith.common.runs.records import LOCK, PATIENCE_S, claimed, mark_interrupted
 from mech_arith.common.streams import lasting_output, no_room
 from mech_arith.experiment import callbacks
-from mech_arith.experiment.config import RunConfig, quoted
+from mech_arith.experiment.config import RunConfig
+from mech_arith.experiment.flags import MULTIRUN, SHOW_ALONE, own_folders, split_flags
 from mech_arith.experiment.guide import answer
-from mech_arith.experiment.overrides import as_typed, check_files, check_grammar, own_folders
+from mech_arith.experiment.overrides import as_typed, check_files, check_grammar, quoted
 from mech_arith.experiment.refusals import one_line_errors
 
 log = logging.getLogger("mech_arith")
@@ -37,10 +38,6 @@ log = logging.getLogger("mech_arith")
 NO_ROOM = (
     "expected room on the disk, got {reason!r}; make room and start again: what is finished is kept"
 )
-
-MULTIRUN = ("-m", "--multirun")
-SHOW_ALONE = ("--cfg", "-c", "--info", "-i")
-"""Flags of Hydra that show how one cell is composed, and run nothing."""
 
 _failed: list[Path] = []
 """Directories of this process's cells that ended in an error; they decide the exit code."""
@@ -63,12 +60,12 @@ def main() -> None:
 
 
 def _main() -> None:
-    if (text := answer(sys.argv[1:])) is not None:
-        sys.stdout.write(f"{text}\n")
-        return
     ConfigStore.instance().store(name="schema", node=RunConfig)
     entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     try:
+        if (text := answer(sys.argv[1:])) is not None:
+            sys.stdout.write(f"{text}\n")
+            return
         sys.argv[1:] = hydra_arguments(sys.argv[1:])
         with one_line_errors():
             entry(_cell)()
@@ -84,24 +81,26 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     """The command line as Hydra is to read it.
 
     Raises:
-        UserError: there is no sweep to resume, or an override or a config that cannot be read.
+        UserError: there is no sweep to resume, an unknown flag, or an override or a config that
+            cannot be read.
     """
     resumed = resumed_arguments(arguments)
     # What an earlier launch has recorded is read as what is typed now.
     written = [re.sub(r"^sweep\.together=", "hydra.sweeper.together=", a) for a in resumed]
-    typed = [as_typed(argument) for argument in written]
+    flags, overrides = split_flags(written)
+    typed = [as_typed(override) for override in overrides]
     check_grammar(typed)
-    for folder in own_folders(typed):
+    for folder in own_folders(flags):
         check_files(folder)
-    shown = [argument for argument in typed if argument.partition("=")[0] in SHOW_ALONE]
-    swept = [argument for argument in typed if argument in MULTIRUN]
+    shown = [flag for flag in flags if flag.partition("=")[0] in SHOW_ALONE]
+    swept = [flag for flag in flags if flag in MULTIRUN]
     if shown and swept:
         raise UserError(
             f"expected {swept[0]} or {shown[0]}, got both; leave {swept[0]} out, for "
             f"{shown[0]} shows one cell"
         )
-    # argparse takes overrides from one place alone, so none may stand before `-m`.
-    return sorted(typed, key=lambda argument: argument not in MULTIRUN)
+    # argparse takes overrides from one place alone, so all stand behind the flags.
+    return [*flags, *typed]
 
 
 def resumed_arguments(arguments: Sequence[str]) -> list[str]:

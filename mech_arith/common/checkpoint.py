@@ -19,7 +19,7 @@ KEEP_EVERY_S = 1.0
 there at once: a kill costs what was computed since, or the unit in work."""
 
 STATE_EVERY_S = 20.0
-"""The same for running sums, which are larger and of which only the last counts."""
+"""The same for running sums: they are larger, and only the last ones count."""
 
 
 class Checkpoint:

@@ -72,7 +72,7 @@ class Trace:
 
     @property
     def is_constant(self) -> bool:
-        """Nothing varies here, so that there is nothing to correlate."""
+        """Nothing varies here: there is nothing to correlate."""
         return len(self.subspace.directions) == 0
 
     def predicted_coordinate(

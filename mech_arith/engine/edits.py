@@ -13,7 +13,7 @@ from mech_arith.engine.sites import Site
 
 @runtime_checkable
 class Edits(Protocol):
-    """Edits of n problems at one site, of which the engine asks what each adds."""
+    """Edits of n problems at one site. The engine asks what each adds to the activation."""
 
     @property
     def site(self) -> Site: ...

@@ -30,7 +30,7 @@ SITES = 3
 """The first and the last of the run, and some between."""
 
 EDITS = 2
-"""Of each problem, so that rows that are mixed up show."""
+"""Edits of each problem. With one alone, rows in the wrong order would not show."""
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Size of the difference over size of the whole pass's result, that is let pass."""

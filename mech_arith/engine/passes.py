@@ -63,7 +63,7 @@ class Change:
 
 @runtime_checkable
 class Rows(Protocol):
-    """A batch of rows, of which `reading` makes answers."""
+    """A batch of rows. `reading` turns what is read of them into answers."""
 
     def read_outs(self) -> Iterator[tuple[slice, Float[Tensor, "rows fed out"]]]:
         """What is read at the prompt's end and behind each fed token, some rows at a time."""

@@ -35,8 +35,8 @@ class ReferenceAnswers:
     counterfactual: Float64[Tensor, " n"]
     """NaN where there is none."""
     bound: int
-    """No right answer among all problems is larger. It does not follow the batch, so that how long
-    an answer may be does not either."""
+    """The largest absolute right answer. Global, so the answer length does not depend on
+    batching."""
 
     @classmethod
     def of_problems(cls, problems: ProblemSet, *, seed: int = 0) -> "ReferenceAnswers":

@@ -220,7 +220,7 @@ def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
 
 
 def unresolved_drops(contrasts: pd.DataFrame) -> list[str]:
-    """Kinds of directions of which too few were drawn for any excess drop to count."""
+    """Messages on kinds of directions that are too few for any excess drop to count."""
     if contrasts.empty:
         return []
     drawn = contrasts.loc[contrasts["arm"].isin(DRAWN)]
@@ -230,8 +230,8 @@ def unresolved_drops(contrasts: pd.DataFrame) -> list[str]:
         if least > ALPHA:
             name = "random" if arm == CONTROL else arm
             found.append(
-                f"p of a drop beyond {n} {name} directions is {least:.2g} at least, so that none "
-                f"can count: set intervention.controls.{name} to {draws_needed(ALPHA)} or more"
+                f"p of a drop beyond {n} {name} directions is {least:.2g} at least, and none can "
+                f"count: set intervention.controls.{name} to {draws_needed(ALPHA)} or more"
             )
     return found
 

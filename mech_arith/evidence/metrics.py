@@ -40,8 +40,8 @@ def digit_accuracy(
     if both numbers have a digit there and it is the same, that of the sign if both are negative:
     1234 for 234 gives 3/4, 12 for -12 gives 2/3, 5 for 105 gives 1/3.
 
-    Where nothing was written (NaN), no place is right: 0. It is the same for a number beyond 2**53
-    in size, of which float64 no longer has all digits.
+    Where nothing was written (NaN), no place is right: 0. The same holds for a number beyond 2**53
+    in size: float64 no longer has all its digits.
 
     Raises:
         ValueError: a number that is not whole, or a right answer that is missing or beyond 2**53.
@@ -97,8 +97,8 @@ class EditOutcome:
     """Mean probability of the right answer; NaN for a model that gives none."""
     edited_right_probability: Float64[Tensor, "*edits"]
     baseline_logit_difference: Float64[Tensor, "*edits"]
-    """Mean of right minus counterfactual answer's logit, in logits, over the problems of which the
-    clean run has one; NaN where none has."""
+    """Mean of right minus counterfactual answer's logit, in logits, over the problems that have one
+    in the clean run; NaN where none has."""
     edited_logit_difference: Float64[Tensor, "*edits"]
     """Over the same problems; NaN if the edited run lacks any of them."""
     accuracy_drop: Float64[Tensor, "*edits"]

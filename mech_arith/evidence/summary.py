@@ -165,7 +165,7 @@ def intervention_summary(
 
     The headline of a value (`excess_drop`, `counterfactual`) is that of the site and component with
     the largest |R| on the fit split: nothing is chosen on the problems that are reported. Beside it
-    stands the largest drop of all, a maximum over as many edits as are said.
+    stands the largest drop of all: the maximum over `n_edits_searched` edits.
     """
     effects, best = tables["effects"], headline(tables["evidence"])
     if effects.empty:

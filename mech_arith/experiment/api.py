@@ -37,12 +37,13 @@ from mech_arith.engine.sites import Site
 from mech_arith.evidence.columns import TABLES, conformed, in_memory
 from mech_arith.evidence.results import RunResult, load_run
 from mech_arith.experiment.cell import run_cell
-from mech_arith.experiment.config import RunConfig, checked
+from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.load_model import load_model, open_session
 from mech_arith.experiment.names import ranks_of
 from mech_arith.experiment.overrides import as_typed, check_grammar
 from mech_arith.experiment.plan import Prepared, prepare
 from mech_arith.experiment.refusals import one_line_errors
+from mech_arith.experiment.typed import checked
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet
 
@@ -159,7 +160,7 @@ class Cell:
         site, problems = self._site(layer, point, position, head), self.problems("fit")
         with using_plugins(self.settings.plugins):
             ranks = ranks_of(self.settings) if rank is None else (rank,)
-            n_components = rank or asked.n_components
+            n_components = asked.n_components if rank is None else rank
             method = find_method(asked.method, n_components, asked.options, ranks=ranks)
             prompts = self._prompts("fit", site)
             fitted = fit_directions(self.session, problems, prompts, [site], method)

@@ -28,7 +28,7 @@ from mech_arith.common.runs.sweeps import (
     states_of,
     write_states,
 )
-from mech_arith.experiment.config import quoted
+from mech_arith.experiment.overrides import quoted
 
 log = logging.getLogger("mech_arith")
 
@@ -36,7 +36,7 @@ without_result: list[Path] = []
 """Directories of the last sweep's cells that have no result; they decide the exit code."""
 
 unended: list[Path] = []
-"""Directories of sweeps of which the end has not been told. Hydra passes over errors of callbacks:
+"""Directories of sweeps whose end has not been reported. Hydra passes over errors of callbacks:
 without this a sweep whose end fails would pass for a good one."""
 
 
@@ -176,8 +176,8 @@ def _report(directory: Path) -> None:
 @without_additions()
 def _check_names(config: DictConfig) -> None:
     """End the program with one line if the cell can be refused by its names and numbers alone."""
-    from mech_arith.experiment.config import checked
     from mech_arith.experiment.names import look_up
+    from mech_arith.experiment.typed import checked
 
     given = OmegaConf.to_container(config.hydra.overrides.task)
     assert isinstance(given, list)

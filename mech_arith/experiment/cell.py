@@ -84,7 +84,7 @@ class CellPlan:
     tolerance: float | None
     """Within which an answer counts as exact; the one on the model's card for None."""
     digits: int
-    """Of the largest operand that may be drawn, so that all prompts are alike."""
+    """Digits of the largest operand that may be drawn. All prompts are laid out for as many."""
     require_baseline: bool = False
     """A baseline that is not clearly above the majority-answer floor is an error."""
     seed: int = 0

@@ -12,17 +12,21 @@ import yaml
 from mech_arith import __version__
 from mech_arith.common.paths import conf_dir
 from mech_arith.experiment.config import RunConfig
-from mech_arith.experiment.overrides import own_folders
+from mech_arith.experiment.flags import own_folders, split_flags
 
 ADDED = ("experiment",)
-"""Groups of which nothing is chosen by default: +experiment=paper."""
+"""Groups without a default: +experiment=paper."""
 
 APART = ("train", "hydra/sweeper")
 """Folders that are no choice of this command line's."""
 
 
 def answer(arguments: Sequence[str]) -> str | None:
-    """What a command line that only asks for help or the version is answered; None for others."""
+    """What a command line that only asks for help or the version is answered; None for others.
+
+    Raises:
+        UserError: help is asked for beside an unknown flag.
+    """
     if "--version" in arguments:
         return f"mech_arith {__version__}"
     if "--help" in arguments or "-h" in arguments:
@@ -36,8 +40,9 @@ def help_text(arguments: Sequence[str] = ()) -> str:
     Args:
         arguments: the rest of the command line: of groups chosen there, the chosen options' keys.
     """
-    folders = [conf_dir(), *own_folders(arguments)]
-    chosen = _defaults() | _chosen(arguments)
+    flags, overrides = split_flags(arguments)
+    folders = [conf_dir(), *own_folders(flags)]
+    chosen = _defaults() | _chosen(overrides)
     parts = [HEADER]
     for group in _groups(folders):
         plus = "+" if group in ADDED else ""
@@ -76,8 +81,8 @@ def _defaults() -> dict[str, str]:
     return {group: option for group, option in pairs if not group.startswith("override ")}
 
 
-def _chosen(arguments: Sequence[str]) -> dict[str, str]:
-    given = [argument.partition("=") for argument in arguments if "=" in argument]
+def _chosen(overrides: Sequence[str]) -> dict[str, str]:
+    given = [override.partition("=") for override in overrides if "=" in override]
     known = _defaults()
     return {group: option for group, _, option in given if group in known}
 

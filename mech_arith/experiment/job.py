@@ -35,11 +35,12 @@ from mech_arith.common.store import Store
 from mech_arith.engine.sites import describe_heads
 from mech_arith.evidence.results import RunResult, load_run, save_run
 from mech_arith.experiment.cell import CellResult, run_cell
-from mech_arith.experiment.config import RunConfig, checked, own_folders
+from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.identity import Identity, identify
 from mech_arith.experiment.load_model import load_model, open_session
 from mech_arith.experiment.names import model_choice
 from mech_arith.experiment.plan import Prepared, prepare
+from mech_arith.experiment.typed import checked, composed_from
 from mech_arith.interventions.edits import ACTIVATIONS
 from mech_arith.models.base import Model
 from mech_arith.models.kinds import find_loader
@@ -76,6 +77,8 @@ def run(
         log.info("%s: finished before, kept", directory)
     else:
         resolved = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+        assert isinstance(resolved, dict)
+        resolved["plugins"] = settings.plugins  # by their absolute paths
         _compute(settings, directory, identity, overrides, OmegaConf.to_yaml(resolved))
     _present(settings, directory, sweep, tracked_at)
 
@@ -145,7 +148,7 @@ def _compute(
     write_record(directory, record)
     result = _numbers(settings, prepared, model, directory, identity)
     provenance = _provenance(model, settings)
-    folders = [f"--config-dir={folder}" for folder in own_folders()]
+    folders = [f"--config-dir={folder}" for folder in composed_from()]
     summary = result.summary | {
         "cell": cell,
         "provenance": provenance,

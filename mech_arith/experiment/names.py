@@ -9,7 +9,8 @@ from typing import Any
 
 from mech_arith.common.errors import UserError, unknown
 from mech_arith.directions import METHODS
-from mech_arith.experiment.config import RunConfig, is_count
+from mech_arith.experiment.checks import is_count
+from mech_arith.experiment.config import RunConfig
 from mech_arith.interventions.edits import EDITS, NO_EDIT, VIA, WEIGHTS
 from mech_arith.models.kinds import POINTS, LayerPart, ModelChoice, find_loader
 from mech_arith.problems import ProblemSet, draw_splits, find_decorrelated, operand_ranges

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
 from enum import Enum
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -20,7 +19,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from mech_arith.common.errors import UserError
-from mech_arith.experiment.config import RunConfig, quoted
+from mech_arith.experiment.config import RunConfig
+
+
+def quoted(text: str) -> str:
+    """A text in the quotes of Hydra's grammar, so that no sign in it means anything."""
+    escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text)
+    return f"'{escaped}'"
 
 
 class Kind(Enum):
@@ -217,8 +222,8 @@ def check_grammar(arguments: Sequence[str]) -> None:
     parser = OverridesParser.create()
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        if not equals or key.startswith("-"):
-            continue  # a flag, what follows one, or a deletion
+        if not equals:
+            continue  # a deletion, or what Hydra refuses in better words
         try:
             parser.parse_override(argument)
         except HydraException:
@@ -241,14 +246,6 @@ def _better(key: str, value: str) -> str:
 def in_shell(argument: str) -> str:
     """An argument in the shell's quotes, by double ones where they leave it readable."""
     return shlex.quote(argument) if set(argument) & set('"$`!\\') else f'"{argument}"'
-
-
-def own_folders(arguments: Sequence[str]) -> list[Path]:
-    """The user's own folders of options, by --config-dir."""
-    flags = ("--config-dir", "-cd")
-    given = [after for flag, after in pairwise(arguments) if flag in flags]
-    given += [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
-    return [Path(folder) for folder in given]
 
 
 def check_files(folder: Path) -> None:

@@ -13,8 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mech_arith.common.errors import UserError, nearest
 from mech_arith.common.paths import conf_dir
-from mech_arith.experiment.config import RunConfig, quoted
-from mech_arith.experiment.overrides import Kind, in_shell, kind_of
+from mech_arith.experiment.config import RunConfig
+from mech_arith.experiment.overrides import OPTIONS, Kind, in_shell, kind_of, quoted
 
 
 @contextmanager
@@ -71,7 +71,13 @@ def _unknown_key(key: str) -> str:
     last = key.rpartition(".")[2]
     near = [k for k in known if k.endswith(f".{last}")] or get_close_matches(key, known, n=3)
     hint = f"nearest: {', '.join(near)}; " if near else ""
-    return f"unknown key {key!r}; {hint}python -m mech_arith --help shows all keys"
+    # The schema does not know them, nor is it known here which method's they would be.
+    option = f"an option of the method is {OPTIONS}.{last}; " if _is_of_tracing(key) else ""
+    return f"unknown key {key!r}; {hint}{option}python -m mech_arith --help shows all keys"
+
+
+def _is_of_tracing(key: str) -> bool:
+    return key.startswith(f"{OPTIONS.partition('.')[0]}.")
 
 
 def _keys(schema: type, prefix: str = "") -> Iterator[str]:

@@ -21,7 +21,7 @@ from mech_arith.common.runs.sweeps import (
 from mech_arith.experiment.identity import Identity, differences
 
 SUPERSEDED = ".superseded"
-"""In a sweep's directory: finished cells of which the identity has changed since."""
+"""In a sweep's directory: finished cells whose identity has changed since."""
 
 
 @dataclass(frozen=True)

@@ -85,20 +85,20 @@ def intervene_by_weights(
         UserError: an edit that cannot be folded, or folded weights that do something else.
     """
     baseline = bases.baseline
-    aims = _aims(bases.traces, plan)
-    moments = _moments(session, prompts_fit, aims)
-    apart = max(_check(session.model, aim, baseline.prompts) for aim in aims)
-    n_models = sum(len(aim.frames) for aim in aims) * len(plan.strengths)
+    treatments = _treatments(bases.traces, plan)
+    moments = _moments(session, prompts_fit, treatments)
+    apart = max(_check(session.model, treatment, baseline.prompts) for treatment in treatments)
+    n_models = sum(len(treatment.frames) for treatment in treatments) * len(plan.strengths)
     results = []
     with progress(n_models, description="intervention", unit="edited models") as bar:
-        for aim, of_aim in zip(aims, moments, strict=True):
-            folds, rms = _matched(aim, of_aim)
+        for treatment, of_treatment in zip(treatments, moments, strict=True):
+            folds, rms = _matched(treatment, of_treatment)
             answers = Answers.empty(len(folds), len(baseline))
             for index, change in enumerate(folds):
                 at = torch.tensor([index], dtype=torch.int64)
                 answers.put(at, _answers(session, baseline, change))
                 bar.advance()
-            results.append(_result(aim, plan, answers, rms))
+            results.append(_result(treatment, plan, answers, rms))
     return InterventionRun(results, difference=apart)
 
 
@@ -129,21 +129,21 @@ def one_edit(model: Model, traces: Mapping[Site, Trace], plan: InterventionPlan)
     Raises:
         UserError: it has none, or several.
     """
-    aims = _aims(traces, plan)
-    edits = [(aim, change) for aim in aims for change in aim.edits]
+    treatments = _treatments(traces, plan)
+    edits = [(treatment, change) for treatment in treatments for change in treatment.edits]
     if len(edits) != 1:
         raise UserError(
             "expected one layer, position, component and strength with intervention.save_model, "
             f"got {len(edits)} edits; set intervention.components=[K] to one component, or "
             "intervention.values=[V] to the value whose best component is meant"
         )
-    ((aim, change),) = edits
+    ((treatment, change),) = edits
     edited = {
         "model": model.name,
         "weights_digest": model.digest,
-        **aim.found.site.columns(),
-        "component": aim.target.component,
-        "rank": aim.target.rank,
+        **treatment.found.site.columns(),
+        "component": treatment.target.component,
+        "rank": treatment.target.rank,
         "edit": plan.edit.name,
         "strength": plan.strengths[0],
         "strength_unit": plan.edit.unit,
@@ -151,7 +151,7 @@ def one_edit(model: Model, traces: Mapping[Site, Trace], plan: InterventionPlan)
     return EditedModel(fold(model, change), edited)
 
 
-def _aims(traces: Mapping[Site, Trace], plan: InterventionPlan) -> list[_Treatment]:
+def _treatments(traces: Mapping[Site, Trace], plan: InterventionPlan) -> list[_Treatment]:
     """Every target at every site."""
     return [
         _Treatment(
@@ -183,40 +183,42 @@ def _folds(found: Trace, target: Target, plan: InterventionPlan) -> tuple[Fold, 
 
 
 def _moments(
-    session: Session, prompts: Prompts, aims: Sequence[_Treatment]
+    session: Session, prompts: Prompts, treatments: Sequence[_Treatment]
 ) -> list[Float64[Tensor, "m k 2"]]:
-    """For each aim the mean and the mean square of the coordinates on its subspaces, measured from
+    """For each treatment the mean and the mean square of the coordinates on its subspaces, measured from
     the site's mean, over all positions of all problems.
     """
-    frames = [aim.frames for aim in aims]
-    sums = [torch.zeros(*of_aim.shape[:2], 2, dtype=torch.float64) for of_aim in frames]
+    frames = [treatment.frames for treatment in treatments]
+    sums = [torch.zeros(*of_treatment.shape[:2], 2, dtype=torch.float64) for of_treatment in frames]
     count = 0
-    everywhere = [replace(aim.found.site, position="all") for aim in aims]
+    everywhere = [replace(treatment.found.site, position="all") for treatment in treatments]
     sites = list(dict.fromkeys(everywhere))
     for layout, captured in capture(session, prompts, sites):
-        for aim, site, of_aim, along in zip(aims, everywhere, sums, frames, strict=True):
-            mean = aim.found.subspace.mean
+        for treatment, site, of_treatment, along in zip(
+            treatments, everywhere, sums, frames, strict=True
+        ):
+            mean = treatment.found.subspace.mean
             activation = captured[site].double().unflatten(1, (-1, len(mean))).flatten(0, 1)
             coordinate = (activation - mean) @ along.flatten(0, 1).mT
             found = torch.stack([coordinate.sum(0), coordinate.square().sum(0)], dim=1)
-            of_aim += found.view_as(of_aim)
+            of_treatment += found.view_as(of_treatment)
         count += len(layout) * layout.tokens.shape[1]
-    return [of_aim / count for of_aim in sums]
+    return [of_treatment / count for of_treatment in sums]
 
 
 def _matched(
-    aim: _Treatment, moments: Float64[Tensor, "m k 2"]
+    treatment: _Treatment, moments: Float64[Tensor, "m k 2"]
 ) -> tuple[list[Fold], Float64[Tensor, " s"]]:
     """The edits along all directions, each at all strengths, and how far those of the target move.
 
     Raises:
         UserError: along a control's direction activations are all the same.
     """
-    mean = aim.found.subspace.mean
-    rms = [change.rms(mean, moments[0]) for change in aim.edits]
-    folds = list(aim.edits)
-    for frame, of_frame in zip(aim.frames[1:], moments[1:], strict=True):
-        for change, wanted in zip(aim.edits, rms, strict=True):
+    mean = treatment.found.subspace.mean
+    rms = [change.rms(mean, moments[0]) for change in treatment.edits]
+    folds = list(treatment.edits)
+    for frame, of_frame in zip(treatment.frames[1:], moments[1:], strict=True):
+        for change, wanted in zip(treatment.edits, rms, strict=True):
             alike = change.along(frame, mean, factor=1.0)
             size = alike.rms(mean, of_frame)
             if size == 0 and wanted > 0:
@@ -228,9 +230,9 @@ def _matched(
     return folds, torch.tensor(rms, dtype=torch.float64)
 
 
-def _check(model: Model, aim: _Treatment, prompts: Prompts) -> float:
+def _check(model: Model, treatment: _Treatment, prompts: Prompts) -> float:
     """How far the target's strongest edit, folded, is from the same one made on activations."""
-    strongest = max(aim.edits, key=lambda one: one.size)
+    strongest = max(treatment.edits, key=lambda one: one.size)
     return difference(model, fold(model, strongest), strongest, prompts)
 
 
@@ -243,15 +245,15 @@ def _answers(session: Session, baseline: Baseline, change: Fold) -> Answers:
 
 
 def _result(
-    aim: _Treatment, plan: InterventionPlan, answers: Answers, rms: Float64[Tensor, " s"]
+    treatment: _Treatment, plan: InterventionPlan, answers: Answers, rms: Float64[Tensor, " s"]
 ) -> InterventionResult:
     n = len(answers)
     return InterventionResult(
-        aim.found.site,
-        aim.target,
-        aim.arms,
-        target_changes(aim.found, aim.target, plan, n=n)[None],
-        aim.found.coordinates[:n, list(aim.target.components)],
+        treatment.found.site,
+        treatment.target,
+        treatment.arms,
+        target_changes(treatment.found, treatment.target, plan, n=n)[None],
+        treatment.found.coordinates[:n, list(treatment.target.components)],
         torch.arange(n),
         answers.split(-1, 1, len(plan.strengths)),
         folded_rms=rms,

@@ -156,7 +156,7 @@ def cross(
 ) -> list[Crossed]:
     """Each value's direction x each value's change in the answer.
 
-    Along the direction of one value every problem takes the coordinate of a source of which
+    Along the direction of one value every problem takes the coordinate of a source in which
     *another* value (or, on the diagonal, the same) was changed.
 
     Args:

@@ -110,15 +110,21 @@ def intervene(
     """
     wanted = {} if plan.edit.target is None else _wanted(bases.problems, plan, n_shuffles)
     places = _places(session, bases, plan.edit, wanted)
-    aims = list(_aims(bases, plan, wanted, places))
-    results = _treat(session, bases, plan, aims)
+    treatments = list(_treatments(bases, plan, wanted, places))
+    results = _treat(session, bases, plan, treatments)
     if not wanted:
         return InterventionRun(results)
-    every = {aim.sources.value: aim.sources for aim in aims if aim.sources is not None}
-    bounds = ceilings(session, bases, every, list(dict.fromkeys(aim.site for aim in aims)))
+    every = {
+        treatment.sources.value: treatment.sources
+        for treatment in treatments
+        if treatment.sources is not None
+    }
+    bounds = ceilings(
+        session, bases, every, list(dict.fromkeys(treatment.site for treatment in treatments))
+    )
     crossed = None
     if plan.edit.target is EditTarget.SOURCE:
-        crossed = cross(session, bases, _directions(bases, aims), wanted, places)
+        crossed = cross(session, bases, _directions(bases, treatments), wanted, places)
     return InterventionRun(results, wanted, bounds, crossed)
 
 
@@ -162,7 +168,7 @@ def _places(session: Session, bases: Bases, edit: Edit, wanted: Mapping[str, Sou
     }
 
 
-def _aims(
+def _treatments(
     bases: Bases, plan: InterventionPlan, wanted: Mapping[str, Sources], places: Places
 ) -> Iterator[_Treatment]:
     """Every target with its changes: per component, or per value where it goes towards one."""
@@ -217,40 +223,48 @@ def _to_sources(
 
 
 def _treat(
-    session: Session, bases: Bases, plan: InterventionPlan, aims: Sequence[_Treatment]
+    session: Session, bases: Bases, plan: InterventionPlan, treatments: Sequence[_Treatment]
 ) -> list[InterventionResult]:
     """Run all edits of all arms."""
     tried = [
-        arms(bases.traces[aim.site], aim.target, plan.controls, seed=plan.seed) for aim in aims
+        arms(bases.traces[treatment.site], treatment.target, plan.controls, seed=plan.seed)
+        for treatment in treatments
     ]
-    grids = [_grid(aim, of_aim, len(bases)) for aim, of_aim in zip(aims, tried, strict=True)]
+    grids = [
+        _grid(treatment, of_treatment, len(bases))
+        for treatment, of_treatment in zip(treatments, tried, strict=True)
+    ]
     answers = run_all(session, bases.baseline, grids, description="intervention")
     return [
         InterventionResult(
-            aim.site,
-            aim.target,
-            tuple(of_aim),
-            aim.changes,
-            bases.traces[aim.site].coordinates[aim.rows][:, list(aim.target.components)],
-            aim.rows,
-            found.of(aim.rows).split(-1, *aim.changes.shape[:2]),
+            treatment.site,
+            treatment.target,
+            tuple(of_treatment),
+            treatment.changes,
+            bases.traces[treatment.site].coordinates[treatment.rows][
+                :, list(treatment.target.components)
+            ],
+            treatment.rows,
+            found.of(treatment.rows).split(-1, *treatment.changes.shape[:2]),
         )
-        for aim, of_aim, found in zip(aims, tried, answers, strict=True)
+        for treatment, of_treatment, found in zip(treatments, tried, answers, strict=True)
     ]
 
 
-def _grid(aim: _Treatment, of_aim: Sequence[Arm], n: int) -> SiteGrid:
+def _grid(treatment: _Treatment, of_treatment: Sequence[Arm], n: int) -> SiteGrid:
     """Problems that have nowhere to go stay where they are."""
-    sources, strengths, _, rank = aim.changes.shape
-    changes = aim.changes.new_zeros(sources, strengths, n, rank)
-    changes[:, :, aim.rows] = aim.changes
-    frames = torch.cat([arm.frames for arm in of_aim])
-    return SiteGrid(aim.site, frames, changes.flatten(0, 1))
+    sources, strengths, _, rank = treatment.changes.shape
+    changes = treatment.changes.new_zeros(sources, strengths, n, rank)
+    changes[:, :, treatment.rows] = treatment.changes
+    frames = torch.cat([arm.frames for arm in of_treatment])
+    return SiteGrid(treatment.site, frames, changes.flatten(0, 1))
 
 
-def _directions(bases: Bases, aims: Sequence[_Treatment]) -> list[Direction]:
+def _directions(bases: Bases, treatments: Sequence[_Treatment]) -> list[Direction]:
     """Of each subspace that is edited, and all values whose own it is."""
-    edited = dict.fromkeys((aim.site, aim.target.components) for aim in aims)
+    edited = dict.fromkeys(
+        (treatment.site, treatment.target.components) for treatment in treatments
+    )
     found = []
     for site, components in edited:
         trace = bases.traces[site]

@@ -21,7 +21,7 @@ BOUND = 0.12
 as large a share of its spread: held nearer to 0, the value itself would hardly vary."""
 
 TRIES = 100
-"""Draws of which the one with the smallest correlations in both splits is taken: by chance alone
+"""Number of draws. The one with the smallest correlations in both splits is taken: by chance alone
 they differ from those under the odds by .045 (one standard deviation) in a split of 500."""
 
 LARGE = 0.3

@@ -1,7 +1,7 @@
 """The grammar of expressions: text to trees.
 
-Text is read by a linear scan of its tokens, then by Python's `ast` in `eval` mode, of which only
-the nodes of this grammar are taken over. Nothing is ever compiled or executed.
+Text is read by a linear scan of its tokens, then by Python's `ast` in `eval` mode. Only the nodes
+of this grammar are taken over. Nothing is ever compiled or executed.
 """
 
 import ast

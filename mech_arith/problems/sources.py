@@ -30,9 +30,9 @@ class Sources:
 
     value: str
     base: ProblemSet
-    """The problems that have sources: those of which the value can be another."""
+    """The problems that have sources: those whose value can be changed."""
     rows: Int64[Tensor, " n"]
-    """Of these among the problems that were asked for."""
+    """Row indices of `base` in the problems that were asked for."""
     problems: tuple[ProblemSet, ...]
     """m sets of n problems."""
     other: Float64[Tensor, "shuffles m n"]

@@ -35,7 +35,7 @@ USUAL = {
 """What a cell's name need not say."""
 
 FEW = 10
-"""Cells of which each one has a table of its own, and its figures listed."""
+"""With at most so many cells, each has a table of its own, and its figures are listed."""
 
 TRACED = (
     "Held: a direction of the activations goes with the value. |R|: how closely, on problems that "

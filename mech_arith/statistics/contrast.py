@@ -28,7 +28,7 @@ ENTRIES = 4_000_000
 def drawn_interval(
     x: Shaped[Tensor, "*rows m n"], how: Resampling, *, of: Outcomes = NUMBERS
 ) -> Interval:
-    """Of means over m draws and n problems, of which either might have been others.
+    """Intervals of means over m draws and n problems, both drawn at random.
 
     The squared error is that of Owen's (2007) pigeonhole bootstrap, which draws both anew, less
     what that counts more than once; see `two_way`. Of one draw, the interval is of its own mean.
@@ -186,7 +186,7 @@ def largest_of_all(
     """P-values of targets against draws, each corrected for the search among all t of them.
 
     Every mean is measured from the mean of its m draws and its target, in their standard deviation;
-    p is the share of draws, the targets among them, of which the largest over all t lies as high.
+    p is the share of draws, the targets among them, whose largest mean over all t lies as high.
     Under the null that every target is one more draw, the chance of any p up to alpha is at most
     alpha, whatever the draws' distribution and however they depend. NaN without draws.
 

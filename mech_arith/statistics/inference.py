@@ -32,7 +32,7 @@ class Inference:
     """Of each R, against values permuted over problems; corrected for nothing."""
     p_holm: Float64[Tensor, "k v"]
     """Of the component chosen for the value, corrected for all sites and values of the run:
-    family-wise. NaN for the other components, of which none was to be tested."""
+    family-wise. NaN for the other components, which are not tested."""
     p_bh: Float64[Tensor, "k v"]
     """The same, corrected for the rate of false discoveries."""
     p_site: Float64[Tensor, " v"]

@@ -74,8 +74,8 @@ SHIFTS = Outcomes(imagined=(1.0, 1.0, -1.0, -1.0), in_largest=True, fewest=10)
 """How far answers move: most not at all, and a few by any amount. No interval of a mean holds
 whatever the amounts may be (Bahadur & Savage, 1956), and of one or two problems that move none is
 of any use: two more are imagined that move as far as the farthest, to either side, and where fewer
-than ten move there is no interval. So at most .06 of cases have a false one, in simulation of 40 to
-1000 problems of which 1% to all move, by equal amounts or such as powers of ten."""
+than ten move there is no interval. At most .06 of simulated cases have a false interval: 40 to 1000
+problems, 1% to all of them moved, by equal amounts or by powers of ten."""
 DISTANCES = Outcomes(imagined=(0.0, 0.0, 1.0, 1.0), in_largest=True, fewest=10, least=0.0)
 """The same to whichever side. At most .08 are false, .12 for 40 problems and lognormal amounts
 whose logarithm has a standard deviation of 1.5."""

@@ -1,4 +1,4 @@
-"""Is the tool right when it says how sure it is? Cases of which the truth is known.
+"""Is the tool right when it says how sure it is? Cases whose truth is known.
 
     python scripts/benchmarks/calibration.py [--plants 100 --nulls 200 --cases 2000 --seed 0]
                                 [--only planted,null,coverage,ties,slopes] [--json FILE]

@@ -34,9 +34,10 @@ from mech_arith.evidence.effects import intervention_tables
 from mech_arith.evidence.metrics import exact
 from mech_arith.evidence.scorer import Scorer
 from mech_arith.experiment.cell import CellPlan
-from mech_arith.experiment.config import RunConfig, checked
+from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.load_model import load_model
 from mech_arith.experiment.plan import prepare
+from mech_arith.experiment.typed import checked
 from mech_arith.interventions.bases import Bases
 from mech_arith.interventions.result import InterventionResult
 from mech_arith.interventions.run import intervene

@@ -79,6 +79,7 @@ def test_rows_are_in_the_order_of_the_problems(tmp_path):
     ("asked", "expected"),
     [
         (lambda cell: cell.activations(layer=4), "a layer from 0 to 3, got 4"),
+        (lambda cell: cell.subspace(layer=0, rank=0), "n_components >= 1, got 0"),
         (lambda cell: cell.activations(layer=0, point="resid"), "unknown point 'resid'"),
         (lambda cell: cell.activations(layer=0, position="d"), "unknown position 'd'"),
         (lambda cell: cell.problems("test"), "unknown split 'test'; expected one of: fit, report"),

@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from mech_arith.common.runs.directories import find_runs
 from mech_arith.evidence.results import load_run
+from mech_arith.reports.figures.__main__ import main as draw_again
 from mech_arith.reports.page import write_report
 from tests.running import SMALL
 
@@ -95,6 +96,13 @@ def test_a_figure_and_a_column_are_on_disk_and_on_the_page(cell, monkeypatch):
     text = json.dumps(packed)
     assert "figures/right_by_size.png" in text
     assert '"explained"' in text
+
+
+@pytest.mark.slow
+def test_a_figure_of_a_finished_run_is_drawn_again(cell, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["figures", str(cell), "--format", "svg"])
+    draw_again()
+    assert (cell / "figures" / "right_by_size.svg").is_file()
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from mech_arith.common.paths import conf_dir
 from mech_arith.common.runs.records import read_record
 from mech_arith.common.runs.sweeps import read_plan
 from mech_arith.evidence.results import load_run
-from mech_arith.experiment.config import RunConfig, quoted
+from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.overrides import (
     Kind,
     as_typed,
@@ -26,6 +26,7 @@ from mech_arith.experiment.overrides import (
     check_grammar,
     in_shell,
     kind_of,
+    quoted,
 )
 from mech_arith.experiment.refusals import one_line_errors
 from mech_arith.models.arithmetic.objectives import TrainSettings
@@ -236,6 +237,8 @@ MISTYPED = {
     "problems.n=0": "problems.n=0",
     "-m --cfg job layers=early,late": "expected -m or --cfg, got both; leave -m out, for --cfg",
     "problems.m=3": "unknown key 'problems.m'; nearest: problems.n",
+    "tracing.seed=3": "an option of the method is tracing.options.seed; ",
+    "tracing.option.seed=3": "an option of the method is tracing.options.seed; ",
     "problem.n=3": "unknown key 'problem.n'; nearest: problems.n",
     "problems.n=many": "expected a value that fits, got problems.n=many (Value 'many'",
     "model=no_such_model": "unknown model 'no_such_model'; nearest of ",
@@ -254,6 +257,9 @@ MISTYPED = {
     "problems.constraints=[d>1]": "unknown operand of constraint",
     "problems.operands={min:1,max:3}": "27 possible",
     "nonsense": "expected key=value, got 'nonsense'",
+    "layers=1 --config-dri conf": "unknown flag '--config-dri'; nearest of 24: --config-dir",
+    "layers=1 --config-dir": "expected a value after --config-dir, got none; write --config-dir=",
+    "--help --halp": "unknown flag '--halp'; nearest of 24: --help",
     "-m template=glob(zzz*)": "at least one choice, got none by template=glob(zzz*)",
     "-m problems.seed=range(3,3)": "at least one choice, got none by problems.seed=range(3,3)",
     "-m layers=early,top": "unknown layers 'top'; expected one of: all, early, late, middle",

@@ -1,11 +1,13 @@
 """A cell sees the plugins that it names, whatever cells ran before it in the process."""
 
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from mech_arith.common.errors import UserError
 from mech_arith.common.plugins import load_plugins, using_plugins
@@ -17,6 +19,7 @@ from mech_arith.experiment.identity import identify
 from mech_arith.interventions.edits import EDITS
 from mech_arith.models.kinds import MODELS
 from mech_arith.reports.figures import draw_cell
+from mech_arith.reports.figures.__main__ import main as draw_again
 from mech_arith.reports.figures.registered import FIGURES
 from tests.running import SMALL, main
 from tests.synthetic import save_cell
@@ -208,6 +211,23 @@ def test_a_figure_that_fails_costs_itself_alone(tmp_path, caplog):
     ]
     assert "KeyError: 'mistyped'" in said[0]
     assert "expected a new name for a figure, got 'evidence'" in said[2]
+
+
+def test_a_finished_run_is_drawn_again_with_its_plugins(tmp_path, monkeypatch, capsys, caplog):
+    """Each run with its own, by the file of today; one that is gone costs its figures alone."""
+    fine, gone = tmp_path / "fine.py", tmp_path / "gone.py"
+    fine.write_text(BROKEN.format(number=2), encoding="utf-8")
+    for name, plugins in (("with", [gone, fine]), ("without", [])):
+        config = save_cell(tmp_path / name) / "config.yaml"
+        text = yaml.safe_dump({"plugins": [str(path) for path in plugins]})
+        config.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["figures", str(tmp_path), "--format", "svg"])
+    draw_again()
+    drawn = {Path(line).relative_to(tmp_path) for line in capsys.readouterr().out.splitlines()}
+    assert {path.parts[0] for path in drawn if path.name == "evidence.svg"} == {"with", "without"}
+    assert [path for path in drawn if path.stem == "fine2"] == [Path("with/figures/fine2.svg")]
+    assert f"the figures of {gone} are left out: expected a Python file at" in caplog.messages[0]
+    assert "fine2" not in FIGURES.names()
 
 
 OPTIONS = ("tracing.method=own", "intervention=none", "problems.n=60", "tracing.n_components=2")

@@ -16,9 +16,9 @@ from mech_arith.interventions.bases import Bases
 from mech_arith.interventions.controls import CONTROL, TARGET, Controls
 from mech_arith.interventions.edits.base import find_edit
 from mech_arith.interventions.fold_run import (
-    _aims,
     _matched,
     _moments,
+    _treatments,
     intervene_by_weights,
     one_edit,
 )
@@ -112,16 +112,16 @@ def test_controls_move_as_far_as_their_target_over_all_positions(cell, centre):
     plan = InterventionPlan(
         find_edit("scale"), (-1.0, 2.0), components=(0, 1), controls=CONTROLS, centre=centre
     )
-    aims = _aims({site: traces[site]}, plan)
-    assert len(aims) == 2
+    treatments = _treatments({site: traces[site]}, plan)
+    assert len(treatments) == 2
     everywhere = Site(0, "attn_out", "all")
     ((_, found),) = capture(Session(model), prompts_fit, [everywhere])
     activation = found[everywhere].double().unflatten(1, (-1, model.d_model))
-    for aim, moments in zip(
-        aims, _moments(Session(model, Batching(7)), prompts_fit, aims), strict=True
+    for treatment, moments in zip(
+        treatments, _moments(Session(model, Batching(7)), prompts_fit, treatments), strict=True
     ):
-        folds, rms = _matched(aim, moments)
-        assert len(folds) == 2 * len(aim.directions)
+        folds, rms = _matched(treatment, moments)
+        assert len(folds) == 2 * len(treatment.directions)
         for index, change in enumerate(folds):
             far = change.change(activation).square().mean().sqrt()
             assert float(far) == pytest.approx(float(rms[index % 2]), rel=1e-5)
@@ -154,9 +154,9 @@ def test_one_edit_alone_makes_a_model(cell):
 
 def test_what_does_not_vary_is_no_control(cell):
     model, prompts_fit, *_, traces = cell
-    (aim, *_) = _aims({LAST_LAYER: traces[LAST_LAYER]}, SCALE)
-    moments = _moments(Session(model), prompts_fit, [aim])[0]
+    (treatment, *_) = _treatments({LAST_LAYER: traces[LAST_LAYER]}, SCALE)
+    moments = _moments(Session(model), prompts_fit, [treatment])[0]
     moments[1] = 0
     with pytest.raises(UserError, match="that vary along the controls at layer 2, got constant"):
-        _matched(aim, moments)
+        _matched(treatment, moments)
     assert torch.isfinite(moments).all()

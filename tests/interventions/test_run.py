@@ -225,7 +225,7 @@ def test_where_too_few_directions_are_drawn_it_is_said_that_no_drop_can_count():
     controls = Controls(random=5, span=19, other=False, shuffled=False)
     _, _, tables = planted_effects(replace(SCALE, controls=controls))
     assert unresolved_drops(tables["contrasts"]) == [
-        "p of a drop beyond 5 random directions is 0.17 at least, so that none can count: set "
+        "p of a drop beyond 5 random directions is 0.17 at least, and none can count: set "
         "intervention.controls.random to 19 or more"
     ]
     assert unresolved_drops(planted_effects(SCALE)[2]["contrasts"]) == []

@@ -8,6 +8,7 @@ import transformers.utils.chat_template_utils as templates_of_transformers
 from transformers import PreTrainedTokenizerFast
 
 from mech_arith.common.errors import UserError
+from mech_arith.experiment.checks import check_numbers
 from mech_arith.experiment.config import PromptConfig, RunConfig
 from mech_arith.models.kinds import PROMPT_DATE
 from mech_arith.models.language.prompting import Prompting, prompt_warnings, render
@@ -60,7 +61,7 @@ def test_the_day_can_be_chosen() -> None:
     with pytest.raises(
         UserError, match=r"expected prompt.date as YYYY-MM-DD, got 'today'; set for"
     ):
-        RunConfig(prompt=PromptConfig(date="today"))
+        check_numbers(RunConfig(prompt=PromptConfig(date="today")))
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def test_the_table_and_the_charts_are_there(page: Page, sweep: Path) -> None:
     assert page.one("#about").text.startswith("16 cells: 14 done, 1 failed, 1 missing")
     assert len(page.all("#cells tbody tr")) == 10
     assert page.one("#same").text.startswith(
-        "The same in all of which it is known: template nested_subtraction"
+        "The same wherever it is known: template nested_subtraction"
     )
     assert page.column("baseline accuracy")[0] == "0.980\nfloor 0.010"
     lines = page.column("|R|")[0].splitlines()
@@ -708,6 +708,32 @@ def test_nothing_is_clipped_or_collides_at_1280_by_720(
         page.until("return arguments[0].dataset.drawn", plot)
     assert page.run(OUTSIDE) == []
     assert page.run(COLLIDING) == []
+
+
+def test_models_and_templates_fit_beside_the_numbers(small_window: Page, tmp_path: Path) -> None:
+    """As in `make sweep`. A template is shown where its expression does not tell it from others."""
+    page = small_window
+    asked = [("nested_subtraction", "a-(b-c)"), ("sum_then_difference", "a+b-c")]
+    for index in range(4):
+        template, expression = asked[index // 2]
+        save_cell(
+            tmp_path / str(index),
+            seed=index,
+            model=("arith_encoder", "arith_decoder")[index % 2],
+            template=template,
+            expression=expression,
+            edit="interchange",
+            fields={"seed": 0},
+        )
+    page.open(write_report(tmp_path))
+    assert page.texts("#cells thead th")[:4] == ["cell", "status", "model", "expression"]
+    assert page.run(OUTSIDE) == []
+    page.one("input[type=search]").send_keys("sum_then")
+    page.until("return document.querySelector('#count').textContent === '2 of 4 cells'")
+
+    save_cell(tmp_path / "4", seed=4, template="word_savings", fields={"seed": 0})
+    page.open(write_report(tmp_path))
+    assert "template" in page.one("#cells").text
 
 
 def test_many_swept_options_stand_in_one_column(small_window: Page, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ class TargetEdit(Edit):
         sd: float | Float[Tensor, " k"],
         wanted: Float[Tensor, "*rows k"],
     ) -> Float[Tensor, "*rows k"]:
-        """C + s (w - c)."""
+        """The share s of the way from c to w: c + s (w - c)."""
         return coordinate + strength * (wanted - coordinate)
 
 

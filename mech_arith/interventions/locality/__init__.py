@@ -59,10 +59,10 @@ def locality(session: Session, bases: Bases, plan: LocalityPlan) -> list[Functio
     """f_p and f_a of every value, at every site, along a direction of the value's own.
 
     f_a moves a sub-expression by each of its operands in turn: a coordinate that means b - c
-    follows it whichever of the two moves. Left out are values of which the answer is no affine
-    function with a slope that is not zero, and operands that move the value by other than one each,
-    or stand outside it as well. What the session's store has of other cells, or its checkpoint of
-    an earlier attempt at this one, is not computed again.
+    follows it whichever of the two moves. A value is left out if the answer is no affine function
+    of it, or has a slope of zero. An operand is left out if a step of one moves the value by
+    another amount, or if it also stands outside the value. What the session's store or checkpoint
+    already has is not computed again.
     """
     bases = bases.take(min(plan.n_problems or len(bases), len(bases)))
     problems = bases.problems
@@ -110,7 +110,7 @@ class Move:
 
 
 def _moves(problems: ProblemSet) -> list[Move]:
-    """Every way to move a value of which the answer is an affine function that is not flat."""
+    """Every way to move a value, if the answer is an affine function of it and not constant."""
     expression = problems.template.expression
     slopes = {value: _slope(expression, value, problems) for value in expression.values}
     return [

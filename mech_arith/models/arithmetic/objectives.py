@@ -68,7 +68,7 @@ class TrainSettings:
     operand_min: int = 1
     operand_max: int = 999
     sparse_share: float = 0.0
-    """Share of operands of which digits are dropped to zero: short carries are learnt first."""
+    """Share of operands with digits set to zero: short carries are learnt first."""
     shape: dict[str, Any] = field(default_factory=dict)
     """Sizes; an encoder's `norm` too: 'post' (BERT's, the default) or 'pre'."""
     answer: dict[str, Any] = field(default_factory=dict)

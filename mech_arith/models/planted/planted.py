@@ -36,7 +36,7 @@ class Plant:
 
     expression: str
     largest: int
-    """Operands go from 0 to this number, each of which is one token."""
+    """Largest operand; the least is 0. Each number is one token."""
     n_layers: int
     d_model: int
     causal: bool

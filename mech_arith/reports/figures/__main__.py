@@ -1,12 +1,21 @@
 """Draw the figures of finished runs again: `python -m mech_arith.reports.figures DIR [DIR ...]`."""
 
 import argparse
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
 from mech_arith.common.errors import UserError
+from mech_arith.common.plugins import load_plugins, use_plugins
+from mech_arith.common.registry import without_additions
 from mech_arith.common.streams import lasting_output
 from mech_arith.reports.papers import FORMATS, WIDTHS, Page, page
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -29,17 +38,35 @@ def _main() -> None:
 def _drawn(places: list[Path], on: Page) -> list[Path]:
     """The files written, all runs being looked for before any is drawn."""
     from mech_arith.common.runs.directories import finished_runs
-    from mech_arith.evidence.results import adopt_columns, load_run
 
     found = finished_runs(places)
+    from mech_arith.evidence.results import adopt_columns, load_run
     from mech_arith.reports.figures import draw_cell, heading
 
     paths = []
     for directory in found:
         run = load_run(directory)
-        adopt_columns(directory)
-        paths += draw_cell(run.tables, directory / "figures", **heading(run.summary), on=on)
+        with _plugins(run.config_yaml):
+            adopt_columns(directory)
+            paths += draw_cell(run.tables, directory / "figures", **heading(run.summary), on=on)
     return paths
+
+
+@contextmanager
+def _plugins(config_yaml: str) -> Iterator[None]:
+    """Within it there are the figures of a run's plugins, as their files are today.
+
+    A file that is gone or fails costs its own figures, with a warning.
+    """
+    with without_additions():
+        loaded = []
+        for path in yaml.safe_load(config_yaml).get("plugins") or ():
+            try:
+                loaded += load_plugins([path])
+            except UserError as error:
+                log.warning("the figures of %s are left out: %s", path, error)
+        use_plugins(loaded)
+        yield
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m mech_arith.reports.figures",
         description="Draw the figures of finished runs again, in other formats or for the columns "
         "of a paper, into the folder `figures` of each; beside each figure NAME.csv, the numbers "
-        "that it shows. Nothing is computed.",
+        "that it shows. Nothing is computed. Figures of plugins are drawn by their files of today.",
     )
     parser.add_argument(
         "directories",

@@ -95,7 +95,7 @@ def accuracy_by_layer(
 
     The paler bar is the control at the strength of its target, its dots the single random
     directions. Below, where the run has contrasts, stands what is beyond the strictest kind of
-    controls: the mean over all strengths, of which none was chosen; hollow where it may be chance.
+    controls: the mean over all strengths, because none was chosen; hollow where it may be chance.
 
     Args:
         effects: the run's table.

@@ -135,7 +135,7 @@ def font_of(character: str) -> Path | None:
 
 
 _REPORTED: set[str] = set()
-"""Characters of which a line in the log says that they are drawn as boxes."""
+"""Characters drawn as boxes that the log has named already."""
 
 
 def _say_once(lacking: list[str]) -> None:

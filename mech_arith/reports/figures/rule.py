@@ -25,7 +25,7 @@ class Claim:
 
 
 def counts(row: Row, claim: Claim) -> bool:
-    """Whether the number stands; one of which nothing says how sure it is does."""
+    """Whether the number counts. A number without a p or an interval counts."""
     if claim.counts:
         known = row.get(claim.counts)
         return known is not None and known is not pd.NA and bool(known)

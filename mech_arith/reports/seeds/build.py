@@ -40,7 +40,7 @@ def write_seeds(directory: Path, *, console: Console | None = None) -> tuple[Pat
 
 
 def _marked(cells: tuple[SeedCell, ...], spread: pd.DataFrame) -> pd.DataFrame:
-    """Every row says of which cells and seeds it is."""
+    """The rows with columns that name their cells and seeds."""
     seeds = " ".join("?" if cell.seed is None else str(cell.seed) for cell in cells)
     apart = {name: field for name, field in cells[0].fields.items() if name not in spread}
     return spread.assign(**apart, seeds=seeds)

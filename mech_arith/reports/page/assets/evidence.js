@@ -19,7 +19,7 @@ function endsOfNumber(row, column) {
 
 const isKnown = (row, column) => row[column.name] != null;
 
-/** Of some columns those of which some row has an entry. */
+/** The columns that have an entry in some row. */
 const knownColumns = (rows, columns) =>
   columns.filter((column) => rows.some((row) => isKnown(row, column)));
 

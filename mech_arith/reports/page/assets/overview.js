@@ -20,7 +20,7 @@ function makeNames(cells) {
     (field) => distinct(known(field).map((cell) => fieldText(cell, field))).length > 1,
   );
   const usual = ["model", "expression", "edit"];
-  const told = varying.filter((field) => field !== "template" || !varying.includes("expression"));
+  const told = varying.filter((field) => field !== "template" || !expressionTells(cells));
   for (const cell of cells) {
     const shown = told.length ? told : usual.filter((field) => field in cell.fields);
     cell.parts = shown
@@ -31,7 +31,14 @@ function makeNames(cells) {
       });
     cell.name = nameOf([cell]);
   }
-  return { fields, varying };
+  return { fields, varying, told };
+}
+
+/** Whether each expression has one template, so that its column takes room and tells nothing. */
+function expressionTells(cells) {
+  const expressions = distinct(cells.map((cell) => fieldText(cell, "expression")));
+  const pairs = cells.map((cell) => JSON.stringify(["expression", "template"].map((field) => fieldText(cell, field))));
+  return distinct(pairs).length === expressions.length;
 }
 
 /** What some cells' names have in common. */
@@ -149,16 +156,16 @@ const settingsColumn = (names) => ({
 const settingOf = (cell, name) =>
   el("li", {}, el("span", { class: "quiet" }, `${fieldName(name)} `), isolated(clipped(fieldText(cell, name), 60)));
 
-/** A column for each field; of many that differ one for all. */
-function fieldColumns(cells, fields, varying) {
-  const apart = varying.length > MOST_FIELDS ? varying : [];
+/** A column for each field; of many that tell cells apart one for all. */
+function fieldColumns(cells, fields, told) {
+  const apart = told.length > MOST_FIELDS ? told : [];
   const own = fields.filter((name) => !apart.includes(name)).map((name) => fieldColumn(cells, name));
   return apart.length ? [...own, settingsColumn(apart)] : own;
 }
 
-/** Columns of the table; one with a `field` is left out where all cells have the same, and one of the
- * evidence where no cell has it. */
-const columnsOf = (cells, { fields, varying }, headlines) => [
+/** Columns of the table; one with a `field` is left out where it does not tell cells apart, and one of
+ * the evidence where no cell has it. */
+const columnsOf = (cells, { fields, told }, headlines) => [
   {
     title: "cell",
     show: showCell,
@@ -172,7 +179,7 @@ const columnsOf = (cells, { fields, varying }, headlines) => [
     sort: (cell) => cell.status,
     find: (cell) => cell.status,
   },
-  ...fieldColumns(cells, fields, varying),
+  ...fieldColumns(cells, fields, told),
   {
     title: "baseline accuracy",
     show: showBaseline,
@@ -204,11 +211,11 @@ const columnsOf = (cells, { fields, varying }, headlines) => [
 
 async function makeTable(cells, named, evidence, onChange) {
   const DataTable = await loadTables();
-  const { fields, varying } = named;
+  const { fields, varying, told } = named;
   const headlines = evidence.filter((column) => column.is_headline);
   const columns = columnsOf(cells, named, headlines);
   const shown = (column) =>
-    column.known ? cells.some(column.known) : !column.field || varying.includes(column.field);
+    column.known ? cells.some(column.known) : !column.field || told.includes(column.field);
   const table = new DataTable("#cells", {
     data: cells,
     columns: columns.map((column) => ({
@@ -237,7 +244,7 @@ async function makeTable(cells, named, evidence, onChange) {
     document
       .getElementById("same")
       .replaceChildren(
-        unknown ? "The same in all of which it is known: " : "The same in all: ",
+        unknown ? "The same wherever it is known: " : "The same in all: ",
         ...same.flatMap((name, place) => [
           place ? ", " : "",
           `${fieldName(name)} `,

@@ -1,0 +1,170 @@
+"""Checks of a config that need nothing but its numbers. names.py checks its names."""
+
+import math
+from datetime import date
+from typing import Any
+
+from mech_arith.common.errors import UserError
+from mech_arith.experiment.config import (
+    InferenceConfig,
+    InterventionConfig,
+    RunConfig,
+    TracingConfig,
+)
+from mech_arith.models.kinds import EACH, HEADS_AT, PROMPT_DATE
+from mech_arith.reports.papers import page
+
+MAX_SHOTS = 1000
+MAX_DRAWS = 1000
+MAX_TWINS = 100
+MIN_RESAMPLES, MAX_RESAMPLES = 100, 1_000_000
+
+
+def check_numbers(config: RunConfig) -> None:
+    """Refuse numbers that are out of bounds, or do not go together.
+
+    Raises:
+        UserError: one line that says what was expected, what came and what to do.
+    """
+    wanted = {"trained": "a model trained here", "hf_dir": "a Hugging Face causal LM"}
+    if config.model.name in wanted and config.model.path is None:
+        raise UserError(
+            f"expected model.path, the directory of {wanted[config.model.name]}, got none; "
+            "set model.path=DIR"
+        )
+    if not 0 <= config.prompt.shots <= MAX_SHOTS:
+        raise UserError(f"expected prompt.shots from 0 to {MAX_SHOTS}, got {config.prompt.shots}")
+    try:
+        date.fromisoformat(config.prompt.date)
+    except ValueError:
+        raise UserError(
+            f"expected prompt.date as YYYY-MM-DD, got {config.prompt.date!r}; set for example "
+            f"prompt.date={PROMPT_DATE}"
+        ) from None
+    page(config.figures.format, config.figures.width, title=config.figures.title)
+    _check_problems(config)
+    _check_heads(config.tracing)
+    _check_intervention(config.intervention)
+    _check_locality(config)
+    _check_inference(config.inference)
+    if config.tolerance is not None and not 0 <= config.tolerance < math.inf:
+        raise UserError(f"expected tolerance >= 0 or null, got {config.tolerance}")
+    if config.batch_size != "auto" and not is_count(config.batch_size):
+        raise UserError(f"expected batch_size 'auto' or >= 1, got {config.batch_size!r}")
+    if config.wandb.project == "":
+        raise UserError("expected a W&B project, got an empty name; set wandb.project")
+    if config.threads is not None and config.threads < 1:
+        raise UserError(f"expected threads >= 1 or null, got {config.threads}")
+
+
+def _check_heads(tracing: TracingConfig) -> None:
+    heads, point = tracing.heads, tracing.point
+    if heads is None:
+        return
+    listed = isinstance(heads, list) and len(heads) > 0
+    if heads != EACH and not (listed and all(is_count(head, least=0) for head in heads)):
+        raise UserError(
+            f"expected tracing.heads {EACH}, null or a list of query heads, counted from 0, "
+            f"got {heads!r}; set for example tracing.heads=[0,3]"
+        )
+    if heads != EACH and len(set(heads)) < len(heads):
+        raise UserError(f"expected distinct tracing.heads, got {heads}; drop the repeated ones")
+    if point != HEADS_AT:
+        raise UserError(
+            f"expected tracing.point={HEADS_AT} with tracing.heads, got {point!r}, which heads "
+            "have no part of their own in; set one or the other"
+        )
+
+
+def _check_problems(config: RunConfig) -> None:
+    n, share, components = config.problems.n, config.problems.fit_share, config.tracing.n_components
+    if not 0 < share < 1:
+        raise UserError(
+            f"expected problems.fit_share above 0 and below 1, got {share}; use for example 0.5"
+        )
+    if not 0 <= config.tracing.untrained_twins <= MAX_TWINS:
+        raise UserError(
+            f"expected tracing.untrained_twins from 0 to {MAX_TWINS}, got "
+            f"{config.tracing.untrained_twins}; each is a network with random weights to trace"
+        )
+    if components < 1:
+        raise UserError(f"expected tracing.n_components >= 1, got {components}")
+    n_fit = round(n * share)
+    needed = max(2, components)
+    if n_fit < needed or n - n_fit < 2:
+        raise UserError(
+            f"expected at least {needed} problems to fit {components} components and 2 to "
+            f"report on, got problems.n={n} with fit_share={share} ({n_fit} to fit); raise "
+            "problems.n or lower tracing.n_components"
+        )
+
+
+def _check_intervention(intervention: InterventionConfig) -> None:
+    strengths, n_edited = intervention.strengths, intervention.n_problems
+    if intervention.edit != "none" and not strengths:
+        raise UserError(
+            "expected at least one strength, got none; set intervention.strengths, or choose "
+            "intervention=none"
+        )
+    bad = [strength for strength in strengths if not math.isfinite(strength)]
+    if bad:
+        raise UserError(f"expected finite intervention.strengths, got {bad}; change them")
+    if len(set(strengths)) < len(strengths):
+        raise UserError(
+            f"expected distinct intervention.strengths, got {strengths}; drop the repeated ones"
+        )
+    if n_edited is not None and n_edited < 2:
+        raise UserError(f"expected intervention.n_problems >= 2 or null, got {n_edited}")
+    controls, sources = intervention.controls, intervention.sources
+    for name in ("random", "span", "valueless"):
+        count = getattr(controls, name)
+        if not 0 <= count <= MAX_DRAWS:
+            raise UserError(
+                f"expected intervention.controls.{name} from 0 to {MAX_DRAWS}, got {count}; "
+                "change it"
+            )
+    if not 1 <= sources <= MAX_DRAWS:
+        raise UserError(
+            f"expected intervention.sources from 1 to {MAX_DRAWS}, got {sources}; change it"
+        )
+
+
+def _check_locality(config: RunConfig) -> None:
+    locality = config.locality
+    if not locality.enabled:
+        return
+    if config.tracing.positions == "each":
+        raise UserError(
+            "expected one set of positions for the locality test, got tracing.positions=each"
+        )
+    if locality.coordinate_points < 6 or locality.value_points < 3:
+        raise UserError(
+            "expected locality.coordinate_points >= 6 and value_points >= 3, got "
+            f"{locality.coordinate_points} and {locality.value_points}"
+        )
+    if not 0 < locality.coordinate_span < math.inf:
+        raise UserError(
+            f"expected locality.coordinate_span above 0, got {locality.coordinate_span}"
+        )
+    if locality.n_problems is not None and locality.n_problems < 2:
+        raise UserError(f"expected locality.n_problems >= 2, got {locality.n_problems}")
+
+
+def _check_inference(inference: InferenceConfig) -> None:
+    if not 0 < inference.level < 1:
+        raise UserError(
+            f"expected inference.level above 0 and below 1, got {inference.level}; use for "
+            "example 0.95"
+        )
+    for name in ("resamples", "permutations"):
+        count = getattr(inference, name)
+        if not MIN_RESAMPLES <= count <= MAX_RESAMPLES:
+            raise UserError(
+                f"expected inference.{name} from {MIN_RESAMPLES} to {MAX_RESAMPLES}, got "
+                f"{count}; change it"
+            )
+
+
+def is_count(number: Any, *, least: int = 1) -> bool:
+    """Whether a config's entry is a whole number of at least `least`."""
+    return isinstance(number, int) and not isinstance(number, bool) and number >= least
