@@ -185,8 +185,9 @@ def _folds(found: Trace, target: Target, plan: InterventionPlan) -> tuple[Fold, 
 def _moments(
     session: Session, prompts: Prompts, treatments: Sequence[_Treatment]
 ) -> list[Float64[Tensor, "m k 2"]]:
-    """For each treatment the mean and the mean square of the coordinates on its subspaces, measured from
-    the site's mean, over all positions of all problems.
+    """For each treatment the mean and the mean square of the coordinates on its subspaces.
+
+    They are measured from the site's mean, over all positions of all problems.
     """
     frames = [treatment.frames for treatment in treatments]
     sums = [torch.zeros(*of_treatment.shape[:2], 2, dtype=torch.float64) for of_treatment in frames]
