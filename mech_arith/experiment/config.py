@@ -25,6 +25,8 @@ from mech_arith.reports.papers import PNG, page
 MAX_SHOTS = 1000
 MAX_DRAWS = 1000
 MAX_TWINS = 100
+MAX_POINTS = 1000
+MAX_THREADS = 1024
 MIN_RESAMPLES, MAX_RESAMPLES = 100, 1_000_000
 
 
@@ -245,6 +247,7 @@ class RunConfig:
                 f"expected model.path, the directory of {wanted[self.model.name]}, got none; "
                 "set model.path=DIR"
             )
+        self._check_paths()
         if not 0 <= self.prompt.shots <= MAX_SHOTS:
             raise UserError(f"expected prompt.shots from 0 to {MAX_SHOTS}, got {self.prompt.shots}")
         try:
@@ -265,8 +268,21 @@ class RunConfig:
             raise UserError(f"expected batch_size 'auto' or >= 1, got {self.batch_size!r}")
         if self.wandb.project == "":
             raise UserError("expected a W&B project, got an empty name; set wandb.project")
-        if self.threads is not None and self.threads < 1:
-            raise UserError(f"expected threads >= 1 or null, got {self.threads}")
+        if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
+            raise UserError(
+                f"expected threads from 1 to {MAX_THREADS} or null, got {self.threads}; change it"
+            )
+
+    def _check_paths(self) -> None:
+        paths = {
+            "model.path": self.model.path,
+            "store.path": self.store.path,
+            "intervention.save_model": self.intervention.save_model,
+        }
+        for key, path in paths.items():
+            # An empty path would be the current directory.
+            if path is not None and not path.strip():
+                raise UserError(f"expected a directory in {key}, got {path!r}; set {key}=DIR")
 
     def _check_problems(self) -> None:
         n, share, components = self.problems.n, self.problems.fit_share, self.tracing.n_components
@@ -327,11 +343,12 @@ class RunConfig:
             raise UserError(
                 "expected one set of positions for the locality test, got tracing.positions=each"
             )
-        if locality.coordinate_points < 6 or locality.value_points < 3:
-            raise UserError(
-                "expected locality.coordinate_points >= 6 and value_points >= 3, got "
-                f"{locality.coordinate_points} and {locality.value_points}"
-            )
+        for name, least in (("coordinate_points", 6), ("value_points", 3)):
+            count = getattr(locality, name)
+            if not least <= count <= MAX_POINTS:
+                raise UserError(
+                    f"expected locality.{name} from {least} to {MAX_POINTS}, got {count}; change it"
+                )
         if not 0 < locality.coordinate_span < math.inf:
             raise UserError(
                 f"expected locality.coordinate_span above 0, got {locality.coordinate_span}"
