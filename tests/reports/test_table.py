@@ -314,7 +314,9 @@ def test_figures_that_cannot_be_written_are_said_first(
     monkeypatch.setattr(sys, "argv", ["figures", str(tmp_path)])
     with pytest.raises(SystemExit) as end:
         figures.main()
-    assert re.search(r"that can be written, got .*b/figures'.*; make room for", str(end.value.code))
+    assert re.search(
+        r"that can be written, got .*b/figures'.*; make room there", str(end.value.code)
+    )
     assert not list(tmp_path.glob("a/figures/*"))
 
 

@@ -33,9 +33,7 @@ def _drawn(places: list[Path], on: Page) -> list[Path]:
 
     found = finished_runs(places)
     for directory in found:
-        check_writable(
-            directory / "figures", else_do="make room for figures there, or copy the run"
-        )
+        check_writable(directory / "figures", else_do="make room there, or copy the run")
     from mech_arith.reports.figures import draw_cell, heading
 
     paths = []
