@@ -91,9 +91,9 @@ def _choice(text: str, kind: Kind) -> str:
 def _text(text: str, kind: Kind) -> str:
     """A text in quotes, if Hydra would read it otherwise."""
     stripped = text.strip()
-    kept = {""}
+    kept = {"", "???"}
     if kind is not Kind.OPTION:  # no option is null: Hydra would end in a traceback
-        kept |= {"null", "???"}
+        kept |= {"null"}
     if kind is Kind.SBATCH:
         kept |= {"true", "false"}
     is_mapping = kind in (Kind.OPTION, Kind.SBATCH) and stripped.startswith(("{", "["))
