@@ -17,6 +17,8 @@ from mech_arith.reports.papers import page
 MAX_SHOTS = 1000
 MAX_DRAWS = 1000
 MAX_TWINS = 100
+MAX_POINTS = 1000
+MAX_THREADS = 1024
 MIN_RESAMPLES, MAX_RESAMPLES = 100, 1_000_000
 
 
@@ -32,6 +34,7 @@ def check_numbers(config: RunConfig) -> None:
             f"expected model.path, the directory of {wanted[config.model.name]}, got none; "
             "set model.path=DIR"
         )
+    _check_paths(config)
     if not 0 <= config.prompt.shots <= MAX_SHOTS:
         raise UserError(f"expected prompt.shots from 0 to {MAX_SHOTS}, got {config.prompt.shots}")
     try:
@@ -53,8 +56,22 @@ def check_numbers(config: RunConfig) -> None:
         raise UserError(f"expected batch_size 'auto' or >= 1, got {config.batch_size!r}")
     if config.wandb.project == "":
         raise UserError("expected a W&B project, got an empty name; set wandb.project")
-    if config.threads is not None and config.threads < 1:
-        raise UserError(f"expected threads >= 1 or null, got {config.threads}")
+    if config.threads is not None and not 1 <= config.threads <= MAX_THREADS:
+        raise UserError(
+            f"expected threads from 1 to {MAX_THREADS} or null, got {config.threads}; change it"
+        )
+
+
+def _check_paths(config: RunConfig) -> None:
+    paths = {
+        "model.path": config.model.path,
+        "store.path": config.store.path,
+        "intervention.save_model": config.intervention.save_model,
+    }
+    for key, path in paths.items():
+        # An empty path would be the current directory.
+        if path is not None and not path.strip():
+            raise UserError(f"expected a directory in {key}, got {path!r}; set {key}=DIR")
 
 
 def _check_heads(tracing: TracingConfig) -> None:
@@ -133,15 +150,16 @@ def _check_locality(config: RunConfig) -> None:
     locality = config.locality
     if not locality.enabled:
         return
-    if config.tracing.positions == "each":
+    if config.tracing.positions == EACH:
         raise UserError(
             "expected one set of positions for the locality test, got tracing.positions=each"
         )
-    if locality.coordinate_points < 6 or locality.value_points < 3:
-        raise UserError(
-            "expected locality.coordinate_points >= 6 and value_points >= 3, got "
-            f"{locality.coordinate_points} and {locality.value_points}"
-        )
+    for name, least in (("coordinate_points", 6), ("value_points", 3)):
+        count = getattr(locality, name)
+        if not least <= count <= MAX_POINTS:
+            raise UserError(
+                f"expected locality.{name} from {least} to {MAX_POINTS}, got {count}; change it"
+            )
     if not 0 < locality.coordinate_span < math.inf:
         raise UserError(
             f"expected locality.coordinate_span above 0, got {locality.coordinate_span}"

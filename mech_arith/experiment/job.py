@@ -22,7 +22,7 @@ from mech_arith.common.errors import UserError
 from mech_arith.common.paths import SUMMARY
 from mech_arith.common.plugins import plugin_digests
 from mech_arith.common.registry import without_additions
-from mech_arith.common.runs.directories import damage
+from mech_arith.common.runs.directories import check_writable, damage
 from mech_arith.common.runs.records import (
     PARTS,
     begin,
@@ -138,8 +138,11 @@ def _compute(
     """From a checked config to the tables and headline numbers on disk."""
     prepared = prepare(settings)
     model_directory = _model_directory(settings)
-    if model_directory is not None:  # something else in its place is said before any work is done
-        is_saved(model_directory, identity=identity.digest)
+    # What is wrong with its place is said before any work is done.
+    if model_directory is not None and not is_saved(model_directory, identity=identity.digest):
+        # Not the directory itself: a cell that is refused leaves none.
+        above = (place for place in (model_directory, *model_directory.parents) if place.exists())
+        check_writable(next(above), else_do="choose another with intervention.save_model")
     cell = _cell_fields(prepared, prepared.layers_name(None))
     record = begin(directory, identity.digest, identity.determines, overrides, cell)
     model = load_model(settings, prepared)

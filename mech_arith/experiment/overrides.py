@@ -52,8 +52,9 @@ def as_typed(argument: str, schema: type = RunConfig) -> str:
     if not equals or argument.startswith(("-", "~")) or not value:
         return argument
     name = key.lstrip("+").partition("@")[0]
-    if schema is RunConfig and name in ("layers", "layers.list"):
-        return _layers(argument, name, value)
+    is_layers = schema is RunConfig and name in ("layers", "layers.list")
+    if is_layers and (numbered := _layers(argument, value)) is not None:
+        return numbered
     if schema is RunConfig and (name == OPTIONS or name.startswith(f"{OPTIONS}.")):
         # Whether or not the method's YAML lists it: the method knows its options.
         return f"++{name}={value}"
@@ -62,6 +63,9 @@ def as_typed(argument: str, schema: type = RunConfig) -> str:
         return argument
     return f"{key}=" + ",".join(_choice(choice, kind) for choice in _split(value))
 
+
+MOST_LAYERS = 10_000
+"""More than any model has."""
 
 OPTIONS = "tracing.options"
 """Options of the direction method, which the schema does not know."""
@@ -92,7 +96,11 @@ def _choice(text: str, kind: Kind) -> str:
 def _text(text: str, kind: Kind) -> str:
     """A text in quotes, if Hydra would read it otherwise."""
     stripped = text.strip()
-    kept = {"", "null", "???"} | ({"true", "false"} if kind is Kind.SBATCH else set())
+    kept = {"", "???"}
+    if kind is not Kind.OPTION:  # no option is null: Hydra would end in a traceback
+        kept |= {"null"}
+    if kind is Kind.SBATCH:
+        kept |= {"true", "false"}
     is_mapping = kind in (Kind.OPTION, Kind.SBATCH) and stripped.startswith(("{", "["))
     if (
         stripped in kept
@@ -184,12 +192,12 @@ def _kind_by_type(kind: Any) -> Kind:
     return Kind.TEXTS if get_origin(kind) is list and get_args(kind) == (str,) else Kind.OTHER
 
 
-def _layers(argument: str, name: str, value: str) -> str:
-    """`layers=0-5`, `layers=[1,3]` and sweeps of them, as lists of numbers."""
+def _layers(argument: str, value: str) -> str | None:
+    """`layers=0-5`, `layers=[1,3]` and sweeps of them, as lists of numbers; None for names."""
     choices = [choice.strip() for choice in _split(value)]
-    by_number = [bool(re.match(r"\d+(-\d+)?$|\[", choice)) for choice in choices]
+    by_number = [bool(re.match(r"[-+.]?\d[-+.\d]*$|\[", choice)) for choice in choices]
     if not any(by_number):
-        return argument
+        return None
     if not all(by_number):
         raise UserError(
             f"expected layers by number or by name in one sweep, got {argument!r}; give all by "
@@ -204,10 +212,10 @@ def _numbers(text: str, argument: str) -> list[int]:
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-        if last < first:
+        if last < first or last >= MOST_LAYERS:  # a range is written out here, whatever its length
             raise UserError(
-                f"expected layers as numbers from 0 on, got {part.strip()!r} in {argument!r}; "
-                "write for example layers=0-5 or 'layers=[1,3]'"
+                f"expected layers as numbers from 0 to {MOST_LAYERS - 1}, got {part.strip()!r} in "
+                f"{argument!r}; write for example layers=0-5 or 'layers=[1,3]'"
             )
         numbers += range(first, last + 1)
     return numbers

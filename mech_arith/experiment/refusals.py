@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import get_type_hints
 
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from mech_arith.common.errors import UserError, nearest
 from mech_arith.common.paths import conf_dir
@@ -48,6 +48,10 @@ def refusal(error: HydraException) -> str:
         return _unknown_option(text, error.options)
     first, cause = text.partition("\n")[0], error.__cause__
     because = str(cause).partition("\n")[0] if isinstance(cause, OmegaConfBaseException) else ""
+    # Hydra names the override, which may be of a section: `problems.operands={mn:1}`.
+    key = getattr(cause, "full_key", None)
+    if isinstance(cause, ConfigKeyError) and key:
+        return _unknown_key(str(key))
     for pattern, said in REFUSALS:
         if found := re.search(pattern, first):
             return said(found[1])
@@ -98,7 +102,8 @@ def _ambiguous(argument: str) -> str:
 
 
 REFUSALS: tuple[tuple[str, Callable[[str], str]], ...] = (
-    (r"Could not override '(.+)'", _unknown_key),
+    (r"Could not override '(.*?)'", _unknown_key),
+    (r"Could not delete from config\. '(.+)' does not exist", _unknown_key),
     (r"Ambiguous value for argument '(.+)'", _ambiguous),
     (
         r"Error parsing override '(.+)'",

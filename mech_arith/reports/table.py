@@ -39,7 +39,8 @@ def main() -> None:
 
 def _main() -> None:
     arguments = _parser().parse_args()
-    columns = None if arguments.columns is None else arguments.columns.split(",")
+    asked: str | None = arguments.columns
+    columns = None if asked is None else [name.strip() for name in asked.split(",")]
     places: list[Path] = arguments.directories
     try:
         if arguments.compare:
@@ -65,19 +66,22 @@ def evidence(places: Sequence[Path], columns: Sequence[str] | None = None) -> Ta
     Raises:
         UserError: there is no finished run, or no such column.
     """
-    from mech_arith.common.runs.directories import finished_runs
+    from mech_arith.common.runs.directories import finished_runs, readable
     from mech_arith.evidence.results import adopt_columns, best_places, load_run
 
     runs = [load_run(directory) for directory in finished_runs(places)]
     rows: list[tuple[dict[str, Any], dict[Any, Any]]] = []
+    cells: list[dict[str, Any]] = []
     for run in runs:
         if "evidence" not in run.tables:
             raise UserError(f"expected evidence in {run.directory}, found none; run it again")
         adopt_columns(run.directory)
-        best = best_places(run.tables["evidence"]).to_dict(orient="records")
-        best.sort(key=lambda row: (row["layer"], len(row["value"]), row["value"]))
+        with readable(run.directory):
+            best = best_places(run.tables["evidence"]).to_dict(orient="records")
+            best.sort(key=lambda row: (row["layer"], len(row["value"]), row["value"]))
+            cells.append(run.summary["cell"])
         rows += [(run.summary, row) for row in best]
-    told = _told_apart([run.summary["cell"] for run in runs])
+    told = _told_apart(cells)
     if len(runs) > 1 and not told:
         told = ["identity"]
     chosen = [
@@ -99,7 +103,7 @@ def evidence(places: Sequence[Path], columns: Sequence[str] | None = None) -> Ta
             for summary, row in rows
         ],
         notes=[
-            *(_made_by(run.summary) for run in runs),
+            *(_made_by(run.directory, run.summary) for run in runs),
             "The component with the largest |R| on the fit split, read on the report split; "
             f"brackets: {level:.0%} intervals. {CHANCE}",
         ],
@@ -158,7 +162,7 @@ def comparison(one: Path, other: Path, quantities: Sequence[str] | None = None) 
         ],
         notes=[
             *(
-                f"{side}: {_made_by(load_summary(directory))}"
+                f"{side}: {_made_by(directory, load_summary(directory))}"
                 for side, place in (("A", one), ("B", other))
                 for directory in finished_runs([place])
             ),
@@ -230,9 +234,12 @@ def _require_known(names: Sequence[str], known: Sequence[str]) -> None:
             raise UserError(f"unknown column {name!r}; {nearest(name, known)}")
 
 
-def _made_by(summary: Mapping[str, Any]) -> str:
+def _made_by(directory: Path, summary: Mapping[str, Any]) -> str:
     """What to say of a run beside its numbers."""
-    return f"{summary['command']}\n(identity {summary['identity']})"
+    from mech_arith.common.runs.directories import readable
+
+    with readable(directory):
+        return f"{summary['command']}\n(identity {summary['identity']})"
 
 
 def _text(entry: Any) -> str | None:

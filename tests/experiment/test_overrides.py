@@ -182,10 +182,24 @@ def test_layers_by_number(argument, expected):
     assert as_typed(argument) == expected
 
 
-@pytest.mark.parametrize("argument", ["layers=5-2", "layers=[a]", "layers=[]", "layers=early,3"])
-def test_bad_layers_say_how(argument):
+BAD_LAYERS = ["5-2", "[a]", "[]", "early,3", "-1", "1.5", "0-", "0-999999999999", "[0-10000]"]
+
+
+@pytest.mark.parametrize("layers", BAD_LAYERS)
+def test_bad_layers_say_how(layers):
     with pytest.raises(UserError, match="layers=0-"):
-        as_typed(argument)
+        as_typed(f"layers={layers}")
+
+
+@pytest.mark.parametrize("argument", ["model=null", "layers=null", "+experiment=null", "wandb=3"])
+def test_an_option_is_a_name(argument):
+    """Hydra ends with a traceback where a group's choice is no text."""
+    key, _, value = argument.partition("=")
+    assert as_typed(argument) == f"{key}='{value}'"
+
+
+def test_keys_that_may_be_null_stay_so():
+    assert as_typed("model.path=null") == "model.path=null"
 
 
 @pytest.mark.parametrize(

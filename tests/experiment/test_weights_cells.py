@@ -86,6 +86,16 @@ def test_what_the_prompts_and_the_model_do_not_allow_is_said_first(
     assert not (tmp_path / "edited").exists()
 
 
+def test_a_place_that_cannot_be_written_is_said_before_the_model_is_loaded(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    model = f"intervention.save_model={tmp_path}/file/edited"
+    assert main(monkeypatch, tmp_path, *BY_WEIGHTS, model) == 1
+    said = (tmp_path / "run" / ERROR_FILE).read_text()
+    assert said.startswith("expected an output directory that can be written, got ")
+    assert said.endswith("choose another with intervention.save_model\n")
+    assert not (tmp_path / "run" / "cell.json").exists()
+
+
 def settings(**changes):
     """A checked config of the decoder's that saves one model, but for the changes."""
     config = OmegaConf.to_object(composed(*BY_WEIGHTS, "intervention.save_model=edited"))

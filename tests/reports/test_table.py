@@ -1,18 +1,23 @@
 """Tables for papers: what is in them, how numbers are rounded, and that LaTeX can read them."""
 
+import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from io import StringIO
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from mech_arith.common.paths import SUMMARY
 from mech_arith.evidence.results import best_places, load_run
 from mech_arith.reports import table as command
+from mech_arith.reports.figures import __main__ as figures
 from mech_arith.reports.typeset import (
     Estimate,
     Expression,
@@ -244,6 +249,75 @@ def test_bad_input_ends_in_one_line(
         command.main()
     assert re.match(f"error: {said}", str(end.value.code))
     assert "\n" not in str(end.value.code)
+
+
+def without_column(run: Path) -> None:
+    path = run / "evidence.parquet"
+    pd.read_parquet(path).drop(columns=["value"]).to_parquet(path)
+
+
+def without_key(key: str, run: Path) -> None:
+    summary = json.loads((run / SUMMARY).read_text())
+    del summary[key]
+    (run / SUMMARY).write_text(json.dumps(summary))
+
+
+def without_tables(run: Path) -> None:
+    summary = json.loads((run / SUMMARY).read_text())
+    (run / SUMMARY).write_text(json.dumps(summary | {"tables": {}}))
+
+
+@pytest.mark.parametrize(
+    ("module", "tamper", "lacking"),
+    [
+        (command, without_column, "value"),
+        (command, partial(without_key, "cell"), "cell"),
+        (command, partial(without_key, "command"), "command"),
+        (figures, without_column, "value"),
+        (figures, partial(without_key, "cell"), "cell"),
+        (figures, without_tables, "correlations"),
+    ],
+)
+def test_a_run_that_lacks_something_is_one_line(
+    module: ModuleType,
+    tamper: Callable[[Path], None],
+    lacking: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    save_cell(tmp_path)
+    tamper(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["command", str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        module.main()
+    said = f"error: expected a readable run in .*, got KeyError: '{lacking}'; run it again"
+    assert re.fullmatch(said, str(end.value.code))
+
+
+def test_names_between_commas_may_have_spaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_cell(tmp_path)
+    spaced, plain = (
+        written(monkeypatch, capsys, tmp_path, "--columns", columns)
+        for columns in ("abs_r, slope", "abs_r,slope")
+    )
+    assert spaced == plain
+
+
+def test_figures_that_cannot_be_written_are_said_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        save_cell(tmp_path / name)
+    (tmp_path / "b" / "figures").write_text("a file")
+    monkeypatch.setattr(sys, "argv", ["figures", str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        figures.main()
+    assert re.search(
+        r"that can be written, got .*b/figures'.*; make room there", str(end.value.code)
+    )
+    assert not list(tmp_path.glob("a/figures/*"))
 
 
 @pytest.mark.parametrize("module", ["mech_arith.reports.table", "mech_arith.reports.papers"])

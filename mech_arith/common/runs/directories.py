@@ -44,9 +44,11 @@ def damage(directory: Path) -> str | None:
 
 @contextlib.contextmanager
 def readable(directory: Path) -> Iterator[None]:
-    """Whatever is wrong with a run's files, in one line."""
+    """Whatever is wrong with a run's files, or is not in them, in one line."""
     try:
         yield
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
@@ -107,8 +109,14 @@ def walk(directory: Path) -> Iterator[tuple[Path, list[str]]]:
             yield parent, files
 
 
-def check_writable(directory: Path) -> None:
+def check_writable(
+    directory: Path, *, else_do: str = "choose another with hydra.run.dir or hydra.sweep.dir"
+) -> None:
     """Make `directory` if need be and try to write in it, before any work is done.
+
+    Args:
+        directory: where results are going to be.
+        else_do: what the user is told to do if that fails.
 
     Raises:
         UserError: it is not a directory, or nothing can be written in it.
@@ -122,7 +130,7 @@ def check_writable(directory: Path) -> None:
         reason = error.strerror or type(error).__name__
         raise UserError(
             f"expected an output directory that can be written, got {str(directory)!r} ({reason}); "
-            "choose another with hydra.run.dir or hydra.sweep.dir"
+            f"{else_do}"
         ) from error
 
 

@@ -27,7 +27,7 @@ def main() -> None:
 def _main() -> None:
     arguments = _parser().parse_args()
     try:
-        formats = [name for name in arguments.format.split(",") if name]
+        formats = [name.strip() for name in arguments.format.split(",") if name.strip()]
         on = page(formats, arguments.width, title=arguments.title)
         for path in _drawn(arguments.directories, on):
             sys.stdout.write(f"{path}\n")
@@ -37,16 +37,18 @@ def _main() -> None:
 
 def _drawn(places: list[Path], on: Page) -> list[Path]:
     """The files written, all runs being looked for before any is drawn."""
-    from mech_arith.common.runs.directories import finished_runs
+    from mech_arith.common.runs.directories import check_writable, finished_runs, readable
+    from mech_arith.evidence.results import adopt_columns, load_run
 
     found = finished_runs(places)
-    from mech_arith.evidence.results import adopt_columns, load_run
+    for directory in found:
+        check_writable(directory / "figures", else_do="make room there, or copy the run")
     from mech_arith.reports.figures import draw_cell, heading
 
     paths = []
     for directory in found:
         run = load_run(directory)
-        with _plugins(run.config_yaml):
+        with _plugins(run.config_yaml), readable(directory):
             adopt_columns(directory)
             paths += draw_cell(run.tables, directory / "figures", **heading(run.summary), on=on)
     return paths

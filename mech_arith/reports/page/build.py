@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mech_arith.common.errors import UserError
 from mech_arith.common.progress import progress
 from mech_arith.common.registry import without_additions
+from mech_arith.common.runs.directories import readable
 from mech_arith.common.runs.sweeps import swept_overrides, untold
 from mech_arith.evidence.columns import SWEPT
 from mech_arith.evidence.results import adopt_columns, load_run, table_file
@@ -149,24 +150,20 @@ def _entry(cell: Listed, directory: Path) -> Read:
     if not cell.whole:
         return _without_result(cell), set()
     try:
-        result = load_run(cell.directory)
-        adopt_columns(cell.directory)
-        page = cell_page(result) | {"figures": figure_links(cell.directory, directory)}
-        entry = Entry(
-            cell,
-            command=result.summary.get("command") or cell.command,
-            fields=dict(result.summary["cell"]),
-            overview=cell_overview(page, result.summary),
-            page=page,
-        )
-        as_json(page)
+        with readable(cell.directory):
+            result = load_run(cell.directory)
+            adopt_columns(cell.directory)
+            page = cell_page(result) | {"figures": figure_links(cell.directory, directory)}
+            entry = Entry(
+                cell,
+                command=result.summary.get("command") or cell.command,
+                fields=dict(result.summary["cell"]),
+                overview=cell_overview(page, result.summary),
+                page=page,
+            )
+            as_json(page)
     except UserError as error:
         return _damaged(cell, str(error))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return _damaged(
-            cell, f"expected a whole run in {cell.directory}, got {reason}; run it again"
-        )
     return entry, set(result.tables)
 
 
