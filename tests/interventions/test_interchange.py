@@ -31,7 +31,7 @@ N = 15
 """Problems that are edited."""
 
 
-@pytest.fixture(scope="module", params=["planted", pytest.param("encoder", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["planted", "encoder"])
 def known(request):
     """A session, base problems, and sources of several values; those of b-c are not for all."""
     model, fit, report, sites, traces = planted(n=120)

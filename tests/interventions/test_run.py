@@ -240,7 +240,7 @@ def test_without_controls_nothing_is_said_of_an_excess():
     assert tables["control_draws"].empty
 
 
-@pytest.mark.parametrize("name", ["set", pytest.param("interchange", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [pytest.param("set", marks=pytest.mark.slow), "interchange"])
 def test_a_coordinate_that_is_read_answers_as_its_value_and_one_that_is_not_does_not(name):
     plan = replace(INTERCHANGE, edit=find_edit(name), n_sources=3)
     # The fitted directions are two degrees off the planted ones: answers err by some 30.

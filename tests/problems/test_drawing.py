@@ -2,7 +2,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mech_arith.common.errors import UserError
@@ -212,7 +212,6 @@ def test_a_seed_means_the_same_problems_forever(
     assert rows(draw(NESTED, n=3, ranges=ranges, seed=7)) == expected
 
 
-@settings(max_examples=15)
 @given(n=st.integers(2, 300), seed=st.integers(0, 2**63 - 1))
 @pytest.mark.parametrize("high", [8, 200])  # enumerated and drawn
 def test_fewer_problems_are_the_first_of_more(high: int, n: int, seed: int) -> None:
