@@ -45,8 +45,9 @@ sweep-lm: smollm2  ## run a small sweep on SmolLM2 (ARGS=... adds overrides)
 	$(PY) -m mech_arith -m +experiment=smollm2_sweep $(ARGS)
 
 # Two processes of one thread each fill two cores better than one of two. The tests of a file share
-# their fixtures, so they run in one process.
-PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
+# their fixtures, so they run in one process. Bytecode is kept even where the shell has it otherwise:
+# to compile the tests and the package with its shape checks anew takes each process ten seconds.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 test: $(STAMP)  ## run the fast tests, without a network (ARGS=... goes to pytest; JOBS=n processes)
 	$(PYTEST) -m 'not (slow or weights or browser or slurm)' $(ARGS)

@@ -4,8 +4,12 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from types import CodeType
+from typing import Any
 
+import jaxtyping
 import pytest
 from hypothesis import settings
 
@@ -23,6 +27,34 @@ for _name in [name for name in os.environ if name.startswith("WANDB_") and name 
 # a run of the suite is reproducible, and a new example is found on purpose and not by chance.
 settings.register_profile("mech_arith", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("mech_arith")
+
+TIMES_CHECKED = 20
+"""How often a function within a function has its annotations checked.
+
+It is defined anew at each call of the outer one, and its checks with it: half a millisecond, which
+made loops of such calls take fifty times as long as they do without checks.
+"""
+
+
+def _sparing(jaxtyped: Callable[..., Any]) -> Callable[..., Any]:
+    """The decorator that `--jaxtyping-packages` gives each function, for inner ones a few times."""
+    defined: Counter[CodeType] = Counter()
+
+    def decorator(*, typechecker: Any) -> Callable[[Any], Any]:
+        check = jaxtyped(typechecker=typechecker)
+
+        def checked(made: Any) -> Any:
+            if "<locals>" not in made.__qualname__ or not hasattr(made, "__code__"):
+                return check(made)
+            defined[made.__code__] += 1
+            return check(made) if defined[made.__code__] <= TIMES_CHECKED else made
+
+        return checked
+
+    return decorator
+
+
+jaxtyping.jaxtyped = _sparing(jaxtyping.jaxtyped)  # before anything imports the package
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -29,6 +29,7 @@ from mech_arith.experiment.overrides import as_typed
 from mech_arith.reports.page.__main__ import main as report
 from tests.lms import tiny_lm
 from tests.running import SMALL, exit_code
+from tests.thinned import thinned
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -145,7 +146,7 @@ def test_readme_is_short():
     assert len(README.split()) <= 1100
 
 
-@pytest.mark.parametrize(("page", "command"), every_command())
+@pytest.mark.parametrize(("page", "command"), thinned(every_command(), 24))
 def test_each_command_is_ours_to_run_or_marked_with_its_time(page, command, tmp_path):
     if not is_entrypoint(command):
         assert is_report(command) or TIME.search(command), f"{page}: mark {command!r} with its time"

@@ -1,5 +1,5 @@
 import math
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from mech_arith.problems.sources import Sources, draw_sources
 from mech_arith.problems.templates import build_template
 from mech_arith.statistics import Resampling, averaged
 
-sources_of = partial(draw_sources, n_shuffles=50)
+sources_of = partial(draw_sources, n_shuffles=1)
 HOW = Resampling(n_resamples=200, n_permutations=200)
 TEMPLATE = build_template("nested", "a-(b-c)")
 PROBLEMS = draw(TEMPLATE, n=40, ranges=dict.fromkeys("abc", (100, 999)), seed=3)
@@ -34,6 +34,12 @@ def drawn(value: str, **options) -> Sources:
     found = sources_of(PROBLEMS, value, **{"m": 3, "seed": 1, **options})
     assert found is not None
     return found
+
+
+@cache
+def with_chance(value: str) -> Sources:
+    """Also drawn anew as often as the chance floor needs it."""
+    return drawn(value, n_shuffles=50)
 
 
 @pytest.mark.parametrize("value", TEMPLATE.expression.values)
@@ -94,7 +100,7 @@ def test_an_operand_that_stands_outside_the_value_too_is_noticed():
 
 
 def test_iia_of_answers_that_follow_and_of_answers_that_do_not():
-    sources = drawn("b-c")
+    sources = with_chance("b-c")
     clean = torch.from_numpy(PROBLEMS.answers).double()
     followed = iia(sources.expected[None], clean, sources, tolerance=0.0, how=HOW)
     assert followed.iia == 1
@@ -122,7 +128,7 @@ def test_iia_of_answers_that_follow_and_of_answers_that_do_not():
 def test_iia_by_hand():
     """Two problems a-b, 9-1 and 7-2, each with the other's a."""
     base = problems("a-b", a=[9, 7], b=[1, 2])
-    sources = sources_of(base, "a", m=1, seed=0)
+    sources = sources_of(base, "a", m=1, n_shuffles=50, seed=0)
     assert sources is not None
     assert sources.expected.tolist() == [[6, 7]]  # 7-1 and 9-2
     clean = torch.tensor([8.0, 5.0], dtype=torch.float64)
@@ -138,7 +144,7 @@ def test_iia_by_hand():
 
 
 def test_directions_are_averaged():
-    sources = drawn("a")
+    sources = with_chance("a")
     clean = torch.from_numpy(PROBLEMS.answers).double()
     both = torch.stack([sources.expected, clean.expand(3, -1)])
     found = iia(both, clean, sources, tolerance=0.0, how=HOW, drawn=True)
@@ -149,7 +155,7 @@ def test_directions_are_averaged():
 
 
 def test_no_number_is_no_iia_and_no_slope():
-    sources = drawn("a")
+    sources = with_chance("a")
     clean = torch.from_numpy(PROBLEMS.answers).double()
     nothing = torch.full((1, 3, 40), torch.nan, dtype=torch.float64)
     found = iia(nothing, clean, sources, tolerance=5.0, how=HOW)
@@ -228,7 +234,7 @@ def test_a_slopes_interval_excludes_0_for_a_destroyed_answer_as_seldom_as_it_say
 
 @pytest.mark.parametrize(("n_moved", "is_known"), [(0, False), (1, False), (9, False), (10, True)])
 def test_a_slope_that_few_answers_make_has_no_interval(n_moved, is_known):
-    sources = drawn("b-c")
+    sources = with_chance("b-c")
     clean = torch.from_numpy(PROBLEMS.answers).double()
     moves = torch.arange(40) < n_moved
     edited = torch.where(moves, sources.expected, clean)[None]
@@ -250,7 +256,7 @@ def test_a_slope_that_the_base_problem_determines_is_undefined():
 
 
 def test_answers_that_differ_by_rounding_have_not_moved():
-    sources = drawn("b-c")
+    sources = with_chance("b-c")
     clean = torch.from_numpy(PROBLEMS.answers).double()
     generator = torch.Generator().manual_seed(0)
     rounding = 1e-5 * torch.randn(1, 3, 40, generator=generator, dtype=torch.float64)
@@ -331,7 +337,7 @@ def test_monotonicity_is_kendalls_tau_of_a_problem():
 
 
 def test_slopes_of_drawn_directions_are_as_unsure_as_their_draws():
-    sources = drawn("b-c")
+    sources = with_chance("b-c")
     clean = torch.from_numpy(PROBLEMS.answers).double()
     change = sources.expected - clean
     spread = torch.linspace(-0.5, 0.5, 9, dtype=torch.float64)
@@ -348,7 +354,7 @@ def test_slopes_of_drawn_directions_are_as_unsure_as_their_draws():
 def test_answers_that_have_nothing_to_do_with_the_value_agree_as_chance_has_it():
     """Small operands, where a random answer is often the expected one."""
     small = draw(build_template("sum", "a+b"), n=60, ranges=dict.fromkeys("ab", (0, 9)), seed=0)
-    sources = sources_of(small, "a", m=2, seed=0)
+    sources = sources_of(small, "a", m=2, n_shuffles=50, seed=0)
     assert sources is not None
     clean = torch.from_numpy(small.answers).double()
     generator = torch.Generator().manual_seed(0)

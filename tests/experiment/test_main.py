@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pandas as pd
 import pytest
@@ -15,10 +16,13 @@ from mech_arith.evidence.table import WHOLE_WAY
 from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.plan import prepare
 from tests.running import SMALL, main
+from tests.thinned import thinned
 
 CONF = conf_dir()
 GROUPS = ("model", "template", "layers", "tracing", "intervention", "wandb")
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+MODELS = ("arith_decoder", "arith_encoder", "trained", "hf_dir", "gpt2")
+"""One of each kind; the others name a model of the hub, as gpt2 does."""
 
 
 def composed(*overrides):
@@ -27,7 +31,12 @@ def composed(*overrides):
         return compose("config", overrides=list(overrides))
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
+@pytest.mark.parametrize(
+    ("group", "option"),
+    thinned(
+        OPTIONS, [(group, name) for group, name in OPTIONS if group != "model" or name in MODELS]
+    ),
+)
 def test_every_option_composes_and_validates(group, option):
     extra = ["model.path=/some/where"] if option in ("trained", "hf_dir") else []
     config = composed(f"{group}={option}", *extra)
@@ -125,6 +134,7 @@ def test_the_summary_says_what_made_it(finished):
     assert OmegaConf.load(finished / "config.yaml").problems.n == 60
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers(finished, monkeypatch, tmp_path):
     assert main(monkeypatch, tmp_path, *SMALL, "layers=late") == 0
     for name in ("correlations", "effects"):
@@ -137,12 +147,13 @@ def test_the_same_seed_gives_the_same_numbers(finished, monkeypatch, tmp_path):
 
 
 def test_tracing_alone(monkeypatch, tmp_path):
-    assert main(monkeypatch, tmp_path, *SMALL[:2], "intervention=none", "wandb=disabled") == 0
+    assert main(monkeypatch, tmp_path, *SMALL, "intervention=none", "layers=late") == 0
     result = load_run(tmp_path / "run")
     assert result.tables["effects"].empty
     assert result.summary["largest_drop"] == {}
 
 
+@pytest.mark.slow
 def test_a_run_without_controls_is_whole(monkeypatch, tmp_path):
     none = [f"intervention.controls.{kind}=0" for kind in ("random", "span", "valueless")]
     none += [f"intervention.controls.{kind}=false" for kind in ("other", "shuffled")]
@@ -273,7 +284,7 @@ NEED_THE_MODEL = {
 """The others are refused by their names and numbers, before a directory is made."""
 
 
-@pytest.mark.parametrize("arguments", BAD)
+@pytest.mark.parametrize("arguments", thinned(BAD, 22))
 def test_bad_input_ends_with_one_line(monkeypatch, tmp_path, capsys, arguments):
     if arguments == "device=cuda":
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
@@ -291,7 +302,7 @@ def test_bad_input_ends_with_one_line(monkeypatch, tmp_path, capsys, arguments):
 
 
 def test_operands_beyond_the_training_are_warned_of(monkeypatch, tmp_path):
-    beyond = ["template=difference_of_two", "problems.operands={min:0,max:99}"]
+    beyond = ["template=difference_of_two", "problems.operands={min:0,max:99}", "layers=late"]
     assert main(monkeypatch, tmp_path, *SMALL, *beyond, "intervention=none") == 0
     warnings = load_run(tmp_path / "run").summary["warnings"]
     assert any("go beyond the 1..999 that arith_decoder was trained on" in w for w in warnings)
@@ -309,8 +320,8 @@ def test_an_output_directory_that_cannot_be_made(monkeypatch, tmp_path, capsys):
     assert (tmp_path / "run").read_text(encoding="utf-8").startswith("a file")
 
 
-def test_results_are_never_overwritten(monkeypatch, tmp_path, capsys):
-    assert main(monkeypatch, tmp_path, *SMALL, "layers=late") == 0
+def test_results_are_never_overwritten(finished, monkeypatch, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "run")
     before = (tmp_path / "run" / "summary.json").read_bytes()
     assert main(monkeypatch, tmp_path, *SMALL, "layers=early") == 1
     assert "expected a directory without results" in capsys.readouterr().err
@@ -325,7 +336,8 @@ def test_a_run_that_wandb_fails_keeps_its_results(monkeypatch, tmp_path):
         raise OSError("no space left")
 
     monkeypatch.setattr(tracking.Run, "start", fails)
-    assert main(monkeypatch, tmp_path, *SMALL, "layers=late", "wandb=offline") == 0
+    asked = [*SMALL, "layers=late", "intervention=none", "wandb=offline"]
+    assert main(monkeypatch, tmp_path, *asked) == 0
     assert load_run(tmp_path / "run").summary["best"]
     log = (tmp_path / "run" / "mech_arith.log").read_text(encoding="utf-8")
     assert "W&B failed, the results are on disk all the same: OSError('no space left')" in log

@@ -31,6 +31,7 @@ from mech_arith.experiment.overrides import (
 from mech_arith.experiment.refusals import one_line_errors
 from mech_arith.models.arithmetic.objectives import TrainSettings
 from tests.running import SMALL, exit_code, main
+from tests.thinned import thinned
 
 
 def read(argument: str) -> object:
@@ -307,16 +308,21 @@ for number, arguments in enumerate(json.load(sys.stdin)):
 
 
 @pytest.fixture(scope="module")
-def mistyped(tmp_path_factory):
+def mistyped(tmp_path_factory, request):
     """Each command line's directory; the empty one below it was the working directory."""
     place = tmp_path_factory.mktemp("mistyped")
-    lines = [arguments.split(" ") for arguments in MISTYPED]
+    asked = [
+        item.callspec.params["arguments"]
+        for item in request.session.items
+        if "mistyped" in item.fixturenames
+    ]
+    lines = [arguments.split(" ") for arguments in asked]
     program = [sys.executable, "-c", PROGRAM]
     subprocess.run(program, cwd=place, input=json.dumps(lines), text=True, check=True)
-    return {arguments: place / str(number) for number, arguments in enumerate(MISTYPED)}
+    return {arguments: place / str(number) for number, arguments in enumerate(asked)}
 
 
-@pytest.mark.parametrize("arguments", MISTYPED)
+@pytest.mark.parametrize("arguments", thinned(MISTYPED, 10))
 def test_a_mistyped_command_line_costs_nothing(mistyped, arguments):
     """One line, an exit code, nothing heavy imported, and no directory."""
     place = mistyped[arguments]

@@ -180,6 +180,21 @@ def two_cells(tmp_path_factory):
     return place / "run"
 
 
+@pytest.fixture(scope="module")
+def one_cell(tmp_path_factory):
+    """A finished single run."""
+    place = tmp_path_factory.mktemp("one_cell")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert main(monkeypatch, place, *QUICK) == 0
+    return place / "run"
+
+
+@pytest.fixture
+def single(one_cell, tmp_path):
+    """A copy of it that a test may change, with its times."""
+    return shutil.copytree(one_cell, tmp_path / "run")
+
+
 @pytest.fixture
 def finished(two_cells, tmp_path):
     """A copy of it that a test may change, with its times."""
@@ -449,9 +464,8 @@ def test_two_cells_in_one_directory_are_refused(swept, capfd):
     assert not (directory / "same").exists()
 
 
-def test_a_cell_run_again_in_its_own_directory_is_kept(tmp_path, monkeypatch, capfd):
-    assert main(monkeypatch, tmp_path, *QUICK) == 0
-    before = stamps(tmp_path / "run")
+def test_a_cell_run_again_in_its_own_directory_is_kept(single, tmp_path, monkeypatch, capfd):
+    before = stamps(single)
     assert main(monkeypatch, tmp_path, *QUICK) == 0
     assert stamps(tmp_path / "run") == before
     assert "finished before, kept" in capfd.readouterr().out
@@ -470,9 +484,8 @@ def contents(directory):
     return {path: path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
 
 
-def test_a_cell_that_another_process_works_at_is_left_to_it(tmp_path, monkeypatch, capfd):
-    assert main(monkeypatch, tmp_path, *QUICK) == 0
-    (tmp_path / "run" / SUMMARY).unlink()
+def test_a_cell_that_another_process_works_at_is_left_to_it(single, tmp_path, monkeypatch, capfd):
+    (single / SUMMARY).unlink()
     before = contents(tmp_path / "run")
     monkeypatch.setattr(entry, "PATIENCE_S", 0.1)
     with claimed(tmp_path / "run" / LOCK, patience_s=0.0, busy="busy"):
@@ -491,10 +504,11 @@ def test_a_cell_that_another_process_works_at_is_left_to_it(tmp_path, monkeypatc
     assert contents(tmp_path / "run") == before
 
 
-def test_a_launch_that_waited_for_another_cells_end_writes_nothing(tmp_path, monkeypatch, capfd):
+def test_a_launch_that_waited_for_another_cells_end_writes_nothing(
+    single, tmp_path, monkeypatch, capfd
+):
     """Hydra would write its folder before the wait, and the error would lie in a whole cell."""
-    assert main(monkeypatch, tmp_path, *QUICK) == 0
-    summary = tmp_path / "run" / SUMMARY
+    summary = single / SUMMARY
     expected, whole = contents(tmp_path / "run"), summary.read_bytes()
     summary.unlink()
     at_work = threading.Event()
@@ -533,9 +547,8 @@ def test_a_sweep_and_a_single_run_do_not_share_a_directory(swept, tmp_path, monk
     assert contents(directory) == before
 
 
-def test_figures_that_a_kill_has_left_undrawn_are_drawn(tmp_path, monkeypatch):
-    assert main(monkeypatch, tmp_path, *QUICK) == 0
-    figures = tmp_path / "run" / "figures"
+def test_figures_that_a_kill_has_left_undrawn_are_drawn(single, tmp_path, monkeypatch):
+    figures = single / "figures"
     names = sorted(path.name for path in figures.iterdir())
     shutil.rmtree(figures)
     assert main(monkeypatch, tmp_path, *QUICK) == 0

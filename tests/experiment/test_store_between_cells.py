@@ -50,19 +50,19 @@ def test_an_empty_store_is_filled(first):
     assert len(entries(store)) == 2 * 2 + 1  # components and coordinates of two layers, answers
 
 
-def test_the_second_of_two_cells_that_differ_in_strength_traces_nothing(monkeypatch, tmp_path):
-    strengths = "intervention.strengths=[0.0,1.0],[2.0,3.0]"
-    assert main(monkeypatch, tmp_path, *CELL, strengths, sweep=True) == 0
-    one, two = (load_run(tmp_path / "run" / job) for job in ("0", "1"))
-    found = one.summary["store"]["misses"]
-    assert one.summary["store"] == {"hits": 0, "misses": found}
+def test_the_second_of_two_cells_that_differ_in_strength_traces_nothing(
+    monkeypatch, tmp_path, first
+):
+    one, store = first
+    found = len(entries(store))
+    two = cell(monkeypatch, tmp_path, "two", store, "intervention.strengths=[3.0,4.0]")
     assert two.summary["store"] == {"hits": found, "misses": 0}
-    assert found == len(entries(tmp_path / "store"))
+    assert len(entries(store)) == found
     pd.testing.assert_frame_equal(
         *(run.tables["correlations"].drop(columns="identity") for run in (one, two))
     )
     edited = [set(run.tables["effects"]["strength"]) for run in (one, two)]
-    assert edited == [{0.0, 1.0}, {2.0, 3.0}]
+    assert edited == [{0.0, 1.0, 2.0}, {3.0, 4.0}]
     for number in ("baseline_accuracy", "best"):
         assert one.summary[number] == two.summary[number]
 

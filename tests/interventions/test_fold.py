@@ -26,6 +26,7 @@ from mech_arith.problems import draw
 from mech_arith.problems.templates import build_template
 from tests.lms import smollm2, tiny_lm  # noqa: F401
 from tests.models.test_pretrained import ASKED, PROBLEMS, model_in
+from tests.thinned import thinned
 from tests.tiny import PlantedModel, tiny_decoder, tiny_encoder, tiny_pre_norm_encoder
 
 ARITHMETIC = draw(
@@ -89,7 +90,14 @@ def assert_close(ours, theirs):
         )
 
 
-@pytest.mark.parametrize(("point", "edit", "strength"), TRIED)
+@pytest.mark.parametrize(
+    ("case", "point", "edit", "strength"),
+    thinned(
+        [(kind, *tried) for kind in KINDS for tried in TRIED],
+        [(kind, *TRIED[number % len(TRIED)]) for number, kind in enumerate(KINDS)],
+    ),
+    indirect=["case"],
+)
 def test_folded_weights_answer_as_the_edit_of_activations_does(case, point, edit, strength):
     model, prompts, asked = case
     change = change_at(model, 1, point, edit, strength)

@@ -118,7 +118,7 @@ def test_noise_says_nothing_of_the_problem():
     )
 
 
-@pytest.mark.parametrize("seed", [2, 3])
+@pytest.mark.parametrize("seed", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_what_is_resumed_agrees_with_full_passes(seed):
     model = PlantedModel(Plant.drawn(seed))
     problems = model.plant.problems(12)

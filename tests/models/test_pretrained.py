@@ -82,11 +82,11 @@ def test_the_fast_path_is_the_full_pass_at_every_point_of_every_layer(tiny, monk
     model, _ = tiny
     points = [point for point in POINTS if point in model.points]
     assert len(points) >= 5
+    positions = ("last", "b.last", "first")  # each point's, one in each of three layers
     sites = [
-        Site(layer, point, position)
+        Site(layer, point, positions[(layer + number) % 3])
         for layer in range(model.n_layers)
-        for point in points
-        for position in ("last", "b.last", "first")
+        for number, point in enumerate(points)
     ]
     monkeypatch.setattr(guard, "SITES", len(sites))
     prompts = model.encode(PROBLEMS)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from mech_arith.models.saving import EDITED, is_saved, save_edited
 from tests.interventions.test_fold import ARITHMETIC, answers_of, assert_close, change_at, twin
 from tests.lms import smollm2, tiny_lm  # noqa: F401
 from tests.models.test_pretrained import ASKED, PROBLEMS, model_in
+from tests.thinned import thinned
 from tests.tiny import tiny_decoder, tiny_encoder
 
 EDIT = {"identity": "1" * 64, "layer": 1, "edit": "shift"}
@@ -51,8 +53,13 @@ def test_an_edited_arithmetic_model_loads_as_any_other(make, point, tmp_path):
     assert json.loads((tmp_path / "edited" / EDITED).read_text()) == EDIT
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "granite", "phi", "qwen3"])
-@pytest.mark.parametrize("point", ["attn_out", "mlp_out"])
+@pytest.mark.parametrize(
+    ("architecture", "point"),
+    thinned(
+        product(("llama", "gpt2", "granite", "phi", "qwen3"), ("attn_out", "mlp_out")),
+        [("llama", "attn_out"), ("gpt2", "mlp_out"), ("phi", "attn_out"), ("granite", "mlp_out")],
+    ),
+)
 def test_an_edited_language_model_loads_with_plain_transformers(architecture, point, tmp_path):
     model = model_in(tiny_lm(architecture, tmp_path / "model"))
     change = change_at(model, 1, point, "shift", 2.0)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ from tests.reports.test_figures import (
     whole,
     with_intervals,
 )
+from tests.thinned import thinned
 
 VALUES = ("a", "b", "c", "b-c", "a-(b-c)")
 
@@ -291,9 +293,12 @@ def test_text_in_vector_files_stands_where_it_stands_in_pixels() -> None:
         assert y == pytest.approx(1.5 * 72 + 0.73 * 10 / 2, abs=0.1)  # from above
 
 
-@pytest.mark.parametrize("width", ["acl", "neurips", "nature_wide"])
+IN_COLUMNS = [name for name in FIGURES if "4 layers" in name or "one" in name or "words" in name]
+"""Few layers fit a column; many are for a page."""
+
+
 @pytest.mark.parametrize(
-    "name", [name for name in FIGURES if "4 layers" in name or "one" in name or "words" in name]
+    ("name", "width"), thinned(product(IN_COLUMNS, ("acl", "neurips", "nature_wide")), 22)
 )
 def test_figures_fit_the_columns_of_papers(name: str, width: str) -> None:
     with laid_out(page(["pdf"], width, title=False)):

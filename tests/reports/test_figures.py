@@ -32,6 +32,7 @@ from mech_arith.reports.figures.effects import SHIFT
 from mech_arith.reports.figures.rule import Claim, counts
 from mech_arith.reports.figures.sheet import DPI, Panel, Sheet
 from mech_arith.reports.figures.style import layer_colours, tint, two_digits
+from tests.thinned import thinned
 
 TITLE = "arith_encoder, a-(b-c)"
 VALUES = ("a", "b", "c", "b-c", "a-(b-c)")
@@ -380,7 +381,7 @@ FIGURES = {
 }
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", thinned(FIGURES, 17))
 def test_labels_neither_overlap_nor_leave_the_figure(name: str) -> None:
     check_readable(FIGURES[name]())
 
