@@ -49,8 +49,9 @@ def refusal(error: HydraException) -> str:
     first, cause = text.partition("\n")[0], error.__cause__
     because = str(cause).partition("\n")[0] if isinstance(cause, OmegaConfBaseException) else ""
     # Hydra names the override, which may be of a section: `problems.operands={mn:1}`.
-    key = getattr(cause, "full_key", None)
-    if isinstance(cause, ConfigKeyError) and key:
+    key, named = getattr(cause, "full_key", None), re.search(r"'(.*?)'", first)
+    within = not named or str(key).startswith(f"{named[1]}.")
+    if isinstance(cause, ConfigKeyError) and key and within:
         return _unknown_key(str(key))
     for pattern, said in REFUSALS:
         if found := re.search(pattern, first):
