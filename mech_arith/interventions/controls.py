@@ -182,7 +182,7 @@ def _within(
     if len(spanning) <= rank:
         return []
     weights = torch.randn(n, rank * len(spanning), generator=generator, dtype=torch.float64)
-    return list(weights.view(n, rank, -1) @ spanning)
+    return list(weights.view(n, rank, len(spanning)) @ spanning)
 
 
 def valueless_span(found: Trace) -> Float64[Tensor, "free width"]:
