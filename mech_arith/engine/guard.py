@@ -7,7 +7,7 @@ what is read out, behind tokens that are fed and behind others that are written.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -120,8 +120,7 @@ def _differences(
         resumed = Resumed(clean, change, n_edits=EDITS)
         hooked = Hooked(model, small, layout, fed, change, n_edits=EDITS)
         ours, theirs = (_read(rows, layout, model) for rows in (resumed, hooked))
-        head = "" if site.head is None else f", head {site.head}"
-        place = f"an edit at layer {site.layer}, {site.point}{head}"
+        place = f"an edit at layer {site.layer}, {site.point}"
         exact = model.dtype == torch.float32
         found.append(_Difference(place, _of_effect(ours, theirs, unedited, exact=exact)))
     return found
@@ -186,7 +185,11 @@ def _relative(ours: Tensor, theirs: Tensor) -> float:
 
 
 def _some(sites: Sequence[Site]) -> list[Site]:
-    """The first, the last, and some between."""
-    last = len(sites) - 1
+    """The first, the last, and some between; of heads the whole point.
+
+    The passes are the same for a head, and what a single one does may drown in rounding.
+    """
+    whole = list(dict.fromkeys(replace(site, head=None) for site in sites))
+    last = len(whole) - 1
     chosen = {round(index * last / (SITES - 1)) for index in range(SITES)}
-    return [sites[index] for index in sorted(chosen) if sites]
+    return [whole[index] for index in sorted(chosen) if whole]

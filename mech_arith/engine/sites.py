@@ -209,7 +209,7 @@ def select_heads(heads: str | Sequence[int] | None, *, n_heads: int) -> tuple[in
     """The heads that are sites of their own; None alone for the whole point.
 
     Args:
-        heads: 'each', a list, or None.
+        heads: 'each', a list of distinct ones from 0, or None.
         n_heads: query heads of the model.
 
     Raises:
@@ -217,15 +217,14 @@ def select_heads(heads: str | Sequence[int] | None, *, n_heads: int) -> tuple[in
     """
     if heads is None:
         return (None,)
-    if heads == EACH:
+    if isinstance(heads, str):
         return tuple(range(n_heads))
-    beyond = [head for head in heads if int(head) >= n_heads]
-    if beyond:
+    if max(heads) >= n_heads:
         raise UserError(
             f"expected tracing.heads from 0 to {n_heads - 1} (the model's query heads), got "
             f"{list(heads)}; change it"
         )
-    return tuple(sorted(int(head) for head in heads))
+    return tuple(sorted(heads))
 
 
 def describe_heads(heads: str | Sequence[int] | None) -> str | None:

@@ -14,7 +14,7 @@ from mech_arith.evidence.best import best_rows
 from mech_arith.evidence.columns import completed, shown_columns
 from mech_arith.evidence.results import best_places, slopes_at_best
 from mech_arith.evidence.verdicts import is_truth, known, verdict
-from mech_arith.reports.page.compact import Plain, numbers
+from mech_arith.reports.page.compact import Plain, numbers, placed
 
 
 def _names() -> tuple[list[str], list[str]]:
@@ -116,7 +116,7 @@ def _standings(row: Mapping[str, Any]) -> dict[str, str]:
 def specificity_maps(specificity: pd.DataFrame, evidence: pd.DataFrame) -> list[Plain]:
     """Per layer the slopes of each value's direction (rows) with each value's change (columns).
 
-    Of several positions the one with the largest |R| of the value on the fit split.
+    Of several sites in a layer the one with the largest |R| of the value on the fit split.
     """
     if specificity.empty or evidence.empty:
         return []
@@ -139,7 +139,5 @@ def _map(layer: int, rows: list[dict[Any, Any]]) -> Plain:
         for place, row in zip(places, rows, strict=True):
             array[place] = row[name]
         found[name] = numbers(array)
-    components = {row["value"]: (row["component"], row["position"]) for row in rows}
-    found["component"] = [components[value][0] for value in directions]
-    found["position"] = [components[value][1] for value in directions]
-    return found
+    own = pd.DataFrame(rows).drop_duplicates("value").set_index("value").loc[directions]
+    return found | {"component": own["component"].tolist(), "position": placed(own)}

@@ -177,7 +177,7 @@ function evidenceChart(rows, columns, top = 1.05) {
         label(
           `${column.title} ${two(numberOf(row, column))}${interval(...endsOfNumber(row, column))}`,
           besideOf(row, column).join(", "),
-          `${row.value}, layer ${row.layer}, component ${row.component}, ${row.position}`,
+          `${row.value}, layer ${row.layer}, component ${row.component}, ${placeOf(row)}`,
         ),
       ),
       hoverinfo: "text",
