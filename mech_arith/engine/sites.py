@@ -10,7 +10,7 @@ from torch import Tensor
 from mech_arith.common.errors import UserError
 from mech_arith.models.base import Model
 from mech_arith.models.kinds import LayerPart
-from mech_arith.models.prompts import Layout, Prompts
+from mech_arith.models.prompts import Layout, Prompts, names_answer
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Site:
     point: str
     position: str
     """The name by which the positions were asked for, or the index of a single one. A layout of
-    prompts says which tokens they are; several are put side by side in one vector."""
+    prompts says which tokens they are; several are put side by side in one vector. `answer.t` is
+    where token t of the answer is read, behind the right answer's tokens before it."""
 
     def select(
         self, activation: Float[Tensor, "n pos d"], layout: Layout
@@ -43,6 +44,11 @@ class Site:
     def key(self, *prompts: Prompts) -> list[Any]:
         """The site as plain data for the store: its positions are token indices, per `prompts`."""
         return [self.layer, self.point, *(some.positions_key(self.position) for some in prompts)]
+
+    @property
+    def in_answer(self) -> bool:
+        """Whether it is where the answer is written, and not in the prompt alone."""
+        return names_answer(self.position)
 
     @property
     def at(self) -> str:
