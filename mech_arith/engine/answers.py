@@ -33,7 +33,8 @@ class Answers:
     def empty(cls, *shape: int, n_tokens: int | None = None) -> "Answers":
         """Nothing known yet: all NaN, each field a tensor of its own to be filled in place."""
         numbers = (torch.full(shape, torch.nan, dtype=torch.float64) for _ in range(3))
-        return cls(*numbers, None if n_tokens is None else torch.full((*shape, n_tokens), NO_TOKEN))
+        tokens = None if n_tokens is None else torch.full((*shape, n_tokens), NO_TOKEN)
+        return cls(*numbers, tokens=tokens)
 
     def tensors(self) -> dict[str, Tensor]:
         """What is known, by name."""
@@ -58,7 +59,7 @@ class Answers:
         """Some of the problems."""
         kept = None if self.tokens is None else self.tokens[..., problems, :]
         numbers = (self.numbers, self.log_prob, self.logit_difference)
-        return Answers(*(field[..., problems] for field in numbers), kept)
+        return Answers(*(field[..., problems] for field in numbers), tokens=kept)
 
     def split(self, *shape: int) -> "Answers":
         """The first of `rows` as several; -1 is whatever is left."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from mech_arith.common.errors import UserError
 from mech_arith.models.base import Model
 from mech_arith.models.kinds import LayerPart
-from mech_arith.models.prompts import Layout, Prompts, names_answer
+from mech_arith.models.prompts import ANSWER, Layout, Prompts, names_answer
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,14 @@ def _layer_range(
             f"start {first}, stop {last}, step {step}; change layers.start, layers.stop"
         )
     return range(first, last, step)
+
+
+def answer_positions(asked: Sequence[str], prompts: Prompts) -> list[str]:
+    """The single positions of the answer behind the prompt's last one, where some are asked for."""
+    if not any(map(names_answer, asked)):
+        return []
+    shortest = min(layout.answer_lengths[0] for layout in prompts.layouts)
+    return [f"{ANSWER}.{token}" for token in range(1, shortest)]
 
 
 def name_positions(name: str, prompts: Prompts) -> list[str]:

@@ -92,7 +92,7 @@ def iia_table(done: InterventionRun, plan: InterventionPlan, scorer: Scorer) -> 
     rows = []
     for one in done.results:
         value = one.target.target_value
-        ceiling = done.ceilings[value, one.site]
+        ceiling = done.ceilings[value, one.site].numbers
         rows += iia_rows(one, done.sources[value], ceiling, plan, scorer)
     return _corrected(rows)
 

@@ -17,7 +17,7 @@ from mech_arith.directions.tracing import Splits, Trace, trace
 from mech_arith.engine.guard import check_fast_path
 from mech_arith.engine.run import ReferenceAnswers, stored_baseline
 from mech_arith.engine.session import Session
-from mech_arith.engine.sites import Site, name_positions
+from mech_arith.engine.sites import Site, answer_positions, name_positions
 from mech_arith.evidence.baseline import (
     WrittenAnswers,
     chance_warnings,
@@ -55,7 +55,8 @@ from mech_arith.interventions.fold_run import (
 )
 from mech_arith.interventions.locality import LocalityPlan, locality
 from mech_arith.interventions.off_distribution import doses_of, off_distribution
-from mech_arith.interventions.run import InterventionPlan, intervene
+from mech_arith.interventions.run import InterventionPlan, check_sources, intervene
+from mech_arith.models.answered import encode_for
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet, design_summary, design_warnings
 from mech_arith.statistics import Resampling
@@ -194,7 +195,9 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
 def _begin(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPlan) -> _Work:
     """The problems as prompts, and what there is to say of them."""
     model = session.model
-    prompts_fit, prompts = (model.encode(split, digits=plan.digits) for split in (fit, report))
+    prompts_fit, prompts = (
+        encode_for(model, split, [plan.positions], digits=plan.digits) for split in (fit, report)
+    )
     work = _Work(session, fit, report, prompts_fit, prompts, plan)
     log.info("the first prompt, whole: %r", whole_prompt(model, report, prompts))
     work.warn(outside_training(model, report) + design_warnings(fit, report))
@@ -236,6 +239,10 @@ def _check(work: _Work, sites: list[Site]) -> float | None:
         parity = check_fast_path(work.session.model, work.prompts, sites, bound=bound)
         if asked is not None and asked.via == WEIGHTS:
             check_by_weights(work.session.model, sites, work.prompts, asked)
+        if asked is not None:
+            n_edited = min(work.plan.n_edited or len(work.report), len(work.report))
+            edited = work.report.take(np.arange(n_edited))
+            check_sources(work.session.model, edited, asked, sites)
     return parity
 
 
@@ -331,7 +338,7 @@ def _sites(work: _Work) -> tuple[list[Site], list[Site]]:
     plan, both = work.plan, work.prompts_fit.joined(work.prompts)
     asked = name_positions(plan.positions, both)
     mapped = plan.position_map and len(both.layouts) == 1
-    each = name_positions("each", both) if mapped else []
+    each = [*name_positions("each", both), *answer_positions(asked, both)] if mapped else []
     main, single = (
         [Site(layer, plan.point, name) for layer in plan.layers for name in names]
         for names in (asked, each)

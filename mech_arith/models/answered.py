@@ -1,6 +1,8 @@
 """Prompts with their right answers behind them: for positions where the answer is written."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import torch
 
 from mech_arith.common.errors import UserError
 from mech_arith.models.base import Model
@@ -33,3 +35,11 @@ def encode_for(
     answers = [model.reader.tokens(answer) for answer in problems.answers.tolist()]
     longest = max(map(len, answers), default=0)
     return model.encode(problems, digits=digits).answered(answers, model.answer_labels(longest))
+
+
+def check_answers(answers: Sequence[Sequence[int]], positions: Iterable[str]) -> None:
+    """Raise a UserError where not all of some written answers have the positions."""
+    nothing = torch.zeros(len(answers), 1, dtype=torch.int64)
+    behind = Prompts.uniform(nothing, ("",), {}).answered(answers, ())
+    for name in positions:
+        behind.positions(name)

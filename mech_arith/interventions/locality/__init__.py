@@ -151,7 +151,8 @@ def _sweep(
         direction = found.subspace.directions[component].expand(len(at), -1)
         own = found.coordinates[None, : len(bases), component]
         places.append(at)
-        edits.append(SiteEdits(site, direction, at[:, None] - own))
+        slopes = at.new_zeros(len(at)) if site.in_answer else None
+        edits.append(SiteEdits(site, direction, at[:, None] - own, slopes))
 
     def answer() -> dict[str, Tensor]:
         n_rows = sum(asked.changes.numel() for asked in edits)
@@ -184,7 +185,7 @@ def _probe(session: Session, bases: Bases, plan: LocalityPlan, move: Move) -> Pr
     places = np.linspace(*ends, plan.value_points).round().astype(np.int64)
     moved = problems.operands[move.operand][:, None] + (places - observed[:, None]) * move.step
     prompts = [
-        session.model.encode(problems.replaced(move.operand, numbers), digits=bases.digits)
+        bases.encode(session.model, problems.replaced(move.operand, numbers))
         for numbers in np.clip(moved, low, high).T
     ]
     at = _coordinates(session, bases, prompts)
