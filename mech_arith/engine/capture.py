@@ -46,7 +46,7 @@ def capture(
 
 def answer_tokens(prompts: Prompts, sites: Sequence[Site]) -> int:
     """How many tokens of the right answers are fed, so that all of the sites are there."""
-    named = {site.position for site in sites if site.in_answer}
+    named = {site.position for site in sites}
     return max((prompts.layouts[0].n_before(name) for name in named), default=0)
 
 

@@ -47,6 +47,7 @@ __all__ = [
     "SiteVectors",
     "edited_answers",
     "edited_read_outs",
+    "longest_answer",
     "run_baseline",
     "run_edits",
     "stored_baseline",
@@ -191,7 +192,7 @@ def run_edits(
         For each entry of the plan the answers, [edits, n].
     """
     model = session.model
-    n_tokens = force(model, baseline.asked).right.shape[1]
+    n_tokens = longest_answer(model, baseline)
     answers = [_unedited(baseline, len(edits), n_tokens) for edits in plan]
     n_prefix = len(baseline.prompts.prefix)
     opened = opener(model, baseline.prompts)
@@ -229,6 +230,11 @@ def run_edits(
         for edits, known, part in zip(plan, answers, found, strict=True):
             known.put_moved(layout.rows, part, edits.moved(layout.rows))
     return answers
+
+
+def longest_answer(model: Model, baseline: Baseline) -> int:
+    """Tokens of the longest right answer: as many as are kept of what is written under edits."""
+    return force(model, baseline.asked).right.shape[1]
 
 
 def edits_key(model: Model, baseline: Baseline, edits: Sequence[Edits]) -> dict[str, Any]:

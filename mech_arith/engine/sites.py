@@ -10,7 +10,7 @@ from torch import Tensor
 from mech_arith.common.errors import UserError
 from mech_arith.models.base import Model
 from mech_arith.models.kinds import LayerPart
-from mech_arith.models.prompts import ANSWER, Layout, Prompts, names_answer
+from mech_arith.models.prompts import Layout, Prompts, names_answer
 
 
 @dataclass(frozen=True)
@@ -175,11 +175,15 @@ def _layer_range(
 
 
 def answer_positions(asked: Sequence[str], prompts: Prompts) -> list[str]:
-    """The single positions of the answer behind the prompt's last one, where some are asked for."""
+    """Indices of the single positions behind the prompt's, where some of the answer are asked for.
+
+    For prompts of one layout.
+    """
     if not any(map(names_answer, asked)):
         return []
-    shortest = min(layout.answer_lengths[0] for layout in prompts.layouts)
-    return [f"{ANSWER}.{token}" for token in range(1, shortest)]
+    (layout,) = prompts.layouts
+    shortest, n_prompt = layout.answer_lengths[0], layout.tokens.shape[1]
+    return [str(index) for index in range(n_prompt, n_prompt + shortest - 1)]
 
 
 def name_positions(name: str, prompts: Prompts) -> list[str]:

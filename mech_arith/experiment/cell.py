@@ -15,9 +15,10 @@ from mech_arith.common.errors import UserError
 from mech_arith.directions.base import DirectionMethod
 from mech_arith.directions.tracing import Splits, Trace, trace
 from mech_arith.engine.guard import check_fast_path
-from mech_arith.engine.run import ReferenceAnswers, stored_baseline
+from mech_arith.engine.run import ReferenceAnswers, longest_answer, stored_baseline
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site, answer_positions, name_positions
+from mech_arith.evidence.answer_tokens import Spelling, answer_token_table, token_summary
 from mech_arith.evidence.baseline import (
     WrittenAnswers,
     chance_warnings,
@@ -39,7 +40,7 @@ from mech_arith.evidence.summary import (
     tracing_summary,
     verdict_summary,
 )
-from mech_arith.evidence.table import evidence_table
+from mech_arith.evidence.table import evidence_table, headline
 from mech_arith.experiment.cell_warnings import (
     constant_values,
     edit_warnings,
@@ -183,6 +184,9 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
         **({} if written is None else written.summary()),
         **tracing_summary(bases.traces, tables["correlations"], report, how),
         **intervention_summary(tables, report.template.expression.values),
+        "answer_tokens": token_summary(
+            tables.get("answer_tokens", pd.DataFrame()), headline(tables["evidence"])
+        ),
         "verdicts": verdict_summary(tables["evidence"]),
         "missing": missing_summary(tables["evidence"]),
         **_receipt(work, reported),
@@ -314,6 +318,9 @@ def _edit(work: _Work, bases: Bases, reported: Reported) -> _Edited:
             how=how,
         )
         tables = intervention_tables(done, asked, scorer)
+        spelling = Spelling.of(session.model, longest_answer(session.model, bases.baseline))
+        if done.sources and spelling is not None:
+            tables["answer_tokens"] = answer_token_table(done, asked, spelling, how)
     with work.stage("off_distribution"):
         doses = doses_of(done.results)
         departures = off_distribution(session, bases.baseline.prompts, bases.traces, doses)

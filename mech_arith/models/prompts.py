@@ -72,6 +72,8 @@ class Layout:
             return named[name]
         if name.lstrip("-").isdigit() and -n_positions <= int(name) < n_positions:
             return (int(name) % n_positions,)
+        if self.answer is not None and name.isdecimal():
+            return self._answer_positions(f"{_ONE}{int(name) - n_positions + 1}")
         raise unknown("position", name, ["each", *named, f"0..{n_positions - 1}"])
 
     def _answer_positions(self, name: str) -> tuple[int, ...]:
