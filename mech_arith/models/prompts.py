@@ -258,7 +258,7 @@ class Prompts:
         return cls(torch.empty(0, dtype=torch.int64), (layout,))
 
 
-def _stacked(answers: Sequence[Int64[Tensor, "rows length"]]) -> Int64[Tensor, "all longest"]:
+def _stacked(answers: Sequence[Int64[Tensor, "_ _"]]) -> Int64[Tensor, "all longest"]:
     """Answers below each other, all as wide as the widest."""
     longest = max(tokens.shape[1] for tokens in answers)
     return torch.cat(
