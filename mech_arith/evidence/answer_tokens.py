@@ -66,9 +66,9 @@ class _Wanted:
     expected: Int64[Tensor, "m n length"]
     changed: Bool[Tensor, "m n length"]
     """They are others than those of the base problem's right answer."""
-    chance: list[Float64[Tensor, "n seen"]]
-    """By token: of each of the `seen` ones, how often answers to other sources have it there."""
-    seen: list[Int64[Tensor, " seen"]]
+    chance: list[Float64[Tensor, "n _"]]
+    """By token: of each of those in `seen`, how often answers to other sources have it there."""
+    seen: list[Int64[Tensor, " _"]]
     replaces_the_value_alone: bool
 
     @classmethod
@@ -94,7 +94,7 @@ class _Wanted:
         shares = []
         for place, (seen, chance) in enumerate(zip(self.seen, self.chance, strict=True)):
             token = written[..., place]
-            at = torch.searchsorted(seen, token).clamp(max=len(seen) - 1)
+            at = torch.searchsorted(seen, token.contiguous()).clamp(max=len(seen) - 1)
             rows = torch.arange(token.shape[-1]).expand_as(token)
             same = (seen[at] == token) & (token != NO_TOKEN)
             found = torch.where(same, chance[rows, at], 0.0)

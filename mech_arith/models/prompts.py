@@ -74,7 +74,8 @@ class Layout:
             return (int(name) % n_positions,)
         if self.answer is not None and name.isdecimal():
             return self._answer_positions(f"{_ONE}{int(name) - n_positions + 1}")
-        raise unknown("position", name, ["each", *named, f"0..{n_positions - 1}"])
+        answer = (ANSWER, f"{_ONE}0", PROMPT_AND_ANSWER)
+        raise unknown("position", name, ["each", *named, f"0..{n_positions - 1}", *answer])
 
     def _answer_positions(self, name: str) -> tuple[int, ...]:
         """Token positions, on from the prompt's last one, from which the answer's tokens are read.

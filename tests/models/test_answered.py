@@ -132,8 +132,8 @@ def test_a_model_that_writes_has_its_right_answers_behind_its_prompts():
 def test_a_model_that_regresses_has_no_position_of_an_answer():
     with pytest.raises(
         UserError,
-        match="expected a model that writes its answer for positions 'answer.1', got tiny_encoder, "
-        "which regresses one number; choose last",
+        match=r"expected a model that writes its answer for positions 'answer\.1', got "
+        "tiny_encoder, which regresses one number; choose last",
     ):
         encode_for(tiny_encoder(), PROBLEMS, ["answer.1"])
 
