@@ -16,6 +16,7 @@ async function showCellPage(cell, { cells, chunk, columns, site }) {
       ...(await evidenceTable(page.evidence, columns, site)),
       ...tracingFigures(cell, page.traced),
       ...editFigures(cell, page.edited),
+      ...tokenFigures(page.tokens),
       ...specificityFigures(page.specificity),
       ...figureFiles(page.figures),
       el("h2", {}, "What made these numbers"),
