@@ -1,0 +1,174 @@
+"""How a GGUF file splits numbers into tokens, and whether a tokenizer does the same.
+
+transformers rebuilds a tokenizer from the file's tokens and merges. The rule by which text is cut
+before that has a name in the file, `tokenizer.ggml.pre`. transformers does not know all names; for
+the others it takes GPT-2's rule. What is computed here comes from the file alone.
+
+Source: llama.cpp, `llama-vocab.cpp`, has the rule of each name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+from typing import Any
+
+import transformers
+from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from mech_arith.common.errors import UserError
+from mech_arith.models.language.gguf_file import GGUFFile
+
+BYTE_LEVEL = "gpt2"
+"""What `tokenizer.ggml.model` calls byte-level BPE; the others are SentencePiece's."""
+
+
+class DigitRule(StrEnum):
+    """How a number is cut before its pieces are merged."""
+
+    APART = "each digit apart"
+    THREES = "three digits at a time"
+    RUNS = "whole, with the blank before it"
+
+
+MENDED = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
+"""Names whose rule transformers does not know: each digit apart, then GPT-2's."""
+
+RULES: dict[str, DigitRule] = {
+    **dict.fromkeys(MENDED, DigitRule.APART),
+    **dict.fromkeys(("qwen2", "qwen35", "tekken", "deepseek-r1-qwen", "megrez"), DigitRule.APART),
+    **dict.fromkeys(("deepseek-coder", "viking", "stablelm2"), DigitRule.APART),
+    **dict.fromkeys(("llama3", "llama-v3", "llama-bpe", "falcon3", "dbrx"), DigitRule.THREES),
+    **dict.fromkeys(("smaug-bpe", "pixtral", "lfm2", "gpt-4o", "llama4"), DigitRule.THREES),
+    **dict.fromkeys(("deepseek-v3", "chatglm-bpe", "minimax-m2"), DigitRule.THREES),
+    **dict.fromkeys(("gpt-2", "mpt", "olmo", "phi-2", "jais", "roberta-bpe"), DigitRule.RUNS),
+}
+"""By the name in `tokenizer.ggml.pre`."""
+
+NUMBERS = (
+    *map(str, range(1000)),
+    *("1000", "1001", "1234", "2048", "5000", "9999"),
+    *("10000", "12345", "99999", "100000", "123456", "999999", "1234567"),
+)
+"""That are split to compare."""
+
+
+@dataclass(frozen=True)
+class DigitTable:
+    """The tokens of a file that are digits, perhaps after a blank, and how they are merged."""
+
+    tokens: frozenset[str]
+    blank: str
+    """How a blank is written: Ġ or ▁."""
+    ranks: Mapping[tuple[str, str], float]
+    """The pair with the lowest is merged first."""
+    rule: DigitRule
+
+    def split(self, number: str, *, after_blank: bool) -> list[str]:
+        """The tokens of a number, without such as hold no digit."""
+        blank = self.blank if after_blank else ""
+        pieces = {
+            DigitRule.APART: [blank, *number],
+            DigitRule.THREES: [blank, *(number[i : i + 3] for i in range(0, len(number), 3))],
+            DigitRule.RUNS: [blank + number],
+        }[self.rule]
+        found = (token for piece in pieces for token in self._merged(piece))
+        return [token for token in found if token != self.blank]
+
+    def _merged(self, piece: str) -> list[str]:
+        if self.rule is DigitRule.THREES and piece in self.tokens:
+            return [piece]  # these models take what is a token as it is
+        parts = list(piece)
+        while len(parts) > 1:
+            pairs = list(pairwise(parts))
+            rank, at = min((self.ranks.get(pair, float("inf")), i) for i, pair in enumerate(pairs))
+            if rank == float("inf"):
+                break
+            parts[at : at + 2] = ["".join(pairs[at])]
+        return parts
+
+
+def read_digits(file: GGUFFile) -> DigitTable:
+    """What a file's own tokens and merges say.
+
+    Raises:
+        UserError: a digit is no token, or tokens of several digits are put together by a rule that
+            is not known here.
+    """
+    byte_level = file.metadata["tokenizer.ggml.model"] == BYTE_LEVEL
+    blank = "Ġ" if byte_level else "▁"
+    ids = {token: i for i, token in enumerate(file.texts("tokenizer.ggml.tokens") or [])}
+    tokens = frozenset(token for token in ids if _is_number(token.removeprefix(blank)))
+    missing = sorted(set("0123456789") - tokens)
+    if missing:
+        raise UserError(
+            f"expected a token for each digit in {file.path}, found none for {missing[0]}; choose "
+            "a model that reads numbers by their digits"
+        )
+    merges = file.texts("tokenizer.ggml.merges")
+    if merges is not None:
+        split = (merge.partition(" ") for merge in merges)
+        ranks = {(left, right): float(rank) for rank, (left, _, right) in enumerate(split)}
+    else:
+        scores = file.metadata.get("tokenizer.ggml.scores") or [0.0] * len(ids)
+        ranks = {
+            (token[:i], token[i:]): -scores[ids[token]]
+            for token in tokens
+            for i in range(1, len(token))
+        }
+    ranks = {pair: rank for pair, rank in ranks.items() if "".join(pair) in tokens}
+    return DigitTable(tokens, blank, ranks, _rule(file, tokens, byte_level))
+
+
+def _rule(file: GGUFFile, tokens: frozenset[str], byte_level: bool) -> DigitRule:
+    if max(map(len, tokens)) == 1:
+        return DigitRule.APART  # whatever is cut before: nothing can be merged
+    if not byte_level:
+        return DigitRule.RUNS  # SentencePiece cuts nothing before
+    name = file.metadata.get("tokenizer.ggml.pre")
+    if name not in RULES:
+        longest = max(tokens, key=len)
+        raise UserError(
+            f"expected a file whose rule for digits is known ({', '.join(sorted(RULES))}), got "
+            f"tokenizer.ggml.pre={name!r} and tokens such as {longest!r} in {file.path}; take the "
+            "Hugging Face directory that the file was made from, with model=hf_dir"
+        )
+    return RULES[name]
+
+
+def mend(tokenizer: PreTrainedTokenizerBase, file: GGUFFile) -> None:
+    """Cut text as the file says, where transformers does not know its rule."""
+    if file.metadata.get("tokenizer.ggml.pre") in MENDED:
+        backend: Any = tokenizer.backend_tokenizer
+        backend.pre_tokenizer = Sequence(
+            [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
+        )
+
+
+def check_digits(tokenizer: PreTrainedTokenizerBase, file: GGUFFile) -> None:
+    """Compare how numbers are split: alone behind a sign, and behind a blank.
+
+    Raises:
+        UserError: one of them is split otherwise than the file says.
+    """
+    table = read_digits(file)
+    for blank in ("", " "):
+        texts = [f"x ={blank}{number}" for number in NUMBERS]
+        split = tokenizer(texts, add_special_tokens=False).input_ids
+        for number, ids in zip(NUMBERS, split, strict=True):
+            ours = table.split(number, after_blank=bool(blank))
+            words = tokenizer.convert_ids_to_tokens(ids)
+            theirs = [word for word in words if any(c.isdigit() for c in word)]
+            if theirs != ours:
+                raise UserError(
+                    f"expected {blank + number!r} as {' '.join(ours)}, which the tokens and merges "
+                    f"in {file.path} say, got {' '.join(theirs)} from the tokenizer that "
+                    f"transformers {transformers.__version__} makes of it (tokenizer.ggml.pre="
+                    f"{file.metadata.get('tokenizer.ggml.pre')!r}); take the Hugging Face "
+                    "directory that the file was made from, with model=hf_dir"
+                )
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
