@@ -163,9 +163,10 @@ def _settings(config: Any, architecture: str) -> dict[str, Any]:
     }
     if architecture == "llama":
         said |= {"rope.dimension_count": width, "vocab_size": config.vocab_size}
-    if architecture == "gemma3":
+    if width != config.hidden_size // config.num_attention_heads:
         said |= {"attention.key_length": width, "attention.value_length": width}
-        said |= {"attention.sliding_window": config.sliding_window}
+    if architecture == "gemma3":
+        said["attention.sliding_window"] = config.sliding_window
     return {f"{architecture}.{key}": value for key, value in said.items()}
 
 

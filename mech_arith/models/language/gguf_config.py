@@ -83,7 +83,9 @@ def _implied(config: PreTrainedConfig) -> dict[str, Any]:
         "expert_used_count": 0,
         "final_logit_softcapping": getattr(config, "final_logit_softcapping", None),
         "rope.dimension_count": width,
+        "rope.scaling.factor": 1.0,
         "rope.scaling.type": "none",
+        "use_parallel_residual": getattr(config, "use_parallel_residual", None),
         "vocab_size": config.vocab_size,
     }
 
