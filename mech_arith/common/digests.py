@@ -31,6 +31,12 @@ def canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes. Reads in pieces: memory does not grow with the file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def code_digest(modules: Iterable[ModuleType]) -> str:
     """SHA-256 over the source files of modules, in whatever order; comments count too.
 

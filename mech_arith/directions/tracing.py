@@ -411,11 +411,12 @@ def fit_directions(
         Per site the `tensors` of its frame; `r` [k, v], R of the coordinates with the values on the
         same problems; and `shuffled` [v, d], see `Trace`.
     """
-    values, control = value_table(problems), control_values(problems, problems)
+    values = value_table(problems)
     n_values = values.shape[1]
-    every = torch.cat([values, _shuffled(values), control], dim=1)
-    crosses = {site: Cross(every) for site in sites}
-    tasks = {"": values, CONTROL: control} if method.is_supervised else {"": values}
+    tasks, compared = {"": values}, {"": torch.cat([values, _shuffled(values)], dim=1)}
+    if method.is_supervised:
+        tasks[CONTROL] = compared[CONTROL] = control_values(problems, problems)
+    crosses = {(site, name): Cross(of) for site in sites for name, of in compared.items()}
     fitters = {
         (site, name): method.fitter(
             FitTask(session, problems, prompts, site, of_task, method.ranks, name == CONTROL)
@@ -429,18 +430,16 @@ def fit_directions(
         for site, activation in found.items():
             for name, of_task in tasks.items():
                 fitters[site, name].update(activation, of_task[layout.rows])
-            crosses[site].update(activation, layout.rows)
+                crosses[site, name].update(activation, layout.rows)
         running.advance(len(layout))
     # A control's direction need not be more exact than the activations.
     fitted = {
-        site: {"shuffled": cross.directions()[n_values : 2 * n_values].float()}
-        for site, cross in crosses.items()
+        site: {"shuffled": crosses[site, ""].directions()[n_values:].float()} for site in sites
     }
     for (site, name), fitter in progress(fitters.items(), description="components", unit="sites"):
         subspace = fitter.fit()
-        r = crosses[site].correlation(subspace.directions, subspace.variance)
-        own = r[:, 2 * n_values :] if name == CONTROL else r[:, :n_values]
-        parts = {**subspace.tensors(), "r": own}
+        r = crosses[site, name].correlation(subspace.directions, subspace.variance)
+        parts = {**subspace.tensors(), "r": r[:, :n_values]}
         fitted[site] |= {f"{name}{part}": tensor for part, tensor in parts.items()}
     return fitted
 

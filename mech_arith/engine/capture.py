@@ -25,24 +25,33 @@ def capture(
 ) -> Iterator[tuple[Layout, Found]]:
     """The sites' vectors for one batch of problems after another, without the first `skip`.
 
+    Sites where the answer is written are read behind the right answer's tokens (teacher forcing).
+
     Raises:
         UserError: some are not finite; it names the first layer that has such activations.
     """
     model = session.model
+    n_answer = answer_tokens(prompts, sites)
     by_place = {place: list(group) for place, group in groupby(sorted(sites, key=_place), _place)}
     reader = _replayed if model.replays else _hooked
-    read = reader(model, prompts, by_place)
+    read = reader(model, prompts, by_place, n_answer)
     with progress(len(prompts), description="activations", unit="problems") as bar:
         bar.advance(skip)
         for layout, found in batches(model, prompts, session.batching, read, skip=skip):
             bar.advance(len(layout))
             if not all(is_finite(vectors) for vectors in found.values()):
-                raise not_finite(model, prompts.whole(layout))
+                raise not_finite(model, prompts.whole(layout, n_answer=n_answer))
             yield layout, found
 
 
+def answer_tokens(prompts: Prompts, sites: Sequence[Site]) -> int:
+    """How many tokens of the right answers are fed, so that all of the sites are there."""
+    named = {site.position for site in sites}
+    return max((prompts.layouts[0].n_before(name) for name in named), default=0)
+
+
 def _replayed(
-    model: Model, prompts: Prompts, by_place: dict[Place, list[Site]]
+    model: Model, prompts: Prompts, by_place: dict[Place, list[Site]], n_answer: int
 ) -> Callable[[Layout], Found]:
     """Block by block, behind the prefix that all prompts share."""
     pasts = read_prefix(model, prompts.prefix)
@@ -62,7 +71,8 @@ def _replayed(
 
             return tap
 
-        resid = model.embed(layout.tokens.to(model.device), start=len(prompts.prefix))
+        tokens = layout.with_answer(n_answer).to(model.device)
+        resid = model.embed(tokens, start=len(prompts.prefix))
         run_blocks(model, resid, start=len(prompts.prefix), pasts=pasts, tap=tap_of)
         return found
 
@@ -70,7 +80,7 @@ def _replayed(
 
 
 def _hooked(
-    model: Model, prompts: Prompts, by_place: dict[Place, list[Site]]
+    model: Model, prompts: Prompts, by_place: dict[Place, list[Site]], n_answer: int
 ) -> Callable[[Layout], Found]:
     """By whole passes, for models whose blocks cannot be run by themselves."""
     n_prefix = len(prompts.prefix)
@@ -89,7 +99,7 @@ def _hooked(
             return tap
 
         taps = {place: tap_of(group) for place, group in by_place.items()}
-        model.full_pass(prompts.whole(layout), taps)
+        model.full_pass(prompts.whole(layout, n_answer=n_answer), taps)
         return found
 
     return read

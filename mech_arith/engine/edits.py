@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from mech_arith.common.digests import json_digest, tensor_digest
+from mech_arith.engine.rules import Rule
 from mech_arith.engine.sites import Site
 
 
@@ -32,6 +33,15 @@ class Edits(Protocol):
         """What some edits add to some problems, in float32."""
         ...
 
+    def rule(
+        self, edits: Int64[Tensor, " some"], *, n_positions: int, device: torch.device
+    ) -> Rule | None:
+        """What some edits take back behind other tokens than the right answer's; a row each.
+
+        None where they add what they add whatever is written.
+        """
+        ...
+
     def digest(self) -> str:
         """Of all that is added."""
         ...
@@ -46,6 +56,9 @@ class SiteEdits:
     """Orthonormal directions for each edit."""
     changes: Float[Tensor, "edits n k"]
     """How far each edit moves each problem along each direction, in activation units."""
+    slopes: Float[Tensor, " edits"] | None = None
+    """By how much the new coordinate rises with the old one, by edit: it matters where other tokens
+    were written than the right answer's (`rules`). None for 1, which adds what was planned."""
 
     def __len__(self) -> int:
         return len(self.changes)
@@ -60,8 +73,16 @@ class SiteEdits:
         far = self.changes[edits][:, rows].to(device, torch.float32)
         return (far @ frames).transpose(0, 1)
 
+    def rule(
+        self, edits: Int64[Tensor, " some"], *, n_positions: int, device: torch.device
+    ) -> Rule | None:
+        if self.slopes is None:
+            return None
+        frames = self.frames.unflatten(2, (n_positions, -1))
+        return _rule(frames, edits, self.slopes[edits], device)
+
     def digest(self) -> str:
-        return tensor_digest(self.frames, self.changes)
+        return _with_slopes(tensor_digest(self.frames, self.changes), self.slopes)
 
 
 @dataclass(frozen=True)
@@ -75,6 +96,8 @@ class SiteGrid:
     """Orthonormal directions of each subspace."""
     changes: Float[Tensor, "m n k"]
     """How far problems move along the directions of whichever subspace, in activation units."""
+    slopes: Float[Tensor, " m"] | None = None
+    """By change, as `SiteEdits` has them."""
 
     def __len__(self) -> int:
         return len(self.frames) * len(self.changes)
@@ -89,8 +112,18 @@ class SiteGrid:
         pairs = SiteEdits(self.site, self.frames[within], self.changes[far])
         return pairs.vectors(torch.arange(len(edits)), rows, device=device)
 
+    def rule(
+        self, edits: Int64[Tensor, " some"], *, n_positions: int, device: torch.device
+    ) -> Rule | None:
+        if self.slopes is None:
+            return None
+        along, far = edits // len(self.changes), edits % len(self.changes)
+        frames = self.frames.unflatten(2, (n_positions, -1))
+        return _rule(frames, along, self.slopes[far], device)
+
     def digest(self) -> str:
-        return json_digest(["grid", tensor_digest(self.frames, self.changes)])
+        own = json_digest(["grid", tensor_digest(self.frames, self.changes)])
+        return _with_slopes(own, self.slopes)
 
 
 @dataclass(frozen=True)
@@ -111,5 +144,27 @@ class SiteVectors:
     ) -> Float[Tensor, "m some width"]:
         return self.added[edits][:, rows].transpose(0, 1).to(device, torch.float32)
 
+    def rule(
+        self, edits: Int64[Tensor, " some"], *, n_positions: int, device: torch.device
+    ) -> Rule | None:
+        """The whole activation is the source's, whatever is written before it."""
+        return _rule(None, edits, torch.zeros(len(edits)), device)
+
     def digest(self) -> str:
         return json_digest(["vectors", tensor_digest(self.added)])
+
+
+def _rule(
+    frames: Float[Tensor, "f r k d"] | None,
+    frame_of: Int64[Tensor, " rows"],
+    slopes: Float[Tensor, " rows"],
+    device: torch.device,
+) -> Rule:
+    """On the model's device, in float32."""
+    frames = None if frames is None else frames.to(device, torch.float32)
+    return Rule((1 - slopes).to(device, torch.float32), frames, frame_of.to(device))
+
+
+def _with_slopes(digest: str, slopes: Tensor | None) -> str:
+    """Of edits whose rule matters also that."""
+    return digest if slopes is None else json_digest([digest, tensor_digest(slopes)])

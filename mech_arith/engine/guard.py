@@ -2,12 +2,13 @@
 
 What is resumed from a clean pass is compared with whole passes of the model, hooked where its own
 library runs it: the residual stream behind every layer, and under edits at some of the run's sites
-what is read out, behind tokens that are fed and behind others that are written.
+what is read out, behind tokens that are fed and behind others that are written. Where the answer is
+edited as many are written as it takes to get to every edited position.
 """
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -15,7 +16,9 @@ from torch import Tensor
 
 from mech_arith.common.errors import UserError, unknown
 from mech_arith.engine.batching import is_out_of_memory
+from mech_arith.engine.capture import answer_tokens
 from mech_arith.engine.passes import Change, Clean, Hooked, Resumed, Rows, run_clean
+from mech_arith.engine.rules import Rule
 from mech_arith.engine.sites import Site
 from mech_arith.models.base import Model, read_prefix
 from mech_arith.models.finite import check_finite
@@ -31,6 +34,9 @@ SITES = 3
 
 EDITS = 2
 """Edits of each problem. With one alone, rows in the wrong order would not show."""
+
+FRAME = 2
+"""Directions of each edit of an answer."""
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Size of the difference over size of the whole pass's result, that is let pass."""
@@ -110,20 +116,26 @@ def _differences(
 ) -> list[_Difference]:
     """Of the layers, then of edits."""
     small = Prompts(prompts.prefix, (layout,))
-    # Any tokens will do; a model that regresses is fed none.
+    n_answer = answer_tokens(small, sites)
+    # Any tokens will do in front of no edit; a model that regresses is fed none.
     fed = layout.tokens[:, : 0 if model.regresses else 1]
+    if n_answer:
+        fed = layout.with_answer(n_answer)[:, -n_answer:]
     clean = run_clean(model, small, read_prefix(model, small.prefix), layout, fed)
     found = _of_layers(model, small, clean)
-    unedited = _read(Hooked(model, small, layout, fed, None, n_edits=EDITS), layout, model)
+    unedited = _read(
+        Hooked(model, small, layout, fed, None, n_edits=EDITS), layout, model, n_answer
+    )
     for site in _some(sites):
         change = _random_change(model, clean, site)
         resumed = Resumed(clean, change, n_edits=EDITS)
         hooked = Hooked(model, small, layout, fed, change, n_edits=EDITS)
-        ours, theirs = (_read(rows, layout, model) for rows in (resumed, hooked))
-        head = "" if site.head is None else f", head {site.head}"
-        place = f"an edit at layer {site.layer}, {site.point}{head}"
+        ours, theirs = (_read(rows, layout, model, n_answer) for rows in (resumed, hooked))
+        place = f"an edit at layer {site.layer}, {site.point}"
+        # Before the first edited position of an answer there is nothing to be read again.
+        theirs, clean_reads = (read[:, resumed.n_same :] for read in (theirs, unedited))
         exact = model.dtype == torch.float32
-        found.append(_Difference(place, _of_effect(ours, theirs, unedited, exact=exact)))
+        found.append(_Difference(place, _of_effect(ours, theirs, clean_reads, exact=exact)))
     return found
 
 
@@ -155,18 +167,31 @@ def _random_change(model: Model, clean: Clean, site: Site) -> Change:
     shape = (len(clean.layout) * EDITS, len(indices), width)
     vectors = torch.randn(shape, generator=generator)
     here = clean.resid[site.layer][:, list(indices)].float().square().mean().sqrt().cpu()
-    return Change(site, indices, (0.5 * here * vectors).to(model.device, model.dtype))
+    vectors = (0.5 * here * vectors).to(model.device, model.dtype)
+    if max(indices) < clean.n_prompt:
+        return Change(site, indices, vectors)
+    frames = torch.randn(EDITS, FRAME, *shape[1:], generator=generator).to(model.device)
+    share = torch.rand(shape[0], generator=generator).to(model.device)
+    frame_of = torch.arange(EDITS, device=model.device).repeat(len(clean.layout))
+    return Change(site, indices, vectors, Rule(share, frames, frame_of))
 
 
 @torch.inference_mode()
-def _read(rows: Rows, layout: Layout, model: Model) -> Float[Tensor, "rows reads out"]:
-    """All that rows can be asked for: behind the prompt, what is fed, and what is written."""
+def _read(
+    rows: Rows, layout: Layout, model: Model, n_answer: int
+) -> Float[Tensor, "rows reads out"]:
+    """All that rows can be asked for: behind the prompt, what is fed, and what is written.
+
+    One token is written, or as many as get to every edited position of the answer and one more.
+    """
     reads = [torch.cat([read for _, read in rows.read_outs()])]
     if not model.regresses:
         n = len(layout) * EDITS
-        written = [(token,) for token in layout.tokens[:, -1].tolist() for _ in range(EDITS)]
-        behind = rows.tails(torch.arange(n)).next_read_outs(torch.arange(n), written)
-        reads.append(torch.cat(list(behind))[:, None])
+        last = [token for token in layout.tokens[:, -1].tolist() for _ in range(EDITS)]
+        tails = rows.tails(torch.arange(n))
+        for length in range(1, n_answer + 2):
+            behind = tails.next_read_outs(torch.arange(n), [(token,) * length for token in last])
+            reads.append(torch.cat(list(behind))[:, None])
     return torch.cat(reads, dim=1).double().cpu()
 
 
@@ -186,7 +211,11 @@ def _relative(ours: Tensor, theirs: Tensor) -> float:
 
 
 def _some(sites: Sequence[Site]) -> list[Site]:
-    """The first, the last, and some between."""
-    last = len(sites) - 1
+    """The first, the last, and some between; of heads the whole point.
+
+    The passes are the same for a head, and what a single one does may drown in rounding.
+    """
+    whole = list(dict.fromkeys(replace(site, head=None) for site in sites))
+    last = len(whole) - 1
     chosen = {round(index * last / (SITES - 1)) for index in range(SITES)}
-    return [sites[index] for index in sorted(chosen) if sites]
+    return [whole[index] for index in sorted(chosen) if whole]

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mech_arith.common.errors import UserError
+from mech_arith.engine.rules import Rule
 from mech_arith.engine.sites import Site
 from mech_arith.models.attention import KeysValues, Past, Shared
 from mech_arith.models.base import EVERY, Model, Place, Tap, run_blocks, untouched
@@ -38,8 +39,12 @@ class Change:
 
     site: Site
     indices: tuple[int, ...]
-    """Of the site's positions, counted behind the prefix."""
+    """Of the site's positions, counted behind the prefix; those behind the prompt's last one are
+    edited once the model gets there."""
     vectors: Float[Tensor, "rows k width"]
+    """What is added behind the right answer's tokens."""
+    rule: Rule | None = None
+    """What more is added behind others; None for nothing."""
 
     def add(self, activation: Float[Tensor, "rows pos d"], *, first: int = 0) -> Tensor:
         """A new activation with the change added; `first` is the position that it begins with."""
@@ -48,8 +53,47 @@ class Change:
             return activation + vectors
         edited = activation.clone()
         at = [index - first for index in self.indices]
-        edited[:, at, self.site.entries(vectors.shape[2])] += vectors
+        edited[:, at, self._own] += vectors
         return edited
+
+    def follow(
+        self,
+        activation: Float[Tensor, "rows pos d"],
+        right: Float[Tensor, "rows k width"] | None,
+        *,
+        first: int,
+    ) -> Float[Tensor, "rows pos d"]:
+        """The same behind tokens of the row's own, which may end before all positions are there.
+
+        Args:
+            activation: to be edited.
+            right: what it is behind the right answer's tokens, at each of `indices`; needed where
+                there is a rule.
+            first: the position that `activation` begins with.
+        """
+        edited, own = activation.clone(), self._own
+        for column, index in enumerate(self.indices):
+            at = index - first
+            if not 0 <= at < activation.shape[1]:
+                continue
+            edited[:, at, own] += self.vectors[:, column].to(activation)
+            if self.rule is not None and right is not None:
+                other = activation[:, at, own] - right[:, column].to(activation)
+                edited[:, at, own] -= self.rule.taken_back(other, column)
+        return edited
+
+    def at(
+        self, activation: Float[Tensor, "rows pos d"], *, first: int
+    ) -> Float[Tensor, "rows k width"] | None:
+        """What the activation is at the positions, where a rule asks for it."""
+        if self.rule is None:
+            return None
+        return activation[:, [index - first for index in self.indices], self._own]
+
+    @property
+    def _own(self) -> slice:
+        """Of the point's numbers those of the site."""
+        return self.site.entries(self.vectors.shape[2])
 
     @property
     def between_blocks(self) -> bool:
@@ -58,15 +102,21 @@ class Change:
 
     def of(self, rows: Int64[Tensor, " some"]) -> "Change":
         """The change of some of the rows."""
-        return Change(self.site, self.indices, self.vectors[rows])
+        rule = None if self.rule is None else self.rule.of(rows)
+        return Change(self.site, self.indices, self.vectors[rows], rule)
 
 
 @runtime_checkable
 class Rows(Protocol):
     """A batch of rows. `reading` turns what is read of them into answers."""
 
-    def read_outs(self) -> Iterator[tuple[slice, Float[Tensor, "rows fed out"]]]:
-        """What is read at the prompt's end and behind each fed token, some rows at a time."""
+    n_same: int
+    """Tokens that are read before the first edited position, the same as without an edit."""
+
+    def read_outs(self) -> Iterator[tuple[slice, Float[Tensor, "rows read out"]]]:
+        """What is read at the prompt's end and behind each fed token, some rows at a time; without
+        the first `n_same` of these.
+        """
         ...
 
     def tails(self, rows: Int64[Tensor, " some"]) -> "Tails":
@@ -151,6 +201,9 @@ class Resumed:
         self._change = change
         self._start = self._first_layer(change)
         self._first = min(change.indices) if change and self._model.causal else 0
+        self.n_same = max(0, self._first - clean.n_prompt + 1)
+        self._right: Tensor | None = None
+        """The activation before the change, at its positions, by problem, where a rule asks."""
         self._own: list[KeysValues] = []
         """What the rows' positions from the first edited one on offer, in layers that are run."""
         self._last = self._run(change)
@@ -167,11 +220,11 @@ class Resumed:
         resid = clean.resid[self._start][:, first:]
         resid = resid[:, None].expand(-1, self._n_edits, -1, -1).flatten(0, 1)
         if change is not None and change.between_blocks:
-            resid = change.add(resid, first=first)
+            resid = self._edited(change, resid)
         fed = clean.fed.shape[1]
         wanted = slice(-(1 + fed), None) if model.causal else model.answers_at
         for layer in range(self._start, model.n_layers):
-            inside = _tap(change, layer, first)
+            inside = _tap(change, layer, self._edited)
             at = wanted if layer == model.n_layers - 1 and inside is untouched else EVERY
             start, past = clean.n_prefix + first, self._past(layer)
             resid, new = model.run_block(layer, resid, start=start, past=past, tap=inside, at=at)
@@ -182,6 +235,11 @@ class Resumed:
             raise self.tails(every).not_finite(last, clean.fed.cpu()[every // self._n_edits])
         return last
 
+    def _edited(self, change: Change, activation: Float[Tensor, "rows new d"]) -> Tensor:
+        """The rows' activation with the change."""
+        self._right = change.at(activation[:: self._n_edits], first=self._first)
+        return change.add(activation, first=self._first)
+
     def _past(self, layer: int) -> Past:
         """The prefix, and the clean positions before the first edited one."""
         prefix = self._clean.prefix[layer]
@@ -189,8 +247,10 @@ class Resumed:
             return prefix
         return Past((*prefix.shared, self._clean.seen[layer].before(self._first)))
 
-    def read_outs(self) -> Iterator[tuple[slice, Float[Tensor, "rows fed out"]]]:
-        """What is read at the prompt's end and behind each fed token, some rows at a time."""
+    def read_outs(self) -> Iterator[tuple[slice, Float[Tensor, "rows read out"]]]:
+        """What is read at the prompt's end and behind each fed token, some rows at a time; without
+        the first `n_same` of these.
+        """
         size = rows_read_at_once(self._model, self._last.shape[1])
         for start in range(0, len(self._last), size):
             part = slice(start, start + size)
@@ -199,9 +259,16 @@ class Resumed:
     def tails(self, rows: Int64[Tensor, " some"]) -> "ResumedTails":
         """Some of the rows, to write on by themselves."""
         own = [KeysValues(seen.keys[rows], seen.values[rows]) for seen in self._own]
-        problems = rows // self._n_edits
+        problems, first = rows // self._n_edits, self._first
+        if first > self._clean.n_prompt:
+            # Rows may part from the right answer before they are edited: what they write stands at
+            # clean positions, which are their own from then on.
+            first = self._clean.n_prompt
+            clean = self._clean.seen[self._start :]
+            before = (seen.of(problems).at(slice(first, self._first)) for seen in clean)
+            own = [known.append(new) for known, new in zip(before, own, strict=True)]
         change = None if self._change is None else self._change.of(rows)
-        return ResumedTails(self._clean, self._start, self._first, problems, own, change)
+        return ResumedTails(self._clean, self._start, first, problems, own, change, self._right)
 
 
 @dataclass
@@ -218,6 +285,8 @@ class ResumedTails:
     own: list[KeysValues]
     """What the rows' own positions offer, by layer from `start`; grows with what is written."""
     change: Change | None
+    right: Float[Tensor, "n k d"] | None = None
+    """By problem, see `Change.follow`."""
 
     def joined(self, others: Sequence["ResumedTails"]) -> "ResumedTails":
         """These rows, and those of others behind them."""
@@ -231,7 +300,7 @@ class ResumedTails:
         ]
         problems = torch.cat([tails.problems for tails in every])
         change = _joined([tails.change for tails in every])
-        return ResumedTails(self.clean, self.start, self.first, problems, own, change)
+        return replace(self, problems=problems, own=own, change=change)
 
     def not_finite(
         self, last: Tensor, behind: Int64[Tensor, "rows fed"], rows: Tensor | None = None
@@ -241,7 +310,8 @@ class ResumedTails:
         row, clean = bad if rows is None else rows[bad], self.clean
         tokens = torch.cat([clean.tokens[self.problems[row]], behind[bad]], dim=1)
         change = None if self.change is None else self.change.of(row)
-        return not_finite(clean.model, tokens, _as_taps(change, clean.n_prefix))
+        right = None if self.right is None else self.right[self.problems[row]]
+        return not_finite(clean.model, tokens, _as_taps(change, clean.n_prefix, right))
 
     @torch.inference_mode()
     def next_read_outs(
@@ -257,6 +327,9 @@ class ResumedTails:
         position = clean.n_prompt + length - 1
         problems = self.problems[rows]
         resid = self._below(problems, written)
+        change, edited = self._change_at(rows, position)
+        if change is not None and change.between_blocks:
+            resid = edited(change, resid)
         for layer in range(self.start, model.n_layers):
             own = self.own[layer - self.start]
             before = clean.seen[layer].of(problems).at(slice(self.first))
@@ -267,12 +340,22 @@ class ResumedTails:
                 resid,
                 start=clean.n_prefix + position,
                 past=Past(clean.prefix[layer].shared, past),
+                tap=_tap(change, layer, edited),
             )
             self.own[layer - self.start] = _put(own, rows, position - self.first, new)
         if not is_finite(resid):
             raise self.not_finite(resid, torch.tensor(written), rows)
         for part in resid.split(rows_read_at_once(model, 1)):
             yield model.read_out(part)[:, 0]
+
+    def _change_at(
+        self, rows: Int64[Tensor, " some"], position: int
+    ) -> tuple[Change | None, Callable[[Change, Tensor], Tensor]]:
+        """The change of some rows where it is made at the position, and how it is made there."""
+        here = self.change is not None and position in self.change.indices
+        change = self.change.of(rows) if here and self.change is not None else None
+        right = None if self.right is None else self.right[self.problems[rows]]
+        return change, lambda asked, found: asked.follow(found, right, first=position)
 
     def _below(
         self, problems: Int64[Tensor, " some"], written: Sequence[Written]
@@ -314,24 +397,38 @@ def _joined(changes: Sequence[Change | None]) -> Change | None:
     some = [change for change in changes if change is not None]
     if not some:
         return None
-    return replace(some[0], vectors=torch.cat([change.vectors for change in some]))
+    rules = [change.rule for change in some if change.rule is not None]
+    vectors = torch.cat([change.vectors for change in some])
+    return replace(some[0], vectors=vectors, rule=rules[0].joined(rules[1:]) if rules else None)
 
 
-def _as_taps(change: Change | None, n_prefix: int) -> dict[Place, Callable[[Tensor], Tensor]]:
-    """The change as a hook on whole passes."""
+def _as_taps(
+    change: Change | None,
+    n_prefix: int,
+    right: Tensor | None = None,
+    *,
+    found: list[Tensor] | None = None,
+) -> dict[Place, Callable[[Tensor], Tensor]]:
+    """The change as a hook on whole passes; what it finds at its positions is put into `found`."""
     if change is None:
         return {}
-    site = change.site
-    return {(site.layer, site.point): lambda activation: change.add(activation, first=-n_prefix)}
+
+    def tap(activation: Tensor) -> Tensor:
+        known = None if found is None else change.at(activation, first=-n_prefix)
+        if found is not None and known is not None:
+            found.append(known)
+        return change.follow(activation, right, first=-n_prefix)
+
+    return {(change.site.layer, change.site.point): tap}
 
 
-def _tap(change: Change | None, layer: int, first: int) -> Tap:
-    """Adds the change at its point, if that is inside this layer."""
+def _tap(change: Change | None, layer: int, edited: Callable[[Change, Tensor], Tensor]) -> Tap:
+    """Makes the change at its point, if that is inside this layer."""
     if change is None or change.site.layer != layer or change.between_blocks:
         return untouched
 
     def tap(point: str, activation: Tensor) -> Tensor:
-        return change.add(activation, first=first) if point == change.site.point else activation
+        return edited(change, activation) if point == change.site.point else activation
 
     return tap
 
@@ -361,12 +458,17 @@ class Hooked:
         n_edits: int = 1,
     ) -> None:
         tokens = prompts.whole(layout).repeat_interleave(n_edits, dim=0)
+        self.n_same = 0
         self._rows = HookedTails(model, len(prompts.prefix), tokens, change)
         self._fed = fed.repeat_interleave(n_edits, dim=0)
 
-    def read_outs(self) -> Iterator[tuple[slice, Float[Tensor, "rows fed out"]]]:
+    def read_outs(self) -> Iterator[tuple[slice, Float[Tensor, "rows read out"]]]:
         """What is read at the prompt's end and behind each fed token."""
-        yield slice(None), self._rows.whole_pass(self._fed, last=1 + self._fed.shape[1])
+        right: list[Tensor] = []
+        read = self._rows.whole_pass(self._fed, last=1 + self._fed.shape[1], right=right)
+        if right:
+            self._rows = replace(self._rows, right=right[0])
+        yield slice(None), read
 
     def tails(self, rows: Int64[Tensor, " some"]) -> "HookedTails":
         """Some of the rows, to write on by themselves."""
@@ -382,17 +484,24 @@ class HookedTails:
     tokens: Int64[Tensor, "rows all"]
     """The prompts with their prefix."""
     change: Change | None
+    right: Float[Tensor, "rows k d"] | None = None
+    """See `Change.follow`."""
 
     def of(self, rows: Int64[Tensor, " some"]) -> "HookedTails":
         """Some of the rows."""
         change = None if self.change is None else self.change.of(rows)
-        return replace(self, tokens=self.tokens[rows], change=change)
+        right = None if self.right is None else self.right[rows]
+        return replace(self, tokens=self.tokens[rows], change=change, right=right)
 
     def joined(self, others: Sequence["HookedTails"]) -> "HookedTails":
         """These rows, and those of others behind them."""
         every = [self, *others]
         change = _joined([tails.change for tails in every])
-        return replace(self, tokens=torch.cat([tails.tokens for tails in every]), change=change)
+        tokens = torch.cat([tails.tokens for tails in every])
+        right = [tails.right for tails in every if tails.right is not None]
+        return replace(
+            self, tokens=tokens, change=change, right=torch.cat(right) if right else None
+        )
 
     def next_read_outs(
         self, rows: Int64[Tensor, " some"], written: Sequence[Written]
@@ -401,10 +510,13 @@ class HookedTails:
         yield self.of(rows).whole_pass(torch.tensor(written), last=1)[:, 0]
 
     def whole_pass(
-        self, behind: Int64[Tensor, "rows fed"], *, last: int
+        self, behind: Int64[Tensor, "rows fed"], *, last: int, right: list[Tensor] | None = None
     ) -> Float[Tensor, "rows last out"]:
-        """Read-outs at the last positions, with tokens behind the prompts."""
-        taps = _as_taps(self.change, self.n_prefix)
+        """Read-outs at the last positions, with tokens behind the prompts.
+
+        Where a rule asks for what the activation is behind these tokens, it is put into `right`.
+        """
+        taps = _as_taps(self.change, self.n_prefix, self.right, found=right)
         tokens = torch.cat([self.tokens, behind], dim=1)
         read = self.model.full_pass(tokens.to(self.model.device), taps, last=last)
         if not is_finite(read.amax(-1)):  # some of a vocabulary may be ruled out by -inf

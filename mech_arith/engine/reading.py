@@ -5,23 +5,23 @@ the whole right answer and the greedy answer too, as long as the two agree. Rows
 something else go on by themselves, until what they have written has ended (`writing`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mech_arith.common.digests import tensor_digest
 from mech_arith.engine.answers import Answers
 from mech_arith.engine.passes import Rows, Written
 from mech_arith.engine.writing import Writing, likeliest
 from mech_arith.models.base import AnswerReader, Model
-from mech_arith.models.prompts import Prompts
+from mech_arith.models.prompts import NO_TOKEN, Prompts
 from mech_arith.problems import ProblemSet, counterfactual_answers
-
-NO_TOKEN = -1
 
 APART = 8
 """Problems of one layout that are worth running apart from those with longer answers."""
@@ -76,6 +76,26 @@ class TeacherForced:
     def digest(self) -> str:
         """SHA-256 of all of it."""
         return tensor_digest(*vars(self).values())
+
+    def behind(self, n: int) -> "TeacherForced":
+        """What is left of the tokens behind the first `n`."""
+        return replace(
+            self,
+            right=self.right[:, n:],
+            expected=self.expected[:, n:],
+            differs_at=torch.where(self.differs_at >= n, self.differs_at - n, NO_TOKEN),
+        )
+
+
+@dataclass(frozen=True)
+class Unedited:
+    """What is read of n problems without an edit, before each token of the right answer."""
+
+    log_prob: Float64[Tensor, "n length"]
+    """Of each token of the right answer; 0 behind the last."""
+    logit_difference: Float64[Tensor, " n"]
+    greedy: Int64[Tensor, "n fed"]
+    """The likeliest tokens."""
 
 
 def force(model: Model, asked: ReferenceAnswers) -> TeacherForced:
@@ -132,33 +152,64 @@ def _first_difference(right: Written, other: Written) -> int:
     return next((index for index, (ours, theirs) in pairs if ours != theirs), NO_TOKEN)
 
 
-def as_tokens(written: Sequence[Written]) -> Int64[Tensor, "n length"]:
-    """What rows have written; `NO_TOKEN` behind the last token."""
-    return _padded(written, fill=NO_TOKEN)
+def as_tokens(written: Sequence[Written], length: int | None = None) -> Int64[Tensor, "n length"]:
+    """What rows have written; `NO_TOKEN` behind the last token.
+
+    Args:
+        written: by row.
+        length: of what is kept; by default that of the longest.
+    """
+    tokens = _padded(written, fill=NO_TOKEN)
+    if length is None:
+        return tokens
+    return pad(tokens[:, :length], (0, max(0, length - tokens.shape[1])), value=NO_TOKEN)
 
 
 def _padded(rows: Sequence[Written], *, fill: int) -> Int64[Tensor, "n length"]:
-    length = max((len(row) for row in rows), default=0)
-    padded = [[*row, *[fill] * (length - len(row))] for row in rows]
-    return torch.tensor(padded, dtype=torch.int64).view(len(rows), length)
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    padded = np.full((len(rows), lengths.max(initial=0)), fill, dtype=np.int64)
+    known = np.arange(padded.shape[1]) < lengths[:, None]
+    padded[known] = np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
+    return torch.from_numpy(padded)
 
 
 @torch.inference_mode()
-def read_answers(
-    model: Model, rows: Rows, forced: TeacherForced, writing: Writing, *, n_edits: int
-) -> Answers:
-    """The answers of a grid of problems x edits, as [edits, problems].
-
-    The numbers of rows that go on writing are there when `writing` has finished.
-    """
-    return read_written(model, rows, forced, writing, n_edits=n_edits)[0]
+def read_unedited(model: Model, rows: Rows, forced: TeacherForced) -> Unedited:
+    """What is read of problems by their clean pass."""
+    log_prob, difference, greedy = [], [], []
+    for part, read in rows.read_outs():
+        problems = torch.arange(len(forced))[part]
+        right = forced.right[problems].to(read.device)
+        log_prob.append(_log_probs(read.log_softmax(-1), right).cpu())
+        difference.append(_difference(read, forced, problems).cpu())
+        greedy.append(likeliest(read).cpu())
+    return Unedited(torch.cat(log_prob), torch.cat(difference), torch.cat(greedy))
 
 
 @torch.inference_mode()
 def read_written(
-    model: Model, rows: Rows, forced: TeacherForced, writing: Writing, *, n_edits: int
+    model: Model,
+    rows: Rows,
+    forced: TeacherForced,
+    writing: Writing,
+    *,
+    n_edits: int,
+    unedited: Callable[[], Unedited] | None = None,
 ) -> tuple[Answers, list[Written]]:
-    """The same, and what was written, as far as it was needed: also when `writing` has finished."""
+    """The answers of a grid of problems x edits, as [edits, problems], and what was written.
+
+    The numbers of rows that go on writing are there when `writing` has finished, and what they have
+    written, as far as it was needed.
+
+    Args:
+        model: under study.
+        rows: of the grid, problem by problem.
+        forced: the right answers of the problems.
+        writing: takes the rows that part from them.
+        n_edits: of each problem.
+        unedited: what the problems' clean pass reads; asked for where rows are edited behind the
+            first token of the answer.
+    """
     if model.reader is None:
         numbers = torch.cat([read[:, 0, 0].double().cpu() for _, read in rows.read_outs()])
         answers = Answers.empty(n_edits, len(forced))
@@ -166,8 +217,11 @@ def read_written(
         return answers, [()] * len(forced) * n_edits
     log_prob, difference, greedy = [], [], []
     problems = torch.arange(len(forced)).repeat_interleave(n_edits)
+    left = forced.behind(rows.n_same) if rows.n_same else forced
     for part, read in rows.read_outs():
-        found = _measure(read, forced, problems[part], model.reader.longer)
+        found = _measure(read, left, problems[part], model.reader.longer)
+        if rows.n_same and unedited is not None:
+            found = _behind(unedited(), found, forced.differs_at, problems[part], rows.n_same)
         for kept, new in zip((log_prob, difference, greedy), found, strict=True):
             kept.append(new)
     written = _agreed(torch.cat(greedy), forced.expected[problems])
@@ -196,25 +250,60 @@ def _measure(
     """Log-probability of the right answer, its logit difference, and the likeliest tokens."""
     device = read.device
     right = forced.right[problems].to(device)
-    length, known = right.shape[1], right != NO_TOKEN
+    known = right != NO_TOKEN
     every = read.log_softmax(-1)
-    chosen = every[:, :length].gather(2, right.clamp(min=0)[..., None])[..., 0].double()
-    log_prob = chosen.masked_fill(~known, 0.0).sum(1)
+    log_prob = _log_probs(every, right).sum(1)
     if longer is not None:
         row = torch.arange(len(read), device=device)
         log_prob += _log_prob_of_end(every[row, known.sum(1)], longer.to(device))
     log_prob = log_prob.masked_fill(~known.any(1), torch.nan)
+    difference = _difference(read, forced, problems)
+    return log_prob.cpu(), difference.cpu(), likeliest(read).cpu()
 
+
+def _log_probs(
+    every: Float[Tensor, "rows read out"], right: Int64[Tensor, "rows length"]
+) -> Float64[Tensor, "rows length"]:
+    """Log-probability of each token of the right answer; 0 behind the last."""
+    chosen = every[:, : right.shape[1]].gather(2, right.clamp(min=0)[..., None])[..., 0].double()
+    return chosen.masked_fill(right == NO_TOKEN, 0.0)
+
+
+def _difference(
+    read: Float[Tensor, "rows read out"], forced: TeacherForced, problems: Int64[Tensor, " rows"]
+) -> Float64[Tensor, " rows"]:
+    """Right minus counterfactual answer's logit where the two part; NaN where they do not."""
+    device, right = read.device, forced.right[problems].to(read.device)
     at = forced.differs_at[problems].to(device)
     row, place = torch.arange(len(read), device=device), at.clamp(min=0)
     other = forced.counterfactual[problems].to(device).clamp(min=0)
-    if length:
-        ours, theirs = read[row, place, right[row, place].clamp(min=0)], read[row, place, other]
-        difference = ours.double() - theirs.double()
-    else:
-        difference = torch.full_like(log_prob, torch.nan)
-    difference = difference.masked_fill(at < 0, torch.nan)
-    return log_prob.cpu(), difference.cpu(), likeliest(read).cpu()
+    if not right.shape[1]:
+        return torch.full((len(read),), torch.nan, dtype=torch.float64, device=device)
+    ours, theirs = read[row, place, right[row, place].clamp(min=0)], read[row, place, other]
+    return (ours.double() - theirs.double()).masked_fill(at < 0, torch.nan)
+
+
+Measured = tuple[Float64[Tensor, " rows"], Float64[Tensor, " rows"], Int64[Tensor, "rows _"]]
+"""What `_measure` gives."""
+
+
+def _behind(
+    clean: Unedited,
+    edited: Measured,
+    differs_at: Int64[Tensor, " n"],
+    problems: Int64[Tensor, " rows"],
+    n: int,
+) -> Measured:
+    """What is read of rows that are edited behind their first `n` tokens, which are the clean
+    pass's.
+    """
+    log_prob, difference, greedy = edited
+    at = differs_at[problems]
+    return (
+        log_prob + clean.log_prob[problems, :n].sum(1),
+        torch.where((at >= 0) & (at < n), clean.logit_difference[problems], difference),
+        torch.cat([clean.greedy[problems, :n], greedy], dim=1),
+    )
 
 
 def _log_prob_of_end(

@@ -1,16 +1,25 @@
 """The rows of one batch: each an edit of a problem, as many at a time as fit."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil
 
+import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from mech_arith.engine.answers import Answers
 from mech_arith.engine.edits import Edits
 from mech_arith.engine.passes import Change, Hooked, Resumed, Rows, run_clean
-from mech_arith.engine.reading import TeacherForced, read_answers
+from mech_arith.engine.reading import (
+    TeacherForced,
+    Unedited,
+    as_tokens,
+    read_unedited,
+    read_written,
+)
+from mech_arith.engine.rules import Rule
 from mech_arith.engine.session import Session
 from mech_arith.engine.writing import Writing
 from mech_arith.models.base import Model, read_prefix
@@ -48,6 +57,10 @@ class Batch:
     fed: Int64[Tensor, "n fed"]
     n_prefix: int
     rows_of: RowsOf
+    forced: TeacherForced | None = None
+    """The right answers, where answers are read."""
+    n_tokens: int = 0
+    """Tokens of each answer that are kept."""
 
     def rows_at_once(self, edits: Edits) -> int:
         """How many rows, each an edit of a problem, are run at a time."""
@@ -69,23 +82,51 @@ class Batch:
         for part in moved.tensor_split(ceil(len(moved) / size)) if len(moved) else ():
             vectors = edits.vectors(part, layout.rows, device=model.device).to(model.dtype)
             by_row = vectors.flatten(0, 1).unflatten(1, (len(indices), -1))
-            yield part, self.rows_of(Change(edits.site, indices, by_row), len(part))
+            change = Change(edits.site, indices, by_row, self._rule(edits, part, indices))
+            yield part, self.rows_of(change, len(part))
 
-    def answers(
-        self, edits: Edits, forced: TeacherForced, bound: int, count: Callable[[int], None]
-    ) -> Answers:
+    def _rule(
+        self, edits: Edits, part: Int64[Tensor, " some"], indices: tuple[int, ...]
+    ) -> Rule | None:
+        """What rows do behind other tokens than the right answer's, where they are edited there."""
+        if max(indices) < self.layout.tokens.shape[1]:
+            return None
+        device = self.session.model.device
+        rule = edits.rule(part, n_positions=len(indices), device=device)
+        return None if rule is None else rule.of(torch.arange(len(part)).repeat(len(self.layout)))
+
+    @cached_property
+    def unedited(self) -> Unedited:
+        """What the clean pass reads."""
+        assert self.forced is not None
+        return read_unedited(self.session.model, self.rows_of(None, 1), self.forced)
+
+    def answers(self, edits: Edits, bound: int, count: Callable[[int], None]) -> Answers:
         """Of all edits at one site, as many at a time as fit; `count` is told the rows done."""
-        model = self.session.model
+        model, forced = self.session.model, self.forced
+        assert forced is not None
         writing = Writing(model.reader, bound=bound, at_once=self.rows_at_once(edits))
         found, done = [], 0
         for part, rows in self.stacked(edits):
-            of_part = read_answers(model, rows, forced, writing, n_edits=len(part))
-            found.append((part, of_part))
+            found.append(
+                (
+                    part,
+                    *read_written(
+                        model,
+                        rows,
+                        forced,
+                        writing,
+                        n_edits=len(part),
+                        unedited=lambda: self.unedited,
+                    ),
+                )
+            )
             done += len(part)
             count(len(part) * len(self.layout))
         writing.finish()
-        answers = Answers.empty(len(edits), len(self.layout))
-        for part, of_part in found:
-            answers.put(part, of_part)
+        answers = Answers.empty(len(edits), len(self.layout), n_tokens=self.n_tokens)
+        for part, of_part, written in found:
+            tokens = as_tokens(written, self.n_tokens).view(len(self.layout), len(part), -1)
+            answers.put(part, replace(of_part, tokens=tokens.transpose(0, 1)))
         count((len(edits) - done) * len(self.layout))
         return answers

@@ -8,7 +8,7 @@ kept from one batch to the next but the answers: memory does not grow with the p
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -47,6 +47,7 @@ __all__ = [
     "SiteVectors",
     "edited_answers",
     "edited_read_outs",
+    "longest_answer",
     "run_baseline",
     "run_edits",
     "stored_baseline",
@@ -115,7 +116,7 @@ def run_baseline(session: Session, prompts: Prompts, asked: ReferenceAnswers) ->
             writing = Writing(model.reader, bound=asked.bound, at_once=len(layout))
             found, tokens = read_written(model, rows, forced, writing, n_edits=1)
             writing.finish()
-            return {**vars(found.at(0)), "written": as_tokens(tokens)}
+            return {**found.at(0).tensors(), "written": as_tokens(tokens)}
 
         key_here = {**key, "rows": tensor_digest(layout.rows)}
         piece = session.checkpoint.piece("baseline", key_here)
@@ -156,7 +157,7 @@ def stored_baseline(session: Session, prompts: Prompts, asked: ReferenceAnswers)
 
     def make() -> dict[str, Tensor]:
         found = run_baseline(session, prompts, asked)
-        return {**vars(found.answers), "written": found.written}
+        return {**found.answers.tensors(), "written": found.written}
 
     key = _asked_key(session.model, prompts, asked)
     found = dict(session.store.fetch("baseline", key, make, code=CODE))
@@ -191,7 +192,8 @@ def run_edits(
         For each entry of the plan the answers, [edits, n].
     """
     model = session.model
-    answers = [_unedited(baseline, len(edits)) for edits in plan]
+    n_tokens = longest_answer(model, baseline)
+    answers = [_unedited(baseline, len(edits), n_tokens) for edits in plan]
     n_prefix = len(baseline.prompts.prefix)
     opened = opener(model, baseline.prompts)
     key = _asked_key(model, baseline.prompts, baseline.asked)
@@ -208,7 +210,7 @@ def run_edits(
         def rows_of(change: Change | None, n_edits: int) -> Rows:
             return clean()(change, n_edits)
 
-        batch = Batch(session, layout, forced.fed, n_prefix, rows_of)
+        batch = Batch(session, layout, forced.fed, n_prefix, rows_of, forced, n_tokens)
         key_here = {**key, "rows": tensor_digest(layout.rows)}
         piece = session.checkpoint.piece("edits", key_here)
         found = []
@@ -218,7 +220,7 @@ def run_edits(
                     count(len(edits) * len(layout))
 
                 def answer(edits: Edits = edits) -> dict[str, Tensor]:
-                    return vars(batch.answers(edits, forced, here.bound, count))
+                    return batch.answers(edits, here.bound, count).tensors()
 
                 found.append(Answers(**piece.fetch(unit, answer)))
         return found
@@ -228,6 +230,11 @@ def run_edits(
         for edits, known, part in zip(plan, answers, found, strict=True):
             known.put_moved(layout.rows, part, edits.moved(layout.rows))
     return answers
+
+
+def longest_answer(model: Model, baseline: Baseline) -> int:
+    """Tokens of the longest right answer: as many as are kept of what is written under edits."""
+    return force(model, baseline.asked).right.shape[1]
 
 
 def edits_key(model: Model, baseline: Baseline, edits: Sequence[Edits]) -> dict[str, Any]:
@@ -283,6 +290,9 @@ def edited_answers(session: Session, baseline: Baseline, edits: Edits) -> Answer
     return run_edits(session, baseline, [edits])[0]
 
 
-def _unedited(baseline: Baseline, n_edits: int) -> Answers:
-    """The model's own answers, a row per edit."""
-    return Answers(*(field.repeat(n_edits, 1) for field in vars(baseline.answers).values()))
+def _unedited(baseline: Baseline, n_edits: int, n_tokens: int) -> Answers:
+    """The model's own answers, a row per edit, with so many of their tokens."""
+    own = replace(baseline.answers, tokens=baseline.written[:, :n_tokens])
+    return Answers(
+        **{name: field.repeat(n_edits, *[1] * field.dim()) for name, field in own.tensors().items()}
+    )

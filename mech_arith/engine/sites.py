@@ -10,7 +10,7 @@ from torch import Tensor
 from mech_arith.common.errors import UserError
 from mech_arith.models.base import Model
 from mech_arith.models.kinds import EACH, HEADS_AT, LayerPart
-from mech_arith.models.prompts import Layout, Prompts
+from mech_arith.models.prompts import Layout, Prompts, names_answer
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Site:
     point: str
     position: str
     """The name by which the positions were asked for, or the index of a single one. A layout of
-    prompts says which tokens they are; several are put side by side in one vector."""
+    prompts says which tokens they are; several are put side by side in one vector. `answer.t` is
+    where token t of the answer is read, behind the right answer's tokens before it."""
     head: int | None = None
     """The query head, from 0; None for the whole point. In a table it is text, '' for the whole."""
 
@@ -75,6 +76,11 @@ class Site:
         head = [] if self.head is None else [{"head": self.head}]
         positions = (some.positions_key(self.position) for some in prompts)
         return [self.layer, self.point, *head, *positions]
+
+    @property
+    def in_answer(self) -> bool:
+        """Whether it is where the answer is written, and not in the prompt alone."""
+        return names_answer(self.position)
 
     @property
     def at(self) -> str:
@@ -209,7 +215,7 @@ def select_heads(heads: str | Sequence[int] | None, *, n_heads: int) -> tuple[in
     """The heads that are sites of their own; None alone for the whole point.
 
     Args:
-        heads: 'each', a list, or None.
+        heads: 'each', a list of distinct ones from 0, or None.
         n_heads: query heads of the model.
 
     Raises:
@@ -217,20 +223,31 @@ def select_heads(heads: str | Sequence[int] | None, *, n_heads: int) -> tuple[in
     """
     if heads is None:
         return (None,)
-    if heads == EACH:
+    if isinstance(heads, str):
         return tuple(range(n_heads))
-    beyond = [head for head in heads if int(head) >= n_heads]
-    if beyond:
+    if max(heads) >= n_heads:
         raise UserError(
             f"expected tracing.heads from 0 to {n_heads - 1} (the model's query heads), got "
             f"{list(heads)}; change it"
         )
-    return tuple(sorted(int(head) for head in heads))
+    return tuple(sorted(heads))
 
 
 def describe_heads(heads: str | Sequence[int] | None) -> str | None:
     """The same choice in words, for people: 'each', '0-2, 5'; None for whole points."""
     return heads if heads is None or isinstance(heads, str) else in_runs(sorted(heads))
+
+
+def answer_positions(asked: Sequence[str], prompts: Prompts) -> list[str]:
+    """Indices of the single positions behind the prompt's, where some of the answer are asked for.
+
+    For prompts of one layout.
+    """
+    if not any(map(names_answer, asked)):
+        return []
+    (layout,) = prompts.layouts
+    shortest, n_prompt = layout.answer_lengths[0], layout.tokens.shape[1]
+    return [str(index) for index in range(n_prompt, n_prompt + shortest - 1)]
 
 
 def name_positions(name: str, prompts: Prompts) -> list[str]:

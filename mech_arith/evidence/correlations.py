@@ -40,11 +40,18 @@ def subspace_table(traces: Mapping[Site, Trace], *, n_fit: int) -> pd.DataFrame:
         {**site.columns(), **row, "n_fit": n_fit, "n_report": len(found.coordinates)}
         for site, found in traces.items()
         for readings in found.readings
-        for index, one in enumerate(readings.by_value)
-        if one is not None
-        for row in [_subspace(found, readings, index, one)]
+        for row in _subspaces(found, readings)
     ]
     return pd.DataFrame(rows)
+
+
+def _subspaces(found: Trace, readings: Readings) -> list[dict[str, Any]]:
+    """Of every value of which there is one, in the order of their first directions."""
+    known = [(one.components[0], i, one) for i, one in enumerate(readings.by_value) if one]
+    return [
+        _subspace(found, readings, index, one)
+        for _, index, one in sorted(known, key=lambda one: one[:2])
+    ]
 
 
 def _subspace(found: Trace, readings: Readings, index: int, one: Reading) -> dict[str, Any]:

@@ -20,6 +20,9 @@ from mech_arith.interventions.run import InterventionPlan, InterventionRun
 from mech_arith.problems.sources import Sources
 from mech_arith.statistics import ALPHA, draws_needed, holm, least_p, share_interval
 
+CEILING_REASON = "a source differs in more than the value"
+"""Why there is no ceiling, where there is none."""
+
 
 def iia_rows(
     results: InterventionResult,
@@ -72,7 +75,7 @@ def _ceiling_fields(
     """NaN where a source differs from its base in more than the value."""
     if not sources.replaces_the_value_alone:
         nothing = dict.fromkeys(("ceiling", "ceiling_low", "ceiling_high"), float("nan"))
-        return {**nothing, "ceiling_reason": "a source differs in more than the value"}
+        return {**nothing, "ceiling_reason": CEILING_REASON}
     hits = exact(ceiling, sources.expected[0], tolerance=scorer.tolerance).double()
     ends = share_interval(hits, scorer.how)
     return {
@@ -92,7 +95,7 @@ def iia_table(done: InterventionRun, plan: InterventionPlan, scorer: Scorer) -> 
     rows = []
     for one in done.results:
         value = one.target.target_value
-        ceiling = done.ceilings[value, one.site]
+        ceiling = done.ceilings[value, one.site].numbers
         rows += iia_rows(one, done.sources[value], ceiling, plan, scorer)
     return _corrected(rows)
 

@@ -30,6 +30,8 @@ from mech_arith.evidence.columns import (
     in_todays_words,
     table_name,
 )
+from mech_arith.evidence.table import WHOLE_WAY
+from mech_arith.interventions.controls import TARGET
 
 CONFIG = "config.yaml"
 """The resolved configuration."""
@@ -176,6 +178,15 @@ def slopes_at_best(specificity: pd.DataFrame, evidence: pd.DataFrame) -> pd.Data
     place = ["value", *COMPONENT_COLUMNS]
     named = specificity.assign(value=specificity["direction_of"])
     return named.explode("value", ignore_index=True).merge(best_places(evidence)[place], on=place)
+
+
+def tokens_at_best(answer_tokens: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
+    """A row per value, layer and token of the answer, for the evidence's components: the whole way
+    to the value.
+    """
+    place = ["value", *COMPONENT_COLUMNS]
+    whole = (answer_tokens["arm"] == TARGET) & (answer_tokens["strength"] == WHOLE_WAY)
+    return answer_tokens.loc[whole].merge(best_places(evidence)[place], on=place)
 
 
 def plain(value: Any) -> Any:

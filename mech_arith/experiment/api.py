@@ -44,6 +44,7 @@ from mech_arith.experiment.overrides import as_typed, check_grammar
 from mech_arith.experiment.plan import Prepared, prepare
 from mech_arith.experiment.refusals import one_line_errors
 from mech_arith.experiment.typed import checked
+from mech_arith.models.answered import encode_for
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet
 
@@ -115,7 +116,7 @@ class Cell:
         Args:
             layer: counted from 0.
             point: within the layer, such as 'resid_post'; by default `tracing.point`.
-            position: 'last', 'all', a value such as 'b-c', or an index; by default
+            position: 'last', 'all', a value such as 'b-c', 'answer.1', or an index; by default
                 `tracing.positions`. Several positions stand side by side in one vector.
             head: a query head at the point 'z', counted from 0; by default the whole point.
             split: 'fit' or 'report'.
@@ -202,6 +203,7 @@ class Cell:
 
     def _prompts(self, split: str, site: Site) -> Prompts:
         """The prompts of a split, all of which have the site's positions."""
-        prompts = self.session.model.encode(self.problems(split), digits=self.prepared.digits)
+        model, digits = self.session.model, self.prepared.digits
+        prompts = encode_for(model, self.problems(split), [site.position], digits=digits)
         prompts.positions(site.position)
         return prompts

@@ -15,9 +15,10 @@ from mech_arith.common.errors import UserError
 from mech_arith.directions.base import DirectionMethod
 from mech_arith.directions.tracing import Splits, Trace, trace
 from mech_arith.engine.guard import check_fast_path
-from mech_arith.engine.run import ReferenceAnswers, stored_baseline
+from mech_arith.engine.run import ReferenceAnswers, longest_answer, stored_baseline
 from mech_arith.engine.session import Session
-from mech_arith.engine.sites import Site, name_positions
+from mech_arith.engine.sites import Site, answer_positions, name_positions
+from mech_arith.evidence.answer_tokens import Spelling, answer_token_table, token_summary
 from mech_arith.evidence.baseline import (
     WrittenAnswers,
     chance_warnings,
@@ -44,7 +45,7 @@ from mech_arith.evidence.summary import (
     tracing_summary,
     verdict_summary,
 )
-from mech_arith.evidence.table import evidence_table
+from mech_arith.evidence.table import evidence_table, headline
 from mech_arith.experiment.cell_warnings import (
     constant_values,
     edit_warnings,
@@ -60,7 +61,8 @@ from mech_arith.interventions.fold_run import (
 )
 from mech_arith.interventions.locality import LocalityPlan, locality
 from mech_arith.interventions.off_distribution import doses_of, off_distribution
-from mech_arith.interventions.run import InterventionPlan, intervene
+from mech_arith.interventions.run import InterventionPlan, check_sources, intervene
+from mech_arith.models.answered import encode_for
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet, design_summary, design_warnings
 from mech_arith.statistics import Resampling
@@ -190,6 +192,9 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
         **({} if written is None else written.summary()),
         **tracing_summary(bases.traces, tables["correlations"], report, how),
         **intervention_summary(tables, report.template.expression.values),
+        "answer_tokens": token_summary(
+            tables.get("answer_tokens", pd.DataFrame()), headline(tables["evidence"])
+        ),
         "verdicts": verdict_summary(tables["evidence"]),
         "missing": missing_summary(tables["evidence"]),
         **_receipt(work, reported),
@@ -202,7 +207,9 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
 def _begin(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPlan) -> _Work:
     """The problems as prompts, and what there is to say of them."""
     model = session.model
-    prompts_fit, prompts = (model.encode(split, digits=plan.digits) for split in (fit, report))
+    prompts_fit, prompts = (
+        encode_for(model, split, [plan.positions], digits=plan.digits) for split in (fit, report)
+    )
     work = _Work(session, fit, report, prompts_fit, prompts, plan)
     log.info("the first prompt, whole: %r", whole_prompt(model, report, prompts))
     work.warn(outside_training(model, report) + design_warnings(fit, report))
@@ -245,6 +252,10 @@ def _check(work: _Work, sites: list[Site]) -> float | None:
         if asked is not None and asked.via == WEIGHTS:
             check_by_weights(work.session.model, sites, work.prompts, asked)
         _check_ranks(work, sites)
+        if asked is not None:
+            n_edited = min(work.plan.n_edited or len(work.report), len(work.report))
+            edited = work.report.take(np.arange(n_edited))
+            check_sources(work.session.model, edited, asked, sites)
     return parity
 
 
@@ -329,6 +340,9 @@ def _edit(work: _Work, bases: Bases, reported: Reported) -> _Edited:
             how=how,
         )
         tables = intervention_tables(done, asked, scorer)
+        spelling = Spelling.of(session.model, longest_answer(session.model, bases.baseline))
+        if done.sources and spelling is not None:
+            tables["answer_tokens"] = answer_token_table(done, asked, spelling, how)
     with work.stage("off_distribution"):
         doses = doses_of(done.results)
         departures = off_distribution(session, bases.baseline.prompts, bases.traces, doses)
@@ -353,7 +367,7 @@ def _sites(work: _Work) -> tuple[list[Site], list[Site]]:
     plan, both = work.plan, work.prompts_fit.joined(work.prompts)
     asked = name_positions(plan.positions, both)
     mapped = plan.position_map and len(both.layouts) == 1
-    each = name_positions("each", both) if mapped else []
+    each = [*name_positions("each", both), *answer_positions(asked, both)] if mapped else []
     main, single = (
         [
             Site(layer, plan.point, name, head)

@@ -55,6 +55,7 @@ class ModelConfig:
     revision: str | None = None
     dtype: str | None = None
     device_map: str | None = None
+    style: str | None = None
 
 
 @dataclass

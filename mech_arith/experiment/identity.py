@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import mech_arith
-from mech_arith.common.digests import json_digest
+from mech_arith.common.digests import file_digest, json_digest
 from mech_arith.common.plugins import plugin_digests, using_plugins
 from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.load_model import model_files
@@ -121,8 +121,7 @@ def files_digest(files: tuple[Path, ...]) -> str:
 
 @cache
 def _content_digest(path: Path, size: int, changed_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(path)
 
 
 @cache

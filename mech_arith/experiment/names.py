@@ -78,6 +78,7 @@ def model_choice(config: RunConfig) -> ModelChoice:
         revision=model.revision,
         dtype=model.dtype,
         device_map=model.device_map,
+        own_style=model.style,
         run_dtype=config.dtype.value,
         run_device=config.device.value,
         style=prompt.style,

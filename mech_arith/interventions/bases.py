@@ -8,6 +8,9 @@ import numpy as np
 from mech_arith.directions.tracing import Trace
 from mech_arith.engine.run import Baseline
 from mech_arith.engine.sites import Site
+from mech_arith.models.answered import encode_for
+from mech_arith.models.base import Model
+from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet
 
 
@@ -22,6 +25,11 @@ class Bases:
     """What tracing found at each site, on the whole report split."""
     digits: int = 0
     """Digits of the largest operand, so that prompts of other problems are as long as theirs."""
+
+    def encode(self, model: Model, problems: ProblemSet) -> Prompts:
+        """Other problems as prompts like theirs, in which all sites can be read."""
+        positions = {site.position for site in self.traces}
+        return encode_for(model, problems, positions, digits=self.digits)
 
     def take(self, n: int) -> "Bases":
         """The first n problems."""

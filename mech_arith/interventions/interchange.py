@@ -46,7 +46,7 @@ def source_coordinates(
     model = session.model
     found = []
     for problems in sources.problems:
-        prompts = model.encode(problems, digits=bases.digits)
+        prompts = bases.encode(model, problems)
         sites = [site.key(prompts) for site in bases.traces]
         key = {**model.fingerprint, "sources": prompts.digest(), "sites": sites}
         piece = session.checkpoint.piece("sources", key)
@@ -63,17 +63,14 @@ def source_coordinates(
 
 def ceilings(
     session: Session, bases: Bases, every: Mapping[str, Sources], sites: Sequence[Site]
-) -> dict[tuple[str, Site], Float64[Tensor, " n"]]:
+) -> dict[tuple[str, Site], Answers]:
     """The answers where each problem's whole activation at a site is its first source's.
 
     By value and site, for the problems that have sources of the value.
     """
     model, baseline = session.model, bases.baseline
-    prompts = {
-        value: model.encode(sources.problems[0], digits=bases.digits)
-        for value, sources in every.items()
-    }
-    found: dict[tuple[str, Site], Tensor] = {}
+    prompts = {value: bases.encode(model, sources.problems[0]) for value, sources in every.items()}
+    found: dict[tuple[str, Site], Answers] = {}
     for some in _some_at_a_time(model, baseline.prompts, sites, n_values=len(every)):
         added = {site: [] for site in some}
         own = _collect(session, baseline.prompts, some)
@@ -86,7 +83,7 @@ def ceilings(
         answers = run_all(session, baseline, edits, description="ceilings")
         for site, of_site in zip(some, answers, strict=True):
             for index, (value, sources) in enumerate(every.items()):
-                found[value, site] = of_site.numbers[index, sources.rows]
+                found[value, site] = of_site.at(index).of(sources.rows)
     return found
 
 
@@ -175,6 +172,7 @@ def cross(
             site,
             torch.stack([one.frame for one, s in of_site for _ in s.problems]),
             torch.cat([_to_sources(bases, one, s, places[s.value]) for one, s in of_site]),
+            _all_the_way(sum(len(s.problems) for _, s in of_site)) if site.in_answer else None,
         )
         for (site, _), of_site in pairs.items()
     ]
@@ -188,6 +186,11 @@ def cross(
             strict=True,
         )
     ]
+
+
+def _all_the_way(n_edits: int) -> Float64[Tensor, " edits"]:
+    """The slopes of edits that put a coordinate where the source has it."""
+    return torch.zeros(n_edits, dtype=torch.float64)
 
 
 def _to_sources(

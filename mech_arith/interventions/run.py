@@ -3,12 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from mech_arith.common.errors import UserError
 from mech_arith.common.progress import progress
 from mech_arith.directions.tracing import Trace
+from mech_arith.engine.answers import Answers
 from mech_arith.engine.run import SiteGrid
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
@@ -31,6 +34,8 @@ from mech_arith.interventions.interchange import (
     source_coordinates,
 )
 from mech_arith.interventions.result import InterventionResult
+from mech_arith.models.answered import check_answers
+from mech_arith.models.base import Model
 from mech_arith.problems import ProblemSet
 from mech_arith.problems.expressions import Constraint
 from mech_arith.problems.sources import Sources, draw_sources
@@ -72,7 +77,7 @@ class InterventionRun:
     """Every target at every site, with its controls."""
     sources: dict[str, Sources] = field(default_factory=dict)
     """By value, what edits towards values go towards; none of other edits."""
-    ceilings: dict[tuple[str, Site], Float64[Tensor, " n"]] = field(default_factory=dict)
+    ceilings: dict[tuple[str, Site], Answers] = field(default_factory=dict)
     """By value and site the answers where the whole activation is the first source's, for the
     problems that have sources of the value."""
     crossed: list[Crossed] | None = None
@@ -126,6 +131,28 @@ def intervene(
     if plan.edit.target is EditTarget.SOURCE:
         crossed = cross(session, bases, _directions(bases, treatments), wanted, places)
     return InterventionRun(results, wanted, bounds, crossed)
+
+
+def check_sources(
+    model: Model, problems: ProblemSet, plan: InterventionPlan, sites: Sequence[Site]
+) -> None:
+    """Raise a UserError where an answer of a source has not the positions that are edited.
+
+    Sources are drawn among the problems, and their answers may have other lengths.
+    """
+    positions = {site.position for site in sites if site.in_answer}
+    if plan.edit.target is None or not positions or model.reader is None:
+        return
+    for value, sources in _wanted(problems, plan, n_shuffles=1).items():
+        for drawn in sources.problems:
+            answers = np.unique(np.concatenate([problems.answers, drawn.answers]))
+            tokens = [model.reader.tokens(answer) for answer in answers.tolist()]
+            try:
+                check_answers(tokens, positions)
+            except UserError as error:
+                raise UserError(
+                    f"{error} (of the problems and their sources for {value})"
+                ) from None
 
 
 Places = dict[str, dict[Site, Float64[Tensor, "m n k"]]]
@@ -231,7 +258,7 @@ def _treat(
         for treatment in treatments
     ]
     grids = [
-        _grid(treatment, of_treatment, len(bases))
+        _grid(treatment, of_treatment, len(bases), plan)
         for treatment, of_treatment in zip(treatments, tried, strict=True)
     ]
     answers = run_all(session, bases.baseline, grids, description="intervention")
@@ -251,13 +278,18 @@ def _treat(
     ]
 
 
-def _grid(treatment: _Treatment, of_treatment: Sequence[Arm], n: int) -> SiteGrid:
+def _grid(
+    treatment: _Treatment, of_treatment: Sequence[Arm], n: int, plan: InterventionPlan
+) -> SiteGrid:
     """Problems that have nowhere to go stay where they are."""
     sources, strengths, _, rank = treatment.changes.shape
     changes = treatment.changes.new_zeros(sources, strengths, n, rank)
     changes[:, :, treatment.rows] = treatment.changes
     frames = torch.cat([arm.frames for arm in of_treatment])
-    return SiteGrid(treatment.site, frames, changes.flatten(0, 1))
+    slopes = [plan.edit.slope(strength) for strength in plan.strengths]
+    by_change = torch.tensor(slopes, dtype=torch.float64).repeat(sources)
+    in_answer = treatment.site.in_answer
+    return SiteGrid(treatment.site, frames, changes.flatten(0, 1), by_change if in_answer else None)
 
 
 def _directions(bases: Bases, treatments: Sequence[_Treatment]) -> list[Direction]:

@@ -171,6 +171,10 @@ class Model(ABC):
         """Tokens of a prompt as text; None for a model whose tokens are no characters."""
         return None if self.reader is None else self.reader.text(tokens)
 
+    def answer_labels(self, length: int) -> tuple[str, ...]:
+        """What the tokens of a written answer are, as short names, from the first on."""
+        return tuple(f"token {place}" for place in range(length))
+
     @abstractmethod
     def encode(self, problems: ProblemSet, *, digits: int = 0) -> Prompts:
         """Problems as tokens.

@@ -51,6 +51,8 @@ class ModelChoice:
     dtype: str | None = None
     """The model's own: model.dtype."""
     device_map: str | None = None
+    own_style: str | None = None
+    """Of the prompt, where none is asked for: the one that suits the model."""
     run_dtype: str = "auto"
     """That of the run: dtype."""
     run_device: str = "auto"

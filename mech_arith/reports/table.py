@@ -91,13 +91,15 @@ def evidence(places: Sequence[Path], columns: Sequence[str] | None = None) -> Ta
     ]
     level = runs[0].summary.get("inference", {}).get("level", 0.95)
     fields = [Heading(name, name) for name in told]
+    heads = [Heading("head", "head")] if any(row["head"] for _, row in rows) else []
     return Table(
-        headings=[*fields, *FIXED, *(column.heading for column in chosen)],
+        headings=[*fields, *FIXED, *heads, *(column.heading for column in chosen)],
         rows=[
             [
                 *(_text((summary | summary["cell"]).get(name)) for name in told),
                 Expression(row["value"]),
                 int(row["layer"]),
+                *(row["head"] or None for _ in heads),
                 *(column.cell(row) for column in chosen),
             ]
             for summary, row in rows
@@ -124,13 +126,14 @@ def comparison(one: Path, other: Path, quantities: Sequence[str] | None = None) 
     from mech_arith.common.runs.directories import finished_runs
     from mech_arith.evidence.results import load_summary
     from mech_arith.reports.page.build import compared
-    from mech_arith.reports.page.differences import DROP, titles
+    from mech_arith.reports.page.differences import DROP, known_text, several_places, titles
 
     found, named = compared(one, other, other), titles()
     _require_known(quantities or (), list(named))
     wanted = quantities or [name for name in named if name != DROP]
     rows = [row for row in found.table.to_dict(orient="records") if row["quantity"] in wanted]
     rows.sort(key=lambda row: wanted.index(row["quantity"]))
+    within = several_places(found.table)
     several = len({(row["cell_a"], row["cell_b"]) for row in rows}) > 1
     cells = ("cell_a", "cell_b") if several else ()
     strength = ("strength",) if DROP in wanted else ()
@@ -139,6 +142,7 @@ def comparison(one: Path, other: Path, quantities: Sequence[str] | None = None) 
             *(Heading(name, name.replace("_", " ")) for name in cells),
             Heading("quantity", "quantity"),
             *FIXED,
+            *(Heading(f"{name}_a", name) for name in within),
             *(Heading(name, name) for name in strength),
             *(
                 Heading(name, title, (f"{name}_low", f"{name}_high"))
@@ -152,6 +156,7 @@ def comparison(one: Path, other: Path, quantities: Sequence[str] | None = None) 
                 named[row["quantity"]],
                 Expression(row["value"] or ""),
                 _whole(row["layer"]),
+                *(known_text(row[f"{name}_a"]) for name in within),
                 *(Estimate(_number(row, name)) for name in strength),
                 _estimate(row, "a"),
                 _estimate(row, "b"),

@@ -254,19 +254,18 @@ def load(name: str) -> Workload | cells.Cell:
     Raises:
         UserError: there is none of that name, or its model has not been fetched.
     """
-    from mech_arith.models.language.smollm2 import model_dir
+    from mech_arith.models.language.packaged import PACKAGED
 
     if name not in NAMES:
         raise unknown("workload", name, NAMES)
     if name == "C":
         return shipped_decoder()
-    directory = model_dir()
-    if not directory.is_dir():
+    model = PACKAGED["smollm2_135m"]
+    if not model.directory.is_dir():
         raise UserError(
-            f"expected SmolLM2-135M in {directory}, found nothing; run "
-            "`python scripts/fetch_smollm2.py`"
+            f"expected SmolLM2-135M in {model.directory}, found nothing; run `{model.command}`"
         )
-    return cells.prepare_cell() if name == "F" else language_model(name, directory)
+    return cells.prepare_cell() if name == "F" else language_model(name, model.directory)
 
 
 def main() -> None:

@@ -49,6 +49,9 @@ EDITS = ("scale", "shift")
 R = ["r", "r_low", "r_high", "p_holm"]
 """What a run says of each of its correlations."""
 
+PLACE = ["layer", "point", "position", "head", "component"]
+"""What names a direction."""
+
 CONFIG = Path(__file__).parents[2] / "conf" / "config.yaml"
 
 
@@ -59,6 +62,8 @@ class SyntheticCell:
     model: str = "arith_decoder"
     template: str = "nested_subtraction"
     positions: str = "all"
+    heads: tuple[int, ...] = ()
+    """Heads that are sites of their own; none for whole points."""
     expression: str = "a-(b-c)"
     values: tuple[str, ...] = ("a", "b", "c", "b-c", "a-(b-c)")
     edit: str = "scale"
@@ -68,6 +73,10 @@ class SyntheticCell:
     fields: dict[str, Any] = field(default_factory=dict)
     """What the cell's record says beside, or instead."""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def point(self) -> str:
+        return "z" if self.heads else "resid_post"
 
 
 def save_cell(directory: Path, cell: SyntheticCell) -> None:
@@ -79,7 +88,7 @@ def save_cell(directory: Path, cell: SyntheticCell) -> None:
         "expression": cell.expression,
         "layers": "all",
         "tracing": "pca",
-        "point": "resid_post",
+        "point": cell.point,
         "positions": cell.positions,
         "prompt": None,
         "edit": cell.edit,
@@ -125,21 +134,26 @@ def save_sweep(directory: Path, cells: int) -> None:
 
 
 def _correlations(cell: SyntheticCell, random: np.random.Generator) -> pd.DataFrame:
-    """A row per layer, position (those asked for, and each), component and value."""
-    places = [(str(index), index, token) for index, token in enumerate(TOKENS)]
-    if cell.positions not in ("each", *(name for name, _, _ in places)):
-        places.insert(0, (cell.positions, -1, ""))
+    """A row per layer, position (those asked for, and each), head, component and value."""
+    positions = [(str(index), index, token) for index, token in enumerate(TOKENS)]
+    if cell.positions not in ("each", *(name for name, _, _ in positions)):
+        positions.insert(0, (cell.positions, -1, ""))
+    heads = [str(head) for head in cell.heads] or [""]
+    places = [(*position, head) for position in positions for head in heads]
     counts = (cell.n_layers, len(places), cell.n_components, len(cell.values))
     layer, place, component, value = (axis.ravel() for axis in np.indices(counts))
     home = np.linspace(0, cell.n_layers - 1, len(cell.values))[value]
     size = np.exp(-np.abs(layer - home) / 2 - 0.9 * np.abs(component - value) - 0.05 * place)
     r = np.clip(size * random.choice([-1, 1], len(size)) + random.normal(0, 0.05, len(size)), -1, 1)
-    names, indices, tokens = (np.array(column)[place] for column in zip(*places, strict=True))
+    names, indices, tokens, of_heads = (
+        np.array(column)[place] for column in zip(*places, strict=True)
+    )
     return pd.DataFrame(
         {
             "layer": layer,
-            "point": "resid_post",
+            "point": cell.point,
             "position": names,
+            "head": of_heads,
             "position_index": indices,
             "token": tokens,
             "component": component,
@@ -166,9 +180,9 @@ def _effects(
     unit, unchanged, strengths = STRENGTHS[cell.edit]
     asked = _asked(cell, correlations)
     best = asked.loc[asked["r_fit"].abs().groupby([asked["layer"], asked["value"]]).idxmax()]
-    chosen = best.groupby(["layer", "position", "component"])["value"].agg(tuple)
+    chosen = best.groupby(["layer", "position", "head", "component"])["value"].agg(tuple)
     rows = []
-    for (layer, position, component), values in chosen.items():  # pyright: ignore[reportGeneralTypeIssues]
+    for (layer, position, head, component), values in chosen.items():  # pyright: ignore[reportGeneralTypeIssues]
         for arm, scale in (("target", 0.3), ("control", 0.05)):
             for strength in strengths:
                 lost = scale * abs(strength - unchanged) * random.uniform(0.7, 1.3)
@@ -176,8 +190,9 @@ def _effects(
                 rows.append(
                     {
                         "layer": layer,
-                        "point": "resid_post",
+                        "point": cell.point,
                         "position": position,
+                        "head": head,
                         "direction": f"{'component' if arm == 'target' else arm} {component}",
                         "component": component,
                         "arm": arm,
@@ -213,7 +228,7 @@ def _evidence(
 ) -> pd.DataFrame:
     """A row per layer, position and value, with intervals; iia where it is asked for."""
     asked = _asked(cell, correlations)
-    keys = [asked[name] for name in ("layer", "position", "value")]
+    keys = [asked[name] for name in ("layer", "position", "head", "value")]
     best = asked.loc[asked["r_fit"].abs().groupby(keys).idxmax()].reset_index(drop=True)
     share = best["r"].abs() * random.uniform(0.5, 0.9, len(best))
     asks = cell.edit == "interchange"
@@ -231,7 +246,7 @@ def _evidence(
         "slope_high": share + 0.1,
         "slope_random": 0.01,
     }
-    found = best[["layer", "point", "position", "value", "component", "r_fit", *R]].assign(
+    found = best[[*PLACE, "value", "r_fit", *R]].assign(
         partial_r=best["r"] / 3,
         partial_r_undefined="",
         least_partial_r=best["r"] * 0.6,
@@ -252,7 +267,7 @@ def _specificity(
     cell: SyntheticCell, evidence: pd.DataFrame, random: np.random.Generator
 ) -> pd.DataFrame:
     """A row per direction of the evidence and value changed."""
-    places = evidence[["layer", "point", "position", "component", "value"]]
+    places = evidence[[*PLACE, "value"]]
     rows = places.merge(pd.DataFrame({"changed": cell.values}), how="cross")
     rows = rows.rename(columns={"value": "direction_of"})
     own = rows["direction_of"] == rows["changed"]
@@ -266,7 +281,7 @@ def _sure_headlines(evidence: pd.DataFrame) -> dict[str, Any]:
     """What a run's summary says of its evidence."""
     best = evidence.loc[evidence["r_fit"].abs().groupby(evidence["value"]).idxmax()]
     best = best.set_index("value")
-    place = ["layer", "position", "component"]
+    place = ["layer", "position", "head", "component"]
     ends = ["excess_low", "excess_high", "excess_p_max", "target_drop", "control_drop"]
     answered = [
         "iia",
@@ -291,9 +306,9 @@ def _headlines(
     """What a run's summary says of its tables."""
     asked = _asked(cell, correlations)
     best = asked.loc[asked["r_fit"].abs().groupby(asked["value"]).idxmax()].set_index("value")
-    fields = ["abs_r", *R, "r_passed", "layer", "component", "position"]
+    fields = ["abs_r", *R, "r_passed", "layer", "component", "position", "head"]
     targets = effects.loc[effects["arm"] == "target"].sort_values("accuracy_drop", kind="stable")
-    places = ["layer", "position", "component", "strength"]
+    places = ["layer", "position", "head", "component", "strength"]
     controls = effects.loc[effects["arm"] == "control"].set_index(places)["accuracy_drop"]
     drops = {}
     for value in best.index:

@@ -9,7 +9,7 @@ from mech_arith.engine.answers import Answers
 from mech_arith.engine.batching import AUTO_ELEMENTS, Batching, batches
 from mech_arith.engine.guard import check_fast_path
 from mech_arith.engine.passes import Change, Hooked, Resumed, ResumedTails, run_clean
-from mech_arith.engine.reading import _log_prob_of_end, force, read_answers
+from mech_arith.engine.reading import _log_prob_of_end, force, read_written
 from mech_arith.engine.run import (
     ReferenceAnswers,
     SiteEdits,
@@ -147,7 +147,7 @@ def test_rows_of_many_batches_write_on_together(monkeypatch):
     def numbers(at_once):
         calls.clear()
         writing = Writing(model.reader, bound=ASKED.bound, at_once=at_once)
-        found = [read_answers(model, r, forced, writing, n_edits=1) for r in batches_of_rows]
+        found = [read_written(model, r, forced, writing, n_edits=1)[0] for r in batches_of_rows]
         writing.finish()
         written_on = calls.count(model.n_layers - 1)
         return torch.cat([answers.numbers for answers in found]), written_on

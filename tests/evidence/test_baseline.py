@@ -133,6 +133,8 @@ def test_answers_go_on_as_the_model_would_write_them(model, reported):
 class Following:
     """Rows that write the right answer, and then what the examples have behind it."""
 
+    n_same = 0
+
     def __init__(self, tokens: torch.Tensor, width: int) -> None:
         self._logits = torch.nn.functional.one_hot(tokens, width).float()
 

@@ -7,6 +7,7 @@ def test_largest_drops_by_hand():
     head = {
         "point": "resid_post",
         "position": "all",
+        "head": "",
         "component": 1,
         "chosen_for": ("a", "b"),
         "target_value": "",

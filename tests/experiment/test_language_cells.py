@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.ggufs import write_gguf
 from tests.lms import tiny_lm
 from tests.running import main
 from tests.thinned import thinned
@@ -61,6 +62,30 @@ def refused(monkeypatch, tmp_path, directory, *overrides) -> str:
     line = left.read_text(encoding="utf-8") if left.exists() else said.getvalue()
     assert line.count("\n") == 1
     return line
+
+
+def test_a_gguf_file_gives_the_numbers_of_the_directory_that_it_is_converted_to(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setenv("MECH_ARITH_STORE", str(tmp_path / "store"))
+    write_gguf(tmp_path / "tiny.gguf", "qwen2")
+    asked = (*SMALL[1:], "model=gguf", f"model.path={tmp_path / 'tiny.gguf'}")
+    (tmp_path / "gguf").mkdir()
+    assert main(monkeypatch, tmp_path / "gguf", *asked) == 0
+    summary = summary_of(tmp_path / "gguf" / "run")
+    assert summary["cell"]["model"] == "gguf:tiny.gguf"
+    assert summary["engine"] == "resumed"
+    (converted,) = (tmp_path / "store" / "models" / "gguf").glob("[0-9a-f]*")
+    (tmp_path / "directory").mkdir()
+    run(monkeypatch, tmp_path / "directory", converted)
+    tables = (
+        pd.read_parquet(tmp_path / name / "run" / "correlations.parquet")
+        for name in ("gguf", "directory")
+    )
+    ours, theirs = (
+        table[["layer", "value", "component", "r", "weights_digest"]] for table in tables
+    )
+    pd.testing.assert_frame_equal(ours, theirs)
 
 
 def test_a_model_that_knows_no_arithmetic_is_traced_and_said_to_know_none(plain, llama):

@@ -38,7 +38,7 @@ def composed(*overrides):
     ),
 )
 def test_every_option_composes_and_validates(group, option):
-    extra = ["model.path=/some/where"] if option in ("trained", "hf_dir") else []
+    extra = ["model.path=/some/where"] if option in ("trained", "hf_dir", "gguf") else []
     config = composed(f"{group}={option}", *extra)
     settings = OmegaConf.to_object(config)
     assert isinstance(settings, RunConfig)
@@ -254,8 +254,11 @@ BAD = {
     "model=trained & model.path=/nowhere": "expected a model in /nowhere",
     "model=hf_dir": "expected model.path, the directory of a Hugging Face causal LM",
     "model=hf_dir & model.path=/nowhere": "directory at /nowhere, found none; set model.path=DIR",
+    "model=gguf": "expected model.path, a GGUF file, got none; set model.path=FILE.gguf",
+    "model=gguf & model.path=/nowhere.gguf": "expected a GGUF file at /nowhere.gguf, found none",
+    "model=gguf & model.path=/": "expected a GGUF file at /, found a directory; set model.path=FI",
     "model=gpt2": "model.path=DIR .*HF_HUB_OFFLINE=0",
-    "model.kind=oracle": "unknown model.kind 'oracle'; expected one of: arithmetic, language_model",
+    "model.kind=oracle": "model.kind 'oracle'; expected one of: arithmetic, gguf, language_model",
     "prompt=chat": "expected no prompt.style for arith_decoder, .* got 'chat'",
     "prompt.shots=-1": "expected prompt.shots from 0 to 1000, got -1",
     "prompt.system=hello": "expected no prompt.system for arith_decoder, .* got 'hello'",
@@ -276,6 +279,8 @@ NEED_THE_MODEL = {
     "model.name=gpt5",
     "model=trained & model.path=/nowhere",
     "model=hf_dir & model.path=/nowhere",
+    "model=gguf & model.path=/nowhere.gguf",
+    "model=gguf & model.path=/",
     "model=gpt2",
     "template=word_apples",
     "template=balanced_four",

@@ -11,6 +11,7 @@ from mech_arith.common.errors import UserError
 from mech_arith.directions.random import random_frame
 from mech_arith.engine.run import ReferenceAnswers, run_baseline
 from mech_arith.engine.session import Session
+from mech_arith.engine.sites import Site
 from mech_arith.interventions.edits.base import Edit, find_edit
 from mech_arith.interventions.fold import (
     check_editable,
@@ -36,6 +37,8 @@ TRIED = (
     ("mlp_out", "scale", 0.0),
     ("mlp_out", "shift", 2.0),
     ("z", "ablate", 0.5),
+    ("mlp_post", "scale", -1.5),
+    ("mlp_post", "shift", 2.0),
 )
 LANGUAGE_MODELS = ("llama", "gpt2", "gpt_neox", "opt", "granite")
 ARITHMETIC_KINDS = {
@@ -60,13 +63,14 @@ def case(request, tmp_path_factory):
 SD = torch.tensor([0.7, 0.4, 1.1], dtype=torch.float64)
 
 
-def change_at(model, layer, point, edit="scale", strength=-1.5, *, rank=1, seed=0):
+def change_at(model, layer, point, edit="scale", strength=-1.5, *, rank=1, seed=0, head=None):
     """An edit within a random subspace, about a random mean."""
     generator = torch.Generator().manual_seed(seed)
-    width = model.width_at(layer, point)
+    width = Site(layer, point, "last", head).width(model)
     frame = random_frame(rank, width, generator=generator)
     mean = torch.randn(width, generator=generator, dtype=torch.float64)
-    return fold_of((layer, point), frame, mean, find_edit(edit), strength, sd=SD[:rank])
+    rule = find_edit(edit)
+    return fold_of((layer, point), frame, mean, rule, strength, sd=SD[:rank], head=head)
 
 
 def twin(model, change):
@@ -108,6 +112,26 @@ def test_folded_weights_answer_as_the_edit_of_activations_does(case, point, edit
     clean = answers_of(model, prompts, asked)
     moved = ours.numbers - clean.numbers if model.regresses else ours.log_prob - clean.log_prob
     assert moved.abs().max() > 1e-2
+    assert difference(model, folded, change, prompts) < 1e-4
+
+
+@pytest.mark.parametrize(("edit", "strength"), [("scale", -1.5), ("shift", 2.0)])
+def test_an_edit_of_one_head_is_folded_into_its_columns(case, edit, strength):
+    model, prompts, asked = case
+    change = change_at(model, 1, "z", edit, strength, head=1)
+    folded = fold(model, change)
+    old, new = (matrix(one.projection(1, "z"))[0] for one in (model, folded))
+    width = len(change.direction)
+    same = (
+        torch.equal(old[:, :width], new[:, :width]),
+        torch.equal(old[:, 2 * width :], new[:, 2 * width :]),
+    )
+    assert same == (True, True)
+    ours = answers_of(folded, prompts, asked)
+    assert_close(ours, answers_of(twin(model, change), prompts, asked))
+    clean = answers_of(model, prompts, asked)
+    moved = ours.numbers - clean.numbers if model.regresses else ours.log_prob - clean.log_prob
+    assert moved.abs().max() > 1e-3
     assert difference(model, folded, change, prompts) < 1e-4
 
 

@@ -19,7 +19,14 @@ from mech_arith.evidence.results import per_value
 from mech_arith.evidence.scorer import Scorer
 from mech_arith.evidence.summary import largest_drops
 from mech_arith.interventions.bases import Bases
-from mech_arith.interventions.controls import Controls, Target, arms, choose_targets, valueless_span
+from mech_arith.interventions.controls import (
+    Controls,
+    Target,
+    _generator,
+    arms,
+    choose_targets,
+    valueless_span,
+)
 from mech_arith.interventions.edits.base import find_edit
 from mech_arith.interventions.run import InterventionPlan, intervene, target_changes
 from mech_arith.problems import draw, split
@@ -110,6 +117,15 @@ def test_the_uncentred_variant_differs_by_the_means_coordinates():
     of_mean = found.subspace.directions[[0, 1]] @ found.subspace.mean
     assert (of_mean.abs() > 1).all()
     torch.testing.assert_close(changes - centred, ((r - 1) * of_mean).expand(3, 7, 2))
+
+
+def test_controls_of_heads_are_others_and_those_of_whole_points_what_they_were():
+    first = {
+        head: torch.randint(2**31, (3,), generator=_generator(7, Site(3, "z", "last", head), 2))
+        for head in (None, 0, 1)
+    }
+    assert first[None].tolist() == [2123353881, 1878675372, 1042534784]
+    assert len({tuple(drawn.tolist()) for drawn in first.values()}) == 3
 
 
 def test_targets():

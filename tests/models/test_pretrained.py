@@ -12,9 +12,10 @@ from mech_arith.engine.answers import Answers
 from mech_arith.engine.batching import Batching
 from mech_arith.engine.guard import check_fast_path
 from mech_arith.engine.passes import Change, Resumed, run_clean
-from mech_arith.engine.run import ReferenceAnswers, edited_answers, run_baseline
+from mech_arith.engine.run import ReferenceAnswers, SiteEdits, edited_answers, run_baseline
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
+from mech_arith.models.answered import encode_for
 from mech_arith.models.base import POINTS, read_prefix
 from mech_arith.models.language.hf_files import quiet
 from mech_arith.models.language.hook_points import find_hook_points
@@ -111,6 +112,50 @@ def test_answers_under_edits_are_those_of_full_passes(tiny, monkeypatch):
             assert_same(baseline_of(model).answers, baseline.answers)
         finally:
             model.replays = True
+
+
+def two_tokens(n=10):
+    """Problems with answers of two tokens each: 20 to 98."""
+    template = build_template("t", "a-b")
+    ranges = {"a": (60, 99), "b": (1, 40)}
+    return draw_with_shots(template, n=n, n_shots=3, ranges=ranges, seed=0)[0]
+
+
+def test_the_answer_is_edited_while_it_is_written_as_full_passes_do(tiny, monkeypatch):
+    """Random weights part from the right answers at once, and write on for many tokens."""
+    model, _ = tiny
+    problems = two_tokens()
+    asked = ReferenceAnswers.of_problems(problems)
+    prompts = encode_for(model, problems, ["answer"])
+    points = [point for point in POINTS if point in model.points]
+    sites = [Site(1, point, name) for point in points for name in ("answer.1", "answer")]
+    monkeypatch.setattr(guard, "SITES", len(sites))
+    assert check_fast_path(model, prompts, sites) < 1e-4
+    assert model.replays
+    baseline = run_baseline(Session(model), prompts, asked)
+    site = Site(0, "resid_post", "answer")
+    plain = random_edits(model, prompts, site, size=30.0, n_edits=3, seed=1)
+    slopes = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    ruled = SiteEdits(site, plain.directions, plain.changes, slopes)
+    ours = edited_answers(Session(model, Batching(7)), baseline, ruled)
+    assert (ours.tokens != baseline.written[:, :2].expand(3, -1, -1)).any()
+    model.replays = False
+    try:
+        theirs = edited_answers(Session(model), baseline, ruled)
+    finally:
+        model.replays = True
+    assert_same(ours, theirs)
+    assert torch.equal(ours.tokens, theirs.tokens)
+
+
+def test_answers_of_one_and_of_two_tokens_share_their_first_position(tmp_path):
+    model = model_in(tiny_lm("llama", tmp_path))
+    prompts = encode_for(model, PROBLEMS, ["answer"])
+    lengths = {len(model.reader.tokens(answer)) for answer in PROBLEMS.answers.tolist()}
+    assert lengths == {1, 2, 3}  # 7, 12, -12
+    assert check_fast_path(model, prompts, [Site(1, "z", "answer.0")]) < 1e-4
+    with pytest.raises(UserError, match=r"of 1 to 3 tokens, got 'answer.1'; choose answer\.0"):
+        prompts.positions("answer.1")
 
 
 def test_short_answers_are_not_run_on_beside_long_ones(tmp_path, monkeypatch):

@@ -593,6 +593,37 @@ def test_the_components_of_many_positions_are_shown_one_position_at_a_time(
     assert z[0] == pytest.approx(wanted[0], abs=1e-4)
 
 
+def test_heads_are_told_apart(page: Page, tmp_path: Path) -> None:
+    run = load_run(save_cell(tmp_path / "run", heads=(0, 11)))
+    page.open(write_report(tmp_path), "#cell=run")
+    page.choose("position", "all, head 11")
+    titled = "return [...document.querySelectorAll('h2')].map((head) => head.textContent)"
+    assert "|R| of components, positions: all, head 11" in page.run(titled)
+    rows = run.tables["correlations"].query("head == '11' and position == 'all' and value == 'a'")
+    wanted = rows.pivot(index="component", columns="layer", values="abs_r").to_numpy()
+    page.drawn("#cell .plot")
+    z = page.run("return document.querySelector('#cell .plot').data[0].z")
+    assert z[0] == pytest.approx(wanted[0], abs=1e-4)
+    titles = page.texts("#cell table.evidence thead th")
+    assert "head" in titles
+    best = run.summary["best"]["a"]
+    line = next(
+        row for row in page.texts("#cell table.plain-table tbody tr") if row.startswith("a ")
+    )
+    assert f"all, head {best['head']}" in line
+
+
+def test_two_runs_of_heads_have_a_chart_for_each_head(page: Page, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 1)):
+        save_cell(tmp_path / name, heads=(0, 11), n_layers=2, seed=seed)
+    built = build_comparison(tmp_path / "out", tmp_path / "a", tmp_path / "b")
+    page.open(built.page)
+    page.drawn("#differences .plot")
+    cards = page.texts("#differences .cards figcaption")
+    assert cards[:2] == ["a, all, head 0", "a, all, head 11"]
+    assert len(cards) == 2 * 5
+
+
 def test_hovering_a_curve_says_what_it_is_and_a_click_how_to_have_it_again(
     page: Page, sweep: Path
 ) -> None:

@@ -12,6 +12,7 @@ from matplotlib.colors import rgb_to_hsv, to_rgba
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mech_arith.engine.sites import COMPONENT_COLUMNS
 from mech_arith.evidence.verdicts import judged, slope_counts
 from mech_arith.reports.figures import (
     accuracy_by_layer,
@@ -31,6 +32,7 @@ from mech_arith.reports.figures import (
 from mech_arith.reports.figures.effects import SHIFT
 from mech_arith.reports.figures.rule import Claim, counts
 from mech_arith.reports.figures.sheet import DPI, Panel, Sheet
+from mech_arith.reports.figures.standard.heads import head_maps
 from mech_arith.reports.figures.style import layer_colours, tint, two_digits
 from tests.thinned import thinned
 
@@ -61,6 +63,7 @@ def correlations(
                         "layer": layer,
                         "point": "resid_post",
                         "position": position,
+                        "head": "",
                         "position_index": index,
                         "token": token,
                         "component": component,
@@ -105,6 +108,7 @@ def effects(
                 "layer": layer,
                 "point": "resid_post",
                 "position": position,
+                "head": "",
                 "component": k,
                 "arm": arm,
                 "chosen_for": (value,),
@@ -172,6 +176,7 @@ def evidence(
                         "layer": layer,
                         "point": "resid_post",
                         "position": position,
+                        "head": "",
                         "component": k,
                         "value": value,
                         "r_fit": (-1) ** k * sure * (0.9 + p / 20),
@@ -230,7 +235,7 @@ def specificity(table: pd.DataFrame) -> pd.DataFrame:
     for row in table.to_dict(orient="records"):
         for index, changed in enumerate(dict.fromkeys(table["value"])):
             slope = 0.95 if changed == row["value"] else -0.2 * (index % 2)
-            place = {name: row[name] for name in ("layer", "point", "position", "component")}
+            place = {name: row[name] for name in COMPONENT_COLUMNS}
             ends = {"slope_low": slope - 0.1, "slope_high": slope + 0.1}
             rows.append(
                 place | {"direction_of": (row["value"],), "changed": changed, "slope": slope} | ends
@@ -280,6 +285,19 @@ def check_readable(sheet: Sheet) -> None:
     crossing = (low[:, None] < high[None]).all(2) & (low[None] < high[:, None]).all(2)
     crossing = np.asarray(crossing) & ~np.eye(len(names), dtype=bool)
     assert not crossing.any(), [(names[i], names[j]) for i, j in np.argwhere(crossing) if i < j]
+
+
+def of_heads(table: pd.DataFrame, heads: Sequence[int] = range(4)) -> pd.DataFrame:
+    """The same at several heads, the later the clearer; numbers are a little other ones in each."""
+    numbers = [name for name in ("r_fit", "r", "abs_r", "iia", "ceiling") if name in table]
+    shares = {head: (place + 1) / len(heads) for place, head in enumerate(heads)}
+    return pd.concat(
+        [
+            table.assign(head=str(head), point="z", **{n: share * table[n] for n in numbers})
+            for head, share in shares.items()
+        ],
+        ignore_index=True,
+    )
 
 
 LONG = ("price", "count", "discount", "price*count", "(price*count)-discount")
@@ -376,6 +394,24 @@ FIGURES = {
     ),
     "example, 6 layers": lambda: locality_example(curves(6), title=TITLE),
     "example, one panel": lambda: locality_example(curves(1, ["b"]), title=TITLE),
+    "heads, 4 layers": lambda: head_maps(of_heads(evidence(4)), title=TITLE),
+    "heads, 30 layers": lambda: head_maps(of_heads(evidence(30), range(32)), title=TITLE),
+    "heads, one of each": lambda: head_maps(of_heads(evidence(1, ["a"]), [7]), title=TITLE),
+    "heads, long names, 12 layers": lambda: head_maps(of_heads(evidence(12, LONG)), title="words"),
+    "heads, traced alone": lambda: head_maps(
+        of_heads(evidence(4)).drop(columns=["iia", "ceiling"]), title=TITLE
+    ),
+    "evidence of heads, 6 layers": lambda: evidence_maps(of_heads(known(6), [10, 11]), title=TITLE),
+    "best of heads": lambda: best_correlation_map(of_heads(correlations(8)), title=TITLE),
+    "counterfactual of heads, 8 layers": lambda: counterfactual_iia(
+        counterfactual(of_heads(evidence(8), [11])), of_heads(evidence(8), [11]), title=TITLE
+    ),
+    "drops of heads, 8 layers": lambda: accuracy_by_layer(of_heads(effects(8), [11]), title=TITLE),
+    "dose of heads, 4 layers": lambda: dose_response(of_heads(effects(4)), title=TITLE),
+    "dose of heads, one strength, 8 layers": lambda: dose_response(
+        with_intervals(of_heads(effects(8, strengths=[1.0]), [11])), title=TITLE
+    ),
+    "example of heads, 4 layers": lambda: locality_example(of_heads(curves(4), [3]), title=TITLE),
     "distance, 4 layers": lambda: locality_distance(curves(4), title=TITLE),
     "distance, 12 layers": lambda: locality_distance(curves(12, ["b"]), title=TITLE),
 }
@@ -518,8 +554,8 @@ def test_numbers_can_be_read_on_their_cells() -> None:
             assert abs(light - shade) > 0.35, (label.text, shade)
 
 
-@pytest.mark.parametrize("column", ["point", "position"])
-def test_heatmaps_are_of_one_point_and_position(column: str) -> None:
+@pytest.mark.parametrize("column", ["point", "position", "head"])
+def test_heatmaps_are_of_one_point_position_and_head(column: str) -> None:
     table = pd.concat([correlations(1), correlations(1).assign(**{column: "other"})])
     with pytest.raises(ValueError, match=f"expected correlations at one {column}, got .*'other'"):
         correlation_heatmaps(table)
@@ -1167,3 +1203,42 @@ def test_layer_colours_are_all_different() -> None:
     assert list(colours) == [1, 2, 3]
     assert len(set(colours.values())) == 3
     assert list(layer_colours([0])) == [0]
+
+
+def test_the_map_of_heads_shows_each_number_at_its_layer_and_head() -> None:
+    table = of_heads(evidence(3, ["a", "b"]), [10, 2])
+    table.loc[(table["head"] == "2") & (table["layer"] == 1), "iia"] = np.nan
+    sheet = head_maps(table, title=TITLE)
+    panels = {panel.title: panel for panel in sheet.panels}
+    assert [title for title in panels if title] == [
+        f"{value}\n{number}" for value in "ab" for number in ("|R|", "IIA", "ceiling of IIA")
+    ]
+    for row in table.to_dict(orient="records"):
+        at = row["layer"], [2, 10].index(int(row["head"]))
+        for title, number in (("|R|", "r"), ("IIA", "iia"), ("ceiling of IIA", "ceiling")):
+            shown = panels[f"{row['value']}\n{title}"].cells[at]
+            np.testing.assert_equal(shown, abs(row[number]))
+    # Of the lowest layer nothing counts, of the others all does.
+    first = texts_of(panels["a\n|R|"])
+    assert first[:2] == ["(.30)", "(.15)"]
+    assert not any("(" in text for text in first[2:])
+    assert [name for _, name in panels["a\n|R|"].x_ticks] == ["2", "10"]
+    assert len(sheet.rows) == 12
+    assert {"value", "layer", "head", "component", "r", "iia", "ceiling"} <= set(sheet.rows[0])
+
+
+def test_of_several_positions_a_head_shows_the_one_that_is_best_on_the_fit_split() -> None:
+    table = of_heads(evidence(1, ["a"], positions=("0", "1")), [0, 1])
+    table.loc[table["position"] == "1", "r"] = 0.2  # worse on the report split, and yet it is it
+    sheet = head_maps(table, title=TITLE)
+    (panel,) = [panel for panel in sheet.panels if panel.title == "a\n|R|"]
+    assert panel.cells.tolist() == [[0.2, 0.2]]
+    assert "positions: the best of the fit split" in " ".join(texts(sheet))
+
+
+def test_without_heads_there_is_no_map_of_them() -> None:
+    assert "heads" not in cell_figures(
+        {"correlations": correlations(2), "evidence": evidence(2)}, title="t"
+    )
+    with pytest.raises(ValueError, match="expected evidence at heads, got none; trace them with"):
+        head_maps(evidence(2))

@@ -358,6 +358,7 @@ def test_the_best_component_is_chosen_on_the_fit_split() -> None:
             "layer": [4, 4],
             "point": "resid_post",
             "position": "last",
+            "head": "",
             "position_index": 5,
             "token": "=",
             "component": [0, 1],
@@ -392,6 +393,7 @@ def test_a_cell_shows_the_positions_that_it_asks_for(asked: str, sites: list[str
             "layer": 0,
             "point": "resid_post",
             "position": names,
+            "head": "",
             "position_index": indices,
             "token": "=",
             "component": 0,
@@ -421,6 +423,7 @@ def test_the_line_of_a_value_is_the_direction_that_costs_most() -> None:
             "layer": 0,
             "point": "resid_post",
             "position": "all",
+            "head": "",
             "component": component,
             "arm": arm,
             "chosen_for": ("a", "b-c") if component == 0 else ("b-c",),
@@ -459,6 +462,7 @@ def test_the_line_of_a_target_alone_with_its_interval() -> None:
             "layer": 0,
             "point": "resid_post",
             "position": "all",
+            "head": "",
             "component": 0,
             "arm": arm,
             "chosen_for": (value,),
@@ -493,6 +497,7 @@ def test_evidence_is_short_and_without_what_was_not_asked() -> None:
             "value": ["b", "c"],
             "layer": [0, 0],
             "position": "all",
+            "head": "",
             "component": [1, 2],
             "r": [0.123456, np.nan],
             "p_holm": [0.00001, 0.2],
@@ -504,7 +509,7 @@ def test_evidence_is_short_and_without_what_was_not_asked() -> None:
             "point": "resid_post",
         }
     )
-    place = {"layer": 0, "point": "resid_post", "position": "all"}
+    place = {"layer": 0, "point": "resid_post", "position": "all", "head": ""}
     assert evidence_rows(table) == [
         {"value": "b", **place, "component": 1, "r": 0.1235, "p_holm": 0.0}
         | {"least_partial_given": "c", "judged": {"r": "finding"}},
@@ -530,7 +535,9 @@ def test_the_headline_of_a_value_is_chosen_on_the_fit_split() -> None:
 
 
 def test_a_summary_stands_in_for_the_evidence_of_an_earlier_version() -> None:
-    best = {"b": {"r": -0.9, "layer": 2, "component": 1, "position": "all", "p_holm": 0.2}}
+    best = {
+        "b": {"r": -0.9, "layer": 2, "component": 1, "position": "all", "head": "", "p_holm": 0.2}
+    }
     excess = {"b": {"excess_drop": 0.3, "excess_low": 0.1, "excess_counts": True, "layer": 2}}
     (row,) = headline_rows([], {"best": best, "excess_drop": excess, "counterfactual": {}})
     assert (row["value"], row["layer"], row["r"], row["excess_drop"]) == ("b", 2, -0.9, 0.3)
@@ -539,7 +546,15 @@ def test_a_summary_stands_in_for_the_evidence_of_an_earlier_version() -> None:
 
 
 def test_the_headline_of_a_value_is_the_row_of_its_verdict() -> None:
-    best = {"layer": 3, "position": "all", "component": 1, "r": -0.6, "slope": 0.5, "held": True}
+    best = {
+        "layer": 3,
+        "position": "all",
+        "head": "",
+        "component": 1,
+        "r": -0.6,
+        "slope": 0.5,
+        "held": True,
+    }
     counts = {"r_counts": True, "slope_counts": False, "used": False, "shared_with": ""}
     said = {"text": "b: held in layer 3; used nowhere", "best": {**best, **counts}}
     (row,) = headline_rows([{"value": "b", "layer": 0, "r_fit": 0.9}], {"verdicts": {"b": said}})
@@ -583,6 +598,7 @@ def test_specificity_is_of_the_place_that_is_best_on_the_fit_split() -> None:
             "layer": 3,
             "point": "resid_post",
             "position": ["0", "1"],
+            "head": "",
             "component": [4, 5],
             "r_fit": [0.5, -0.6],
         }
@@ -593,6 +609,7 @@ def test_specificity_is_of_the_place_that_is_best_on_the_fit_split() -> None:
             "layer": 3,
             "point": "resid_post",
             "position": ["0", "1", "1"],
+            "head": "",
             "component": [4, 5, 5],
             "changed": ["b", "b", "a-b"],
             "slope": [0.1, 0.9, -0.2],

@@ -21,7 +21,7 @@ from mech_arith.reports.seeds.tables import correlations_over_seeds, effects_ove
 from tests.models.test_training import SMALL as MODEL
 from tests.running import main as run_main
 
-SITE = {"layer": 0, "point": "resid_post", "position": "all"}
+SITE = {"layer": 0, "point": "resid_post", "position": "all", "head": ""}
 
 
 def r_row(

@@ -168,6 +168,31 @@ COUNTERFACTUAL = (
     VIA,
 )
 
+OF_TOKEN = f"{IIA[:-1]}, in this token of the answer."
+
+ANSWER_TOKENS = (
+    *EDITED_DIRECTION,
+    VALUE,
+    EDIT,
+    STRENGTH,
+    ARM,
+    N_DIRECTIONS,
+    Column("token", WHOLE, "Place of the token in the answer, from 0: t is read at `answer.t`."),
+    Column("token_name", TEXT, "What the token is: sign, 10^0 for units, ...; else its number."),
+    Column("n", WHOLE, "Edited problems of which an answer that follows has such a token."),
+    N_SOURCES,
+    *with_interval("iia", OF_TOKEN, SHARE),
+    Column("floor", NUMBER, "`iia` with other sources, drawn by chance.", SHARE),
+    Column(
+        "n_changed", WHOLE, "Problems of which a source wants another token than the right one."
+    ),
+    *with_interval("iia_changed", "`iia` of the sources that want another token.", SHARE),
+    *with_interval("ceiling", f"{CEILING[:-1]}, in this token.", SHARE),
+    Column("ceiling_changed", NUMBER, "`ceiling` of the sources that want another token.", SHARE),
+    Column("ceiling_reason", TEXT, "Why there is no `ceiling`."),
+    VIA,
+)
+
 SPECIFICITY = (
     *SITE,
     COMPONENT,

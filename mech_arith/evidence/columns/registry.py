@@ -13,6 +13,7 @@ from mech_arith.common.registry import Registry
 from mech_arith.evidence.columns.base import NUMBER, TEXTS, Column, Columns
 from mech_arith.evidence.columns.cells import PROBLEMS
 from mech_arith.evidence.columns.edits import (
+    ANSWER_TOKENS,
     CONTRASTS,
     CONTROL_DRAWS,
     COUNTERFACTUAL,
@@ -37,6 +38,7 @@ _BUILT_IN: dict[str, Columns] = {
     "contrasts": CONTRASTS,
     "control_draws": CONTROL_DRAWS,
     "counterfactual": COUNTERFACTUAL,
+    "answer_tokens": ANSWER_TOKENS,
     "specificity": SPECIFICITY,
     "off_distribution": OFF_DISTRIBUTION,
     "locality": LOCALITY,

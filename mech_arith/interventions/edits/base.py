@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -82,6 +83,16 @@ class Edit(ABC):
                 raise ValueError(f"expected wanted coordinates for the edit {self.name}, got none")
             wanted = coordinate
         return self.moved(coordinate, strength, sd=sd, wanted=wanted) - coordinate
+
+    def slope(self, strength: float) -> float:
+        """By how much the new coordinate rises with the old one: p of an edit p c + q.
+
+        Of an edit that is no line in the coordinate, that from the mean to one unit beyond.
+        """
+        ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        wanted = ends if self.target is None else torch.zeros_like(ends)
+        low, high = self.moved(ends, strength, sd=1.0, wanted=wanted).tolist()
+        return high - low
 
 
 @dataclass(frozen=True)

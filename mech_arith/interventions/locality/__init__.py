@@ -167,7 +167,8 @@ def _sweep(
         direction = line.direction(found).expand(len(at), 1, -1)
         changes = at[:, None] - observed[None, : len(bases)]
         places.append(at)
-        edits.append(SiteEdits(line.site, direction, changes[..., None]))
+        slopes = at.new_zeros(len(at)) if line.site.in_answer else None
+        edits.append(SiteEdits(line.site, direction, changes[..., None], slopes))
 
     def answer() -> dict[str, Tensor]:
         n_rows = sum(asked.changes.numel() for asked in edits)
@@ -200,7 +201,7 @@ def _probe(session: Session, bases: Bases, plan: LocalityPlan, move: Move) -> Pr
     places = np.linspace(*ends, plan.value_points).round().astype(np.int64)
     moved = problems.operands[move.operand][:, None] + (places - observed[:, None]) * move.step
     prompts = [
-        session.model.encode(problems.replaced(move.operand, numbers), digits=bases.digits)
+        bases.encode(session.model, problems.replaced(move.operand, numbers))
         for numbers in np.clip(moved, low, high).T
     ]
     at = _coordinates(session, bases, prompts)

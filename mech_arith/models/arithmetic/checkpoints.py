@@ -1,6 +1,5 @@
 """Models on disk: weights as safetensors, and a card that says what they are, with a digest."""
 
-import hashlib
 import json
 import os
 import platform
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mech_arith.common.atomic import atomic, write_text
+from mech_arith.common.digests import file_digest
 from mech_arith.common.errors import UserError
 
 WEIGHTS, CARD, CARD_TEXT = "model.safetensors", "card.json", "CARD.md"
@@ -66,12 +66,6 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def checkpoint_files(directory: Path) -> tuple[Path, ...]:

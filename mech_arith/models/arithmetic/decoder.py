@@ -30,6 +30,9 @@ class ArithmeticDecoder(PreNormModel):
         blanks = blanks_before(length, self.prompt_length, reader=self.name)
         return Frame((PAD,) * blanks, ("=",))
 
+    def answer_labels(self, length: int) -> tuple[str, ...]:
+        return tuple(self.answer_format.labels())
+
     def read_out(self, resid: Float[Tensor, "rows at d"]) -> Float[Tensor, "rows at out"]:
         return self.bridge.unembed(self.bridge.ln_final(resid)).float()
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers.utils import logging as transformers_logging
 
+from mech_arith.common.digests import file_digest
 from mech_arith.common.errors import UserError
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -96,9 +98,7 @@ def weights_digest(directory: Path) -> str:
     """
     digest = hashlib.sha256()
     for path in weights_files(directory):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.name} {content}\n".encode())
+        digest.update(f"{path.name} {file_digest(path)}\n".encode())
     return digest.hexdigest()
 
 
@@ -117,6 +117,23 @@ def quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def one_line(expected: str) -> Iterator[None]:
+    """Whatever a library says about a user's files, in one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # transformers and tokenizers raise many kinds, bare ones too
+        said = f"{type(error).__name__}: {shortened(error)}"
+        raise UserError(f"expected {expected}, got {said}") from None
+
+
+def shortened(error: Exception) -> str:
+    """What an error says, in one line of at most 200 characters."""
+    return textwrap.shorten(str(error), 200, placeholder=" ...")
 
 
 def _check_whole(path: Path) -> None:

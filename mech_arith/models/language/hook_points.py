@@ -72,6 +72,8 @@ class BlockPlaces:
             return tap(point, whole).view_as(activation)
 
         def on_neurons(_: Any, args: tuple[Any, ...]) -> Any:
+            if args[0].numel() != shape[0].shape[:2].numel() * self.n_neurons:
+                return args  # the matrix of an expert, which reads some of the positions
             return (by_row("mlp_post", args[0]), *args[1:])
 
         def on_mlp(_: Any, __: Any, out: Any) -> Any:

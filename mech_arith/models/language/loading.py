@@ -5,9 +5,6 @@ installed transformers, weights are safetensors.
 """
 
 import importlib.util
-import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +13,22 @@ import huggingface_hub
 import torch
 import transformers
 from huggingface_hub.errors import HFValidationError
-from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
-from transformer_lens.utilities.architectures import classify_architecture
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from mech_arith.common.errors import UserError, unknown
-from mech_arith.models.language import smollm2
-from mech_arith.models.language.hf_files import TOKENIZER, check_directory, quiet, weights_digest
+from mech_arith.models.language import packaged
+from mech_arith.models.language.architectures import causal_class
+from mech_arith.models.language.gguf_conversion import recorded_digest
+from mech_arith.models.language.hf_files import (
+    TOKENIZER,
+    check_directory,
+    one_line,
+    quiet,
+    shortened,
+    weights_digest,
+)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -34,8 +37,6 @@ _NEEDED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 """Files of a repository that are worth downloading."""
 _ELSEWHERE = ["consolidated*", "original/*", "onnx/*"]
 """The same weights once more, in other shapes."""
-_BIDIRECTIONAL = {"BertLMHeadModel"}
-"""Among transformers' causal language models, but attending both ways unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def load_pretrained(
     """Load a model and its tokenizer.
 
     Args:
-        name: what the model is called in results; `smollm2_135m` alone is found by it.
+        name: what the model is called in results; one of `packaged.PACKAGED` is found by it.
         path: a local directory; it wins over `hub`.
         hub: a repository on Hugging Face's hub, taken from the local cache. It is downloaded only
             where the user has set HF_HUB_OFFLINE=0.
@@ -82,11 +83,7 @@ def load_pretrained(
     directory = find_model(name, path, hub, revision)
     config, model_class = _known_classes(directory, check_directory(directory))
     digest = weights_digest(directory)
-    if directory == smollm2.model_dir() and digest != smollm2.WEIGHTS_DIGEST:
-        raise UserError(
-            f"expected weights with digest {smollm2.WEIGHTS_DIGEST[:16]}... in {directory}, got "
-            f"{digest[:16]}...; run `{smollm2.COMMAND}`"
-        )
+    _check_digest(directory, digest)
     tokenizer = load_tokenizer(directory)
     model = _read_weights(
         directory,
@@ -101,6 +98,21 @@ def load_pretrained(
     return LoadedModel(name, model.eval().requires_grad_(False), tokenizer, digest)
 
 
+def _check_digest(directory: Path, digest: str) -> None:
+    """Raise a UserError where weights that were converted here are no longer what they were."""
+    model = packaged.model_in(directory)
+    if model is not None:
+        expected, remedy = model.weights_digest, f"run `{model.command}`"
+    else:
+        expected = recorded_digest(directory)
+        remedy = f"remove {directory}, so that the file is converted again"
+    if expected not in (None, digest):
+        raise UserError(
+            f"expected weights with digest {expected[:16]}... in {directory}, got "
+            f"{digest[:16]}...; {remedy}"
+        )
+
+
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     """The tokenizer in a model's directory.
 
@@ -111,7 +123,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     # rebuild the tokenizer by rules of their own: the file of the directory is what counts.
     is_saved_whole = (directory / TOKENIZER).is_file()
     reader = PreTrainedTokenizerFast if is_saved_whole else AutoTokenizer
-    with quiet(), _one_line(f"a tokenizer in {directory}"):
+    with quiet(), one_line(f"a tokenizer in {directory}"):
         tokenizer = reader.from_pretrained(directory, local_files_only=True)
     if not tokenizer.is_fast:
         raise UserError(
@@ -119,22 +131,6 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
             f"{type(tokenizer).__name__}, which does not tell where its tokens stand; convert it"
         )
     return tokenizer
-
-
-@contextmanager
-def _one_line(expected: str) -> Iterator[None]:
-    """Whatever a library says about a user's files, in one line."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # transformers and tokenizers raise many kinds, bare ones too
-        said = f"{type(error).__name__}: {_shortened(error)}"
-        raise UserError(f"expected {expected}, got {said}") from None
-
-
-def _shortened(error: Exception) -> str:
-    return textwrap.shorten(str(error), 200, placeholder=" ...")
 
 
 def _check_placement(dtype: str | None, device: str | None, device_map: str | None) -> None:
@@ -181,15 +177,14 @@ def find_model(name: str, path: Path | None, hub: str | None, revision: str | No
         return path.expanduser()
     if hub is not None:
         return _cached(hub, revision)
-    if name != smollm2.NAME:
+    if name not in packaged.PACKAGED:
         raise UserError(
             f"expected model.path=DIR (a Hugging Face directory) for model={name}, got none"
         )
-    if not smollm2.model_dir().is_dir():
-        raise UserError(
-            f"expected {name} in {smollm2.model_dir()}, found none; run `{smollm2.COMMAND}`"
-        )
-    return smollm2.model_dir()
+    model = packaged.PACKAGED[name]
+    if not model.directory.is_dir():
+        raise UserError(f"expected {name} in {model.directory}, found none; run `{model.command}`")
+    return model.directory
 
 
 def _cached(hub: str, revision: str | None) -> Path:
@@ -206,7 +201,7 @@ def _cached(hub: str, revision: str | None) -> Path:
         ) from None
     except (OSError, ValueError) as error:  # the hub's own errors and httpx's are among them
         offline = huggingface_hub.constants.HF_HUB_OFFLINE
-        why = "the hub is not contacted" if offline else _shortened(error)
+        why = "the hub is not contacted" if offline else shortened(error)
         raise UserError(
             f"expected {hub} at revision {revision or 'main'} in the cache "
             f"{huggingface_hub.constants.HF_HUB_CACHE} (see HF_HOME), found none: {why}; set "
@@ -219,44 +214,23 @@ def _known_classes(
     directory: Path, config: dict[str, Any]
 ) -> tuple[transformers.PreTrainedConfig, type[PreTrainedModel]]:
     """The configuration and the class of a model, both of the installed transformers."""
-    model_type = config.get("model_type")
-    remote = "it asks for code of its own (auto_map), which is never run" * ("auto_map" in config)
-    if model_type not in CONFIG_MAPPING:
-        raise UserError(
-            f"expected a model type that transformers {transformers.__version__} knows in "
-            f"{directory}, got {model_type!r}; {remote or 'choose another model'}"
-        )
-    usual = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type)
-    architecture = (config.get("architectures") or [usual])[0]
-    if (
-        usual is None
-        or architecture != usual
-        or architecture in _BIDIRECTIONAL
-        or classify_architecture(usual) != "causal_lm"
-    ):
-        raise UserError(
-            f"expected a causal language model in {directory}, got {architecture or model_type}; "
-            + (remote or "choose a model that continues text, such as GPT-2 or Llama")
-        )
-    if architecture not in SUPPORTED_ARCHITECTURES:
-        raise UserError(
-            f"expected an architecture that TransformerLens knows in {directory}, got "
-            f"{architecture}; choose a model such as Llama, GPT-2, GPT-NeoX, Qwen, Gemma or Phi"
-        )
+    usual = causal_class(config, directory)
     if "quantization_config" in config:
         raise UserError(
             f"expected weights in {', '.join(DTYPES)} in {directory}, got quantised ones; choose "
             "the model that they were made from"
         )
-    with quiet(), _one_line(f"a configuration of {usual} in {directory}"):
-        known = CONFIG_MAPPING[str(model_type)].from_pretrained(directory, local_files_only=True)
+    with quiet(), one_line(f"a configuration of {usual} in {directory}"):
+        known = CONFIG_MAPPING[config["model_type"]].from_pretrained(
+            directory, local_files_only=True
+        )
     return known, getattr(transformers, usual)
 
 
 def _read_weights(
     directory: Path, model_class: type[PreTrainedModel], **options: Any
 ) -> PreTrainedModel:
-    with quiet(), _one_line(f"weights of {model_class.__name__} in {directory}"):
+    with quiet(), one_line(f"weights of {model_class.__name__} in {directory}"):
         read: Any = model_class.from_pretrained(
             directory,
             use_safetensors=True,

@@ -144,7 +144,8 @@ class PretrainedModel(EditableModel):
         adds = float(missed.float().norm() / seen["resid_post"].float().norm()) < 0.02
         has = {
             "resid_mid": adds and not block.side_by_side,
-            "mlp_post": all(one.mlp_projection is not None for one in self._blocks),
+            "mlp_post": "mlp_post" in seen
+            and all(one.mlp_projection is not None for one in self._blocks),
         }
         return given[0], adds, tuple(point for point in POINTS if has.get(point, True))
 

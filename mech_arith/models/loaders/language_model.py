@@ -9,7 +9,7 @@ from mech_arith.models.kinds import MODELS, Loader, ModelChoice
 from mech_arith.problems import ProblemSet
 
 DEFAULT_STYLE = "comma"
-"""Of prompts, where none is asked for."""
+"""Of prompts, where none is asked for and the model has none of its own."""
 
 
 @MODELS.register("language_model")
@@ -50,8 +50,11 @@ class LanguageModel(Loader):
             device=None if choice.device_map is not None else device,
             device_map=choice.device_map,
         )
-        style = choice.style or DEFAULT_STYLE
-        return PretrainedModel(loaded, Prompting(style, shots, choice.system, choice.date))
+        return PretrainedModel(loaded, Prompting(_style(choice), shots, choice.system, choice.date))
 
     def prompt_name(self, choice: ModelChoice) -> str | None:
-        return f"{choice.style or DEFAULT_STYLE}, {counted(choice.shots, 'shot')}"
+        return f"{_style(choice)}, {counted(choice.shots, 'shot')}"
+
+
+def _style(choice: ModelChoice) -> str:
+    return choice.style or choice.own_style or DEFAULT_STYLE

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from mech_arith.common.errors import UserError
 from mech_arith.common.plugins import plugin_file
+from mech_arith.reports.figures.answer_tokens import answer_token_maps
 from mech_arith.reports.figures.correlations import (
     best_correlation_map,
     correlation_heatmaps,
@@ -31,6 +32,7 @@ from mech_arith.reports.papers import Page
 
 __all__ = [
     "accuracy_by_layer",
+    "answer_token_maps",
     "best_correlation_map",
     "cell_figures",
     "correlation_heatmaps",

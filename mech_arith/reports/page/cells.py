@@ -10,7 +10,12 @@ import pandas as pd
 
 from mech_arith.evidence.results import RunResult
 from mech_arith.reports.page.compact import Plain, edited, overview_lines, traced
-from mech_arith.reports.page.evidence import evidence_rows, headline_rows, specificity_maps
+from mech_arith.reports.page.evidence import (
+    evidence_rows,
+    headline_rows,
+    specificity_maps,
+    token_maps,
+)
 
 
 def cell_page(result: RunResult) -> Plain:
@@ -22,6 +27,7 @@ def cell_page(result: RunResult) -> Plain:
         ),
         "edited": edited(result.tables.get("effects", pd.DataFrame())),
         "evidence": evidence_rows(evidence),
+        "tokens": token_maps(result.tables.get("answer_tokens", pd.DataFrame()), evidence),
         "specificity": specificity_maps(result.tables.get("specificity", pd.DataFrame()), evidence),
         "config": result.config_yaml,
         "summary": result.summary,

@@ -47,7 +47,7 @@ def traced(correlations: pd.DataFrame, positions: str) -> Plain:
     asked = each if positions == EACH else correlations.loc[correlations["position"] == positions]
     if asked.empty:
         raise ValueError(f"expected rows of positions {positions!r} in the table, found none")
-    sites = [_site(str(name), rows) for name, rows in asked.groupby("position", sort=False)]
+    sites = [_site(rows) for _, rows in asked.groupby(["position", "head"], sort=False)]
     several = each["position"].nunique() > 1
     return {
         "sites": sites,
@@ -123,14 +123,20 @@ class _Axes:
         )
 
 
-def _site(position: str, rows: pd.DataFrame) -> Plain:
+def placed(rows: pd.DataFrame) -> list[str]:
+    """Of each row its place within the layer, in words: 'last', 'last, head 3'."""
+    pairs = zip(rows["position"].tolist(), rows["head"].tolist(), strict=True)
+    return [f"{position}, head {head}" if head else str(position) for position, head in pairs]
+
+
+def _site(rows: pd.DataFrame) -> Plain:
     axes = _Axes.of(rows)
     shape = (len(axes.values), len(axes.layers), len(axes.components))
     places = axes.places(rows)
     r_fit = _filled(rows, "r_fit", shape, places)
     variance = _filled(rows, "explained_variance", shape, places)
     return {
-        "position": position,
+        "position": placed(rows.iloc[:1])[0],
         "point": _only(rows, "point"),
         "n": int(rows["n_report"].iloc[0]) if "n_report" in rows else None,
         "values": axes.values,
@@ -145,13 +151,13 @@ def _site(position: str, rows: pd.DataFrame) -> Plain:
 
 
 def _best_map(rows: pd.DataFrame) -> Plain:
-    """Per value and layer the direction that is best on the fit split, over all positions."""
-    axes = _Axes.of(rows)
-    positions = list(dict.fromkeys(rows["position"].tolist()))
+    """Per value and layer the direction that is best on the fit split, over all its sites."""
+    axes, own = _Axes.of(rows), pd.Series(placed(rows), index=rows.index)
+    positions = list(dict.fromkeys(own.tolist()))
     width = len(axes.components)
     shape = (len(axes.values), len(axes.layers), len(positions) * width)
     value, layer, component = axes.places(rows)
-    places = (value, layer, _places(rows["position"], positions) * width + component)
+    places = (value, layer, _places(own, positions) * width + component)
     best = _best(_filled(rows, "r_fit", shape, places))
     r = _taken(_filled(rows, "r", shape, places), best)
     return {
@@ -164,12 +170,16 @@ def _best_map(rows: pd.DataFrame) -> Plain:
 
 
 def _position_map(rows: pd.DataFrame) -> Plain:
-    """Per value, layer and single position the component that is best on the fit split."""
+    """Per value, layer and single position the component that is best on the fit split, of all
+    heads.
+    """
     axes = _Axes.of(rows)
     positions = sorted(set(rows["position_index"].tolist()))
-    shape = (len(axes.values), len(axes.layers), len(positions), len(axes.components))
+    heads, width = list(dict.fromkeys(rows["head"].tolist())), len(axes.components)
+    shape = (len(axes.values), len(axes.layers), len(positions), len(heads) * width)
     value, layer, component = axes.places(rows)
-    places = (value, layer, _places(rows["position_index"], positions), component)
+    of_head = _places(rows["head"], heads) * width + component
+    places = (value, layer, _places(rows["position_index"], positions), of_head)
     best = _best(_filled(rows, "r_fit", shape, places))
     tokens = dict(zip(rows["position_index"], rows["token"], strict=True))
     return {
@@ -178,7 +188,8 @@ def _position_map(rows: pd.DataFrame) -> Plain:
         "positions": positions,
         "tokens": [str(tokens[position]) for position in positions],
         "r": numbers(_taken(_filled(rows, "r", shape, places), best)),
-        "component": np.array(axes.components)[best].tolist(),
+        "component": np.array(axes.components)[best % width].tolist(),
+        **({"head": np.array(heads)[best // width].tolist()} if any(heads) else {}),
     }
 
 

@@ -135,8 +135,8 @@ class _Sides:
                     yield from self._subtracted(DROP, a, b, *found, strength=strength)
 
     def _matched(self) -> Iterator[tuple[Row, Row]]:
-        """Rows of evidence of one value and layer: of one position where both cells have the same
-        positions, else of the best one on the fit split of each.
+        """Rows of evidence of one value and layer: of one site where both cells have the same
+        sites, else of the best one on the fit split of each.
         """
         one, other = (tables.get("evidence", pd.DataFrame()) for tables in self.tables)
         if one.empty or other.empty:
@@ -187,6 +187,20 @@ class _Sides:
             between = difference(*measured, level=self.level)
             row |= {"difference_low": between.low, "difference_high": between.high, "p": between.p}
         yield row
+
+
+def several_places(table: pd.DataFrame) -> list[str]:
+    """Columns of a site in which rows of one value and layer differ, in A as in B."""
+    known = table.loc[table["layer"].notna()]
+    alike = [name for name in WITHIN_LAYER if known[f"{name}_a"].equals(known[f"{name}_b"])]
+    keys = ["cell_a", "cell_b", "quantity", "value", "layer", "strength"]
+    groups = known.groupby(keys, dropna=False)
+    return [name for name in alike if (groups[f"{name}_a"].nunique() > 1).any()]
+
+
+def known_text(entry: Any) -> str | None:
+    """An entry of a column of text; None for a missing one."""
+    return None if pd.isna(entry) or entry == "" else str(entry)
 
 
 def _plain(row: Row, column: Column) -> dict[str, float | None]:

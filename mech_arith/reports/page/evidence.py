@@ -12,9 +12,9 @@ import pandas as pd
 from mech_arith.engine.sites import COMPONENT_COLUMNS
 from mech_arith.evidence.best import best_rows
 from mech_arith.evidence.columns import completed, shown_columns
-from mech_arith.evidence.results import best_places, slopes_at_best
+from mech_arith.evidence.results import best_places, slopes_at_best, tokens_at_best
 from mech_arith.evidence.verdicts import is_truth, known, verdict
-from mech_arith.reports.page.compact import Plain, numbers
+from mech_arith.reports.page.compact import Plain, numbers, placed
 
 
 def _names() -> tuple[list[str], list[str]]:
@@ -116,7 +116,7 @@ def _standings(row: Mapping[str, Any]) -> dict[str, str]:
 def specificity_maps(specificity: pd.DataFrame, evidence: pd.DataFrame) -> list[Plain]:
     """Per layer the slopes of each value's direction (rows) with each value's change (columns).
 
-    Of several positions the one with the largest |R| of the value on the fit split.
+    Of several sites in a layer the one with the largest |R| of the value on the fit split.
     """
     if specificity.empty or evidence.empty:
         return []
@@ -125,6 +125,40 @@ def specificity_maps(specificity: pd.DataFrame, evidence: pd.DataFrame) -> list[
         _map(layer, rows.loc[rows["layer"] == layer].to_dict(orient="records"))
         for layer in sorted(set(rows["layer"].tolist()))
     ]
+
+
+def token_maps(answer_tokens: pd.DataFrame, evidence: pd.DataFrame) -> list[Plain]:
+    """Per layer how often each token of the answer (columns) follows each value (rows).
+
+    Of several positions the one with the largest |R| of the value on the fit split.
+    """
+    if answer_tokens.empty or evidence.empty:
+        return []
+    rows = tokens_at_best(answer_tokens, evidence)
+    return [
+        _token_map(layer, rows.loc[rows["layer"] == layer].to_dict(orient="records"))
+        for layer in sorted(set(rows["layer"].tolist()))
+    ]
+
+
+TOKEN_NUMBERS = ("iia", "iia_low", "iia_high", "floor", "ceiling", "iia_changed", "n")
+"""What is said of each token."""
+
+
+def _token_map(layer: int, rows: list[dict[Any, Any]]) -> Plain:
+    values = sorted({row["value"] for row in rows}, key=lambda value: (len(value), value))
+    names = dict(sorted((row["token"], row["token_name"]) for row in rows))
+    found: Plain = {"layer": layer, "values": values, "tokens": list(names.values())}
+    places = [(values.index(row["value"]), list(names).index(row["token"])) for row in rows]
+    for name in TOKEN_NUMBERS:
+        array = np.full((len(values), len(names)), np.nan)
+        for place, row in zip(places, rows, strict=True):
+            array[place] = row[name]
+        found[name] = numbers(array)
+    components = {row["value"]: (row["component"], row["position"]) for row in rows}
+    found["component"] = [components[value][0] for value in values]
+    found["position"] = [components[value][1] for value in values]
+    return found
 
 
 def _map(layer: int, rows: list[dict[Any, Any]]) -> Plain:
@@ -139,7 +173,5 @@ def _map(layer: int, rows: list[dict[Any, Any]]) -> Plain:
         for place, row in zip(places, rows, strict=True):
             array[place] = row[name]
         found[name] = numbers(array)
-    components = {row["value"]: (row["component"], row["position"]) for row in rows}
-    found["component"] = [components[value][0] for value in directions]
-    found["position"] = [components[value][1] for value in directions]
-    return found
+    own = pd.DataFrame(rows).drop_duplicates("value").set_index("value").loc[directions]
+    return found | {"component": own["component"].tolist(), "position": placed(own)}

@@ -9,7 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from mech_arith.evidence.verdicts import known
-from mech_arith.reports.page.differences import ABOUT, BASELINE, Compared, titles
+from mech_arith.reports.page.differences import (
+    ABOUT,
+    BASELINE,
+    Compared,
+    known_text,
+    several_places,
+    titles,
+)
 
 MOST = 24
 """Rows of the printed table; the files have all."""
@@ -34,7 +41,9 @@ def print_differences(
         markup=False,
     )
     shown = Table(title="B minus A, the clearest first", title_justify="left")
-    for name in (*(["cells"] if several else []), "quantity", "value", "layer", "strength"):
+    within = several_places(table)
+    cells_named = ["cells"] if several else []
+    for name in (*cells_named, "quantity", "value", "layer", *within, "strength"):
         shown.add_column(name, justify="right" if name in ("layer", "strength") else "left")
     for name in ("A", "B", "B minus A", "p"):
         shown.add_column(name, no_wrap=True)
@@ -43,7 +52,7 @@ def print_differences(
     )
     for row in ordered.head(MOST).to_dict(orient="records"):
         cells = [f"{row['cell_a']}, {row['cell_b']}"] if several else []
-        shown.add_row(*cells, *_entries(row), style=_style(row["counts"]))
+        shown.add_row(*cells, *_entries(row, within), style=_style(row["counts"]))
     console.print(shown)
     if len(table) > MOST:
         console.print(f"and {len(table) - MOST} more rows in the file", highlight=False)
@@ -56,12 +65,13 @@ def _style(counts: Any) -> str:
     return "" if pd.isna(counts) else "bold" if counts else "dim"
 
 
-def _entries(row: Mapping[Any, Any]) -> list[str]:
+def _entries(row: Mapping[Any, Any], within: Sequence[str]) -> list[str]:
     layer, strength, p = (known(row, name) for name in ("layer", "strength", "p_holm"))
     return [
         titles()[row["quantity"]],
         row["value"],
         "" if layer is None else f"{layer:.0f}",
+        *(known_text(row[f"{name}_a"]) or "" for name in within),
         "" if strength is None else f"{strength:g}",
         *(_with_interval(row, name) for name in ("a", "b", "difference")),
         "" if p is None else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0"),

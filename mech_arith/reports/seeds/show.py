@@ -34,9 +34,15 @@ def print_seeds(
         (f"|R| at positions {fields['positions']}, best component of each seed", asked),
         ("|R| at the single position that is best for each value and layer", single),
     ):
-        _print(console, title, found, "abs_r", ["value", "layer", "position"], ["share_peak"])
-    keys = ["value", "layer", "position", "strength"]
+        _print(console, title, found, "abs_r", _keys(found), ["share_peak"])
+    keys = [*_keys(effects), "strength"]
     _print(console, "Accuracy drop beyond random directions", effects, "excess_drop", keys, [])
+
+
+def _keys(found: pd.DataFrame) -> list[str]:
+    """What a printed row is about; its head only where heads are sites of their own."""
+    has_heads = not found.empty and any(found["head"])
+    return ["value", "layer", "position", *(["head"] if has_heads else [])]
 
 
 def print_alone(console: Console, groups: Groups) -> None:
@@ -64,7 +70,7 @@ def _own_sites(correlations: pd.DataFrame, asked: str) -> tuple[pd.DataFrame, pd
 
 
 def _best_places(correlations: pd.DataFrame) -> pd.DataFrame:
-    """Per value and layer the position with the largest mean |R|."""
+    """Per value and layer the position (and head) with the largest mean |R|."""
     by = [correlations["value"], correlations["layer"]]
     return correlations.loc[correlations["abs_r_mean"].groupby(by, sort=False).idxmax()]
 

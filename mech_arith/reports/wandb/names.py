@@ -18,8 +18,9 @@ WORDS = {
     "(": "open",
     ")": "close",
     ",": "comma",
+    "^": "to",
 }
-"""Signs of an expression -> their names."""
+"""Signs of an expression, or of a digit's place, -> their names."""
 
 DIGEST = 8
 """Hexadecimal digits that keep shortened texts apart."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from math import ceil, isnan
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from mech_arith.reports.figures.layout import fitting, on_page
 from mech_arith.reports.figures.lettering import width_of
 from mech_arith.reports.figures.registered import Drawing, Tables, figures
 from mech_arith.reports.figures.rule import Claim, Row, counts, number_of
-from mech_arith.reports.figures.sheet import TITLE, Panel, Sheet
+from mech_arith.reports.figures.sheet import NAMES, TITLE, Panel, Sheet
 from mech_arith.reports.figures.style import (
     LAYERS,
     Grid,
@@ -78,27 +77,11 @@ def head_maps(evidence: pd.DataFrame, *, title: str = "") -> Sheet:
     columns = sorted(map(int, distinct(best, "head")))
     maps = {name: one for name, one in MAPS.items() if _known(best, one.number)}
     written = max(len(layers), len(columns)) <= MANY and not on_page()
-    cell = CELL if written else SMALL_CELL
-    titles = max(width_of(name, TITLE) for name in (*values, *maps))
-    width, left = max(cell[0] * len(columns), titles), room_for(thinned(layers), beside=0.45)
-    per_value = len(maps) * (width + 0.25)
-    groups = evenly(len(values), fitting(per_value - 0.25, left, right=1.0))
-    grid = Grid(
-        title=title,
-        subtitle=_subtitle(best),
-        across=groups * len(maps),
-        down=ceil(len(values) / groups),
-        width=width,
-        height=max(cell[1] * len(layers), 0.5),
-        left=left,
-        above=0.46,
-        below=0.5,
-        keys=[[Key(_doubt(written=written), "tick")]],
-        scale=True,
-    )
+    heading = {"title": title, "subtitle": _subtitle(of_heads)}
+    grid = _grid(values, [*maps], layers, columns, written=written, **heading)
     sheet = grid.sheet()
     depths = thinned(layers, max(1, int(grid.height / 0.14)))
-    heads_named = thinned(columns, max(1, int(width / 0.2)))
+    heads_named = thinned(columns, max(1, int(grid.width / 0.2)))
     for index, (value, name) in enumerate((value, name) for value in values for name in maps):
         panel = grid.panel(sheet, index)
         rows = records(best.loc[best["value"] == value])
@@ -110,6 +93,35 @@ def head_maps(evidence: pd.DataFrame, *, title: str = "") -> Sheet:
     grid.add_scale(sheet, "|R| or share of answers" if len(maps) > 1 else "|R|")
     sheet.record(records(best), [name for name in SHOWN if _known(best, name)])
     return sheet
+
+
+def _grid(
+    values: Sequence[str],
+    maps: Sequence[str],
+    layers: Sequence[int],
+    columns: Sequence[int],
+    *,
+    written: bool,
+    **heading: str,
+) -> Grid:
+    """The maps of a value side by side, and as many values as fit."""
+    cell = CELL if written else SMALL_CELL
+    names = max(width_of(HEADS, NAMES), *(width_of(name, TITLE) for name in (*values, *maps)))
+    width, left = max(cell[0] * len(columns), names), room_for(thinned(layers), beside=0.45)
+    per_value = len(maps) * (width + 0.25)
+    groups = evenly(len(values), fitting(per_value - 0.25, left, right=1.0))
+    return Grid(
+        across=groups * len(maps),
+        down=ceil(len(values) / groups),
+        width=width,
+        height=max(cell[1] * len(layers), 0.5),
+        left=left,
+        above=0.46,
+        below=0.5,
+        keys=[[Key(_doubt(written=written), "tick")]],
+        scale=True,
+        **heading,  # pyright: ignore[reportArgumentType]  # title and subtitle
+    )
 
 
 def _draw(
@@ -137,10 +149,10 @@ def _draw(
         panel.hatch([at for at in doubtful if ink(float(shares[at])) == written_in], colour)
 
 
-def _subtitle(best: pd.DataFrame) -> str:
-    positions = distinct(best, "position")
+def _subtitle(of_heads: pd.DataFrame) -> str:
+    positions = distinct(of_heads, "position")
     where = positions[0] if len(positions) == 1 else "the best of the fit split"
-    point = ", ".join(distinct(best, "point"))
+    point = ", ".join(distinct(of_heads, "point"))
     return f"{point} of each head; positions: {where}; the fit split's best component"
 
 
@@ -151,8 +163,4 @@ def _doubt(*, written: bool) -> str:
 
 def _known(table: pd.DataFrame, column: str) -> bool:
     """Whether a column has any entry."""
-    return column in table and any(_is_known(entry) for entry in table[column])
-
-
-def _is_known(entry: Any) -> bool:
-    return entry is not None and entry is not pd.NA and entry == entry
+    return column in table and bool(table[column].notna().any())

@@ -12,6 +12,12 @@ async function unpack(name) {
   return new Response(stream).text();
 }
 
+/** A place within a layer, in words: 'last', 'last, head 3'. */
+const placeOf = ({ position, head }) => (head ? `${position}, head ${head}` : position);
+
+/** A layer, and its head where heads are sites of their own: 'layer 2, head 3'. */
+const layerOf = ({ layer, head }) => (head ? `layer ${layer}, head ${head}` : `layer ${layer}`);
+
 /** Each asked for is made once. */
 function once(make) {
   const made = new Map();

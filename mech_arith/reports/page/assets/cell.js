@@ -16,6 +16,7 @@ async function showCellPage(cell, { cells, chunk, columns, site }) {
       ...(await evidenceTable(page.evidence, columns, site)),
       ...tracingFigures(cell, page.traced),
       ...editFigures(cell, page.edited),
+      ...tokenFigures(page.tokens),
       ...specificityFigures(page.specificity),
       ...figureFiles(page.figures),
       el("h2", {}, "What made these numbers"),
@@ -110,7 +111,7 @@ function headlines(cell, page, columns) {
 function headlineTiles(cell, columns) {
   const [row] = cell.headline;
   if (!row) return [];
-  const where = `${clipped(row.value, 40)}, layer ${row.layer}`;
+  const where = `${clipped(row.value, 40)}, ${layerOf(row)}`;
   return columns
     .filter((column) => column.is_headline && !column.is_text && isKnown(row, column))
     .map((column) =>
@@ -145,7 +146,7 @@ const bestTable = (cell) =>
       interval(found.r_low, found.r_high).trim() || DASH,
       found.layer,
       found.component,
-      isolated(found.position),
+      isolated(placeOf(found)),
       copyButton(traceCommand(cell, found), "Copy command"),
     ]),
   );
@@ -164,7 +165,7 @@ function dropTable(cell) {
         three(found.control_drop),
         found.layer,
         found.component,
-        isolated(found.position),
+        isolated(placeOf(found)),
         found.strength,
         found.n,
         copyButton(editCommand(cell, found), "Copy command"),

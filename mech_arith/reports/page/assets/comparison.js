@@ -121,8 +121,9 @@ function lineOf(cell) {
 }
 
 /** What one point of a cell's curve says: (cell, value, dose or layer's row, arm). */
-function editPoint(cell, value, { layer, strength, drop, control, isControl, n, x, ends = [] }) {
+function editPoint(cell, value, { layer, head, strength, drop, control, isControl, n, x, ends = [] }) {
   const shown = isControl ? control : drop;
+  const where = layerOf({ layer, head });
   const arm = isControl ? "control" : "accuracy drop";
   return {
     ...{ x, ends },
@@ -130,12 +131,12 @@ function editPoint(cell, value, { layer, strength, drop, control, isControl, n, 
     lines: [
       `${arm} ${three(shown)}${interval(...ends)}${isControl ? "" : `, control ${three(control)}`}`,
       `cell ${cell.id}: ${cell.name}`,
-      `direction for ${value}, layer ${layer}, strength ${strength}${n ? `, n = ${n}` : ""}`,
+      `direction for ${value}, ${where}, strength ${strength}${n ? `, n = ${n}` : ""}`,
       "click: its command",
     ],
     show: () =>
       showCommand({
-        what: `${arm} ${three(shown)}: cell ${cell.id}, ${value}, layer ${layer}, strength ${strength}`,
+        what: `${arm} ${three(shown)}: cell ${cell.id}, ${value}, ${where}, strength ${strength}`,
         command: editCommand(cell, { layer, strength }),
         cell,
         linked: true,
@@ -151,7 +152,7 @@ const endsOf = (dose, place, isControl) =>
 const dosePoints = (cell, value, dose, isControl) =>
   dose.strengths.map((strength, place) =>
     editPoint(cell, value, {
-      ...{ layer: dose.layer, strength, isControl, n: dose.n, x: strength },
+      ...{ layer: dose.layer, head: dose.head, strength, isControl, n: dose.n, x: strength },
       ...{ drop: dose.drop[place], control: dose.control[place] },
       ends: endsOf(dose, place, isControl),
     }),

@@ -33,7 +33,7 @@ async function showDifferences(differences, { columns, site }) {
     ...notes.map((note) => el("p", { class: "quiet" }, isolated(note))),
     el("p", { class: "quiet" }, GREY),
     el("div", { class: "scroll" }, table),
-    ...differenceFigures(rows, columns),
+    ...differenceFigures(rows, columns, site),
   );
   await differenceTable(table, rows, quantities, site);
 }
@@ -77,8 +77,11 @@ async function differenceTable(node, rows, quantities, site) {
   });
 }
 
-/** By layer, for each value: the drawn numbers of the evidence, B minus A. Of one pair of cells. */
-function differenceFigures(rows, columns) {
+/**
+ * By layer, for each value at each place of a layer: the drawn numbers of the evidence, B minus A.
+ * Of one pair of cells.
+ */
+function differenceFigures(rows, columns, site) {
   const [first] = rows;
   const drawn = columns
     .filter((column) => column.is_drawn && column.is_compared)
@@ -87,10 +90,10 @@ function differenceFigures(rows, columns) {
   const places = new Map();
   for (const row of rows) {
     if (row.cell_a !== first.cell_a || row.cell_b !== first.cell_b || row.layer == null) continue;
-    const key = JSON.stringify([row.value, row.layer]);
+    const key = JSON.stringify([row.value, row.layer, ...site.map((name) => row[`${name}_a`])]);
     if (!places.has(key)) {
-      const { value, layer, component_a: component, position_a: position } = row;
-      places.set(key, { value, layer, component, position, zero: 0 });
+      const { value, layer, component_a: component, position_a: position, head_a: head } = row;
+      places.set(key, { value, layer, component, position, head, zero: 0 });
     }
     const ends = { [`${row.quantity}_low`]: row.difference_low, [`${row.quantity}_high`]: row.difference_high };
     Object.assign(places.get(key), { [row.quantity]: row.difference, ...ends });
@@ -99,10 +102,9 @@ function differenceFigures(rows, columns) {
   const known = knownColumns(points, drawn);
   if (!known.length) return [];
   const values = distinct(points.map(({ value }) => value)).sort(byLength);
-  const cards = values.map((value) =>
-    card([el("b", {}, isolated(clipped(value, 40)))], 230, () =>
-      evidenceChart(points.filter((point) => point.value === value).sort((a, b) => a.layer - b.layer), known, 0.05),
-    ),
+  const lines = values.flatMap((value) => linesOf(points.filter((point) => point.value === value)));
+  const cards = lines.map(({ title, line }) =>
+    card([el("b", {}, isolated(clipped(title, 40)))], 230, () => evidenceChart(line, known, 0.05)),
   );
   const about = `B minus A by layer, with intervals: cells ${first.cell_a} and ${first.cell_b}. Dotted: no difference.`;
   return [
@@ -114,4 +116,16 @@ function differenceFigures(rows, columns) {
     ),
     cardsFor(distinct(points.map(({ layer }) => layer)), cards),
   ];
+}
+
+/** Points of one value by layer; where layers have several, a line for each place within them. */
+function linesOf(points) {
+  const several = points.length > distinct(points.map(({ layer }) => layer)).length;
+  const places = several ? distinct(points.map(placeOf)) : [null];
+  return places.map((place) => ({
+    title: place == null ? points[0].value : `${points[0].value}, ${place}`,
+    line: points
+      .filter((point) => place == null || placeOf(point) === place)
+      .sort((a, b) => a.layer - b.layer),
+  }));
 }

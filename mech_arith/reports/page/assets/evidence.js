@@ -177,7 +177,7 @@ function evidenceChart(rows, columns, top = 1.05) {
         label(
           `${column.title} ${two(numberOf(row, column))}${interval(...endsOfNumber(row, column))}`,
           besideOf(row, column).join(", "),
-          `${row.value}, layer ${row.layer}, component ${row.component}, ${row.position}`,
+          `${row.value}, layer ${row.layer}, component ${row.component}, ${placeOf(row)}`,
         ),
       ),
       hoverinfo: "text",
@@ -214,6 +214,46 @@ function slopePoint(map, row, column) {
     ],
     show: hideCommand,
   };
+}
+
+/** What is known of one token of the answer and one value. */
+function tokenPoint(map, row, column) {
+  const of = (name) => map[name][row][column];
+  return {
+    lines: [
+      `token ${map.tokens[column]} of the answer, ${map.values[row]} changed`,
+      `IIA ${two(of("iia"))}${interval(of("iia_low"), of("iia_high"))}; n = ${of("n")}`,
+      `floor ${two(of("floor"))}, ceiling ${two(of("ceiling"))}`,
+      `where the token has to be another: ${two(of("iia_changed"))}`,
+      `layer ${map.layer}, component ${map.component[row]}, ${map.position[row]}`,
+    ],
+    show: hideCommand,
+  };
+}
+
+function tokenFigures(maps) {
+  if (!maps?.length) return [];
+  const cards = maps.map((map) =>
+    card([el("b", {}, `layer ${map.layer}`)], mapHeight(74, 24, map.values.length), () =>
+      heatmap({
+        rows: map.values,
+        columns: map.tokens,
+        r: map.iia,
+        about: (row, column) => tokenPoint(map, row, column),
+        ...{ xTitle: "token of the answer", yTitle: "value changed" },
+      }),
+    ),
+  );
+  return [
+    el("h2", {}, "Tokens of the answer: which of them follow each value"),
+    el(
+      "p",
+      { class: "quiet" },
+      "IIA of each token: the share that is as the value put in place calls for. Tokens that need " +
+        "not change are easy: the floor is what other values give by chance.",
+    ),
+    el("div", { class: "cards" }, ...cards),
+  ];
 }
 
 function specificityFigures(maps) {

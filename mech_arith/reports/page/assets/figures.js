@@ -74,7 +74,8 @@ function positionPoint(cell, map, value, layer, place) {
   return {
     lines: [
       `${map.values[value]}, layer ${depth}, ${where}`,
-      `R ${two(r)} of component ${map.component[value][layer][place]}`,
+      `R ${two(r)} of component ${map.component[value][layer][place]}` +
+        (map.head ? `, head ${map.head[value][layer][place]}` : ""),
       "click: its command",
     ],
     show: () =>
@@ -109,7 +110,7 @@ const siteFigures = (cell, site) =>
 /** One of several sites at a time, first the one with the largest |R|. */
 function chosenSite(cell, sites) {
   const figures = el("div");
-  const best = bestLines(cell)[0]?.[1].position;
+  const best = placeOf(bestLines(cell)[0]?.[1] ?? {});
   const options = sites.map(({ position }, place) =>
     el("option", { value: place, selected: position === best }, clipped(position, 40)),
   );

@@ -64,7 +64,7 @@ const showEach = (cell, shows) =>
     : nothing();
 
 const showValue = (row) =>
-  el("span", row.sentence ? { title: row.sentence } : {}, named(row.value), el("span", { class: "quiet" }, ` layer ${row.layer}`));
+  el("span", row.sentence ? { title: row.sentence } : {}, named(row.value), el("span", { class: "quiet" }, ` ${layerOf(row)}`));
 
 /** What a column of the evidence shows of a value in the table of all cells: one line. */
 function headlineEntry(row, column) {
@@ -105,7 +105,7 @@ function showDrop(cell) {
       "span",
       { class: "quiet" },
       named(value),
-      `, layer ${drop.layer}, strength ${drop.strength}`,
+      `, ${layerOf(drop)}, strength ${drop.strength}`,
     ),
   );
 }
