@@ -222,7 +222,8 @@ class _Walk:
     def departure(self, found: Trace) -> Departure:
         """What it has found, once all problems have gone by."""
         covariance = found.subspace.covariance.double()
-        spread = within_components(found.coordinates, covariance, self.dose)
+        centred = found.coordinates - found.subspace.mean_coordinates
+        spread = within_components(centred, covariance, self.dose)
         return Departure(self.dose, spread, self._ratio, None if self._norm is None else self._left)
 
     def state(self) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """Passes over problems that are stopped and taken up again, at any batch, to the last bit."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -48,8 +50,13 @@ def traced(directory, method):
     )
 
 
-@pytest.mark.parametrize("method", ["pca", "pls"])
-@pytest.mark.parametrize("batch", [1, 2, 8, 9, 10, 14, 17])
+@pytest.mark.parametrize(
+    ("method", "batch"),
+    [
+        *product(["pca", "pls"], [1, 2, 8, 9, 10, 14, 17]),
+        *product(["ridge", "mean_difference", "fourier"], [2, 14]),
+    ],
+)
 def test_a_pass_killed_at_any_batch_goes_on_to_the_same_bits(tmp_path, monkeypatch, batch, method):
     expected = traced(tmp_path / "undisturbed", method)
     real, seen = activations.capture, []

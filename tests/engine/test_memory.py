@@ -24,7 +24,7 @@ sites = [Site(layer, "resid_post", "last") for layer in range(model.n_layers)]
 def trace(n):
     problems = draw(template, n=n, ranges=dict.fromkeys("abc", (100, 999)), seed=0)
     prompts, session = model.encode(problems), Session(model, Batching(200))
-    fitted = fit_directions(session, problems, prompts, sites, find_method("pls", 5))
+    fitted = fit_directions(session, problems, prompts, sites, find_method(sys.argv[1], 5))
     frames = {site: Subspace.of_tensors(found) for site, found in fitted.items()}
     coordinates(session, prompts, frames)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -34,10 +34,11 @@ print(trace(1000), trace(21000))
 
 
 @pytest.mark.slow
-def test_tracing_keeps_sums_and_not_activations():
+@pytest.mark.parametrize("method", ["pls", "ridge", "mean_difference", "fourier"])
+def test_tracing_keeps_sums_and_not_activations(method):
     """Kept, the residual streams alone of 20,000 problems more would take 570 MB."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
+        [sys.executable, "-c", PROGRAM, method], capture_output=True, text=True, check=True
     )
     before, after = map(float, done.stdout.split())
     assert after - before < 100
