@@ -26,7 +26,7 @@ FOUND = 0.99
 RANKS = range(1, 9)
 HELIX = 0
 """In the place of a rank."""
-N_PROBLEMS = 3000
+N_PROBLEMS = 6000
 OTHER_PERIODS = (2.0, 3.5, 5.0, 7.0)
 
 

@@ -172,8 +172,7 @@ class PlantedModel(Model):
         return blocks
 
     def _answer_terms(self) -> tuple[list[_Term], float]:
-        """The operands of the answer that do not make up the value that is read, and how often
-        this value counts."""
+        """The answer's operands beside those of the value that is read; how often this counts."""
         plant = self.plant
         answer = dict(plant.coefficients[plant.template.expression.answer])
         counts = {answer.pop(name) / k for name, k in plant.coefficients[plant.read.value].items()}
