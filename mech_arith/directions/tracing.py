@@ -86,7 +86,8 @@ class Trace:
         index, known = self.values.index(value), self.subspace.harmonics
         if known is not None and self.subspace.of(index)[component]:
             return known.at(component, wanted)
-        return self.slope([component], value)[0] * (wanted - self.value_mean[index])
+        offset = self.subspace.mean_coordinates[component]
+        return offset + self.slope([component], value)[0] * (wanted - self.value_mean[index])
 
     def slope(self, components: Sequence[int], value: str) -> Float64[Tensor, " k"]:
         """How far coordinates go per unit of a value, by least squares over the fit split."""

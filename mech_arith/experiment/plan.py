@@ -102,17 +102,21 @@ def prepare(config: RunConfig) -> Prepared:
     """Look up every name and draw the problems.
 
     Raises:
-        UserError: an unknown name or option, or problems that cannot be drawn.
+        UserError: an unknown name or option, or problems that cannot be drawn or that the direction
+            method refuses.
     """
     asked = look_up(config)
     tracing = config.tracing
+    ranks = ranks_of(config)
+    method = find_method(tracing.method, tracing.n_components, tracing.options, ranks=ranks)
+    method.check(asked.fit)
     return Prepared(
         config,
         asked.template,
         asked.shots,
         asked.fit,
         asked.report,
-        find_method(tracing.method, tracing.n_components, tracing.options, ranks=ranks_of(config)),
+        method,
         _intervention(config, asked.constraints),
         asked.ranges,
     )
