@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.common.errors import UserError
-from mech_arith.directions.base import DirectionMethod
+from mech_arith.directions.base import DirectionMethod, Drawing
 from mech_arith.directions.tracing import Splits, Trace, trace
 from mech_arith.engine.guard import check_fast_path
 from mech_arith.engine.run import ReferenceAnswers, stored_baseline
@@ -63,6 +63,7 @@ from mech_arith.interventions.off_distribution import doses_of, off_distribution
 from mech_arith.interventions.run import InterventionPlan, intervene
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet, design_summary, design_warnings
+from mech_arith.problems.expressions import Constraint
 from mech_arith.statistics import Resampling
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,8 @@ class CellPlan:
     """How intervals and nulls are computed."""
     untrained_twins: int = 0
     """Networks with random weights that are traced too."""
+    constraints: tuple[Constraint, ...] = ()
+    """Under which the problems were drawn."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +246,7 @@ def _check(work: _Work, sites: list[Site]) -> float | None:
         if asked is not None and asked.via == WEIGHTS:
             check_by_weights(work.session.model, sites, work.prompts, asked)
         _check_ranks(work, sites)
+        work.plan.method.check_model(work.session.model)
     return parity
 
 
@@ -260,8 +264,15 @@ def _check_ranks(work: _Work, sites: list[Site]) -> None:
 
 
 def _trace(work: _Work, sites: list[Site], reported: Reported) -> dict[Site, Trace]:
-    splits = Splits(work.fit, work.report, work.prompts_fit, work.prompts, reported.passed)
     plan = work.plan
+    splits = Splits(
+        work.fit,
+        work.report,
+        work.prompts_fit,
+        work.prompts,
+        reported.passed,
+        Drawing(plan.constraints, plan.digits),
+    )
     return trace(work.session, splits, list(dict.fromkeys(sites)), plan.method, plan.how)
 
 

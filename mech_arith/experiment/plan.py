@@ -40,6 +40,8 @@ class Prepared:
     intervention: InterventionPlan | None
     ranges: dict[str, tuple[int, int]]
     """Of each operand."""
+    constraints: tuple[Constraint, ...] = ()
+    """Kept by all problems."""
 
     @property
     def digits(self) -> int:
@@ -83,6 +85,7 @@ class Prepared:
             else None,
             tolerance=config.tolerance,
             digits=self.digits,
+            constraints=self.constraints,
             require_baseline=config.require_baseline,
             seed=config.problems.seed,
             how=Resampling(
@@ -111,6 +114,7 @@ def prepare(config: RunConfig) -> Prepared:
         find_method(tracing.method, tracing.n_components, tracing.options, ranks=ranks_of(config)),
         _intervention(config, asked.constraints),
         asked.ranges,
+        asked.constraints,
     )
 
 

@@ -1,0 +1,292 @@
+"""A rotation that is trained: the subspace whose interchange makes the model answer as wanted.
+
+Problems come in pairs: a base, and a source in which one value alone is another one. What the base
+has within a subspace of the site is replaced by what its source has there, and the layers above are
+run. The subspace is turned until the model is as likely as can be to give the answer of the base
+problem with its value replaced by the source's.
+
+Source: Geiger et al. (2023), "Finding alignments between interpretable causal variables and
+distributed neural representations" (distributed alignment search).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from mech_arith.common.errors import UserError
+from mech_arith.directions.base import FitTask
+from mech_arith.directions.readings import control_values
+from mech_arith.engine.batching import is_out_of_memory
+from mech_arith.engine.capture import capture
+from mech_arith.engine.gradients import Objective, Suffix, open_suffixes
+from mech_arith.engine.session import Session
+from mech_arith.problems import ProblemSet
+from mech_arith.problems.sources import Sources, draw_sources
+
+EVALUATED_EVERY = 10
+"""Steps from one look at the held-out pairs to the next."""
+
+GAIN = 1e-4
+"""By how much the held-out loss has to fall, in its own unit, for training to go on."""
+
+ALIKE = 1e-5
+"""Where sources differ from their bases by less than this share of their size, they do not."""
+
+CURVE = ("step", "loss", "held_out_loss")
+"""What is kept of each look at the held-out pairs."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a rotation is trained."""
+
+    steps: int
+    batch: int
+    """Pairs of each step."""
+    lr: float
+    """About how far a direction turns in the first step, in radians; it falls to 0 by the last."""
+    patience: int
+    """Looks at the held-out pairs without a gain, after which training ends."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Base problems and sources that differ from them in one value, at one site."""
+
+    session: Session
+    suffixes: list[Suffix]
+    """The bases, by layout, each followed by the wanted answer."""
+    objective: Objective
+    sources: Float[Tensor, "n width"]
+    """The sources' vectors."""
+    trained: Int64[Tensor, " some"]
+    held_out: Int64[Tensor, " others"]
+    """None of their base problems is among those that are trained on."""
+
+    @property
+    def width(self) -> int:
+        """Numbers of the site."""
+        return self.sources.shape[1]
+
+    def loss(self, some: Int64[Tensor, " few"], frame: Float[Tensor, "width k"]) -> float:
+        """The mean loss of some pairs, of an interchange within the span of orthonormal columns."""
+        return self._summed(some, frame, None) / len(some)
+
+    def loss_and_gradient(
+        self, some: Int64[Tensor, " few"], frame: Float[Tensor, "width k"]
+    ) -> tuple[float, Float[Tensor, "width k"]]:
+        """The same, and its gradient."""
+        gradient = torch.zeros_like(frame)
+        total = self._summed(some, frame, gradient)
+        return total / len(some), gradient / len(some)
+
+    def _summed(self, some: Tensor, frame: Tensor, gradient: Tensor | None) -> float:
+        """The sum of losses, as many pairs at a time as memory holds; their gradient is added."""
+        total = 0.0
+        for suffix in self.suffixes:
+            at = torch.isin(suffix.rows, some).nonzero()[:, 0]
+            while len(at):
+                size = self.session.batching.rows(suffix.model, suffix.resid.shape[1])
+                try:
+                    total += self._of_chunk(suffix, at[:size], frame, gradient)
+                except Exception as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    lacking = error.with_traceback(None)
+                else:
+                    at = at[size:]
+                    continue
+                self.session.batching.halve(lacking, suffix.model, suffix.resid.shape[1])
+        return total
+
+    def _of_chunk(
+        self, suffix: Suffix, at: Tensor, frame: Tensor, gradient: Tensor | None
+    ) -> float:
+        turned = frame.detach().requires_grad_(gradient is not None)
+        rows = suffix.rows[at]
+        sources = self.sources[rows]
+
+        def interchange(bases: Float[Tensor, "few width"]) -> Float[Tensor, "few width"]:
+            return bases + ((sources - bases.float()) @ turned) @ turned.mT
+
+        with torch.set_grad_enabled(gradient is not None):
+            read = suffix.read_outs(at, interchange)
+            loss = self.objective.losses(suffix.model, read, rows).sum()
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"expected finite losses of {suffix.model.name} at layer {suffix.site.layer}, got "
+                f"{float(loss)}; use dtype=float32, or lower tracing.options.lr"
+            )
+        if gradient is not None:
+            if not loss.requires_grad:
+                raise UserError(
+                    f"expected gradients through the blocks of {suffix.model.name}, got none; "
+                    "take torch.inference_mode and torch.no_grad out of its run_block and read_out"
+                )
+            gradient += torch.autograd.grad(loss, turned)[0]
+        return float(loss.detach())
+
+    def differ(self) -> bool:
+        """Whether sources differ from their bases at the site at all."""
+        apart, size = 0.0, float(self.sources.norm())
+        found: list[Tensor] = []
+
+        def look(bases: Float[Tensor, "few width"]) -> Float[Tensor, "few width"]:
+            found.append(bases.float())
+            return bases
+
+        for suffix in self.suffixes:
+            for at in torch.arange(len(suffix)).split(
+                self.session.batching.rows(suffix.model, suffix.resid.shape[1])
+            ):
+                with torch.inference_mode():
+                    suffix.read_outs(at, look)
+                apart += float((self.sources[suffix.rows[at]] - found.pop()).square().sum())
+        return apart**0.5 > ALIKE * size
+
+
+def draw_pairs(task: FitTask, index: int, *, n: int, holdout: float) -> Pairs | None:
+    """Pairs that differ in one value, in the model; None where there are no two base problems.
+
+    Sources are drawn among the problems of the task. The wanted answer of a pair is that of the
+    base with the value replaced by the source's. For a control task it is replaced by a random
+    function of the source's operands instead, of the value's own distribution: a value that is not
+    there. What is to be learnt is as large, and as much can be learnt by heart.
+
+    Args:
+        task: with the problems of the fit split.
+        index: of the value.
+        n: pairs at most: one of each base problem, then a second one of each, and so on.
+        holdout: share of the base problems whose pairs are held out.
+    """
+    problems = task.problems
+    value = problems.template.expression.values[index]
+    m = -(-n // len(problems))
+    drawn = draw_sources(problems, value, m=m, n_shuffles=1, seed=0, constraints=task.drawing.constraints)
+    if drawn is None:
+        return None
+    wanted = torch.cat([_wanted(task, drawn, source, index) for source in drawn.problems])
+    model, site = task.session.model, task.site
+    base = torch.arange(len(drawn.base)).repeat(m)
+    known = Objective.of(model, wanted).can_be_written(model).nonzero()[:n, 0]
+    base, objective = base[known], Objective.of(model, wanted[known])
+    order = torch.randperm(len(drawn.base), generator=torch.Generator().manual_seed(0))
+    there = order[torch.isin(order, base)]
+    n_held = max(1, round(holdout * len(there)))
+    if len(there) <= n_held:
+        return None
+    is_held = torch.isin(base, there[:n_held])
+    bases = drawn.base.take(base.numpy())
+    sources = _stacked(drawn.problems, known)
+    suffixes = open_suffixes(
+        task.session, model.encode(bases, digits=task.drawing.digits), objective.forced.fed, site
+    )
+    return Pairs(
+        task.session,
+        suffixes,
+        objective,
+        _vectors(task, sources),
+        (~is_held).nonzero()[:, 0],
+        is_held.nonzero()[:, 0],
+    )
+
+
+def _wanted(
+    task: FitTask, drawn: Sources, source: ProblemSet, index: int
+) -> Float64[Tensor, " n"]:
+    """The answers of the base problems with the value replaced by that of their sources.
+
+    NaN where a number that is not there makes a divisor 0.
+    """
+    numbers = source.values[drawn.value]
+    if task.is_control:
+        numbers = control_values(task.problems, source)[:, index].long().numpy()
+    expression, operands = drawn.base.template.expression, drawn.base.operands
+    defined = expression.can_replace(drawn.value, numbers, operands)
+    numbers = np.where(defined, numbers, source.values[drawn.value])
+    answers = torch.from_numpy(expression.replace(drawn.value, numbers, operands)).double()
+    return answers.where(torch.from_numpy(defined), torch.nan)
+
+
+def _stacked(sets: tuple[ProblemSet, ...], rows: Int64[Tensor, " n"]) -> ProblemSet:
+    """Some of the problems of several sets behind one another."""
+    operands = {
+        name: np.concatenate([one.operands[name] for one in sets])[rows.numpy()]
+        for name in sets[0].operands
+    }
+    return ProblemSet.of(sets[0].template, operands)
+
+
+def _vectors(task: FitTask, problems: ProblemSet) -> Float[Tensor, "n width"]:
+    """The site's vectors of problems, on the model's device."""
+    session, site = task.session, task.site
+    prompts = session.model.encode(problems, digits=task.drawing.digits)
+    found: Tensor | None = None
+    for layout, captured in capture(session, prompts, [site]):
+        vectors = captured[site].float()
+        if found is None:
+            found = vectors.new_empty(len(prompts), vectors.shape[1])
+        found[layout.rows] = vectors
+    assert found is not None
+    return found.to(session.model.device)
+
+
+def train_rotation(
+    pairs: Pairs, *, rank: int, schedule: Schedule, seed: int
+) -> tuple[Float64[Tensor, "k width"], Float64[Tensor, "points 3"]]:
+    """Turn a random frame until the held-out loss falls no more.
+
+    The frame is the orthonormal factor of a matrix that Adam moves: whatever the matrix becomes,
+    its columns span a subspace of the rank.
+
+    Returns:
+        The frame with the smallest held-out loss; and the curve, see `CURVE`: the loss is the mean
+        over the steps since the look before.
+    """
+    random = torch.Generator().manual_seed(
+        int(np.random.SeedSequence([seed, rank]).generate_state(1, np.uint32)[0])
+    )
+    device = pairs.sources.device
+    # Entries of size 1: then `lr` is about the angle of a step, whatever the width.
+    matrix = torch.randn(pairs.width, rank, generator=random).to(device).requires_grad_()
+    optimizer = torch.optim.Adam([matrix], lr=schedule.lr)
+    slower = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 1 - t / schedule.steps)
+    batches = _batches(pairs.trained, schedule.batch, random)
+    best, lowest, curve, since, waited = _frame(matrix), float("inf"), [], [], 0
+    for step in range(schedule.steps + 1):
+        if step % EVALUATED_EVERY == 0 or step == schedule.steps:
+            held_out = pairs.loss(pairs.held_out, torch.linalg.qr(matrix.detach()).Q)
+            waited = 0 if held_out < lowest - GAIN else waited + 1
+            if held_out < lowest:
+                best, lowest = _frame(matrix), held_out
+            curve.append((step, float(np.mean(since)) if since else float("nan"), held_out))
+            since = []
+            if waited >= schedule.patience:
+                break
+        if step < schedule.steps:
+            frame = torch.linalg.qr(matrix).Q
+            loss, gradient = pairs.loss_and_gradient(next(batches), frame.detach())
+            (matrix.grad,) = torch.autograd.grad(frame, matrix, gradient)
+            optimizer.step()
+            slower.step()
+            since.append(loss)
+    return best, torch.tensor(curve, dtype=torch.float64)
+
+
+def _frame(matrix: Float[Tensor, "width k"]) -> Float64[Tensor, "k width"]:
+    """Orthonormal rows that span the columns."""
+    return torch.linalg.qr(matrix.detach().double().cpu()).Q.mT.contiguous()
+
+
+def _batches(
+    rows: Int64[Tensor, " n"], size: int, random: torch.Generator
+) -> Iterator[Int64[Tensor, " few"]]:
+    """All rows in a random order, some at a time, again and again in other orders."""
+    while True:
+        order = rows[torch.randperm(len(rows), generator=random)]
+        whole = len(order) - len(order) % size if len(order) >= size else len(order)
+        yield from order[:whole].split(size)
