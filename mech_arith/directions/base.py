@@ -248,6 +248,10 @@ class Drawing:
     """Of the largest operand that may be drawn: prompts of all problems are as long."""
 
 
+UNCONSTRAINED = Drawing()
+"""Problems under no constraint."""
+
+
 @dataclass(frozen=True)
 class FitTask:
     """Where directions are looked for."""
@@ -264,7 +268,7 @@ class FitTask:
     """Of the subspaces that are asked for; none where directions are edited one at a time."""
     is_control: bool = False
     """The values are not there: they are drawn at random for each combination of operands."""
-    drawing: Drawing = Drawing()
+    drawing: Drawing = UNCONSTRAINED
 
 
 @dataclass(frozen=True)

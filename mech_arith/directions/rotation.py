@@ -115,7 +115,7 @@ class Pairs:
 
         with torch.set_grad_enabled(gradient is not None):
             read = suffix.read_outs(at, interchange)
-            loss = self.objective.losses(suffix.model, read, rows).sum()
+            loss = self.objective.losses(read, rows).sum()
         if not torch.isfinite(loss):
             raise UserError(
                 f"expected finite losses of {suffix.model.name} at layer {suffix.site.layer}, got "
@@ -149,55 +149,75 @@ class Pairs:
         return apart**0.5 > ALIKE * size
 
 
-def draw_pairs(task: FitTask, index: int, *, n: int, holdout: float) -> Pairs | None:
-    """Pairs that differ in one value, in the model; None where there are no two base problems.
+@dataclass(frozen=True)
+class Drawn:
+    """Base problems, and a source for each that differs from it in one value."""
 
-    Sources are drawn among the problems of the task. The wanted answer of a pair is that of the
-    base with the value replaced by the source's. For a control task it is replaced by a random
-    function of the source's operands instead, of the value's own distribution: a value that is not
-    there. What is to be learnt is as large, and as much can be learnt by heart.
+    bases: ProblemSet
+    sources: ProblemSet
+    wanted: Float64[Tensor, " n"]
+    """Answers of the bases with the value replaced by the sources'."""
+    of_base: Int64[Tensor, " n"]
+    """The number of the base problem, which may stand in several pairs."""
+
+
+def draw_pairs(task: FitTask, index: int, *, n: int) -> Drawn | None:
+    """Pairs that differ in one value; None where there is none that the model could answer.
+
+    Sources are drawn among the problems of the task. For a control task the value is replaced by a
+    random function of the source's operands, of the value's own distribution: a value that is not
+    there. As much is to be learnt, and as much can be learnt by heart.
 
     Args:
         task: with the problems of the fit split.
         index: of the value.
         n: pairs at most: one of each base problem, then a second one of each, and so on.
-        holdout: share of the base problems whose pairs are held out.
     """
     problems = task.problems
     value = problems.template.expression.values[index]
     m = -(-n // len(problems))
-    drawn = draw_sources(problems, value, m=m, n_shuffles=1, seed=0, constraints=task.drawing.constraints)
+    constraints = task.drawing.constraints
+    drawn = draw_sources(problems, value, m=m, n_shuffles=1, seed=0, constraints=constraints)
     if drawn is None:
         return None
     wanted = torch.cat([_wanted(task, drawn, source, index) for source in drawn.problems])
-    model, site = task.session.model, task.site
-    base = torch.arange(len(drawn.base)).repeat(m)
-    known = Objective.of(model, wanted).can_be_written(model).nonzero()[:n, 0]
-    base, objective = base[known], Objective.of(model, wanted[known])
-    order = torch.randperm(len(drawn.base), generator=torch.Generator().manual_seed(0))
-    there = order[torch.isin(order, base)]
-    n_held = max(1, round(holdout * len(there)))
-    if len(there) <= n_held:
+    known = Objective.of(task.session.model, wanted).known.nonzero()[:n, 0]
+    of_base = torch.arange(len(drawn.base)).repeat(m)[known]
+    if not len(known):
         return None
-    is_held = torch.isin(base, there[:n_held])
-    bases = drawn.base.take(base.numpy())
-    sources = _stacked(drawn.problems, known)
-    suffixes = open_suffixes(
-        task.session, model.encode(bases, digits=task.drawing.digits), objective.forced.fed, site
-    )
-    return Pairs(
-        task.session,
-        suffixes,
+    sources = _some_of_all(drawn.problems, known)
+    return Drawn(drawn.base.take(of_base.numpy()), sources, wanted[known], of_base)
+
+
+def open_pairs(task: FitTask, drawn: Drawn, *, holdout: float) -> Pairs | None:
+    """The same in the model; None where sources are as their bases, or there is but one base.
+
+    Args:
+        task: where.
+        drawn: the problems.
+        holdout: share of the base problems whose pairs are held out.
+    """
+    order = torch.randperm(int(drawn.of_base.max()) + 1, generator=torch.Generator().manual_seed(0))
+    order = order[torch.isin(order, drawn.of_base)]
+    n_held = max(1, round(holdout * len(order)))
+    if len(order) <= n_held:
+        return None
+    is_held = torch.isin(drawn.of_base, order[:n_held])
+    session, digits = task.session, task.drawing.digits
+    objective = Objective.of(session.model, drawn.wanted)
+    prompts = session.model.encode(drawn.bases, digits=digits)
+    found = Pairs(
+        session,
+        open_suffixes(session, prompts, objective.fed, task.site),
         objective,
-        _vectors(task, sources),
+        _vectors(task, drawn.sources),
         (~is_held).nonzero()[:, 0],
         is_held.nonzero()[:, 0],
     )
+    return found if found.differ() else None
 
 
-def _wanted(
-    task: FitTask, drawn: Sources, source: ProblemSet, index: int
-) -> Float64[Tensor, " n"]:
+def _wanted(task: FitTask, drawn: Sources, source: ProblemSet, index: int) -> Float64[Tensor, " n"]:
     """The answers of the base problems with the value replaced by that of their sources.
 
     NaN where a number that is not there makes a divisor 0.
@@ -212,7 +232,7 @@ def _wanted(
     return answers.where(torch.from_numpy(defined), torch.nan)
 
 
-def _stacked(sets: tuple[ProblemSet, ...], rows: Int64[Tensor, " n"]) -> ProblemSet:
+def _some_of_all(sets: tuple[ProblemSet, ...], rows: Int64[Tensor, " n"]) -> ProblemSet:
     """Some of the problems of several sets behind one another."""
     operands = {
         name: np.concatenate([one.operands[name] for one in sets])[rows.numpy()]
@@ -235,51 +255,68 @@ def _vectors(task: FitTask, problems: ProblemSet) -> Float[Tensor, "n width"]:
     return found.to(session.model.device)
 
 
+class Rotation:
+    """A frame that turns, from a random one on.
+
+    It is the orthonormal factor of a matrix that Adam moves: whatever the matrix becomes, its
+    columns span a subspace of the rank.
+    """
+
+    def __init__(self, pairs: Pairs, *, rank: int, lr: float, seed: int) -> None:
+        mixed = np.random.SeedSequence([seed, rank]).generate_state(1, np.uint32)
+        self.random = torch.Generator().manual_seed(int(mixed[0]))
+        # Entries of size 1: then `lr` is about the angle of a step, whatever the width.
+        start = torch.randn(pairs.width, rank, generator=self.random)
+        self._matrix = start.to(pairs.sources.device).requires_grad_()
+        self._pairs, self._lr = pairs, lr
+        self._optimizer = torch.optim.Adam([self._matrix], lr=lr)
+
+    @property
+    def frame(self) -> Float[Tensor, "width k"]:
+        """Orthonormal columns."""
+        return torch.linalg.qr(self._matrix.detach()).Q
+
+    def exact(self) -> Float64[Tensor, "k width"]:
+        """The same as rows, in double precision, on the CPU."""
+        return torch.linalg.qr(self._matrix.detach().double().cpu()).Q.mT.contiguous()
+
+    def step(self, some: Int64[Tensor, " few"], *, share: float = 1.0) -> float:
+        """Turn towards a smaller loss of some pairs, by a share of `lr`; the loss before."""
+        frame = torch.linalg.qr(self._matrix).Q
+        loss, gradient = self._pairs.loss_and_gradient(some, frame.detach())
+        (self._matrix.grad,) = torch.autograd.grad(frame, self._matrix, gradient)
+        self._optimizer.param_groups[0]["lr"] = share * self._lr
+        self._optimizer.step()
+        return loss
+
+
 def train_rotation(
     pairs: Pairs, *, rank: int, schedule: Schedule, seed: int
 ) -> tuple[Float64[Tensor, "k width"], Float64[Tensor, "points 3"]]:
     """Turn a random frame until the held-out loss falls no more.
 
-    The frame is the orthonormal factor of a matrix that Adam moves: whatever the matrix becomes,
-    its columns span a subspace of the rank.
-
     Returns:
         The frame with the smallest held-out loss; and the curve, see `CURVE`: the loss is the mean
         over the steps since the look before.
     """
-    random = torch.Generator().manual_seed(
-        int(np.random.SeedSequence([seed, rank]).generate_state(1, np.uint32)[0])
-    )
-    device = pairs.sources.device
-    # Entries of size 1: then `lr` is about the angle of a step, whatever the width.
-    matrix = torch.randn(pairs.width, rank, generator=random).to(device).requires_grad_()
-    optimizer = torch.optim.Adam([matrix], lr=schedule.lr)
-    slower = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 1 - t / schedule.steps)
-    batches = _batches(pairs.trained, schedule.batch, random)
-    best, lowest, curve, since, waited = _frame(matrix), float("inf"), [], [], 0
+    rotation = Rotation(pairs, rank=rank, lr=schedule.lr, seed=seed)
+    batches = _batches(pairs.trained, schedule.batch, rotation.random)
+    best, lowest, waited = rotation.exact(), float("inf"), 0
+    curve: list[tuple[float, float, float]] = []
+    losses: list[float] = []
     for step in range(schedule.steps + 1):
         if step % EVALUATED_EVERY == 0 or step == schedule.steps:
-            held_out = pairs.loss(pairs.held_out, torch.linalg.qr(matrix.detach()).Q)
+            held_out = pairs.loss(pairs.held_out, rotation.frame)
             waited = 0 if held_out < lowest - GAIN else waited + 1
             if held_out < lowest:
-                best, lowest = _frame(matrix), held_out
-            curve.append((step, float(np.mean(since)) if since else float("nan"), held_out))
-            since = []
+                best, lowest = rotation.exact(), held_out
+            curve.append((step, float(np.mean(losses)) if losses else float("nan"), held_out))
+            losses = []
             if waited >= schedule.patience:
                 break
         if step < schedule.steps:
-            frame = torch.linalg.qr(matrix).Q
-            loss, gradient = pairs.loss_and_gradient(next(batches), frame.detach())
-            (matrix.grad,) = torch.autograd.grad(frame, matrix, gradient)
-            optimizer.step()
-            slower.step()
-            since.append(loss)
+            losses.append(rotation.step(next(batches), share=1 - step / schedule.steps))
     return best, torch.tensor(curve, dtype=torch.float64)
-
-
-def _frame(matrix: Float[Tensor, "width k"]) -> Float64[Tensor, "k width"]:
-    """Orthonormal rows that span the columns."""
-    return torch.linalg.qr(matrix.detach().double().cpu()).Q.mT.contiguous()
 
 
 def _batches(

@@ -17,7 +17,13 @@ from mech_arith.common.digests import tensor_digest
 from mech_arith.common.progress import progress
 from mech_arith.common.streaming import Sums
 from mech_arith.directions import base, covariance, moments, project, readings
-from mech_arith.directions.base import DirectionMethod, Drawing, FitTask, Subspace
+from mech_arith.directions.base import (
+    UNCONSTRAINED,
+    DirectionMethod,
+    Drawing,
+    FitTask,
+    Subspace,
+)
 from mech_arith.directions.covariance import Cross
 from mech_arith.directions.project import coordinates
 from mech_arith.directions.readings import Fitted, Reading, Readings, control_values
@@ -238,7 +244,7 @@ class Splits:
     prompts_report: Prompts
     passed: Bool[Tensor, " n"]
     """Marks the problems of the report split that the model answers right."""
-    drawing: Drawing = Drawing()
+    drawing: Drawing = UNCONSTRAINED
 
 
 def trace(
@@ -419,7 +425,7 @@ def fit_directions(
     sites: Sequence[Site],
     method: DirectionMethod,
     *,
-    drawing: Drawing = Drawing(),
+    drawing: Drawing = UNCONSTRAINED,
     piece: Piece | None = None,
 ) -> dict[Site, dict[str, Tensor]]:
     """Directions of every site, in one pass over the problems of the fit split.

@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mech_arith.common.errors import UserError
 from mech_arith.engine.batching import batches
 from mech_arith.engine.passes import Clean, run_clean
-from mech_arith.engine.reading import NO_TOKEN, ReferenceAnswers, TeacherForced, force
+from mech_arith.engine.reading import NO_TOKEN, ReferenceAnswers, force
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.models.attention import Past, Shared
@@ -57,9 +57,7 @@ class Suffix:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def read_outs(
-        self, some: Int64[Tensor, " few"], edit: Edit
-    ) -> Float[Tensor, "few read out"]:
+    def read_outs(self, some: Int64[Tensor, " few"], edit: Edit) -> Float[Tensor, "few read out"]:
         """What is read at the prompt's end and behind each token, with the site's vectors edited.
 
         Args:
@@ -77,9 +75,7 @@ class Suffix:
             inside = tap if layer == self.site.layer else untouched
             at = wanted if layer == model.n_layers - 1 and inside is untouched else EVERY
             past = self._past(layer, some)
-            resid, _ = model.run_block(
-                layer, resid, start=self.start, past=past, tap=inside, at=at
-            )
+            resid, _ = model.run_block(layer, resid, start=self.start, past=past, tap=inside, at=at)
         return model.read_out(resid[:, wanted] if resid.shape[1] > self.n_read else resid)
 
     def _edited(self, activation: Float[Tensor, "few new d"], edit: Edit) -> Tensor:
@@ -195,38 +191,47 @@ def _normal(past: Past) -> Past:
 class Objective:
     """Answers that are wanted of n problems."""
 
-    forced: TeacherForced
+    right: Int64[Tensor, "n length"]
+    """Their tokens, `NO_TOKEN` behind the last; no columns for a model that regresses."""
     numbers: Float64[Tensor, " n"]
     scale: float
-    """Standard deviation of the numbers; of a model that regresses, the unit of what is missed."""
+    """Standard deviation of the numbers: the unit of a regressing model's error."""
+    longer: Int64[Tensor, " some"] | None
+    """Tokens that would make an answer a longer number; None if all have as many tokens."""
 
     @classmethod
     def of(cls, model: Model, numbers: Float64[Tensor, " n"]) -> "Objective":
-        """The numbers as the model would write them."""
-        nothing = torch.full_like(numbers, torch.nan)
-        # What may be written is not asked for: the bound has no part in it.
-        forced = force(model, ReferenceAnswers(numbers, nothing, bound=0))
-        scale = float(numbers.std()) if len(numbers) > 1 else 0.0
-        return cls(forced, numbers, scale if scale > 0 else 1.0)
+        """The numbers as the model would write them; NaN for none."""
+        # How long answers may be is not asked for: the bound has no part in it.
+        asked = ReferenceAnswers(numbers, torch.full_like(numbers, torch.nan), bound=0)
+        scale = float(numbers[torch.isfinite(numbers)].std()) if len(numbers) > 1 else 0.0
+        longer = None if model.reader is None else model.reader.longer
+        return cls(force(model, asked).right, numbers, scale if scale > 0 else 1.0, longer)
 
-    def can_be_written(self, model: Model) -> Tensor:
-        """Marks the numbers that the model could give, [n]."""
+    @property
+    def fed(self) -> Int64[Tensor, "n fed"]:
+        """The tokens that go behind the prompts, so that all that counts is read."""
+        return self.right[:, : -1 if self.longer is None else None].clamp(min=0)
+
+    @property
+    def known(self) -> Bool[Tensor, " n"]:
+        """Marks the numbers that the model could give."""
         known = torch.isfinite(self.numbers)
-        return known if model.regresses else known & (self.forced.right != NO_TOKEN).any(1)
+        return known & (self.right != NO_TOKEN).any(1) if self.right.shape[1] else known
 
     def losses(
-        self, model: Model, read: Float[Tensor, "rows read out"], problems: Int64[Tensor, " rows"]
+        self, read: Float[Tensor, "rows read out"], problems: Int64[Tensor, " rows"]
     ) -> Float[Tensor, " rows"]:
         """How far what is read is from the wanted answers.
 
         Minus the log-probability of all tokens of the answer, and then of no further digit, in
         nats; for a model that regresses, the squared error in units of `scale`.
         """
-        if model.reader is None:
+        right = self.right[problems].to(read.device)
+        length = right.shape[1]
+        if length == 0:
             numbers = (self.numbers[problems] / self.scale).to(read)
             return (read[:, 0, 0] / self.scale - numbers).square()
-        right = self.forced.right[problems].to(read.device)
-        length = right.shape[1]
         each = cross_entropy(
             read[:, :length].flatten(0, 1),
             right.flatten(),
@@ -234,8 +239,8 @@ class Objective:
             reduction="none",
         )
         losses = each.view_as(right).sum(1)
-        if model.reader.longer is None:
+        if self.longer is None:
             return losses
         behind = read[torch.arange(len(read)), (right != NO_TOKEN).sum(1)]
-        ends = behind.index_fill(1, model.reader.longer.to(read.device), -torch.inf)
+        ends = behind.index_fill(1, self.longer.to(read.device), -torch.inf)
         return losses + behind.logsumexp(-1) - ends.logsumexp(-1)

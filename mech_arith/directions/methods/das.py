@@ -24,7 +24,13 @@ from mech_arith.common.errors import UserError
 from mech_arith.directions import base, moments, readings, rotation
 from mech_arith.directions.base import LEARNING, METHODS, FitTask, Subspace, positive_peaks
 from mech_arith.directions.moments import Moments
-from mech_arith.directions.rotation import Pairs, Schedule, draw_pairs, train_rotation
+from mech_arith.directions.rotation import (
+    Pairs,
+    Schedule,
+    draw_pairs,
+    open_pairs,
+    train_rotation,
+)
 from mech_arith.engine.batching import is_out_of_memory
 from mech_arith.engine.gradients import check_differentiable
 
@@ -43,7 +49,10 @@ class DASFitter:
     is_per_value: ClassVar[bool] = True
     is_per_rank: ClassVar[bool] = True
     is_trained: ClassVar[bool] = True
-    uses: ClassVar[tuple[ModuleType, ...]] = (engine, models, problems, base, moments, readings)
+    uses: ClassVar[tuple[ModuleType, ...]] = (
+        *(engine, models, problems),
+        *(base, moments, readings, rotation),
+    )
 
     n_components: int
     steps: int = 200
@@ -179,9 +188,11 @@ class DASFitter:
     def _pairs(self, index: int) -> Pairs | None:
         """The pairs of a value; None where there is nothing to interchange."""
         assert self._task is not None
+        drawn = draw_pairs(self._task, index, n=self.pairs)
+        if drawn is None:
+            return None
         with _in_memory(self._task, self.pairs):
-            found = draw_pairs(self._task, index, n=self.pairs, holdout=self.holdout)
-            return found if found is not None and found.differ() else None
+            return open_pairs(self._task, drawn, holdout=self.holdout)
 
     def _trained(self, pairs: Pairs | None, rank: int, seed: int) -> dict[str, Tensor]:
         """One training; an empty frame where there is nothing to interchange."""
