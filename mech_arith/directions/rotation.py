@@ -18,6 +18,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from mech_arith.common.errors import UserError
+from mech_arith.common.progress import progress
 from mech_arith.directions.base import FitTask
 from mech_arith.directions.readings import control_values
 from mech_arith.engine.batching import is_out_of_memory
@@ -30,11 +31,16 @@ from mech_arith.problems.sources import Sources, draw_sources
 EVALUATED_EVERY = 10
 """Steps from one look at the held-out pairs to the next."""
 
-GAIN = 1e-4
-"""By how much the held-out loss has to fall, in its own unit, for training to go on."""
+GAIN, LEAST_GAIN = 0.01, 1e-6
+"""By which share of itself the held-out loss has to fall, and by how much at least, for training to
+go on."""
 
 ALIKE = 1e-5
 """Where sources differ from their bases by less than this share of their size, they do not."""
+
+BETAS = (0.9, 0.9)
+"""Of Adam. A frame that is nearly right has a gradient far below that of a random one: the mean of
+its squares must not remember those for long."""
 
 CURVE = ("step", "loss", "held_out_loss")
 """What is kept of each look at the held-out pairs."""
@@ -63,6 +69,8 @@ class Pairs:
     objective: Objective
     sources: Float[Tensor, "n width"]
     """The sources' vectors."""
+    apart: Float[Tensor, "n width"]
+    """Those less the bases'."""
     trained: Int64[Tensor, " some"]
     held_out: Int64[Tensor, " others"]
     """None of their base problems is among those that are trained on."""
@@ -130,24 +138,6 @@ class Pairs:
             gradient += torch.autograd.grad(loss, turned)[0]
         return float(loss.detach())
 
-    def differ(self) -> bool:
-        """Whether sources differ from their bases at the site at all."""
-        apart, size = 0.0, float(self.sources.norm())
-        found: list[Tensor] = []
-
-        def look(bases: Float[Tensor, "few width"]) -> Float[Tensor, "few width"]:
-            found.append(bases.float())
-            return bases
-
-        for suffix in self.suffixes:
-            for at in torch.arange(len(suffix)).split(
-                self.session.batching.rows(suffix.model, suffix.resid.shape[1])
-            ):
-                with torch.inference_mode():
-                    suffix.read_outs(at, look)
-                apart += float((self.sources[suffix.rows[at]] - found.pop()).square().sum())
-        return apart**0.5 > ALIKE * size
-
 
 @dataclass(frozen=True)
 class Drawn:
@@ -205,16 +195,20 @@ def open_pairs(task: FitTask, drawn: Drawn, *, holdout: float) -> Pairs | None:
     is_held = torch.isin(drawn.of_base, order[:n_held])
     session, digits = task.session, task.drawing.digits
     objective = Objective.of(session.model, drawn.wanted)
+    sources = _vectors(task, drawn.sources)
+    apart = sources - _vectors(task, drawn.bases)
+    if float(apart.norm()) <= ALIKE * float(sources.norm()):
+        return None
     prompts = session.model.encode(drawn.bases, digits=digits)
-    found = Pairs(
+    return Pairs(
         session,
         open_suffixes(session, prompts, objective.fed, task.site),
         objective,
-        _vectors(task, drawn.sources),
+        sources,
+        apart,
         (~is_held).nonzero()[:, 0],
         is_held.nonzero()[:, 0],
     )
-    return found if found.differ() else None
 
 
 def _wanted(task: FitTask, drawn: Sources, source: ProblemSet, index: int) -> Float64[Tensor, " n"]:
@@ -256,20 +250,31 @@ def _vectors(task: FitTask, problems: ProblemSet) -> Float[Tensor, "n width"]:
 
 
 class Rotation:
-    """A frame that turns, from a random one on.
+    """A frame that turns.
 
-    It is the orthonormal factor of a matrix that Adam moves: whatever the matrix becomes, its
-    columns span a subspace of the rank.
+    The first training starts from the directions along which sources are farthest from their bases,
+    the others from random frames. The frame is the orthonormal factor of a matrix that
+    Adam moves: whatever the matrix becomes, its columns span a subspace of the rank.
     """
 
     def __init__(self, pairs: Pairs, *, rank: int, lr: float, seed: int) -> None:
+        """Nothing is turned yet.
+
+        Args:
+            pairs: to train on.
+            rank: of the frame.
+            lr: of the first step, see `Schedule`.
+            seed: number of the training.
+        """
         mixed = np.random.SeedSequence([seed, rank]).generate_state(1, np.uint32)
         self.random = torch.Generator().manual_seed(int(mixed[0]))
         # Entries of size 1: then `lr` is about the angle of a step, whatever the width.
         start = torch.randn(pairs.width, rank, generator=self.random)
+        if seed == 0:
+            start = _farthest(pairs.apart[pairs.trained].cpu(), start)
         self._matrix = start.to(pairs.sources.device).requires_grad_()
         self._pairs, self._lr = pairs, lr
-        self._optimizer = torch.optim.Adam([self._matrix], lr=lr)
+        self._optimizer = torch.optim.Adam([self._matrix], lr=lr, betas=BETAS)
 
     @property
     def frame(self) -> Float[Tensor, "width k"]:
@@ -301,15 +306,19 @@ def train_rotation(
     """
     rotation = Rotation(pairs, rank=rank, lr=schedule.lr, seed=seed)
     batches = _batches(pairs.trained, schedule.batch, rotation.random)
-    best, lowest, waited = rotation.exact(), float("inf"), 0
+    best, lowest, mark, waited = rotation.exact(), float("inf"), float("inf"), 0
     curve: list[tuple[float, float, float]] = []
     losses: list[float] = []
-    for step in range(schedule.steps + 1):
+    bar = progress(range(schedule.steps + 1), description="training", unit="steps")
+    for step in bar:
         if step % EVALUATED_EVERY == 0 or step == schedule.steps:
             held_out = pairs.loss(pairs.held_out, rotation.frame)
-            waited = 0 if held_out < lowest - GAIN else waited + 1
             if held_out < lowest:
                 best, lowest = rotation.exact(), held_out
+            if held_out < min(mark * (1 - GAIN), mark - LEAST_GAIN):
+                mark, waited = held_out, 0
+            else:
+                waited += 1
             curve.append((step, float(np.mean(losses)) if losses else float("nan"), held_out))
             losses = []
             if waited >= schedule.patience:
@@ -317,6 +326,17 @@ def train_rotation(
         if step < schedule.steps:
             losses.append(rotation.step(next(batches), share=1 - step / schedule.steps))
     return best, torch.tensor(curve, dtype=torch.float64)
+
+
+def _farthest(
+    apart: Float[Tensor, "n width"], random: Float[Tensor, "width k"]
+) -> Float[Tensor, "width k"]:
+    """Columns, with entries of size 1, along which rows are largest; random ones where there are
+    too few rows.
+    """
+    rows = torch.linalg.svd(apart.double(), full_matrices=False).Vh[: random.shape[1]]
+    columns = torch.cat([rows.mT, random.double()], dim=1)[:, : random.shape[1]]
+    return torch.linalg.qr(columns).Q.float() * len(random) ** 0.5
 
 
 def _batches(

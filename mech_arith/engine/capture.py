@@ -46,6 +46,7 @@ def _replayed(
 ) -> Callable[[Layout], Found]:
     """Block by block, behind the prefix that all prompts share."""
     pasts = read_prefix(model, prompts.prefix)
+    stop = 1 + max(layer for layer, _ in by_place) if by_place else 0
 
     def read(layout: Layout) -> Found:
         found: Found = {}
@@ -62,7 +63,7 @@ def _replayed(
             return tap
 
         resid = model.embed(layout.tokens.to(model.device), start=len(prompts.prefix))
-        run_blocks(model, resid, start=len(prompts.prefix), pasts=pasts, tap=tap_of)
+        run_blocks(model, resid, start=len(prompts.prefix), pasts=pasts, tap=tap_of, stop=stop)
         return found
 
     return read

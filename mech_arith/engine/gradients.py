@@ -15,12 +15,12 @@ from torch.nn.functional import cross_entropy
 
 from mech_arith.common.errors import UserError
 from mech_arith.engine.batching import batches
-from mech_arith.engine.passes import Clean, run_clean
 from mech_arith.engine.reading import NO_TOKEN, ReferenceAnswers, force
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.models.attention import Past, Shared
-from mech_arith.models.base import EVERY, Model, Tap, read_prefix, untouched
+from mech_arith.models.base import EVERY, Model, Tap, read_prefix, run_blocks, untouched
+from mech_arith.models.finite import is_finite, not_finite
 from mech_arith.models.prompts import Layout, Prompts
 
 Edit = Callable[[Float[Tensor, "rows width"]], Float[Tensor, "rows width"]]
@@ -116,7 +116,7 @@ def open_suffixes(
     prefix = [_normal(past) for past in read_prefix(model, prompts.prefix)]
 
     def work(layout: Layout) -> Suffix:
-        return _suffix(run_clean(model, prompts, prefix, layout, fed[layout.rows]), site)
+        return _suffix(model, prompts, prefix, layout, fed[layout.rows], site)
 
     alike: dict[tuple[object, ...], list[Suffix]] = {}
     for _, suffix in batches(model, prompts, session.batching, work):
@@ -135,23 +135,36 @@ def check_differentiable(model: Model) -> None:
         )
 
 
-def _suffix(clean: Clean, site: Site) -> Suffix:
-    """What is needed of a clean pass."""
-    model, n_fed = clean.model, clean.fed.shape[1]
-    positions = clean.layout.positions(site.position)
-    first = min(*positions, clean.n_prompt - 1) if model.causal else 0
+def _suffix(
+    model: Model,
+    prompts: Prompts,
+    prefix: list[Past],
+    layout: Layout,
+    fed: Int64[Tensor, "n fed"],
+    site: Site,
+) -> Suffix:
+    """The clean pass over some problems; of it what is needed."""
+    positions, n_prefix = layout.positions(site.position), len(prompts.prefix)
+    first = min(*positions, layout.tokens.shape[1] - 1) if model.causal else 0
     start = site.layer + (site.point == "resid_post")
-    before = [_copied(seen.before(first)) for seen in clean.seen[start:]] if first else []
+    tokens = torch.cat([layout.tokens, fed], dim=1).to(model.device)
+    # Where every position is run again, nothing is needed of the layers above.
+    stop = None if first else start
+    resid, seen = run_blocks(
+        model, model.embed(tokens, start=n_prefix), start=n_prefix, pasts=prefix, stop=stop
+    )
+    if not is_finite(resid[-1]):
+        raise not_finite(model, torch.cat([prompts.whole(layout), fed], dim=1))
     return Suffix(
         model=model,
         site=site,
-        rows=clean.layout.rows,
+        rows=layout.rows,
         indices=tuple(position - first for position in positions),
-        resid=clean.resid[start][:, first:].clone(),
-        prefix=clean.prefix,
-        before=before,
-        start=clean.n_prefix + first,
-        n_read=1 + n_fed,
+        resid=resid[start][:, first:].clone(),
+        prefix=prefix,
+        before=[_copied(new.shared().before(first)) for new in seen[start:]] if first else [],
+        start=n_prefix + first,
+        n_read=1 + fed.shape[1],
     )
 
 

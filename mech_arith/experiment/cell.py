@@ -32,6 +32,7 @@ from mech_arith.evidence.correlations import (
     subspace_table,
 )
 from mech_arith.evidence.effects import intervention_tables
+from mech_arith.evidence.learning import learning_summary, learning_tables
 from mech_arith.evidence.locality import locality_tables
 from mech_arith.evidence.off_distribution import off_distribution_table
 from mech_arith.evidence.problems import problem_table, whole_prompt
@@ -179,6 +180,7 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
         "problems": _problems(work, reported),
         "correlations": correlation_table(traces, prompts=work.prompts, n_fit=len(fit)),
         "subspaces": subspace_table(bases.traces, n_fit=len(fit)),
+        **learning_tables(bases.traces, regresses=session.model.regresses),
         **edited.tables,
         **_locality(work, bases),
     }
@@ -190,6 +192,7 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
         **baseline_summary(session.model, reported, how),
         **({} if written is None else written.summary()),
         **tracing_summary(bases.traces, tables["correlations"], report, how),
+        **learning_summary(tables),
         **intervention_summary(tables, report.template.expression.values),
         "verdicts": verdict_summary(tables["evidence"]),
         "missing": missing_summary(tables["evidence"]),

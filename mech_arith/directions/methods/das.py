@@ -55,13 +55,13 @@ class DASFitter:
     )
 
     n_components: int
-    steps: int = 200
+    steps: int = 100
     batch: int = 32
     lr: float = 0.05
-    seeds: int = 2
+    seeds: int = 1
     holdout: float = 0.2
     patience: int = 5
-    pairs: int = 500
+    pairs: int = 300
     _moments: Moments = field(init=False, default_factory=Moments)
     _task: FitTask | None = field(init=False, default=None)
     _learning: list[Float64[Tensor, "points 7"]] = field(init=False, default_factory=list)
