@@ -9,7 +9,7 @@ Source: Geiger et al. (2023), "Finding alignments between interpretable causal v
 distributed neural representations" (distributed alignment search).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from mech_arith.directions.base import FitTask
 from mech_arith.directions.readings import control_values
 from mech_arith.engine.batching import is_out_of_memory
 from mech_arith.engine.capture import capture
-from mech_arith.engine.gradients import Objective, Suffix, open_suffixes
+from mech_arith.engine.gradients import Edit, Objective, Suffix, open_suffixes
 from mech_arith.engine.session import Session
 from mech_arith.problems import ProblemSet
 from mech_arith.problems.sources import Sources, draw_sources
@@ -41,6 +41,9 @@ ALIKE = 1e-5
 BETAS = (0.9, 0.9)
 """Of Adam. A frame that is nearly right has a gradient far below that of a random one: the mean of
 its squares must not remember those for long."""
+
+ASIDE = 0.1
+"""How far the first training starts from where the first order says: there it may be stuck."""
 
 CURVE = ("step", "loss", "held_out_loss")
 """What is kept of each look at the held-out pairs."""
@@ -82,25 +85,49 @@ class Pairs:
 
     def loss(self, some: Int64[Tensor, " few"], frame: Float[Tensor, "width k"]) -> float:
         """The mean loss of some pairs, of an interchange within the span of orthonormal columns."""
-        return self._summed(some, frame, None) / len(some)
+        losses: list[float] = []
+
+        def work(suffix: Suffix, at: Tensor) -> None:
+            losses.append(self._loss(suffix, at, self._interchange(suffix, at, frame))[0])
+
+        self._in_chunks(some, work)
+        return sum(losses) / len(some)
 
     def loss_and_gradient(
         self, some: Int64[Tensor, " few"], frame: Float[Tensor, "width k"]
     ) -> tuple[float, Float[Tensor, "width k"]]:
         """The same, and its gradient."""
-        gradient = torch.zeros_like(frame)
-        total = self._summed(some, frame, gradient)
-        return total / len(some), gradient / len(some)
+        turned, gradient = frame.detach().requires_grad_(), torch.zeros_like(frame)
+        losses: list[float] = []
 
-    def _summed(self, some: Tensor, frame: Tensor, gradient: Tensor | None) -> float:
-        """The sum of losses, as many pairs at a time as memory holds; their gradient is added."""
-        total = 0.0
+        def work(suffix: Suffix, at: Tensor) -> None:
+            edit = self._interchange(suffix, at, turned)
+            loss, of_chunk = self._loss(suffix, at, edit, turned)
+            losses.append(loss)
+            gradient.add_(of_chunk)
+
+        self._in_chunks(some, work)
+        return sum(losses) / len(some), gradient / len(some)
+
+    def pulls(self, some: Int64[Tensor, " few"]) -> Float[Tensor, "few width"]:
+        """Gradients of the losses with respect to the bases' vectors, before any interchange."""
+        found = torch.zeros_like(self.sources)
+
+        def work(suffix: Suffix, at: Tensor) -> None:
+            added = torch.zeros_like(self.sources[suffix.rows[at]]).requires_grad_()
+            found[suffix.rows[at]] = self._loss(suffix, at, lambda x: x + added, added)[1]
+
+        self._in_chunks(some, work)
+        return found[some]
+
+    def _in_chunks(self, some: Tensor, work: Callable[[Suffix, Tensor], None]) -> None:
+        """Some of the pairs, as many at a time as memory holds."""
         for suffix in self.suffixes:
             at = torch.isin(suffix.rows, some).nonzero()[:, 0]
             while len(at):
                 size = self.session.batching.rows(suffix.model, suffix.resid.shape[1])
                 try:
-                    total += self._of_chunk(suffix, at[:size], frame, gradient)
+                    work(suffix, at[:size])
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
@@ -109,34 +136,32 @@ class Pairs:
                     at = at[size:]
                     continue
                 self.session.batching.halve(lacking, suffix.model, suffix.resid.shape[1])
-        return total
 
-    def _of_chunk(
-        self, suffix: Suffix, at: Tensor, frame: Tensor, gradient: Tensor | None
-    ) -> float:
-        turned = frame.detach().requires_grad_(gradient is not None)
-        rows = suffix.rows[at]
-        sources = self.sources[rows]
+    def _interchange(self, suffix: Suffix, at: Tensor, frame: Float[Tensor, "width k"]) -> Edit:
+        """What bases have within the span of the frame is replaced by what sources have."""
+        sources = self.sources[suffix.rows[at]]
+        return lambda bases: bases + ((sources - bases.float()) @ frame) @ frame.mT
 
-        def interchange(bases: Float[Tensor, "few width"]) -> Float[Tensor, "few width"]:
-            return bases + ((sources - bases.float()) @ turned) @ turned.mT
-
-        with torch.set_grad_enabled(gradient is not None):
-            read = suffix.read_outs(at, interchange)
-            loss = self.objective.losses(read, rows).sum()
+    def _loss(
+        self, suffix: Suffix, at: Tensor, edit: Edit, by: Tensor | None = None
+    ) -> tuple[float, Tensor]:
+        """The summed loss of some pairs under an edit, and its gradient by what is edited with."""
+        with torch.set_grad_enabled(by is not None):
+            read = suffix.read_outs(at, edit)
+            loss = self.objective.losses(read, suffix.rows[at]).sum()
         if not torch.isfinite(loss):
             raise UserError(
                 f"expected finite losses of {suffix.model.name} at layer {suffix.site.layer}, got "
-                f"{float(loss)}; use dtype=float32, or lower tracing.options.lr"
+                f"{float(loss.detach())}; use dtype=float32, or lower tracing.options.lr"
             )
-        if gradient is not None:
-            if not loss.requires_grad:
-                raise UserError(
-                    f"expected gradients through the blocks of {suffix.model.name}, got none; "
-                    "take torch.inference_mode and torch.no_grad out of its run_block and read_out"
-                )
-            gradient += torch.autograd.grad(loss, turned)[0]
-        return float(loss.detach())
+        if by is None:
+            return float(loss), torch.empty(0)
+        if not loss.requires_grad:
+            raise UserError(
+                f"expected gradients through the blocks of {suffix.model.name}, got none; "
+                "take torch.inference_mode and torch.no_grad out of its run_block and read_out"
+            )
+        return float(loss.detach()), torch.autograd.grad(loss, by)[0]
 
 
 @dataclass(frozen=True)
@@ -252,9 +277,9 @@ def _vectors(task: FitTask, problems: ProblemSet) -> Float[Tensor, "n width"]:
 class Rotation:
     """A frame that turns.
 
-    The first training starts from the directions along which sources are farthest from their bases,
-    the others from random frames. The frame is the orthonormal factor of a matrix that
-    Adam moves: whatever the matrix becomes, its columns span a subspace of the rank.
+    It is the orthonormal factor of a matrix that Adam moves: whatever the matrix becomes, its
+    columns span a subspace of the rank. Trainings start from random frames; the first one from the
+    directions in which, to first order, an interchange lowers the loss most, where that is better.
     """
 
     def __init__(self, pairs: Pairs, *, rank: int, lr: float, seed: int) -> None:
@@ -271,7 +296,8 @@ class Rotation:
         # Entries of size 1: then `lr` is about the angle of a step, whatever the width.
         start = torch.randn(pairs.width, rank, generator=self.random)
         if seed == 0:
-            start = _farthest(pairs.apart[pairs.trained].cpu(), start)
+            informed = ASIDE * start + _first_order(pairs, rank)
+            start = min(start, informed, key=lambda x: pairs.loss(pairs.trained, _span(x, pairs)))
         self._matrix = start.to(pairs.sources.device).requires_grad_()
         self._pairs, self._lr = pairs, lr
         self._optimizer = torch.optim.Adam([self._matrix], lr=lr, betas=BETAS)
@@ -328,15 +354,29 @@ def train_rotation(
     return best, torch.tensor(curve, dtype=torch.float64)
 
 
-def _farthest(
-    apart: Float[Tensor, "n width"], random: Float[Tensor, "width k"]
-) -> Float[Tensor, "width k"]:
-    """Columns, with entries of size 1, along which rows are largest; random ones where there are
-    too few rows.
+def _span(matrix: Float[Tensor, "width k"], pairs: Pairs) -> Float[Tensor, "width k"]:
+    """Orthonormal columns with the same span, where the sources are."""
+    return torch.linalg.qr(matrix.to(pairs.sources.device)).Q
+
+
+def _first_order(pairs: Pairs, rank: int) -> Float[Tensor, "width k"]:
+    """Columns, with entries of size 1, along which an interchange counts most to first order.
+
+    Under an interchange by a projection P the loss of a pair changes by g'Pd, with g its gradient
+    and d what source and base are apart. Over all pairs that is least for the eigenvectors of the
+    sum of (gd' + dg') / 2 whose eigenvalues are most below 0. Those above 0 come behind, the
+    largest first.
     """
-    rows = torch.linalg.svd(apart.double(), full_matrices=False).Vh[: random.shape[1]]
-    columns = torch.cat([rows.mT, random.double()], dim=1)[:, : random.shape[1]]
-    return torch.linalg.qr(columns).Q.float() * len(random) ** 0.5
+    by = pairs.pulls(pairs.trained).double().cpu()
+    apart = pairs.apart[pairs.trained].double().cpu()
+    # Everything is within the span of these rows, of which there may be far fewer than dimensions.
+    basis = torch.linalg.qr(torch.cat([by, apart]).mT).Q
+    product = (by @ basis).mT @ (apart @ basis)
+    sizes, vectors = torch.linalg.eigh(product + product.mT)
+    order = torch.where(sizes < 0, sizes, 1 / (sizes + 1e-300)).argsort()[:rank]
+    columns = basis @ vectors[:, order]
+    filled = torch.nn.functional.pad(columns, (0, rank - columns.shape[1]))
+    return filled.float() * len(basis) ** 0.5
 
 
 def _batches(

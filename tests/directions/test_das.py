@@ -168,7 +168,7 @@ def test_a_planted_direction_is_found_where_it_is_written(seed):
     assert drawn is not None
     pairs = open_pairs(task, drawn, holdout=0.2)
     assert pairs is not None
-    frame, curve = train_rotation(pairs, rank=1, schedule=Schedule(60, 32, 0.1, 3), seed=0)
+    frame, curve = train_rotation(pairs, rank=1, schedule=Schedule(100, 32, 0.1, 5), seed=0)
     assert interchanged(model, report, read.value, site, frame, tolerance=0.5) >= 0.99
     assert float(curve[:, 2].min()) < 0.01 * float(curve[0, 2])
 

@@ -57,7 +57,7 @@ class DASFitter:
     n_components: int
     steps: int = 100
     batch: int = 32
-    lr: float = 0.05
+    lr: float = 0.1
     seeds: int = 1
     holdout: float = 0.2
     patience: int = 5
