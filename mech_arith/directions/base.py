@@ -18,7 +18,9 @@ A method says of itself, by class variables, whether it uses the values (`is_sup
 also fitted to values that are not there, as its control), whether it finds other directions for
 each of them (`is_per_value`) and whether its frame has a size of its own (`is_of_own_size`): for
 both, `n_components` is the largest rank that is asked for, or 1. `file_options` names those of its
-options that are paths of files: what they hold is part of the key, and not where they are.
+options that are paths of files: what they hold is part of the key, and not where they are. One that
+`is_trained` runs the model with gradients: the constraints on problems, which counterfactual ones
+keep, are part of its key, and so is the code of the modules that it names as `uses`.
 
 Some problems suit no method: one that has a method `check(problems, ranks)` refuses them, by a
 `UserError`, before a model is loaded.
@@ -38,10 +40,13 @@ from torch import Tensor
 from mech_arith.common.digests import file_digest
 from mech_arith.common.errors import UserError, unknown
 from mech_arith.directions import METHODS
+from mech_arith.engine.gradients import check_differentiable
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
+from mech_arith.models.base import Model
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet
+from mech_arith.problems.expressions import Constraint
 
 EVERY_VALUE, EVERY_RANK = -1, 0
 """What a direction is for that was found for no value, or for no rank, in particular."""
@@ -219,7 +224,8 @@ class Fitter(Protocol):
     state, from which a killed run goes on.
 
     A fitter that runs the model itself, for gradients through it, say, also has a method
-    `start(task: FitTask)`. It is called once, before the first batch.
+    `start(task: FitTask)`. It is called once, before the first batch. One that is trained has a
+    method `learning()` with its learning curves, `[points, 7]`; see `LEARNING`.
     """
 
     def update(self, activations: Float[Tensor, "n d"], values: Float64[Tensor, "n v"]) -> None:
@@ -243,6 +249,24 @@ class Fitter(Protocol):
         ...
 
 
+LEARNING = ("value", "rank", "restart", "step", "loss", "held_out_loss", "kept")
+"""Columns of learning curves: index of the value, rank of the frame, number of the training, step,
+mean loss since the step before, loss on what is held out, and 1 for the frame that was kept."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How problems are drawn; counterfactual ones are to be like them."""
+
+    constraints: tuple[Constraint, ...] = ()
+    digits: int = 0
+    """Of the largest operand that may be drawn: prompts of all problems are as long."""
+
+
+UNCONSTRAINED = Drawing()
+"""Problems under no constraint."""
+
+
 @dataclass(frozen=True)
 class FitTask:
     """Where directions are looked for."""
@@ -259,6 +283,7 @@ class FitTask:
     """Of the subspaces that are asked for; none where directions are edited one at a time."""
     is_control: bool = False
     """The values are not there: they are drawn at random for each combination of operands."""
+    drawing: Drawing = UNCONSTRAINED
 
 
 @dataclass(frozen=True)
@@ -298,15 +323,28 @@ class DirectionMethod:
         """Whether it uses the values."""
         return self._says("is_supervised")
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether it runs the model with gradients."""
+        return self._says("is_trained")
+
+    def check_model(self, model: Model) -> None:
+        """Raise a UserError where a method that is trained cannot be trained through a model."""
+        if self.is_trained:
+            check_differentiable(model)
+
     def _says(self, what: str) -> bool:
         return bool(getattr(METHODS.find(self.name), what, False))
 
     @property
     def code(self) -> tuple[ModuleType, ...]:
-        """The modules of the method: its own, and those of classes that it inherits from."""
+        """The modules of the method: its own, those of classes that it inherits from, and those
+        that it names.
+        """
         inherited = (sys.modules[kind.__module__] for kind in METHODS.find(self.name).__mro__)
         ours = (module for module in inherited if module.__name__.startswith("mech_arith."))
-        return tuple(dict.fromkeys([METHODS.module(self.name), *ours]))
+        uses = getattr(METHODS.find(self.name), "uses", ())
+        return tuple(dict.fromkeys([METHODS.module(self.name), *ours, *uses]))
 
     def _made(self) -> Any:
         return METHODS.find(self.name)(self.n_components, **self.options)

@@ -98,6 +98,21 @@ class Moments:
         assert self._scatter is not None
         return self._scatter
 
+    @property
+    def total_variance(self) -> float:
+        """Over all dimensions."""
+        rows = self.centred_rows
+        squares = self.scatter.diagonal() if rows is None else rows.square().sum(0)
+        return float(squares.sum()) / (self.count - 1)
+
+    def covariance_along(self, directions: Float[Tensor, "k d"]) -> Float[Tensor, "k k"]:
+        """Of the coordinates along some directions."""
+        rows = self.centred_rows
+        if rows is None:
+            return directions @ self.scatter @ directions.mT / (self.count - 1)
+        found = rows @ directions.mT
+        return found.mT @ found / (self.count - 1)
+
     def require(self, n_components: int) -> None:
         """Raise a UserError where there are fewer rows than two, or than directions asked for."""
         least = max(2, n_components)

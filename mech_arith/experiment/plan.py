@@ -41,6 +41,8 @@ class Prepared:
     intervention: InterventionPlan | None
     ranges: dict[str, tuple[int, int]]
     """Of each operand."""
+    constraints: tuple[Constraint, ...] = ()
+    """Kept by all problems."""
 
     @property
     def digits(self) -> int:
@@ -87,6 +89,7 @@ class Prepared:
             else None,
             tolerance=config.tolerance,
             digits=self.digits,
+            constraints=self.constraints,
             require_baseline=config.require_baseline,
             seed=config.problems.seed,
             how=Resampling(
@@ -119,6 +122,7 @@ def prepare(config: RunConfig) -> Prepared:
         method,
         _intervention(config, asked.constraints),
         asked.ranges,
+        asked.constraints,
     )
 
 
