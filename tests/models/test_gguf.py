@@ -136,6 +136,7 @@ def test_it_is_converted_once(file: Path, tmp_path: Path, caplog: pytest.LogCapt
     record = json.loads((directory / RECORD).read_text())
     assert record["gguf"] == file_digest(moved)
     assert record["weights"] == load(moved).digest
+    assert len({path.stat().st_mode for path in directory.iterdir()}) == 1  # for whoever may read
 
 
 def test_as_many_heads_of_keys_as_of_queries_unless_the_file_says_otherwise(tmp_path: Path) -> None:
