@@ -9,7 +9,7 @@ not. subspaces: values that such models keep in 1 to 8 dimensions, or on a helix
 direction methods that can must find. null: random networks, in which there is nothing to
 find. coverage: intervals of drawn numbers whose true mean or R is known. ties: p-values where drops
 are rare, so that many directions cost the same. slopes: answers that are destroyed, which follow
-nothing. Prints one table, and exits with 1 if a bar is missed. Ten minutes on one core, for
+nothing. Prints one table, and exits with 1 if a bar is missed. Twelve minutes on one core, for
 --threads 1.
 """
 

@@ -13,8 +13,9 @@ RANKS = (1, 2, 3, 6, 8)
 NUMBERS = torch.arange(9, dtype=torch.float64)
 
 
-def model_of(rank, seed=1):
-    """0 for a helix."""
+def model_of(rank):
+    """0 for a helix. In seed 0 the value is subtracted, in seed 1 it is added."""
+    seed = rank % 2
     return CodedModel.drawn(seed, rank) if rank else CodedModel.with_helix(seed)
 
 
@@ -48,7 +49,7 @@ def test_every_answer_is_right_and_the_value_is_on_its_code(rank):
     answers(model, problems, look)
     value = torch.from_numpy(problems.values[model.plant.read.value]).double()
     points = model.code.points[(value - model.code.numbers[0]).long()]
-    torch.testing.assert_close(seen[0], points, atol=1e-4, rtol=0)
+    torch.testing.assert_close(seen[0], points, atol=1e-3, rtol=0)
     assert model.axes.shape == (rank or 6, model.d_model)
     torch.testing.assert_close(
         model.axes @ model.axes.mT, torch.eye(rank or 6).double(), atol=1e-10, rtol=0
