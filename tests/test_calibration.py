@@ -69,6 +69,42 @@ def test_a_plant_that_is_not_recovered_misses_its_bars(load: Load):
         assert sum(not row.met for row in rows) == 1
 
 
+@pytest.mark.slow
+def test_planted_subspaces_are_found_by_the_methods_that_can(load: Load):
+    subspaces = load("subspaces")
+    subspaces.RANKS = (1, 5)
+    found = subspaces.angles([7])
+    assert [row.what for row in subspaces.rows_of(found) if not row.met] == []
+    # And by no others, beside what is louder.
+    for label in ("pca", "pls", "ridge", "fourier of other periods"):
+        assert found[label, 5][0] > 20
+        assert found[label, subspaces.HELIX][0] > 20
+
+
+def test_a_subspace_that_is_not_found_misses_its_bar(load: Load):
+    subspaces = load("subspaces")
+    kinds = (*subspaces.RANKS, subspaces.HELIX)
+    near = {(one.label, kind): [5.0, 8.0] for one in subspaces.CONTENDERS for kind in kinds}
+    assert all(row.met for row in subspaces.rows_of(near))
+    for label, kind, what in (
+        ("ridge", 1, "subspace of rank 1, ridge"),
+        ("mean_difference", 8, "subspace of rank 8, mean_difference"),
+        ("fourier of its periods", subspaces.HELIX, "helix of rank 6, fourier of its periods"),
+    ):
+        rows = subspaces.rows_of(near | {(label, kind): [5.0, 8.2]})
+        assert [row.what for row in rows if not row.met] == [what]
+    assert all(row.met for row in subspaces.rows_of(near | {("pca", 3): [90.0, 90.0]}))
+
+
+def test_the_largest_angle_between_subspaces(load: Load):
+    subspaces, eye = load("subspaces"), torch.eye(4, dtype=torch.float64)
+    assert subspaces.largest_angle(eye[:2], eye[:2].flip(0)) == pytest.approx(0, abs=1e-5)
+    assert subspaces.largest_angle(eye[:2], eye[1:3]) == pytest.approx(90)
+    tilted = torch.stack([eye[0], (eye[1] * 3**0.5 + eye[2]) / 2])
+    assert subspaces.largest_angle(tilted, eye[:2]) == pytest.approx(30)
+    assert subspaces.largest_angle(eye[:1], eye[:2]) == 90
+
+
 def test_random_networks_hold_no_check_digit(load: Load):
     nulls, bars = load("nulls"), load("bars")
     found = [nulls.trace_null(seed) for seed in range(4)]
@@ -188,7 +224,10 @@ def test_the_program_exits_with_1_where_a_bar_is_missed(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--only", "nulls"], "expected some of planted,null,coverage,ties,slopes, got 'nulls'"),
+        (
+            ["--only", "nulls"],
+            "expected some of planted,subspaces,null,coverage,ties,slopes, got 'nulls'",
+        ),
         (["--plants", "0"], "expected a whole number of 1 or more, got '0'"),
         (["--seed", "-1"], "expected a whole number of 0 or more, got '-1'"),
         (["--json", "/nowhere/table.json"], "expected a file that can be written, got '/nowhere/"),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -32,7 +33,19 @@ def canonical(value: object) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes. Reads in pieces: memory does not grow with the file."""
+    """SHA-256 of a file's content. Reads in pieces: memory does not grow with the file.
+
+    A file that is as large and as old as before in this process is not read again.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+    """
+    stat = path.stat()
+    return _content_digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _content_digest(path: Path, size: int, changed_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -15,13 +15,21 @@ fitter keeps while it works is `field(init=False)`. It checks its options in `__
 YAML lists the options with their defaults, so that `tracing.options.ridge=2` is understood.
 
 A method says of itself, by class variables, whether it uses the values (`is_supervised`: then it is
-also fitted to values that are not there, as its control) and whether it finds other directions for
-each of them (`is_per_value`: then `n_components` is the largest rank that is asked for).
+also fitted to values that are not there, as its control), whether it finds other directions for
+each of them (`is_per_value`) and whether its frame has a size of its own (`is_of_own_size`): for
+both, `n_components` is the largest rank that is asked for, or 1. `file_options` names those of its
+options that are paths of files: what they hold is part of the key, and not where they are. One that
+`is_trained` runs the model with gradients: the constraints on problems, which counterfactual ones
+keep, are part of its key, and so is the code of the modules that it names as `uses`.
+
+Some problems suit no method: one that has a method `check(problems, ranks)` refuses them, by a
+`UserError`, before a model is loaded.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
 
@@ -29,16 +37,16 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from mech_arith.common.digests import file_digest
 from mech_arith.common.errors import UserError, unknown
 from mech_arith.directions import METHODS
+from mech_arith.engine.gradients import check_differentiable
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
+from mech_arith.models.base import Model
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet
-
-NEGLIGIBLE = 1e-11
-"""Variance below this share of the mean squared activation is float32 rounding, not a direction."""
-
+from mech_arith.problems.expressions import Constraint
 
 EVERY_VALUE, EVERY_RANK = -1, 0
 """What a direction is for that was found for no value, or for no rank, in particular."""
@@ -83,7 +91,8 @@ class Subspace:
     """
 
     mean: Float[Tensor, " d"]
-    """Mean activation of the fit split, in the activation's units, float64."""
+    """Where coordinates are 0: the mean activation of the fit split, unless a user's own frame says
+    otherwise. In the activation's units, float64."""
 
     directions: Float[Tensor, "k d"]
     """Unit rows in the method's order."""
@@ -106,6 +115,9 @@ class Subspace:
     harmonics: Harmonics | None = None
     """Coordinates as functions of the value; None where a straight line has to do."""
 
+    offset: Float[Tensor, " k"] | None = None
+    """Mean coordinate over the fit split; None for 0, where `mean` is the fit split's own."""
+
     @property
     def variance(self) -> Float[Tensor, " k"]:
         """Variance along each direction over the fit split, in squared activation units."""
@@ -125,6 +137,7 @@ class Subspace:
             "total_variance": torch.tensor(self.total_variance, dtype=torch.float64),
             "of_value": self.values_of(),
             "of_rank": self._ranks_of(),
+            "offset": self.mean_coordinates,
         }
         harmonics = {} if self.harmonics is None else vars(self.harmonics)
         return parts | harmonics
@@ -141,7 +154,14 @@ class Subspace:
             parts["of_value"],
             parts["of_rank"],
             Harmonics(parts["periods"], parts["coefficients"]) if known else None,
+            parts["offset"],
         )
+
+    @property
+    def mean_coordinates(self) -> Float[Tensor, " k"]:
+        """Over the fit split."""
+        nothing = torch.zeros(len(self.directions), dtype=torch.float64)
+        return nothing if self.offset is None else self.offset
 
     def values_of(self) -> Int64[Tensor, " k"]:
         """Index of the value that each direction was found for; `EVERY_VALUE` for all alike."""
@@ -204,7 +224,8 @@ class Fitter(Protocol):
     state, from which a killed run goes on.
 
     A fitter that runs the model itself, for gradients through it, say, also has a method
-    `start(task: FitTask)`. It is called once, before the first batch.
+    `start(task: FitTask)`. It is called once, before the first batch. One that is trained has a
+    method `learning()` with its learning curves, `[points, 7]`; see `LEARNING`.
     """
 
     def update(self, activations: Float[Tensor, "n d"], values: Float64[Tensor, "n v"]) -> None:
@@ -228,6 +249,24 @@ class Fitter(Protocol):
         ...
 
 
+LEARNING = ("value", "rank", "restart", "step", "loss", "held_out_loss", "kept")
+"""Columns of learning curves: index of the value, rank of the frame, number of the training, step,
+mean loss since the step before, loss on what is held out, and 1 for the frame that was kept."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How problems are drawn; counterfactual ones are to be like them."""
+
+    constraints: tuple[Constraint, ...] = ()
+    digits: int = 0
+    """Of the largest operand that may be drawn: prompts of all problems are as long."""
+
+
+UNCONSTRAINED = Drawing()
+"""Problems under no constraint."""
+
+
 @dataclass(frozen=True)
 class FitTask:
     """Where directions are looked for."""
@@ -244,6 +283,7 @@ class FitTask:
     """Of the subspaces that are asked for; none where directions are edited one at a time."""
     is_control: bool = False
     """The values are not there: they are drawn at random for each combination of operands."""
+    drawing: Drawing = UNCONSTRAINED
 
 
 @dataclass(frozen=True)
@@ -261,28 +301,67 @@ class DirectionMethod:
     @property
     def key(self) -> dict[str, Any]:
         """What determines its results, as plain JSON data."""
-        options = {k: list(v) if isinstance(v, tuple) else v for k, v in self.options.items()}
+        files = self.files
+        options = {
+            k: list(v) if isinstance(v, tuple) else v
+            for k, v in self.options.items()
+            if k not in files
+        }
         found = {"method": self.name, "n_components": self.n_components, "options": options}
-        return {**found, "ranks": list(self.ranks)} if self._says("is_per_rank") else found
+        contents = {"files": {k: file_digest(path) for k, path in files.items()}} if files else {}
+        ranks = {"ranks": list(self.ranks)} if self._says("is_per_rank") else {}
+        return {**found, **contents, **ranks}
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that its options name, by option."""
+        named = getattr(METHODS.find(self.name), "file_options", ())
+        return {option: Path(self.options[option]).expanduser() for option in named}
 
     @property
     def is_supervised(self) -> bool:
         """Whether it uses the values."""
         return self._says("is_supervised")
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether it runs the model with gradients."""
+        return self._says("is_trained")
+
+    def check_model(self, model: Model) -> None:
+        """Raise a UserError where a method that is trained cannot be trained through a model."""
+        if self.is_trained:
+            check_differentiable(model)
+
     def _says(self, what: str) -> bool:
         return bool(getattr(METHODS.find(self.name), what, False))
 
     @property
     def code(self) -> tuple[ModuleType, ...]:
-        """The modules of the method: its own, and those of classes that it inherits from."""
+        """The modules of the method: its own, those of classes that it inherits from, and those
+        that it names.
+        """
         inherited = (sys.modules[kind.__module__] for kind in METHODS.find(self.name).__mro__)
         ours = (module for module in inherited if module.__name__.startswith("mech_arith."))
-        return tuple(dict.fromkeys([METHODS.module(self.name), *ours]))
+        uses = getattr(METHODS.find(self.name), "uses", ())
+        return tuple(dict.fromkeys([METHODS.module(self.name), *ours, *uses]))
+
+    def _made(self) -> Any:
+        return METHODS.find(self.name)(self.n_components, **self.options)
+
+    def check(self, problems: ProblemSet) -> None:
+        """Whether it can be fitted on problems: those of the fit split.
+
+        Raises:
+            UserError: the method refuses them, or the ranks that are asked for.
+        """
+        made = self._made()
+        if hasattr(made, "check"):
+            made.check(problems, self.ranks)
 
     def fitter(self, task: FitTask) -> Fitter:
         """A new fitter for one site."""
-        made = METHODS.find(self.name)(self.n_components, **self.options)
+        made = self._made()
         if hasattr(made, "start"):
             made.start(task)
         return made
@@ -310,7 +389,7 @@ def find_method(
     if n_components < 1:
         raise UserError(f"expected tracing.n_components >= 1, got {n_components}")
     fitter = METHODS.find(name)
-    if getattr(fitter, "is_per_value", False):
+    if getattr(fitter, "is_per_value", False) or getattr(fitter, "is_of_own_size", False):
         n_components = 1
     n_components = max(n_components, *ranks, 1)
     kinds = get_type_hints(fitter)
@@ -353,6 +432,14 @@ def _checked(option: str, given: Any, kind: Any) -> Any:
             return given
     wanted = getattr(kind, "__name__", str(kind)) if not get_args(kind) else str(kind)
     raise UserError(f"expected {option} of type {wanted}, got {given!r}; change it or leave it out")
+
+
+def values_of_frames(frames: Sequence[Float[Tensor, "_ d"]]) -> Int64[Tensor, " k"]:
+    """Index of the value of every direction, where each value in turn has such a frame."""
+    indices = [
+        torch.full((len(frame),), value, dtype=torch.int64) for value, frame in enumerate(frames)
+    ]
+    return torch.cat(indices)
 
 
 def positive_peaks(directions: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:

@@ -46,7 +46,8 @@ class Fitted:
         covariance = self.subspace.covariance.double()[at][:, at]
         with_value = self.slope(at, value) * self.value_sd[value].square()
         weights = torch.linalg.lstsq(covariance, with_value[:, None], driver="gelsd").solution[:, 0]
-        read = self.value_mean[value] + self.coordinates[:, at] @ weights
+        centred = self.coordinates[:, at] - self.subspace.mean_coordinates[at]
+        read = self.value_mean[value] + centred @ weights
         explained = with_value @ weights / self.value_sd[value].square()
         return Reading(
             tuple(at),

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,13 @@ from mech_arith.common.digests import tensor_digest
 from mech_arith.common.progress import progress
 from mech_arith.common.streaming import Sums
 from mech_arith.directions import base, covariance, moments, project, readings
-from mech_arith.directions.base import DirectionMethod, FitTask, Subspace
+from mech_arith.directions.base import (
+    UNCONSTRAINED,
+    DirectionMethod,
+    Drawing,
+    FitTask,
+    Subspace,
+)
 from mech_arith.directions.covariance import Cross
 from mech_arith.directions.project import coordinates
 from mech_arith.directions.readings import Fitted, Reading, Readings, control_values
@@ -69,6 +76,9 @@ class Trace:
     """The same method fitted to values that are not there; None for one that uses no values."""
     readings: tuple[Readings, ...] = ()
     """What is read from each value's subspace, for every rank that is asked for."""
+    learning: dict[str, Float64[Tensor, "points 7"]] = field(default_factory=dict)
+    """Of a method that is trained, what its trainings went through (see `base.LEARNING`): "" for
+    the values themselves, `CONTROL` for the control task."""
 
     @property
     def is_constant(self) -> bool:
@@ -86,7 +96,8 @@ class Trace:
         index, known = self.values.index(value), self.subspace.harmonics
         if known is not None and self.subspace.of(index)[component]:
             return known.at(component, wanted)
-        return self.slope([component], value)[0] * (wanted - self.value_mean[index])
+        offset = self.subspace.mean_coordinates[component]
+        return offset + self.slope([component], value)[0] * (wanted - self.value_mean[index])
 
     def slope(self, components: Sequence[int], value: str) -> Float64[Tensor, " k"]:
         """How far coordinates go per unit of a value, by least squares over the fit split."""
@@ -234,6 +245,7 @@ class Splits:
     prompts_report: Prompts
     passed: Bool[Tensor, " n"]
     """Marks the problems of the report split that the model answers right."""
+    drawing: Drawing = UNCONSTRAINED
 
 
 def trace(
@@ -279,6 +291,11 @@ def trace(
             value_sd=one.value_sd,
             inference=inference,
             control=controls.get(site),
+            learning={
+                task: stored[site][f"{task}learning"]
+                for task in ("", CONTROL)
+                if f"{task}learning" in stored[site]
+            },
         )
     return with_readings(traces, values_report, method.ranks or (1,), how)
 
@@ -317,7 +334,12 @@ def _fitted_and_projected(
     it has it.
     """
     kept, prompts = session.checkpoint, splits.prompts_fit
-    of_fit = {"fit": prompts.digest(), "values": tensor_digest(value_table(splits.fit))}
+    of_fit: dict[str, Any] = {
+        "fit": prompts.digest(),
+        "values": tensor_digest(value_table(splits.fit)),
+    }
+    if method.is_trained:
+        of_fit["constraints"] = [str(each) for each in splits.drawing.constraints]
     keys = {
         site: {
             **session.model.fingerprint,
@@ -337,6 +359,7 @@ def _fitted_and_projected(
             prompts,
             missing,
             method,
+            drawing=splits.drawing,
             piece=kept.piece("fitting", {"sites": [keys[site] for site in missing]}),
         ),
         code=code,
@@ -403,6 +426,7 @@ def fit_directions(
     sites: Sequence[Site],
     method: DirectionMethod,
     *,
+    drawing: Drawing = UNCONSTRAINED,
     piece: Piece | None = None,
 ) -> dict[Site, dict[str, Tensor]]:
     """Directions of every site, in one pass over the problems of the fit split.
@@ -419,7 +443,16 @@ def fit_directions(
     crosses = {(site, name): Cross(of) for site in sites for name, of in compared.items()}
     fitters = {
         (site, name): method.fitter(
-            FitTask(session, problems, prompts, site, of_task, method.ranks, name == CONTROL)
+            FitTask(
+                session,
+                problems,
+                prompts,
+                site,
+                of_task,
+                method.ranks,
+                is_control=name == CONTROL,
+                drawing=drawing,
+            )
         )
         for site in sites
         for name, of_task in tasks.items()
@@ -440,6 +473,8 @@ def fit_directions(
         subspace = fitter.fit()
         r = crosses[site, name].correlation(subspace.directions, subspace.variance)
         parts = {**subspace.tensors(), "r": r[:, :n_values]}
+        if method.is_trained:
+            parts["learning"] = fitter.learning()  # pyright: ignore[reportAttributeAccessIssue]
         fitted[site] |= {f"{name}{part}": tensor for part, tensor in parts.items()}
     return fitted
 

@@ -55,6 +55,7 @@ def _replayed(
 ) -> Callable[[Layout], Found]:
     """Block by block, behind the prefix that all prompts share."""
     pasts = read_prefix(model, prompts.prefix)
+    stop = 1 + max(layer for layer, _ in by_place) if by_place else 0
 
     def read(layout: Layout) -> Found:
         found: Found = {}
@@ -73,7 +74,7 @@ def _replayed(
 
         tokens = layout.with_answer(n_answer).to(model.device)
         resid = model.embed(tokens, start=len(prompts.prefix))
-        run_blocks(model, resid, start=len(prompts.prefix), pasts=pasts, tap=tap_of)
+        run_blocks(model, resid, start=len(prompts.prefix), pasts=pasts, tap=tap_of, stop=stop)
         return found
 
     return read

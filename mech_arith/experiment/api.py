@@ -29,7 +29,7 @@ from mech_arith.common.plugins import using_plugins
 from mech_arith.common.registry import without_additions
 from mech_arith.common.runs.directories import find_runs
 from mech_arith.common.store import Store
-from mech_arith.directions.base import Subspace, find_method
+from mech_arith.directions.base import Drawing, Subspace, find_method
 from mech_arith.directions.tracing import fit_directions
 from mech_arith.engine.capture import capture
 from mech_arith.engine.session import Session
@@ -164,7 +164,10 @@ class Cell:
             n_components = asked.n_components if rank is None else rank
             method = find_method(asked.method, n_components, asked.options, ranks=ranks)
             prompts = self._prompts("fit", site)
-            fitted = fit_directions(self.session, problems, prompts, [site], method)
+            drawing = Drawing(self.prepared.constraints, self.prepared.digits)
+            fitted = fit_directions(
+                self.session, problems, prompts, [site], method, drawing=drawing
+            )
         found, names = Subspace.of_tensors(fitted[site]), problems.template.expression.values
         if value is None:
             return found

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.common.errors import UserError
-from mech_arith.directions.base import DirectionMethod
+from mech_arith.directions.base import DirectionMethod, Drawing
 from mech_arith.directions.tracing import Splits, Trace, trace
 from mech_arith.engine.guard import check_fast_path
 from mech_arith.engine.run import ReferenceAnswers, longest_answer, stored_baseline
@@ -33,6 +33,7 @@ from mech_arith.evidence.correlations import (
     subspace_table,
 )
 from mech_arith.evidence.effects import intervention_tables
+from mech_arith.evidence.learning import learning_summary, learning_tables
 from mech_arith.evidence.locality import locality_tables
 from mech_arith.evidence.off_distribution import off_distribution_table
 from mech_arith.evidence.problems import problem_table, whole_prompt
@@ -65,6 +66,7 @@ from mech_arith.interventions.run import InterventionPlan, check_sources, interv
 from mech_arith.models.answered import encode_for
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet, design_summary, design_warnings
+from mech_arith.problems.expressions import Constraint
 from mech_arith.statistics import Resampling
 
 log = logging.getLogger(__name__)
@@ -97,6 +99,8 @@ class CellPlan:
     """Networks with random weights that are traced too."""
     heads: tuple[int | None, ...] = (None,)
     """Query heads that are sites of their own; None for the whole point."""
+    constraints: tuple[Constraint, ...] = ()
+    """Under which the problems were drawn."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +184,7 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
         "problems": _problems(work, reported),
         "correlations": correlation_table(traces, prompts=work.prompts, n_fit=len(fit)),
         "subspaces": subspace_table(bases.traces, n_fit=len(fit)),
+        **learning_tables(bases.traces, regresses=session.model.regresses),
         **edited.tables,
         **_locality(work, bases),
     }
@@ -191,6 +196,7 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
         **baseline_summary(session.model, reported, how),
         **({} if written is None else written.summary()),
         **tracing_summary(bases.traces, tables["correlations"], report, how),
+        **learning_summary(tables),
         **intervention_summary(tables, report.template.expression.values),
         "answer_tokens": token_summary(
             tables.get("answer_tokens", pd.DataFrame()), headline(tables["evidence"])
@@ -252,6 +258,7 @@ def _check(work: _Work, sites: list[Site]) -> float | None:
         if asked is not None and asked.via == WEIGHTS:
             check_by_weights(work.session.model, sites, work.prompts, asked)
         _check_ranks(work, sites)
+        work.plan.method.check_model(work.session.model)
         if asked is not None:
             n_edited = min(work.plan.n_edited or len(work.report), len(work.report))
             edited = work.report.take(np.arange(n_edited))
@@ -273,8 +280,15 @@ def _check_ranks(work: _Work, sites: list[Site]) -> None:
 
 
 def _trace(work: _Work, sites: list[Site], reported: Reported) -> dict[Site, Trace]:
-    splits = Splits(work.fit, work.report, work.prompts_fit, work.prompts, reported.passed)
     plan = work.plan
+    splits = Splits(
+        work.fit,
+        work.report,
+        work.prompts_fit,
+        work.prompts,
+        reported.passed,
+        Drawing(plan.constraints, plan.digits),
+    )
     return trace(work.session, splits, list(dict.fromkeys(sites)), plan.method, plan.how)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import mech_arith
 from mech_arith.common.digests import file_digest, json_digest
 from mech_arith.common.plugins import plugin_digests, using_plugins
+from mech_arith.directions.base import METHODS, find_method
 from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.load_model import model_files
 
@@ -57,7 +58,8 @@ class Identity:
 
     digest: str
     determines: dict[str, Any]
-    """`config` (dotted keys), `weights`, `code`, `plugins`, `versions`: plain JSON data."""
+    """`config` (dotted keys), `weights`, `code`, `plugins`, `versions`, and `files` of a direction
+    method that reads some: plain JSON data."""
 
 
 def identify(config: RunConfig) -> Identity:
@@ -68,14 +70,31 @@ def identify(config: RunConfig) -> Identity:
     """
     with using_plugins(config.plugins):
         files = model_files(config)
+        of_method = _files_of_method(config)
+    read = {f"tracing.options.{option}" for option in of_method}
     determines = {
-        "config": dict(_flat(asdict(config))),
+        "config": {name: value for name, value in _flat(asdict(config)) if name not in read},
         "weights": files_digest(files),
         "code": code_digest(),
         "plugins": plugin_digests(config.plugins),
         "versions": {"python": _python(), **{name: version(name) for name in LIBRARIES}},
     }
+    if of_method:
+        determines["files"] = of_method
     return Identity(json_digest(determines), determines)
+
+
+def _files_of_method(config: RunConfig) -> dict[str, str]:
+    """Option -> digest of the file that it names, of a direction method that reads files.
+
+    Raises:
+        UserError: the method refuses a file.
+    """
+    asked = config.tracing
+    if not getattr(METHODS.find(asked.method), "file_options", ()):
+        return {}
+    method = find_method(asked.method, asked.n_components, asked.options)
+    return {option: file_digest(path) for option, path in method.files.items()}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -85,7 +104,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         old, new = before.get(part, {}), now.get(part, {})
         keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         said += [f"{key} {old.get(key)} -> {new.get(key)}" for key in keys]
-    parts = ("weights", "code", "plugins")
+    parts = ("weights", "code", "plugins", "files")
     said += [part for part in parts if (before.get(part) or "") != (now.get(part) or "")]
     return ", ".join(said) or "nothing"
 
@@ -113,15 +132,8 @@ def files_digest(files: tuple[Path, ...]) -> str:
     """
     digest = hashlib.sha256()
     for path in files:
-        stat = path.stat()
-        content = _content_digest(path, stat.st_size, stat.st_mtime_ns)
-        digest.update(f"{path.name} {content}\n".encode())
+        digest.update(f"{path.name} {file_digest(path)}\n".encode())
     return digest.hexdigest()
-
-
-@cache
-def _content_digest(path: Path, size: int, changed_ns: int) -> str:
-    return file_digest(path)
 
 
 @cache

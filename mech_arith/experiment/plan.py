@@ -41,6 +41,8 @@ class Prepared:
     intervention: InterventionPlan | None
     ranges: dict[str, tuple[int, int]]
     """Of each operand."""
+    constraints: tuple[Constraint, ...] = ()
+    """Kept by all problems."""
 
     @property
     def digits(self) -> int:
@@ -87,6 +89,7 @@ class Prepared:
             else None,
             tolerance=config.tolerance,
             digits=self.digits,
+            constraints=self.constraints,
             require_baseline=config.require_baseline,
             seed=config.problems.seed,
             how=Resampling(
@@ -102,19 +105,24 @@ def prepare(config: RunConfig) -> Prepared:
     """Look up every name and draw the problems.
 
     Raises:
-        UserError: an unknown name or option, or problems that cannot be drawn.
+        UserError: an unknown name or option, or problems that cannot be drawn or that the direction
+            method refuses.
     """
     asked = look_up(config)
     tracing = config.tracing
+    ranks = ranks_of(config)
+    method = find_method(tracing.method, tracing.n_components, tracing.options, ranks=ranks)
+    method.check(asked.fit)
     return Prepared(
         config,
         asked.template,
         asked.shots,
         asked.fit,
         asked.report,
-        find_method(tracing.method, tracing.n_components, tracing.options, ranks=ranks_of(config)),
+        method,
         _intervention(config, asked.constraints),
         asked.ranges,
+        asked.constraints,
     )
 
 

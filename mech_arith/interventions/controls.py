@@ -221,10 +221,11 @@ def _others(found: Trace, target: Target) -> dict[tuple[int, ...], str]:
 def _shuffled(found: Trace, target: Target) -> dict[str, Tensor]:
     """Of each value that the edit is about, the subspace fitted on it shuffled.
 
-    Of rank 1 the direction along which activations covary most with the shuffled value; of more
-    what the method finds for its control task.
+    Of rank 1 the direction along which activations covary most with the shuffled value; of more,
+    and of a method that has a frame of its own for each rank, what it finds for its control task.
     """
-    if target.rank == 1:
+    own = [found.subspace.has_own(found.values.index(value), 1) for value in target.values]
+    if target.rank == 1 and not any(own):
         rows = {value: found.shuffled[None, found.values.index(value)] for value in target.values}
         return {value: row for value, row in rows.items() if torch.isfinite(row).all()}
     if found.control is None:

@@ -263,7 +263,8 @@ class _Walk:
 
     def departure(self, found: Trace) -> Departure:
         """What it has found, once all problems have gone by."""
-        spread = within_components(found.coordinates, found.subspace, self.dose)
+        centred = found.coordinates - found.subspace.mean_coordinates
+        spread = within_components(centred, found.subspace, self.dose)
         return Departure(self.dose, spread, self._ratio, None if self._norm is None else self._left)
 
     def state(self) -> dict[str, Tensor]:

@@ -278,8 +278,9 @@ def run_blocks(
     start: int,
     pasts: Sequence[Past],
     tap: Callable[[int], Tap] | None = None,
+    stop: int | None = None,
 ) -> tuple[list[Tensor], list[KeysValues]]:
-    """All blocks, one after another.
+    """All blocks, one after another, or those below `stop`.
 
     Args:
         model: the model.
@@ -287,12 +288,13 @@ def run_blocks(
         start: position of the first of its tokens.
         pasts: what earlier positions offer, by layer.
         tap: for each layer.
+        stop: the first layer that is not run; by default there is none.
 
     Returns:
         The residual stream before each layer and after the last; keys and values by layer.
     """
     resids, seen = [resid], []
-    for layer in range(model.n_layers):
+    for layer in range(model.n_layers if stop is None else stop):
         layer_tap = tap(layer) if tap is not None else untouched
         resids[-1] = layer_tap("resid_pre", resids[-1])
         after, new = model.run_block(

@@ -119,6 +119,16 @@ class Expression:
         given = {name: operands[name] for name in self.operands}
         return self._found({**given, value: with_})[self.answer]
 
+    def can_replace(
+        self, value: str, with_: IntArray, operands: Mapping[str, IntArray]
+    ) -> BoolArray:
+        """Rows in which no divisor is 0 when `value` is set to `with_`. Raises as `replace` does,
+        but for the divisors.
+        """
+        self.require(operands)
+        given = {name: operands[name] for name in self.operands}
+        return _compute(self.tree, {**given, value: with_})[1]
+
     def render(self, texts: Mapping[str, str]) -> Rendered:
         """Write the source with each operand replaced by its text.
 

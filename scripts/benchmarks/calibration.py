@@ -1,14 +1,16 @@
 """Is the tool right when it says how sure it is? Cases whose truth is known.
 
-    python scripts/benchmarks/calibration.py [--plants 100 --nulls 200 --cases 2000 --seed 0]
-                                [--only planted,null,coverage,ties,slopes] [--json FILE]
+    python scripts/benchmarks/calibration.py [--plants 100 --subspaces 20 --nulls 200 --cases 2000]
+            [--seed 0] [--only planted,subspaces,null,coverage,ties,slopes] [--json FILE]
 
 planted: Transformers whose weights are set by hand (`mech_arith.models.planted`). Tracing must find
 what they write, first where it is written, and an interchange tell what is read from what is
-not. null: random networks, in which there is nothing to find. coverage: intervals of drawn numbers
-whose true mean or R is known. ties: p-values where drops are rare, so that many directions cost the
-same. slopes: answers that are destroyed, which follow nothing. Prints one table, and exits with 1
-if a bar is missed. Eight minutes on one core, for --threads 1.
+not. subspaces: values that such models keep in 1 to 8 dimensions, or on a helix, which the
+direction methods that can must find. null: random networks, in which there is nothing to
+find. coverage: intervals of drawn numbers whose true mean or R is known. ties: p-values where drops
+are rare, so that many directions cost the same. slopes: answers that are destroyed, which follow
+nothing. Prints one table, and exits with 1 if a bar is missed. Twelve minutes on one core, for
+--threads 1.
 """
 
 import argparse
@@ -23,14 +25,16 @@ from covering import coverage_rows
 from nulls import null_rows
 from recovery import planted_rows
 from simulated import slope_rows, tie_rows
+from subspaces import subspace_rows
 
-PARTS = ("planted", "null", "coverage", "ties", "slopes")
+PARTS = ("planted", "subspaces", "null", "coverage", "ties", "slopes")
 
 
 def main() -> int:
     """Run the parts that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--plants", type=count, default=100)
+    parser.add_argument("--subspaces", type=count, default=20, help="of each rank")
     parser.add_argument("--nulls", type=count, default=200)
     parser.add_argument("--cases", type=count, default=2000)
     parser.add_argument("--seed", type=seed, default=0)
@@ -46,6 +50,7 @@ def main() -> int:
 
     parts: dict[str, Callable[[], list[Row]]] = {
         "planted": lambda: planted_rows(seeds(arguments.plants)),
+        "subspaces": lambda: subspace_rows(seeds(arguments.subspaces)),
         "null": lambda: null_rows(seeds(arguments.nulls)),
         "coverage": lambda: coverage_rows(arguments.cases, seed=arguments.seed),
         "ties": lambda: tie_rows(arguments.cases, seed=arguments.seed),

@@ -10,17 +10,7 @@ from sklearn.cross_decomposition import PLSRegression
 from mech_arith.common.errors import UserError
 from mech_arith.directions.methods.pca import PCAFitter
 from mech_arith.directions.methods.pls import PLSFitter
-
-
-def drawn(n, width, n_values=3, seed=0):
-    """Activations of unequal spread and values that they carry, some in sizes of hundreds."""
-    generator = torch.Generator().manual_seed(seed)
-    scales = torch.linspace(5, 0.5, width).double()
-    x = torch.randn(n, width, generator=generator, dtype=torch.float64) * scales + 3
-    mixing = torch.randn(width, n_values, generator=generator, dtype=torch.float64)
-    noise = torch.randn(n, n_values, generator=generator, dtype=torch.float64)
-    sizes = torch.tensor([1.0, 300.0, 40.0])[:n_values].double()
-    return x, (x @ mixing + 3 * noise) * sizes + 500
+from tests.directions.fitting import drawn
 
 
 def fitted(x, y, *, n_components=3, size=None):
@@ -70,24 +60,6 @@ def test_directions_are_orthonormal_however_problems_are_batched_and_ordered(n, 
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     for other in (fitted(x, y, size=size), fitted(x[order], y[order], size=size)):
         torch.testing.assert_close(other.directions, whole.directions, atol=1e-6, rtol=1e-6)
-
-
-@pytest.mark.parametrize("killed_after", [1, 2, 5])
-def test_restored_in_the_middle_it_goes_on_to_the_same_bits(killed_after):
-    x, y = drawn(60, 20)
-    batches = list(zip(x.split(9), y.split(9), strict=True))
-    fitter = PLSFitter(3)
-    for batch in batches[:killed_after]:
-        fitter.update(*batch)
-    again = PLSFitter(3)
-    again.restore({name: tensor.clone() for name, tensor in fitter.state().items()})
-    for batch in batches[killed_after:]:
-        again.update(*batch)
-    assert torch.equal(again.fit().directions, fitted(x, y, size=9).directions)
-    fresh = PLSFitter(3)
-    fresh.restore(PLSFitter(3).state())
-    fresh.update(x, y)
-    assert torch.equal(fresh.fit().directions, fitted(x, y).directions)
 
 
 @pytest.mark.parametrize("n", [40, 400])

@@ -39,13 +39,23 @@ HOW = Resampling(n_resamples=200, n_permutations=200)
 
 
 def traced(
-    model, fit, report, sites, *, n_components, batch_size, store=STORE, passed=None, method="pca"
+    model,
+    fit,
+    report,
+    sites,
+    *,
+    n_components,
+    batch_size,
+    store=STORE,
+    passed=None,
+    method="pca",
+    options=None,
 ):
     """Trace both splits of problems as the model reads them."""
     passed = torch.ones(len(report), dtype=torch.bool) if passed is None else passed
     splits = Splits(fit, report, model.encode(fit), model.encode(report), passed)
     session = Session(model, Batching(batch_size), store)
-    return trace(session, splits, sites, find_method(method, n_components), HOW)
+    return trace(session, splits, sites, find_method(method, n_components, options), HOW)
 
 
 def clean_resid(model, problems, layer):

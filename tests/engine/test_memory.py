@@ -24,20 +24,32 @@ sites = [Site(layer, "resid_post", "last") for layer in range(model.n_layers)]
 def trace(n):
     problems = draw(template, n=n, ranges=dict.fromkeys("abc", (100, 999)), seed=0)
     prompts, session = model.encode(problems), Session(model, Batching(200))
-    fitted = fit_directions(session, problems, prompts, sites, find_method("pls", 5))
+    fitted = fit_directions(session, problems, prompts, sites, find_method(sys.argv[1], 5))
     frames = {site: Subspace.of_tensors(found) for site, found in fitted.items()}
     coordinates(session, prompts, frames)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-print(trace(1000), trace(21000))
+print(*(trace(int(n)) for n in sys.argv[2:]))
 """
 
 
 @pytest.mark.slow
-def test_tracing_keeps_sums_and_not_activations():
-    """Kept, the residual streams alone of 20,000 problems more would take 570 MB."""
+@pytest.mark.parametrize(
+    ("method", "few", "many"),
+    [
+        ("pls", 1000, 21000),
+        ("ridge", 1000, 8000),
+        ("mean_difference", 1000, 8000),
+        ("fourier", 1000, 8000),
+    ],
+)
+def test_tracing_keeps_sums_and_not_activations(method, few, many):
+    """Kept, the residual streams alone of 7,000 problems more would take 200 MB."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
+        [sys.executable, "-c", PROGRAM, method, str(few), str(many)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     before, after = map(float, done.stdout.split())
     assert after - before < 100

@@ -36,6 +36,8 @@ SHIFT = InterventionPlan(
 SCALE = InterventionPlan(find_edit("scale"), (-3.0, 1.0), components=(0,), controls=CONTROLS)
 LAST_LAYER = Site(2, "mlp_out", "first")
 """Of an encoder: only the first position is read out, so that edits of others change nothing."""
+READ = (Site(2, "z", "first", 1), Site(2, "mlp_post", "first"))
+"""What a matrix of that layer reads: one head, and the neurons."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def cell():
     model = tiny_encoder()
     problems = draw(TEMPLATE, n=60, ranges=dict.fromkeys("abc", (100, 999)), seed=1)
     fit, report = split(problems, fit_share=0.5, seed=1)
-    sites = [LAST_LAYER, Site(0, "attn_out", "3")]
+    sites = [LAST_LAYER, Site(0, "attn_out", "3"), *READ]
     traces = traced(model, fit, report, sites, n_components=2, batch_size=64)
     prompts = model.encode(report)
     asked = ReferenceAnswers.of_problems(report)
@@ -60,9 +62,9 @@ def by_weights(cell, plan, *sites):
     return intervene_by_weights(Session(model), bases, prompts_fit, plan)
 
 
-def by_activations(cell, plan):
+def by_activations(cell, plan, site=LAST_LAYER):
     model, _, report, baseline, traces = cell
-    bases = Bases(report, baseline, {LAST_LAYER: traces[LAST_LAYER]})
+    bases = Bases(report, baseline, {site: traces[site]})
     return intervene(Session(model), bases, plan, n_shuffles=HOW.n_permutations)
 
 
@@ -72,11 +74,12 @@ def tables_of(cell, plan, done):
     return intervention_tables(done, plan, scorer)
 
 
-def test_where_one_position_is_read_out_weights_do_what_activations_do(cell):
-    found = by_weights(cell, SHIFT)
+@pytest.mark.parametrize("site", [LAST_LAYER, *READ], ids=lambda site: site.point)
+def test_where_one_position_is_read_out_weights_do_what_activations_do(cell, site):
+    found = by_weights(cell, SHIFT, site)
     assert found.difference < 1e-4
     tables = tables_of(cell, SHIFT, found)
-    expected = tables_of(cell, SHIFT, by_activations(cell, SHIFT))
+    expected = tables_of(cell, SHIFT, by_activations(cell, SHIFT, site))
     assert set(tables) == set(expected)
     for name, table in expected.items():
         ours = tables[name]
@@ -91,12 +94,13 @@ def test_where_one_position_is_read_out_weights_do_what_activations_do(cell):
     assert shift.max() > 5
 
 
-def test_a_scaled_target_does_what_the_edit_of_its_activations_does(cell):
+@pytest.mark.parametrize("site", [LAST_LAYER, *READ], ids=lambda site: site.point)
+def test_a_scaled_target_does_what_the_edit_of_its_activations_does(cell, site):
     ours, theirs = (
         table.loc[table["arm"] == TARGET].drop(columns="change_rms")
         for table in (
-            tables_of(cell, SCALE, by_weights(cell, SCALE))["effects"],
-            tables_of(cell, SCALE, by_activations(cell, SCALE))["effects"],
+            tables_of(cell, SCALE, by_weights(cell, SCALE, site))["effects"],
+            tables_of(cell, SCALE, by_activations(cell, SCALE, site))["effects"],
         )
     )
     of_arms = [name for name in ours if name.startswith("excess")]

@@ -31,7 +31,7 @@ from mech_arith.interventions.run import InterventionPlan
 from mech_arith.problems import draw, split
 from mech_arith.problems.templates import build_template
 from mech_arith.statistics import Resampling
-from tests.directions.test_tracing import traced
+from tests.directions.test_tracing import planted, traced
 from tests.lms import tiny_lm
 from tests.models.test_norms import activations_of
 from tests.models.test_pretrained import PROBLEMS, model_in
@@ -324,3 +324,22 @@ def test_a_cell_has_a_row_for_every_target_and_strength(edit, strengths):
         assert (found["reason"] == "nothing normalises the stream that resid_post moves").all()
     else:
         assert found.groupby("strength")["norm_ratio"].mean().tolist()[0] == 1
+
+
+def test_distances_do_not_depend_on_where_coordinates_are_measured_from():
+    model, _, report, sites, traces = planted()
+    found, away = traces[sites[1]], torch.tensor([7.0, -300.0], dtype=torch.float64)
+    elsewhere = found.subspace.mean - away @ found.subspace.directions
+    moved = replace(
+        found,
+        subspace=replace(found.subspace, mean=elsewhere, offset=away),
+        coordinates=found.coordinates + away,
+    )
+    edited = report.take(torch.arange(20).numpy())
+    dose = Dose(sites[1], 0, 40 * torch.ones(1, 2, 20).double(), torch.arange(20))
+    here, there = (
+        off_distribution(Session(model), model.encode(edited), {sites[1]: each}, [dose])[0].spread
+        for each in (found, moved)
+    )
+    for part in ("outside", "distance", "clean_distance", "far"):
+        torch.testing.assert_close(getattr(there, part), getattr(here, part), atol=1e-6, rtol=1e-6)

@@ -19,6 +19,7 @@ import torch
 from mech_arith.common.digests import file_digest
 from mech_arith.common.errors import UserError
 from mech_arith.models.kinds import ModelChoice, find_loader
+from mech_arith.models.language.gguf_config import read_config
 from mech_arith.models.language.gguf_conversion import (
     RECORD,
     converted_dir,
@@ -31,6 +32,12 @@ from mech_arith.models.language.loading import LoadedModel, load_pretrained
 from tests.ggufs import MODELS, write_gguf
 
 ROOT = Path(__file__).resolve().parents[2]
+T5 = {
+    "t5.block_count": 2,
+    "t5.embedding_length": 32,
+    "t5.feed_forward_length": 64,
+    "t5.attention.head_count": 4,
+}
 TEXT = "12-(345+6) =  7, 8-(9-10)\n"  # longer than the sliding window
 
 
@@ -129,6 +136,13 @@ def test_it_is_converted_once(file: Path, tmp_path: Path, caplog: pytest.LogCapt
     record = json.loads((directory / RECORD).read_text())
     assert record["gguf"] == file_digest(moved)
     assert record["weights"] == load(moved).digest
+    assert len({path.stat().st_mode for path in directory.iterdir()}) == 1  # for whoever may read
+
+
+def test_as_many_heads_of_keys_as_of_queries_unless_the_file_says_otherwise(tmp_path: Path) -> None:
+    settings = {"qwen2.attention.head_count_kv": None}
+    write_gguf(tmp_path / "file.gguf", "qwen2", settings=settings)
+    assert read_config(read_gguf(tmp_path / "file.gguf")).num_key_value_heads == 4
 
 
 def test_a_file_under_any_name(file: Path, tmp_path: Path) -> None:
@@ -279,6 +293,7 @@ def test_noise_behind_the_magic(file: Path) -> None:
         ({"tokenizer.ggml.model": "rwkv"}, r"reads in .* \(gpt2, .*\), got 'rwkv'; take the Hugg"),
         ({"tokenizer.ggml.model": None}, "a tokenizer that transformers .* got None; take"),
         ({"tokenizer.ggml.tokens": None}, "expected the tokenizer's tokens in .*, found none"),
+        ({"llama.block_count": None}, r"expected llama\.block_count in .*, found none; copy"),
         ({"split.count": 3}, "expected a whole model in .*, got one of 3 parts; join them"),
     ],
 )
@@ -323,18 +338,13 @@ def test_a_header_that_cannot_be_used(settings: dict[str, Any], said: str, tmp_p
         ),
         (
             "llama",
-            {"settings": {"llama.block_count": None}},
-            r"expected (weights|all weights) of LlamaForCausalLM in",
-        ),
-        (
-            "llama",
             {"settings": {"tokenizer.ggml.merges": ["a"]}},
             r"expected a tokenizer that transformers reads in .*, got ",
         ),
         (
             "llama",
-            {"settings": {"general.architecture": "t5"}},
-            "expected a (causal language model|configuration of t5) in",
+            {"settings": {"general.architecture": "t5", **T5}},
+            "expected a causal language model in .*, got t5; choose a model that continues text",
         ),
     ],
 )

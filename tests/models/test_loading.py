@@ -158,7 +158,9 @@ def check_refused(directory: Path | None, said: str, **options: Any) -> None:
 def test_no_directory(tmp_path: Path) -> None:
     check_refused(tmp_path / "none", r"expected a model's directory at .*none, found none; set")
     (tmp_path / "file").touch()
-    check_refused(tmp_path / "file", "found a file")
+    check_refused(tmp_path / "file", r"found a file; set model\.path=DIR$")
+    (tmp_path / "a.gguf").touch()
+    check_refused(tmp_path / "a.gguf", "found a file; set .*DIR, or model=gguf for this file$")
     check_refused(None, "expected model.path=DIR .* for model=hf_dir, got none")
 
 
@@ -193,6 +195,8 @@ def test_no_weights(llama: Path) -> None:
     check_refused(llama, "expected model.safetensors in .*, found no weights; save the model as")
     (llama / "pytorch_model.bin").touch()
     check_refused(llama, "found only pytorch_model.bin, which are not read; save the model as")
+    (llama / "a.gguf").touch()
+    check_refused(llama, r"found only a\.gguf, py.*; set model=gguf model\.path=.*llama/a\.gguf")
 
 
 def test_a_missing_shard(llama: Path) -> None:

@@ -767,7 +767,7 @@ def test_of_several_positions_the_one_with_the_largest_drop_is_drawn() -> None:
     line = sheet.panels[0].lines[-1]
     drawn = table[(table["position"] == "1") & (table["arm"] == "target")]["edited_accuracy"]
     assert np.asarray(line.get_ydata()).tolist() == drawn.tolist()
-    assert any("position with the largest drop" in text for text in texts(sheet))
+    assert any("positions: the one with the largest drop" in text for text in texts(sheet))
 
 
 def test_values_stand_in_the_order_of_their_making() -> None:

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mech_arith.directions.base import METHODS, NEGLIGIBLE, Subspace, positive_peaks
-from mech_arith.directions.moments import Moments
+from mech_arith.directions.base import METHODS, Subspace, positive_peaks
+from mech_arith.directions.moments import NEGLIGIBLE, Moments
 
 
 @METHODS.register("pca")

@@ -16,11 +16,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from mech_arith.directions.base import METHODS, NEGLIGIBLE, Subspace, positive_peaks
-from mech_arith.directions.moments import Moments
-
-CONSTANT = 1e-12
-"""A value whose standard deviation is below this share of its size is constant but for rounding."""
+from mech_arith.directions.base import METHODS, Subspace, positive_peaks
+from mech_arith.directions.moments import JointMoments
 
 
 @METHODS.register("pls")
@@ -28,7 +25,7 @@ CONSTANT = 1e-12
 class PLSFitter:
     """PLS2 of the activations with all values that vary, each of unit variance.
 
-    It keeps moments of activations and values side by side, in O((d + v)^2) memory; see `Moments`.
+    It keeps moments of activations and values side by side, in O((d + v)^2) memory.
     A supervised method: R on the fit split is optimistic, also that of a value that is not there.
     Read R on the report split.
     """
@@ -36,8 +33,7 @@ class PLSFitter:
     is_supervised: ClassVar[bool] = True
 
     n_components: int
-    _moments: Moments = field(init=False, default_factory=Moments)
-    _n_values: int = field(init=False, default=0)
+    _moments: JointMoments = field(init=False, default_factory=JointMoments)
 
     def update(self, activations: Float[Tensor, "n d"], values: Float64[Tensor, "n v"]) -> None:
         """Fold one batch in.
@@ -45,20 +41,15 @@ class PLSFitter:
         Raises:
             ValueError: the batch is empty, of another width, or not finite.
         """
-        self._n_values = values.shape[1]
-        self._moments.update(torch.cat([activations.double(), values], dim=1))
+        self._moments.update(activations, values)
 
     def state(self) -> dict[str, Tensor]:
         """All that it has taken in, for `restore`."""
-        moments = self._moments.state()
-        n_values = torch.tensor(self._n_values, dtype=torch.int64)
-        return {**moments, "n_values": n_values} if moments else {}
+        return self._moments.state()
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take up the state of another fitter, as if its batches had come to this one."""
-        if state:
-            self._n_values = int(state["n_values"])
-            self._moments.restore(state)
+        self._moments.restore(state)
 
     def fit(self) -> Subspace:
         """The X-weights: as many as were asked for, or fewer where nothing is left that covaries.
@@ -66,33 +57,17 @@ class PLSFitter:
         Raises:
             UserError: fewer rows than two, or than components.
         """
-        moments = self._moments
-        moments.require(self.n_components)
-        d, n = len(moments.mean) - self._n_values, moments.count - 1
-        rows = moments.centred_rows
-        if rows is None:
-            scatter = moments.scatter[:d, :d] / n
-            cross, squares = moments.scatter[:d, d:] / n, moments.scatter.diagonal() / n
-            times: Callable[[Tensor], Tensor] = scatter.matmul
-        else:
-            x = rows[:, :d] / n**0.5
-            cross, squares = x.mT @ rows[:, d:] / n**0.5, rows.square().sum(0) / n
-
-            def through_rows(vectors: Tensor) -> Tensor:
-                return x.mT @ (x @ vectors)
-
-            times = through_rows
-
-        mean, total = moments.mean[:d], float(squares[:d].sum())
-        sd = squares[d:].sqrt()
-        varies = sd > CONSTANT * moments.mean[d:].abs()
-        least = (NEGLIGIBLE * (float(mean.square().sum()) + total)) ** 0.5
-        found = _weights(
-            cross[:, varies] / sd[varies], times, n_components=self.n_components, least=least
+        found = self._moments.joint(self.n_components)
+        varies, sd = found.varies, found.variance_beside.sqrt()
+        directions = positive_peaks(
+            _weights(
+                found.cross[:, varies] / sd[varies],
+                found.times,
+                n_components=self.n_components,
+                least=found.floor**0.5,
+            )
         )
-        directions = positive_peaks(found)
-        covariance = directions @ times(directions.mT)
-        return Subspace(mean, directions, covariance, total)
+        return Subspace(found.mean, directions, found.along(directions), found.total_variance)
 
 
 def _weights(

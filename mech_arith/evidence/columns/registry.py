@@ -23,7 +23,13 @@ from mech_arith.evidence.columns.edits import (
 )
 from mech_arith.evidence.columns.evidence import EVIDENCE, PAGE_ORDER
 from mech_arith.evidence.columns.shared import MADE_BY
-from mech_arith.evidence.columns.tracing import CORRELATIONS, LOCALITY, LOCALITY_CURVES, SUBSPACES
+from mech_arith.evidence.columns.tracing import (
+    CORRELATIONS,
+    LEARNING,
+    LOCALITY,
+    LOCALITY_CURVES,
+    SUBSPACES,
+)
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +40,7 @@ _BUILT_IN: dict[str, Columns] = {
     "problems": PROBLEMS,
     "correlations": CORRELATIONS,
     "subspaces": SUBSPACES,
+    "learning": LEARNING,
     "effects": EFFECTS,
     "contrasts": CONTRASTS,
     "control_draws": CONTROL_DRAWS,

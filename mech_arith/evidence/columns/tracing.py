@@ -82,6 +82,24 @@ SUBSPACES = (
     Column("selectivity", NUMBER, "`decoding_r2` minus `control_r2`, neither counted below 0."),
 )
 
+LEARNING = (
+    *SITE,
+    RANK,
+    VALUE,
+    Column(
+        "task",
+        TEXT,
+        "What the training goes towards: the `value`, or its `control` (a random function of the "
+        "operands in its place).",
+    ),
+    Column("restart", WHOLE, "Number of the training, each from a random subspace of its own."),
+    Column("step", WHOLE, "Steps before this look at the held-out pairs."),
+    Column("loss", NUMBER, "Mean loss over the steps since the look before."),
+    Column("held_out_loss", NUMBER, "Loss on the held-out pairs of the fit split."),
+    Column("loss_unit", TEXT, "Unit of both."),
+    Column("kept", FLAG, "Whether the subspace of this look is the one that is kept."),
+)
+
 LOCALITY_PLACE = (
     *SITE,
     COMPONENT,

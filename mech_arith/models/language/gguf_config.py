@@ -44,6 +44,8 @@ def read_config(file: GGUFFile) -> PreTrainedConfig:
         config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
     config.architectures = [causal_class(config.to_dict(), path)]
     _check_settings(file, config)
+    if f"{file.architecture}.attention.head_count_kv" not in file.metadata:
+        config.num_key_value_heads = config.num_attention_heads  # llama.cpp's rule
     if hasattr(config, "query_pre_attn_scalar"):
         width = _width_of_heads(config)
         if _27B.get(file.architecture) == config.num_hidden_layers:

@@ -29,7 +29,13 @@ from mech_arith.models.language import gguf_config, gguf_digits, gguf_file
 from mech_arith.models.language.gguf_config import ROPE_FACTORS, read_config
 from mech_arith.models.language.gguf_digits import check_digits, mend
 from mech_arith.models.language.gguf_file import GGUFFile, read_gguf
-from mech_arith.models.language.hf_files import one_line, quiet, weights_digest
+from mech_arith.models.language.hf_files import (
+    CONFIG,
+    one_line,
+    quiet,
+    weights_digest,
+    weights_files,
+)
 from mech_arith.models.language.keeping import alone, writing
 
 log = logging.getLogger(__name__)
@@ -122,6 +128,8 @@ def convert(file: GGUFFile, directory: Path) -> None:
     with quiet():
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
+    for path in weights_files(directory):  # safetensors lets their owner alone read them
+        path.chmod((directory / CONFIG).stat().st_mode)
 
 
 def read_tokenizer(file: GGUFFile) -> PreTrainedTokenizerBase:

@@ -21,6 +21,15 @@ MAGIC = b"GGUF"
 PACKAGES = ("gguf", "accelerate")
 """What transformers reads GGUF files with."""
 
+REQUIRED = {
+    "block_count",
+    "embedding_length",
+    "feed_forward_length",
+    "attention.head_count",
+    "attention.layer_norm_rms_epsilon",
+}
+"""Settings for which transformers would take those of some model, if the file had none."""
+
 _ARRAYS = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges")
 _BROKEN = (ValueError, KeyError, TypeError, OverflowError, MemoryError, struct.error)
 """What the reader raises over bytes that are no header."""
@@ -169,6 +178,12 @@ def _check_architecture(file: GGUFFile) -> None:
             f"expected an architecture that transformers {transformers.__version__} reads in "
             f"{file.path}, got {file.architecture!r}; known are {', '.join(known)}"
         )
+    for name in REQUIRED & (settings_read(file.architecture) or set()):
+        if f"{file.architecture}.{name}" not in file.metadata:
+            raise UserError(
+                f"expected {file.architecture}.{name} in {file.path}, found none; copy or download "
+                "the file again"
+            )
 
 
 def architectures() -> list[str]:

@@ -36,6 +36,8 @@ def check_directory(directory: Path) -> dict[str, Any]:
         raise UserError(
             f"expected a model's directory at {directory}, found "
             f"{'a file' if directory.exists() else 'none'}; set model.path=DIR"
+            + ", or model=gguf for this file"
+            * (directory.suffix == ".gguf")
         )
     config = _read_json(directory / CONFIG)
     names = {path.name for path in directory.iterdir()}
@@ -71,10 +73,11 @@ def weights_files(directory: Path) -> list[Path]:
         return files
     unsafe = sorted(path.name for pattern in _REFUSED for path in directory.glob(pattern))
     came = f"only {', '.join(unsafe)}, which are not read" if unsafe else "no weights"
-    raise UserError(
-        f"expected {WEIGHTS} in {directory}, found {came}; save the model as safetensors "
-        "(model.save_pretrained does)"
-    )
+    gguf = next((name for name in unsafe if name.endswith(".gguf")), None)
+    remedy = "save the model as safetensors (model.save_pretrained does)"
+    if gguf is not None:
+        remedy = f"set model=gguf model.path={directory / gguf}"
+    raise UserError(f"expected {WEIGHTS} in {directory}, found {came}; {remedy}")
 
 
 def model_files(directory: Path) -> tuple[Path, ...]:

@@ -240,7 +240,6 @@ class PretrainedModel(EditableModel):
         twin.replays = self.replays
         return twin
 
-    @torch.inference_mode()
     def embed(
         self, tokens: Int64[Tensor, "rows new"], *, start: int = 0
     ) -> Float[Tensor, "rows new d"]:
@@ -252,7 +251,9 @@ class PretrainedModel(EditableModel):
             calls.append((args, kwargs))
             return self._as_given(resid)
 
-        with self._ghost(record):
+        # Gradients may flow through blocks that are called with these arguments later, which those
+        # of inference mode would forbid.
+        with torch.inference_mode(False), torch.no_grad(), self._ghost(record):
             self.network.base_model(**_arguments(tokens, start))
         if any(_follows_rows(call, rows=len(tokens)) for call in calls):
             raise NotReplayableError(
@@ -279,7 +280,6 @@ class PretrainedModel(EditableModel):
             self.embed(torch.zeros(1, count, dtype=torch.int64, device=self.device), start=start)
         return self._calls[start, count][layer]
 
-    @torch.inference_mode()
     def run_block(
         self,
         layer: int,
@@ -308,7 +308,6 @@ class PretrainedModel(EditableModel):
             resid = tap("resid_post", resid)
         return resid[:, at], reading.left
 
-    @torch.inference_mode()
     def read_out(self, resid: Float[Tensor, "rows at d"]) -> Float[Tensor, "rows at out"]:
         tokens = torch.zeros(resid.shape[:2], dtype=torch.int64, device=self.device)
         with self._ghost(lambda *_, **__: self._as_given(resid)):

@@ -34,7 +34,7 @@ class BlockWeights:
     W_out: Float[Tensor, "d_mlp d"]
 
     @classmethod
-    def zeros(cls, d_model: int) -> "BlockWeights":
+    def zeros(cls, d_model: int, d_mlp: int = D_MLP) -> "BlockWeights":
         """A block that leaves the stream as it is."""
 
         def zeros(*shape: int) -> Tensor:
@@ -45,8 +45,8 @@ class BlockWeights:
             W_K=zeros(N_HEADS, d_model, D_HEAD),
             W_V=zeros(N_HEADS, d_model, D_HEAD),
             W_O=zeros(N_HEADS, D_HEAD, d_model),
-            W_in=zeros(d_model, D_MLP),
-            W_out=zeros(D_MLP, d_model),
+            W_in=zeros(d_model, d_mlp),
+            W_out=zeros(d_mlp, d_model),
         )
 
     def single(self) -> "BlockWeights":
@@ -65,6 +65,7 @@ class _Directions:
     answer: Float[Tensor, " d"]
     scratch: Float[Tensor, "heads d"]
     noise: Float[Tensor, "noise d"]
+    spare: Float[Tensor, "spare d"]
 
     @classmethod
     def drawn(cls, plant: Plant, random: torch.Generator) -> "_Directions":
@@ -76,7 +77,7 @@ class _Directions:
             [n_places, N_HEADS, n_noise, d - n_places - N_HEADS - n_noise]
         )
         number, read, unread, answer = rest[:4]
-        return cls(places, number, read, unread, answer, scratch, noise)
+        return cls(places, number, read, unread, answer, scratch, noise, rest[4:])
 
 
 @dataclass(frozen=True)
@@ -163,15 +164,20 @@ class PlantedModel(Model):
             gains[written.value] = gain = written.sd / plant.sd(written.value)
             heads = [next(free[written.layer]) for _ in terms]
             self._add_step(blocks[written.layer], heads, written.position, terms, gain * along)
-        answer, read = dict(plant.coefficients[plant.template.expression.answer]), plant.read
-        counts = {answer.pop(name) / k for name, k in plant.coefficients[read.value].items()}
-        (count,) = counts  # a value enters the answer with all of its operands alike
-        terms = self._operand_terms(answer)
-        terms.append(_Term([read.position], directions.read, count / gains[read.value]))
+        terms, count = self._answer_terms()
+        terms.append(_Term([plant.read.position], directions.read, count / gains[plant.read.value]))
         heads = [next(free[plant.reader]) for _ in terms]
         end = len(directions.place) - 1
         self._add_step(blocks[plant.reader], heads, end, terms, directions.answer)
         return blocks
+
+    def _answer_terms(self) -> tuple[list[_Term], float]:
+        """The answer's operands beside those of the value that is read; how often this counts."""
+        plant = self.plant
+        answer = dict(plant.coefficients[plant.template.expression.answer])
+        counts = {answer.pop(name) / k for name, k in plant.coefficients[plant.read.value].items()}
+        (count,) = counts  # a value enters the answer with all of its operands alike
+        return self._operand_terms(answer), count
 
     def _operand_terms(self, coefficients: Mapping[str, int]) -> list[_Term]:
         """The operands, those that count alike by one head."""
@@ -209,19 +215,38 @@ class PlantedModel(Model):
         writes: Float[Tensor, " d"],
     ) -> None:
         """Write the sum of the terms along a vector, at one position of one block."""
+        total, scratch = self._bring(block, heads, position, terms)
+        reads = torch.cat([total[None], scratch])
+        gives = torch.cat([writes[None], -scratch])
+        # relu(x) - relu(-x) = x
+        self._add_neurons(block, torch.cat([reads, -reads]), torch.cat([gives, -gives]))
+
+    def _bring(
+        self, block: BlockWeights, heads: Sequence[int], position: int, terms: Sequence[_Term]
+    ) -> tuple[Float[Tensor, " d"], Float[Tensor, "terms d"]]:
+        """Let heads bring terms to a position.
+
+        Returns:
+            The direction along which their sum is read, and those into which they are brought.
+        """
         scratch = self.directions.scratch[list(heads)]
         factors = torch.tensor([term.factor for term in terms], dtype=torch.float64)
         for head, term, into in zip(heads, terms, scratch, strict=True):
             self._look(block, head, [position], term.positions)
             block.W_V[head, :, 0] = term.reads
             block.W_O[head, 0] = into
-        reads = torch.cat([(factors @ scratch)[None], scratch])
-        gives = torch.cat([writes[None], -scratch])
+        return factors @ scratch, scratch
+
+    def _add_neurons(
+        self,
+        block: BlockWeights,
+        reads: Float[Tensor, "neurons d"],
+        gives: Float[Tensor, "neurons d"],
+    ) -> None:
+        """Neurons behind those that there are: each writes relu(what it reads) times a vector."""
         first = int(block.W_in.any(0).sum())
-        # relu(x) - relu(-x) = x
-        neurons = slice(first, first + 2 * len(reads))
-        block.W_in[:, neurons] = torch.cat([reads, -reads]).mT
-        block.W_out[neurons] = torch.cat([gives, -gives])
+        neurons = slice(first, first + len(reads))
+        block.W_in[:, neurons], block.W_out[neurons] = reads.mT, gives
 
     @property
     def answers_at(self) -> slice:

@@ -40,7 +40,7 @@ def drawn(effects: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     chosen = targets.drop_duplicates(site, keep="last")[site + DIRECTION]
     arms = whole.merge(chosen, on=site + DIRECTION).sort_values("strength", kind="stable")
     notes = [
-        sites_note(whole, "that with the largest drop"),
+        sites_note(whole, "the one with the largest drop"),
         f"{max(distinct(arms, 'n'))} problems per point",
     ]
     if failed := compared["status"].tolist().count("failed"):

@@ -112,8 +112,8 @@ def headline(summary: Mapping[str, Any]) -> dict[str, float | int | str | bool]:
     drop/<value>/accuracy_drop, drop/<value>/control_drop, ..., and the largest of them over all
     values TARGET_LARGEST; `excess_drop` becomes excess/<value>/..., `verdicts`
     verdict/<value>/text; any other group keeps its name
-    in front. Of large groups KEPT and `kept_of_values` are all. What is missing (None) is left out,
-    and so is the cell, which the configuration holds. Warnings are counted.
+    in front. Of large groups KEPT and `kept_of_values` are all. What is missing (None, '') is left
+    out, and so is the cell, which the configuration holds. Warnings are counted.
     """
     flat: dict[str, float | int | str | bool] = {}
     for key, entry in summary.items():
@@ -235,5 +235,5 @@ def _leaves(name: str, entry: Any) -> Iterator[tuple[str, float | int | str | bo
     if isinstance(entry, Mapping):
         for key, inner in entry.items():
             yield from _leaves(f"{name}/{part_name(key)}", inner)
-    elif entry is not None and not isinstance(entry, list):
+    elif entry not in (None, "") and not isinstance(entry, list):
         yield name, entry

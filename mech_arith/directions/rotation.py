@@ -1,0 +1,389 @@
+"""A rotation that is trained: the subspace whose interchange makes the model answer as wanted.
+
+Problems come in pairs: a base, and a source in which one value alone is another one. What the base
+has within a subspace of the site is replaced by what its source has there, and the layers above are
+run. The subspace is turned until the model is as likely as can be to give the answer of the base
+problem with its value replaced by the source's.
+
+Source: Geiger et al. (2023), "Finding alignments between interpretable causal variables and
+distributed neural representations" (distributed alignment search).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from mech_arith.common.errors import UserError
+from mech_arith.common.progress import progress
+from mech_arith.directions.base import FitTask
+from mech_arith.directions.readings import control_values
+from mech_arith.engine.batching import is_out_of_memory
+from mech_arith.engine.capture import capture
+from mech_arith.engine.gradients import Edit, Objective, Suffix, open_suffixes
+from mech_arith.engine.session import Session
+from mech_arith.problems import ProblemSet
+from mech_arith.problems.sources import Sources, draw_sources
+
+EVALUATED_EVERY = 10
+"""Steps from one look at the held-out pairs to the next."""
+
+GAIN, LEAST_GAIN = 0.01, 1e-6
+"""By which share of itself the held-out loss has to fall, and by how much at least, for training to
+go on."""
+
+ALIKE = 1e-5
+"""Where sources differ from their bases by less than this share of their size, they do not."""
+
+BETAS = (0.9, 0.9)
+"""Of Adam. A frame that is nearly right has a gradient far below that of a random one: the mean of
+its squares must not remember those for long."""
+
+ASIDE = 0.1
+"""How far the first training starts from where the first order says: there it may be stuck."""
+
+CURVE = ("step", "loss", "held_out_loss")
+"""What is kept of each look at the held-out pairs."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a rotation is trained."""
+
+    steps: int
+    batch: int
+    """Pairs of each step."""
+    lr: float
+    """About how far a direction turns in the first step, in radians; it falls to 0 by the last."""
+    patience: int
+    """Looks at the held-out pairs without a gain, after which training ends."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Base problems and sources that differ from them in one value, at one site."""
+
+    session: Session
+    suffixes: list[Suffix]
+    """The bases, by layout, each followed by the wanted answer."""
+    objective: Objective
+    sources: Float[Tensor, "n width"]
+    """The sources' vectors."""
+    apart: Float[Tensor, "n width"]
+    """Those less the bases'."""
+    trained: Int64[Tensor, " some"]
+    held_out: Int64[Tensor, " others"]
+    """None of their base problems is among those that are trained on."""
+
+    @property
+    def width(self) -> int:
+        """Numbers of the site."""
+        return self.sources.shape[1]
+
+    def loss(self, some: Int64[Tensor, " few"], frame: Float[Tensor, "width k"]) -> float:
+        """The mean loss of some pairs, of an interchange within the span of orthonormal columns."""
+        losses: list[float] = []
+
+        def work(suffix: Suffix, at: Tensor) -> None:
+            losses.append(self._loss(suffix, at, self._interchange(suffix, at, frame))[0])
+
+        self._in_chunks(some, work)
+        return sum(losses) / len(some)
+
+    def loss_and_gradient(
+        self, some: Int64[Tensor, " few"], frame: Float[Tensor, "width k"]
+    ) -> tuple[float, Float[Tensor, "width k"]]:
+        """The same, and its gradient."""
+        turned, gradient = frame.detach().requires_grad_(), torch.zeros_like(frame)
+        losses: list[float] = []
+
+        def work(suffix: Suffix, at: Tensor) -> None:
+            edit = self._interchange(suffix, at, turned)
+            loss, of_chunk = self._loss(suffix, at, edit, turned)
+            losses.append(loss)
+            gradient.add_(of_chunk)
+
+        self._in_chunks(some, work)
+        return sum(losses) / len(some), gradient / len(some)
+
+    def pulls(self, some: Int64[Tensor, " few"]) -> Float[Tensor, "few width"]:
+        """Gradients of the losses with respect to the bases' vectors, before any interchange."""
+        found = torch.zeros_like(self.sources)
+
+        def work(suffix: Suffix, at: Tensor) -> None:
+            added = torch.zeros_like(self.sources[suffix.rows[at]]).requires_grad_()
+            found[suffix.rows[at]] = self._loss(suffix, at, lambda x: x + added, added)[1]
+
+        self._in_chunks(some, work)
+        return found[some]
+
+    def _in_chunks(self, some: Tensor, work: Callable[[Suffix, Tensor], None]) -> None:
+        """Some of the pairs, as many at a time as memory holds."""
+        for suffix in self.suffixes:
+            at = torch.isin(suffix.rows, some).nonzero()[:, 0]
+            while len(at):
+                size = self.session.batching.rows(suffix.model, suffix.resid.shape[1])
+                try:
+                    work(suffix, at[:size])
+                except Exception as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    lacking = error.with_traceback(None)
+                else:
+                    at = at[size:]
+                    continue
+                self.session.batching.halve(lacking, suffix.model, suffix.resid.shape[1])
+
+    def _interchange(self, suffix: Suffix, at: Tensor, frame: Float[Tensor, "width k"]) -> Edit:
+        """What bases have within the span of the frame is replaced by what sources have."""
+        sources = self.sources[suffix.rows[at]]
+        return lambda bases: bases + ((sources - bases.float()) @ frame) @ frame.mT
+
+    def _loss(
+        self, suffix: Suffix, at: Tensor, edit: Edit, by: Tensor | None = None
+    ) -> tuple[float, Tensor]:
+        """The summed loss of some pairs under an edit, and its gradient by what is edited with."""
+        with torch.set_grad_enabled(by is not None):
+            read = suffix.read_outs(at, edit)
+            loss = self.objective.losses(read, suffix.rows[at]).sum()
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"expected finite losses of {suffix.model.name} at layer {suffix.site.layer}, got "
+                f"{float(loss.detach())}; use dtype=float32, or lower tracing.options.lr"
+            )
+        if by is None:
+            return float(loss), torch.empty(0)
+        if not loss.requires_grad:
+            raise UserError(
+                f"expected gradients through the blocks of {suffix.model.name}, got none; "
+                "take torch.inference_mode and torch.no_grad out of its run_block and read_out"
+            )
+        return float(loss.detach()), torch.autograd.grad(loss, by)[0]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Base problems, and a source for each that differs from it in one value."""
+
+    bases: ProblemSet
+    sources: ProblemSet
+    wanted: Float64[Tensor, " n"]
+    """Answers of the bases with the value replaced by the sources'."""
+    of_base: Int64[Tensor, " n"]
+    """The number of the base problem, which may stand in several pairs."""
+
+
+def draw_pairs(task: FitTask, index: int, *, n: int) -> Drawn | None:
+    """Pairs that differ in one value; None where there is none that the model could answer.
+
+    Sources are drawn among the problems of the task. For a control task the value is replaced by a
+    random function of the source's operands, of the value's own distribution: a value that is not
+    there. As much is to be learnt, and as much can be learnt by heart.
+
+    Args:
+        task: with the problems of the fit split.
+        index: of the value.
+        n: pairs at most: one of each base problem, then a second one of each, and so on.
+    """
+    problems = task.problems
+    value = problems.template.expression.values[index]
+    m = -(-n // len(problems))
+    constraints = task.drawing.constraints
+    drawn = draw_sources(problems, value, m=m, n_shuffles=1, seed=0, constraints=constraints)
+    if drawn is None:
+        return None
+    wanted = torch.cat([_wanted(task, drawn, source, index) for source in drawn.problems])
+    known = Objective.of(task.session.model, wanted).known.nonzero()[:n, 0]
+    of_base = torch.arange(len(drawn.base)).repeat(m)[known]
+    if not len(known):
+        return None
+    sources = _some_of_all(drawn.problems, known)
+    return Drawn(drawn.base.take(of_base.numpy()), sources, wanted[known], of_base)
+
+
+def open_pairs(task: FitTask, drawn: Drawn, *, holdout: float) -> Pairs | None:
+    """The same in the model; None where sources are as their bases, or there is but one base.
+
+    Args:
+        task: where.
+        drawn: the problems.
+        holdout: share of the base problems whose pairs are held out.
+    """
+    order = torch.randperm(int(drawn.of_base.max()) + 1, generator=torch.Generator().manual_seed(0))
+    order = order[torch.isin(order, drawn.of_base)]
+    n_held = max(1, round(holdout * len(order)))
+    if len(order) <= n_held:
+        return None
+    is_held = torch.isin(drawn.of_base, order[:n_held])
+    session, digits = task.session, task.drawing.digits
+    objective = Objective.of(session.model, drawn.wanted)
+    sources = _vectors(task, drawn.sources)
+    apart = sources - _vectors(task, drawn.bases)
+    if float(apart.norm()) <= ALIKE * float(sources.norm()):
+        return None
+    prompts = session.model.encode(drawn.bases, digits=digits)
+    return Pairs(
+        session,
+        open_suffixes(session, prompts, objective.fed, task.site),
+        objective,
+        sources,
+        apart,
+        (~is_held).nonzero()[:, 0],
+        is_held.nonzero()[:, 0],
+    )
+
+
+def _wanted(task: FitTask, drawn: Sources, source: ProblemSet, index: int) -> Float64[Tensor, " n"]:
+    """The answers of the base problems with the value replaced by that of their sources.
+
+    NaN where a number that is not there makes a divisor 0.
+    """
+    numbers = source.values[drawn.value]
+    if task.is_control:
+        numbers = control_values(task.problems, source)[:, index].long().numpy()
+    expression, operands = drawn.base.template.expression, drawn.base.operands
+    defined = expression.can_replace(drawn.value, numbers, operands)
+    numbers = np.where(defined, numbers, source.values[drawn.value])
+    answers = torch.from_numpy(expression.replace(drawn.value, numbers, operands)).double()
+    return answers.where(torch.from_numpy(defined), torch.nan)
+
+
+def _some_of_all(sets: tuple[ProblemSet, ...], rows: Int64[Tensor, " n"]) -> ProblemSet:
+    """Some of the problems of several sets behind one another."""
+    operands = {
+        name: np.concatenate([one.operands[name] for one in sets])[rows.numpy()]
+        for name in sets[0].operands
+    }
+    return ProblemSet.of(sets[0].template, operands)
+
+
+def _vectors(task: FitTask, problems: ProblemSet) -> Float[Tensor, "n width"]:
+    """The site's vectors of problems, on the model's device."""
+    session, site = task.session, task.site
+    prompts = session.model.encode(problems, digits=task.drawing.digits)
+    found: Tensor | None = None
+    for layout, captured in capture(session, prompts, [site]):
+        vectors = captured[site].float()
+        if found is None:
+            found = vectors.new_empty(len(prompts), vectors.shape[1])
+        found[layout.rows] = vectors
+    assert found is not None
+    return found.to(session.model.device)
+
+
+class Rotation:
+    """A frame that turns.
+
+    It is the orthonormal factor of a matrix that Adam moves: whatever the matrix becomes, its
+    columns span a subspace of the rank. Trainings start from random frames; the first one from the
+    directions in which, to first order, an interchange lowers the loss most, where that is better.
+    """
+
+    def __init__(self, pairs: Pairs, *, rank: int, lr: float, seed: int) -> None:
+        """Nothing is turned yet.
+
+        Args:
+            pairs: to train on.
+            rank: of the frame.
+            lr: of the first step, see `Schedule`.
+            seed: number of the training.
+        """
+        mixed = np.random.SeedSequence([seed, rank]).generate_state(1, np.uint32)
+        self.random = torch.Generator().manual_seed(int(mixed[0]))
+        # Entries of size 1: then `lr` is about the angle of a step, whatever the width.
+        start = torch.randn(pairs.width, rank, generator=self.random)
+        if seed == 0:
+            informed = ASIDE * start + _first_order(pairs, rank)
+            start = min(start, informed, key=lambda x: pairs.loss(pairs.trained, _span(x, pairs)))
+        self._matrix = start.to(pairs.sources.device).requires_grad_()
+        self._pairs, self._lr = pairs, lr
+        self._optimizer = torch.optim.Adam([self._matrix], lr=lr, betas=BETAS)
+
+    @property
+    def frame(self) -> Float[Tensor, "width k"]:
+        """Orthonormal columns."""
+        return torch.linalg.qr(self._matrix.detach()).Q
+
+    def exact(self) -> Float64[Tensor, "k width"]:
+        """The same as rows, in double precision, on the CPU."""
+        return torch.linalg.qr(self._matrix.detach().double().cpu()).Q.mT.contiguous()
+
+    def step(self, some: Int64[Tensor, " few"], *, share: float = 1.0) -> float:
+        """Turn towards a smaller loss of some pairs, by a share of `lr`; the loss before."""
+        frame = torch.linalg.qr(self._matrix).Q
+        loss, gradient = self._pairs.loss_and_gradient(some, frame.detach())
+        (self._matrix.grad,) = torch.autograd.grad(frame, self._matrix, gradient)
+        self._optimizer.param_groups[0]["lr"] = share * self._lr
+        self._optimizer.step()
+        return loss
+
+
+def train_rotation(
+    pairs: Pairs, *, rank: int, schedule: Schedule, seed: int
+) -> tuple[Float64[Tensor, "k width"], Float64[Tensor, "points 3"]]:
+    """Turn a random frame until the held-out loss falls no more.
+
+    Returns:
+        The frame with the smallest held-out loss; and the curve, see `CURVE`: the loss is the mean
+        over the steps since the look before.
+    """
+    rotation = Rotation(pairs, rank=rank, lr=schedule.lr, seed=seed)
+    batches = _batches(pairs.trained, schedule.batch, rotation.random)
+    best, lowest, mark, waited = rotation.exact(), float("inf"), float("inf"), 0
+    curve: list[tuple[float, float, float]] = []
+    losses: list[float] = []
+    bar = progress(range(schedule.steps + 1), description="training", unit="steps")
+    for step in bar:
+        if step % EVALUATED_EVERY == 0 or step == schedule.steps:
+            held_out = pairs.loss(pairs.held_out, rotation.frame)
+            if held_out < lowest:
+                best, lowest = rotation.exact(), held_out
+            if held_out < min(mark * (1 - GAIN), mark - LEAST_GAIN):
+                mark, waited = held_out, 0
+            else:
+                waited += 1
+            curve.append((step, float(np.mean(losses)) if losses else float("nan"), held_out))
+            losses = []
+            if waited >= schedule.patience:
+                break
+        if step < schedule.steps:
+            losses.append(rotation.step(next(batches), share=1 - step / schedule.steps))
+    return best, torch.tensor(curve, dtype=torch.float64)
+
+
+def _span(matrix: Float[Tensor, "width k"], pairs: Pairs) -> Float[Tensor, "width k"]:
+    """Orthonormal columns with the same span, where the sources are."""
+    return torch.linalg.qr(matrix.to(pairs.sources.device)).Q
+
+
+def _first_order(pairs: Pairs, rank: int) -> Float[Tensor, "width k"]:
+    """Columns, with entries of size 1, along which an interchange counts most to first order.
+
+    Under an interchange by a projection P the loss of a pair changes by g'Pd, with g its gradient
+    and d what source and base are apart. Over all pairs that is least for the eigenvectors of the
+    sum of (gd' + dg') / 2 whose eigenvalues are most below 0. Those above 0 come behind, the
+    largest first.
+    """
+    by = pairs.pulls(pairs.trained).double().cpu()
+    apart = pairs.apart[pairs.trained].double().cpu()
+    # Everything is within the span of these rows, of which there may be far fewer than dimensions.
+    basis = torch.linalg.qr(torch.cat([by, apart]).mT).Q
+    product = (by @ basis).mT @ (apart @ basis)
+    sizes, vectors = torch.linalg.eigh(product + product.mT)
+    order = torch.where(sizes < 0, sizes, 1 / (sizes + 1e-300)).argsort()[:rank]
+    columns = basis @ vectors[:, order]
+    filled = torch.nn.functional.pad(columns, (0, rank - columns.shape[1]))
+    return filled.float() * len(basis) ** 0.5
+
+
+def _batches(
+    rows: Int64[Tensor, " n"], size: int, random: torch.Generator
+) -> Iterator[Int64[Tensor, " few"]]:
+    """All rows in a random order, some at a time, again and again in other orders."""
+    while True:
+        order = rows[torch.randperm(len(rows), generator=random)]
+        whole = len(order) - len(order) % size if len(order) >= size else len(order)
+        yield from order[:whole].split(size)
