@@ -72,7 +72,7 @@ def _least_rank(rows: Sequence[Row]) -> dict[str, Any]:
 
 def rank_sentence(found: Mapping[str, Any]) -> str:
     """What `rank_summary` says of one value, in words."""
-    asked = ", ".join(found["iia"])
+    asked = ", ".join(sorted(found["iia"], key=int))
     if found["rank_90"] is None:
         return f"no rank of {asked} reaches {ENOUGH:.0%} of the ceiling: {found['reason']}"
     return f"rank {found['rank_90']} of {asked} reaches {ENOUGH:.0%} of the ceiling"
