@@ -24,7 +24,7 @@ def by_rank(evidence: pd.DataFrame) -> pd.DataFrame:
     if evidence.empty or "iia" not in evidence:
         return evidence.iloc[:0]
     asked = evidence.dropna(subset=["iia"])
-    if asked["rank"].nunique() < 2:
+    if len(set(asked["rank"])) < 2:
         return asked.iloc[:0]
     place = ["value", *SITE_COLUMNS]
     rows = asked.merge(best_places(evidence)[place], on=place)

@@ -65,7 +65,7 @@ def prepared(model, site, method, ranks, n=160, n_components=1):
 
 @pytest.fixture(scope="module")
 def known():
-    return prepared(tiny_pre_norm_encoder(), SITE, "pls", (1, RANK), n_components=6)
+    return prepared(tiny_pre_norm_encoder(), SITE, "pls", (1, RANK), n_components=8)
 
 
 def plan_of(edit, strengths, **options):
@@ -255,7 +255,7 @@ class DigitsModel(PlantedModel):
         def more(point: str, activation: Tensor) -> Tensor:
             if point == "mlp_out" and layer < 2:
                 activation = activation.clone()
-                a, b, c = (resid_pre[:, place] @ self.operand for place in range(3))
+                b, c = (resid_pre[:, place] @ self.operand for place in (1, 2))
                 if layer == 0:
                     rest = (b - c) % 100
                     activation[:, -1] += torch.outer(rest, self.rest - self.used)
