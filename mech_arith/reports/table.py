@@ -108,7 +108,7 @@ def evidence(
     chosen = [
         column
         for column in _chosen(
-            columns or (RANKS if ranks else None),
+            RANKS if ranks and columns is None else columns,
             list(dict.fromkeys(n for _, row in rows for n in row)),
         )
         if columns is not None or any(column.cell(row) not in _EMPTY for _, row in rows)

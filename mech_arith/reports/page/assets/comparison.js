@@ -199,7 +199,8 @@ function curves(cells, kinds, pointsOf, axes) {
 
 /** IIA by rank of the cells that were asked for the chosen value; nothing where all have one rank. */
 function showRanks(cells, kinds) {
-  const lineFor = (cell) => cell.ranks?.find(({ value }) => value === choice.value);
+  const wanted = (cell) => (choice.value === ANY ? largestDrop(cell)?.[0] : choice.value);
+  const lineFor = (cell) => cell.ranks?.find(({ value }) => value === wanted(cell));
   const drawn = cells.map((cell) => [cell, lineFor(cell)]).filter(([, line]) => line);
   const ranks = distinct(drawn.flatMap(([, line]) => line.rank)).sort((a, b) => a - b);
   const grid = document.getElementById("ranks");
