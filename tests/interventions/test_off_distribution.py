@@ -116,8 +116,10 @@ def test_the_dose_left_of_two_directions_is_along_the_way_that_each_problem_goes
     # All problems go the same way, so a direction along it must say the same.
     found = traces[site]
     way = torch.tensor([1, 0.5], dtype=torch.float64) / 1.25**0.5
-    turned = replace(found.subspace, directions=(way @ found.subspace.directions)[None])
-    along = replace(found, subspace=replace(turned, covariance=torch.eye(1).double()))
+    direction = (way @ found.subspace.directions)[None]
+    along = replace(
+        found, subspace=Subspace(found.subspace.mean, direction, torch.eye(1).double(), 1.0)
+    )
     one = replace(dose, components=(0,), changes=1.25**0.5 * dose.changes)
     walk = _Walk(one, replace(along, coordinates=found.coordinates[:, :1]), session.model, n=12)
     for layout, captured in capture(session, edited, walk.sites):

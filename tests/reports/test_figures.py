@@ -299,7 +299,10 @@ def of_ranks(table: pd.DataFrame, ranks: Sequence[int] = (1, 2, 4, 8)) -> pd.Dat
     return pd.concat(
         [
             table.assign(
-                rank=rank, iia_random=0.1 * share, **{name: share * table[name] for name in numbers}
+                rank=rank,
+                n=200,
+                iia_random=0.1 * share,
+                **{name: share * table[name] for name in numbers},
             )
             for rank, share in shares.items()
         ],
