@@ -6,8 +6,7 @@ from typing import Any
 import pandas as pd
 
 from mech_arith.engine.sites import SITE_COLUMNS, site_of
-from mech_arith.evidence.best import best_rows, of_least_rank
-from mech_arith.evidence.results import best_places
+from mech_arith.evidence.best import best_places, best_rows, of_least_rank
 from mech_arith.evidence.verdicts import known
 
 ENOUGH = 0.9

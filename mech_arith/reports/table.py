@@ -80,31 +80,20 @@ def evidence(
     Raises:
         UserError: there is no finished run, or no such column.
     """
-    from mech_arith.common.runs.directories import finished_runs, readable
-    from mech_arith.evidence.ranks import of_ranks
-    from mech_arith.evidence.results import adopt_columns, best_places, load_run
+    from mech_arith.common.runs.directories import finished_runs
+    from mech_arith.evidence.results import load_run
 
     runs = [load_run(directory) for directory in finished_runs(places)]
     rows: list[tuple[dict[str, Any], dict[Any, Any]]] = []
-    cells: list[dict[str, Any]] = []
     for run in runs:
-        if "evidence" not in run.tables:
-            raise UserError(f"expected evidence in {run.directory}, found none; run it again")
-        adopt_columns(run.directory)
-        with readable(run.directory):
-            shown = of_ranks if ranks else best_places
-            best = shown(run.tables["evidence"]).to_dict(orient="records")
-            best.sort(key=lambda row: (row["layer"], len(row["value"]), row["value"]))
-            cells.append(run.summary["cell"])
-        rows += [(run.summary, row) for row in best]
+        rows += [(run.summary, row) for row in _shown_rows(run, ranks=ranks)]
     if ranks and not rows:
         raise UserError(
             "expected answers towards other values with --ranks, found none; run with "
             "tracing.rank=[1,2,4] intervention=interchange"
         )
-    told = _told_apart(cells)
-    if len(runs) > 1 and not told:
-        told = ["identity"]
+    cells = [run.summary["cell"] for run in runs]
+    told = _told_apart(cells) or ["identity"] * (len(runs) > 1)
     chosen = [
         column
         for column in _chosen(
@@ -136,6 +125,27 @@ def evidence(
             f"brackets: {level:.0%} intervals. {CHANCE}",
         ],
     )
+
+
+def _shown_rows(run: Any, *, ranks: bool) -> list[dict[Any, Any]]:
+    """The rows of a run's evidence that are in the table.
+
+    Raises:
+        UserError: it has no evidence.
+    """
+    from mech_arith.common.runs.directories import readable
+    from mech_arith.evidence.best import best_places
+    from mech_arith.evidence.ranks import of_ranks
+    from mech_arith.evidence.results import adopt_columns
+
+    if "evidence" not in run.tables:
+        raise UserError(f"expected evidence in {run.directory}, found none; run it again")
+    adopt_columns(run.directory)
+    shown = of_ranks if ranks else best_places
+    with readable(run.directory):
+        rows = shown(run.tables["evidence"]).to_dict(orient="records")
+        rows.sort(key=lambda row: (row["layer"], len(row["value"]), row["value"]))
+    return rows
 
 
 def comparison(one: Path, other: Path, quantities: Sequence[str] | None = None) -> Table:

@@ -6,11 +6,10 @@ import pandas as pd
 import pytest
 
 from mech_arith.engine.sites import Site
-from mech_arith.evidence.best import of_least_rank
+from mech_arith.evidence.best import best_places, of_least_rank
 from mech_arith.evidence.columns import TABLES
 from mech_arith.evidence.columns.disk import in_memory
 from mech_arith.evidence.ranks import by_rank, of_ranks, rank_sentence, rank_summary
-from mech_arith.evidence.results import best_places
 from mech_arith.evidence.summary import verdict_summary
 from mech_arith.evidence.table import headline
 

@@ -23,7 +23,6 @@ from mech_arith.interventions.controls import Controls
 from mech_arith.interventions.edits.base import find_edit
 from mech_arith.interventions.off_distribution import (
     Dose,
-    _Walk,
     dose_left,
     length_ratio,
     off_distribution,
@@ -113,18 +112,15 @@ def test_the_dose_left_of_two_directions_is_along_the_way_that_each_problem_goes
     session, edited, traces, (dose,) = prepared(tiny_decoder(), ABC, [site])
     both = torch.cat([dose.changes, 0.5 * dose.changes], dim=3)
     (of_plane,) = led(session, edited, traces, [replace(dose, components=(0, 1), changes=both)])
-    # All problems go the same way, so a direction along it must say the same.
-    found = traces[site]
+    # All problems go the same way, which is a direction by itself.
     way = torch.tensor([1, 0.5], dtype=torch.float64) / 1.25**0.5
-    direction = (way @ found.subspace.directions)[None]
-    along = replace(
-        found, subspace=Subspace(found.subspace.mean, direction, torch.eye(1).double(), 1.0)
-    )
-    one = replace(dose, components=(0,), changes=1.25**0.5 * dose.changes)
-    walk = _Walk(one, replace(along, coordinates=found.coordinates[:, :1]), session.model, n=12)
-    for layout, captured in capture(session, edited, walk.sites):
-        walk.update(captured, layout.rows)
-    expected = walk.state()["left"][0]
+    direction = (way @ traces[site].subspace.directions).view(1, -1, 32).double()
+    expected = torch.zeros(3, 12, dtype=torch.float64)
+    for layout, captured in capture(session, edited, [site]):
+        x = captured[site].double().unflatten(1, (-1, 32))
+        far = 1.25**0.5 * dose.changes[0, :, layout.rows, 0]
+        along = direction.expand(len(x), -1, -1)
+        expected[:, layout.rows] = dose_left(x, along, far, centred=True, eps=1e-5)
     assert of_plane["dose_left"][1:].tolist() == pytest.approx(expected.mean(1)[1:].tolist())
 
 

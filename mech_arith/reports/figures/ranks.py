@@ -89,18 +89,26 @@ def iia_by_rank(
         panel.limit((-0.4, len(ranks) - 0.6), (-0.03, 1.03))
         panel.tick_x(range(len(ranks)), [str(rank) for rank in ranks])
         panel.frame(x_grid=False, y_named=index % across == 0)
-        for place, layer in enumerate(layers):
-            # Side by side, so that the intervals of layers do not hide each other.
-            aside = 0.3 * ((place + 0.5) / len(layers) - 0.5)
-            found = lines.get((value, layer), [])
-            at = [ranks.index(row["rank"]) + aside for row in found]
-            _line(panel, at, found, colours[layer], intervals=len(layers) <= FEW)
+        _lines(panel, {layer: lines.get((value, layer), []) for layer in layers}, ranks, colours)
         beside = "IIA: answers that\nfollow the value" if index % across == 0 else ""
         panel.name(title=value, x="rank of the subspace", y=beside)
     sheet.record(
         (row for found in lines.values() for row in found), [c for c in SHOWN if c in rows]
     )
     return sheet
+
+
+def _lines(
+    panel: Panel,
+    by_layer: Mapping[int, Sequence[Mapping[str, Any]]],
+    ranks: Sequence[int],
+    colours: Mapping[int, Colour],
+) -> None:
+    """The layers of one value, side by side, so that their intervals do not hide each other."""
+    for place, (layer, rows) in enumerate(by_layer.items()):
+        aside = 0.3 * ((place + 0.5) / len(by_layer) - 0.5)
+        at = [ranks.index(row["rank"]) + aside for row in rows]
+        _line(panel, at, rows, colours[layer], intervals=len(by_layer) <= FEW)
 
 
 def _with_random_ends(rows: pd.DataFrame, counterfactual: pd.DataFrame) -> pd.DataFrame:

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.engine.sites import COMPONENT_COLUMNS
-from mech_arith.evidence.best import best_rows
+from mech_arith.evidence.best import best_places, best_rows
 from mech_arith.evidence.columns import completed, shown_columns
 from mech_arith.evidence.ranks import at_headline
-from mech_arith.evidence.results import best_places, slopes_at_best, tokens_at_best
+from mech_arith.evidence.results import slopes_at_best, tokens_at_best
 from mech_arith.evidence.verdicts import is_truth, known, verdict
 from mech_arith.reports.page.compact import Plain, numbers, placed
 
