@@ -47,6 +47,10 @@ EVERY_VALUE, EVERY_RANK = -1, 0
 """What a direction is for that was found for no value, or for no rank, in particular."""
 
 
+DEPENDENT = 1e-6
+"""A direction that adds less than this to the span of others adds nothing."""
+
+
 @dataclass(frozen=True)
 class Harmonics:
     """Coordinates as functions of the value that they were found for: a line, and circles.
@@ -169,6 +173,14 @@ class Subspace:
         """Marks the directions that were found for a value, or for all alike."""
         return (self.values_of() == value) | (self.values_of() == EVERY_VALUE)
 
+    @property
+    def span(self) -> Float[Tensor, "free d"]:
+        """Orthonormal rows that span all directions."""
+        if bool((self.values_of() == EVERY_VALUE).all()):
+            return self.directions
+        _, sizes, rows = torch.linalg.svd(self.directions, full_matrices=False)
+        return rows[sizes > DEPENDENT]
+
     def has_own(self, value: int, rank: int) -> bool:
         """Whether there are directions for this value and this rank alone."""
         return bool((self.of(value) & (self._ranks_of() == rank)).any())
@@ -179,6 +191,20 @@ class Subspace:
         mine = self.of(value) & (self._ranks_of() == of_rank)
         found = mine.nonzero()[:rank, 0].tolist()
         return tuple(found) if len(found) == rank else ()
+
+    def part(self, directions: Sequence[int]) -> "Subspace":
+        """Some of the directions."""
+        at = list(directions)
+        known = self.harmonics
+        return Subspace(
+            self.mean,
+            self.directions[at],
+            self.covariance[at][:, at],
+            self.total_variance,
+            self.values_of()[at],
+            self._ranks_of()[at],
+            None if known is None else Harmonics(known.periods, known.coefficients[at]),
+        )
 
     def project(self, activation: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch k"]:
         """Coordinates of `activation`; zero at the mean."""

@@ -58,6 +58,8 @@ class Trace:
     numbers in a random order: a direction fitted on nothing. NaN where the value is constant."""
     values_report: Float64[Tensor, "n v"]
     """Of the report split's problems."""
+    passed: Bool[Tensor, " n"]
+    """Marks those that the model answers right."""
     value_mean: Float64[Tensor, " v"]
     """Of the fit split."""
     value_sd: Float64[Tensor, " v"]
@@ -273,6 +275,7 @@ def trace(
             coordinates=one.coordinates,
             shuffled=stored[site]["shuffled"].double(),
             values_report=values_report,
+            passed=splits.passed,
             value_mean=one.value_mean,
             value_sd=one.value_sd,
             inference=inference,

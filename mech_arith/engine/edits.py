@@ -1,4 +1,4 @@
-"""What is added to activations at one site: along directions, or whole vectors."""
+"""What is added to activations at one site: within subspaces, or whole vectors."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -39,58 +39,58 @@ class Edits(Protocol):
 
 @dataclass(frozen=True)
 class SiteEdits:
-    """Problems moved along directions."""
+    """Problems moved within subspaces."""
 
     site: Site
-    directions: Float[Tensor, "edits width"]
-    """A unit vector for each edit."""
-    changes: Float[Tensor, "edits n"]
-    """How far each edit moves each problem along its direction, in activation units."""
+    frames: Float[Tensor, "edits k width"]
+    """Orthonormal directions for each edit."""
+    changes: Float[Tensor, "edits n k"]
+    """How far each edit moves each problem along each direction, in activation units."""
 
     def __len__(self) -> int:
         return len(self.changes)
 
     def moved(self, rows: Int64[Tensor, " m"]) -> Bool[Tensor, "edits m"]:
-        return self.changes[:, rows] != 0
+        return (self.changes[:, rows] != 0).any(2)
 
     def vectors(
         self, edits: Int64[Tensor, " some"], rows: Int64[Tensor, " m"], *, device: torch.device
     ) -> Float[Tensor, "m some width"]:
-        directions = self.directions[edits].to(device, torch.float32)
-        far = self.changes[edits][:, rows].mT.to(device, torch.float32)
-        return far[..., None] * directions
+        frames = self.frames[edits].to(device, torch.float32)
+        far = self.changes[edits][:, rows].to(device, torch.float32)
+        return (far @ frames).transpose(0, 1)
 
     def digest(self) -> str:
-        return tensor_digest(self.directions, self.changes)
+        return tensor_digest(self.frames, self.changes)
 
 
 @dataclass(frozen=True)
 class SiteGrid:
-    """Problems moved along each direction by each of the changes: all changes along the first
-    direction, then all along the second.
+    """Problems moved within each subspace by each of the changes: all changes within the first
+    subspace, then all within the second.
     """
 
     site: Site
-    directions: Float[Tensor, "k width"]
-    """Unit vectors."""
-    changes: Float[Tensor, "m n"]
-    """How far problems move along whichever direction, in activation units."""
+    frames: Float[Tensor, "f k width"]
+    """Orthonormal directions of each subspace."""
+    changes: Float[Tensor, "m n k"]
+    """How far problems move along the directions of whichever subspace, in activation units."""
 
     def __len__(self) -> int:
-        return len(self.directions) * len(self.changes)
+        return len(self.frames) * len(self.changes)
 
     def moved(self, rows: Int64[Tensor, " m"]) -> Bool[Tensor, "edits m"]:
-        return (self.changes[:, rows] != 0).repeat(len(self.directions), 1)
+        return (self.changes[:, rows] != 0).any(2).repeat(len(self.frames), 1)
 
     def vectors(
         self, edits: Int64[Tensor, " some"], rows: Int64[Tensor, " m"], *, device: torch.device
     ) -> Float[Tensor, "m some width"]:
-        along, far = edits // len(self.changes), edits % len(self.changes)
-        pairs = SiteEdits(self.site, self.directions[along], self.changes[far])
+        within, far = edits // len(self.changes), edits % len(self.changes)
+        pairs = SiteEdits(self.site, self.frames[within], self.changes[far])
         return pairs.vectors(torch.arange(len(edits)), rows, device=device)
 
     def digest(self) -> str:
-        return json_digest(["grid", tensor_digest(self.directions, self.changes)])
+        return json_digest(["grid", tensor_digest(self.frames, self.changes)])
 
 
 @dataclass(frozen=True)

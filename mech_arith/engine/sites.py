@@ -55,8 +55,8 @@ SITE_COLUMNS = tuple(field.name for field in fields(Site))
 
 WITHIN_LAYER = SITE_COLUMNS[1:]
 
-COMPONENT_COLUMNS = (*SITE_COLUMNS, "component")
-"""Columns that together name a direction at a site."""
+COMPONENT_COLUMNS = (*SITE_COLUMNS, "component", "rank")
+"""Columns that together name a subspace at a site: its first direction, and how many it has."""
 
 
 def site_of(row: Mapping[Any, Any]) -> Site:
@@ -67,9 +67,12 @@ def site_of(row: Mapping[Any, Any]) -> Site:
     return Site(**{name: row.get(name, "") for name in SITE_COLUMNS})
 
 
-def component_of(row: Mapping[Any, Any]) -> tuple[Site, int]:
-    """The site and the component that a table's row is about."""
-    return site_of(row), row["component"]
+def component_of(row: Mapping[Any, Any]) -> tuple[Site, int, int]:
+    """The site, the component and the rank that a table's row is about.
+
+    A row of an earlier version has no rank, which is then 1.
+    """
+    return site_of(row), row["component"], row.get("rank", 1)
 
 
 def select_layers(

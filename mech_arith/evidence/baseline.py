@@ -155,7 +155,9 @@ def most_edits(plan: InterventionPlan, *, n_sites: int, n_values: int, n_compone
     Where one component is the best for several values, there are fewer.
     """
     n_wanted = n_values if plan.values is None else len(plan.values)
-    if plan.components == "best":
+    if plan.ranks:
+        n_targets = n_wanted * len(plan.ranks)
+    elif plan.components == "best":
         n_targets = n_wanted if plan.edit.target is not None else min(n_wanted, n_components)
     else:
         n_listed = n_components if plan.components == "all" else len(plan.components)

@@ -8,10 +8,12 @@ import pandas as pd
 import torch
 
 from mech_arith.directions.base import DirectionMethod
-from mech_arith.directions.tracing import Trace, chosen_components
+from mech_arith.directions.readings import Reading, Readings
+from mech_arith.directions.tracing import Trace
 from mech_arith.engine.sites import Site
 from mech_arith.evidence.verdicts import layers_text
 from mech_arith.models.prompts import Prompts
+from mech_arith.statistics import pearson
 
 
 def correlation_table(
@@ -27,6 +29,62 @@ def correlation_table(
     rows = places.loc[np.repeat(places.index, sizes)].reset_index(drop=True)
     table = pd.concat([rows, columns.reset_index(drop=True)], axis=1)
     return table.assign(n_fit=n_fit, n_report=len(prompts))
+
+
+def subspace_table(traces: Mapping[Site, Trace], *, n_fit: int) -> pd.DataFrame:
+    """A row per site, rank and value, for the value's subspace of that rank.
+
+    R is that of what is read from the subspace; of rank 1 that of the component, with its sign.
+    """
+    rows = [
+        {**site.columns(), **row, "n_fit": n_fit, "n_report": len(found.coordinates)}
+        for site, found in traces.items()
+        for readings in found.readings
+        for index, one in enumerate(readings.by_value)
+        if one is not None
+        for row in [_subspace(found, readings, index, one)]
+    ]
+    return pd.DataFrame(rows)
+
+
+def _subspace(found: Trace, readings: Readings, index: int, one: Reading) -> dict[str, Any]:
+    """What there is to say of one value's subspace."""
+    is_one, of = readings.rank == 1, readings.inference
+    row = one.components[0] if is_one else index
+    read = one.read[:, None]
+    passed, values = found.passed, found.values_report[:, index, None]
+    r = float(found.r[row, index] if is_one else pearson(read, values))
+    r_passed = found.r_passed[row, index] if is_one else pearson(read[passed], values[passed])
+    at = list(one.components)
+    given = int(of.least_partial_given[row, index])
+    control = readings.control_r2[index]
+    return {
+        "component": at[0],
+        "rank": readings.rank,
+        "value": found.values[index],
+        "r": r,
+        "abs_r": abs(r),
+        "r_passed": float(r_passed),
+        "r_fit": float(found.r_fit[row, index]) if is_one else one.r_fit,
+        "chosen": True,
+        **{name: float(getattr(of, name)[row, index]) for name in OF_READINGS},
+        "p_site": float(of.p_site[index]) if is_one else float("nan"),
+        "p_site_holm": float(of.p_site_holm[index]) if is_one else float("nan"),
+        "partial_r_undefined": of.relations[index],
+        "least_partial_given": "" if given < 0 else found.values[given],
+        "explained_variance": float(found.explained_variance[at].sum()),
+        "explained_variance_fit": float(found.explained_variance_fit[at].sum()),
+        "decoding_r2": one.r2,
+        "control_r2": control,
+        "selectivity": max(one.r2, 0.0) - max(control, 0.0) if control == control else control,
+    }
+
+
+OF_READINGS = (
+    *("r_low", "r_high", "p", "p_holm", "p_bh"),
+    *("partial_r", "least_partial_r", "shapley"),
+)
+"""Numbers of the inference for each component and value."""
 
 
 def _place(site: Site, prompts: Prompts) -> dict[str, Any]:
@@ -52,7 +110,7 @@ def _numbers(found: Trace) -> dict[str, np.ndarray]:
     """A site's columns, component by component and in each value by value."""
     k, v = found.r.shape
     inference, values = found.inference, np.array(found.values, dtype=object)
-    by_component = {"component": torch.arange(k)}
+    by_component = {"component": torch.arange(k), "rank": torch.ones(k, dtype=torch.int64)}
     explained = {
         "explained_variance": found.explained_variance,
         "explained_variance_fit": found.explained_variance_fit,
@@ -64,8 +122,8 @@ def _numbers(found: Trace) -> dict[str, np.ndarray]:
         "r_low": inference.r_low,
         "r_high": inference.r_high,
         "r_passed": found.r_passed,
-        "r_fit": found.r_fit,
-        "chosen": torch.arange(k)[:, None] == chosen_components(found.r_fit),
+        "r_fit": found.r_for_choice,
+        "chosen": torch.arange(k)[:, None] == found.chosen,
         "p": inference.p,
         "p_holm": inference.p_holm,
         "p_bh": inference.p_bh,

@@ -48,16 +48,16 @@ def effect_rows(
         numbers = _numbers(arm, answers, scorer, moving)
         for index, strength in enumerate(strengths):
             # Controls move along other directions: the target's coordinate says nothing of them.
-            ends = results.coordinate + results.changes[:, index]
-            coordinate = ends.mean() if is_target else torch.nan
+            ends = results.coordinates + results.changes[:, index]
+            is_one = is_target and results.target.rank == 1
+            coordinate = ends.mean() if is_one else torch.nan
             broken = not scorer.written and float(numbers["not_a_number"][index]) > 0
             rows.append(
                 {
                     **results.key,
-                    "direction": f"{'component' if is_target else arm.name} "
-                    f"{results.target.component}",
+                    "direction": f"{'component' if is_target else arm.name} {results.target.label}",
                     "arm": arm.name,
-                    "n_directions": len(arm.directions),
+                    "n_directions": len(arm.frames),
                     "edit": edit.name,
                     "strength": strength,
                     "strength_unit": edit.unit,
@@ -79,7 +79,7 @@ def effect_rows(
 
 def _moving(results: InterventionResult) -> Bool[Tensor, " s"]:
     """The strengths that move any problem; the others are no edit."""
-    return (results.changes != 0).any(2).any(0)
+    return results.moves.any(2).any(0)
 
 
 def _numbers(

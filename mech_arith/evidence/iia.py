@@ -46,7 +46,7 @@ def iia_rows(
             "edit": plan.edit.name,
             "strength": strength,
             "arm": arm.name,
-            "n_directions": len(arm.directions),
+            "n_directions": len(arm.frames),
             "n": len(results.rows),
             "n_sources": len(sources.problems),
             **asdict(

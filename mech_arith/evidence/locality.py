@@ -60,6 +60,7 @@ def _key(one: Functions) -> dict[str, Any]:
     return {
         **one.site.columns(),
         "component": one.component,
+        "rank": one.rank,
         "value": one.value,
         "moved_by": one.moved_by,
     }

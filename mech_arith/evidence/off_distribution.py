@@ -41,7 +41,7 @@ def departure_columns(departure: Departure) -> dict[str, list[float] | list[str]
         moved; NaN where nothing is, or no normalisation follows, which `reason` then says.
     """
     ratio = departure.length.transpose(0, 1).flatten(1)
-    moved = departure.dose.changes.transpose(0, 1).flatten(1) != 0
+    moved = departure.dose.moves.transpose(0, 1).flatten(1)
     if departure.left is None:
         left = torch.full_like(ratio, torch.nan)
         unread = f"nothing normalises the stream that {departure.dose.site.point} moves"

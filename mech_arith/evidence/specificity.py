@@ -36,6 +36,7 @@ def _row(one: Crossed, sources: Sources, scorer: Scorer) -> dict[str, Any]:
     return {
         **along.site.columns(),
         "component": along.target.component,
+        "rank": along.target.rank,
         "direction_of": along.target.chosen_for,
         "changed": sources.value,
         "slope": float(slope.mean),

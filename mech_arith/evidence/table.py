@@ -20,8 +20,8 @@ WHOLE_WAY = 1.0
 """The strength at which an edit arrives at the wanted value."""
 
 Row = Mapping[str, Any]
-Place = tuple[Site, int, str]
-"""Site, component and value."""
+Place = tuple[Site, int, int, str]
+"""Site, component, rank and value."""
 
 
 def evidence_table(
@@ -30,10 +30,11 @@ def evidence_table(
     *,
     untrained: Mapping[tuple[Site, str], float] | None = None,
 ) -> pd.DataFrame:
-    """A row per site and value, in the component with the largest |R| on the fit split.
+    """A row per site, rank and value, in the value's subspace of that rank: of rank 1 the component
+    with the largest |R| on the fit split.
 
     Args:
-        tables: a cell's, by name: `correlations`, and where something was edited `contrasts` and
+        tables: a cell's, by name: `subspaces`, and where something was edited `contrasts` and
             `counterfactual`. What there is no row of is missing.
         sites: those that the cell asks for, without those of its map.
         untrained: |R| by site and value in the same network with random weights, where it was
@@ -44,15 +45,16 @@ def evidence_table(
     answered = _answered(answers)
     edited = _edited(effects)
     rows = []
-    for row in _records(tables["correlations"]):
+    for row in _records(tables["subspaces"]):
         site, value = site_of(row), row["value"]
-        if not row["chosen"] or site not in sites:
+        if site not in sites:
             continue
-        place = (site, row["component"], value)
+        place = (*component_of(row), value)
         found = {
             **site.columns(),
             "value": value,
             "component": row["component"],
+            "rank": row["rank"],
             "untrained_abs_r": (untrained or {}).get((site, value)),
             "edit": edited.get(place),
             **_contrast_fields(contrasts.get(place, {})),
@@ -130,7 +132,7 @@ def _why_no_excess(effects: Sequence[Row], edited: Collection[Place], place: Pla
     drawn = [row for row in effects if row["arm"] in DRAWN]
     if not drawn:
         return "no control directions were drawn"
-    if not any(component_of(row) == place[:2] for row in drawn):
+    if not any(component_of(row) == place[:-1] for row in drawn):
         return "no direction could be drawn here to compare it with"
     return "no strength moves the coordinate"
 

@@ -39,6 +39,7 @@ from mech_arith.evidence.results import RunResult, load_run
 from mech_arith.experiment.cell import run_cell
 from mech_arith.experiment.config import RunConfig, checked
 from mech_arith.experiment.load_model import load_model, open_session
+from mech_arith.experiment.names import ranks_of
 from mech_arith.experiment.overrides import as_typed, check_grammar
 from mech_arith.experiment.plan import Prepared, prepare
 from mech_arith.experiment.refusals import one_line_errors
@@ -133,6 +134,7 @@ class Cell:
         *,
         layer: int,
         rank: int | None = None,
+        value: str | None = None,
         point: str | None = None,
         position: str | None = None,
     ) -> Subspace:
@@ -140,7 +142,9 @@ class Cell:
 
         Args:
             layer: counted from 0.
-            rank: how many directions; by default `tracing.n_components`.
+            rank: how many directions; by default `tracing.n_components`, and of a method that
+                finds other directions for each value those of `tracing.rank`, or one.
+            value: whose directions; by default all that are found at the site.
             point: as of `activations`.
             position: as of `activations`.
 
@@ -150,10 +154,18 @@ class Cell:
         asked = self.settings.tracing
         site, problems = self._site(layer, point, position), self.problems("fit")
         with using_plugins(self.settings.plugins):
-            method = find_method(asked.method, rank or asked.n_components, asked.options)
+            ranks = ranks_of(self.settings) if rank is None else (rank,)
+            n_components = rank or asked.n_components
+            method = find_method(asked.method, n_components, asked.options, ranks=ranks)
             prompts = self._prompts("fit", site)
             fitted = fit_directions(self.session, problems, prompts, [site], method)
-        return Subspace.of_tensors(fitted[site])
+        found, names = Subspace.of_tensors(fitted[site]), problems.template.expression.values
+        if value is None:
+            return found
+        if value not in names:
+            raise unknown("value", value, names)
+        frame = found.frame(names.index(value), rank or max(ranks, default=1))
+        return found.part(frame)
 
     def run(self) -> dict[str, pd.DataFrame]:
         """Trace, edit and judge, as the command line does; nothing is written but the store.

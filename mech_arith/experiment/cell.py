@@ -25,7 +25,12 @@ from mech_arith.evidence.baseline import (
     most_edits,
     written_answers,
 )
-from mech_arith.evidence.correlations import correlation_table, exhausted, massive_components
+from mech_arith.evidence.correlations import (
+    correlation_table,
+    exhausted,
+    massive_components,
+    subspace_table,
+)
 from mech_arith.evidence.effects import intervention_tables
 from mech_arith.evidence.locality import locality_tables
 from mech_arith.evidence.off_distribution import off_distribution_table
@@ -170,6 +175,7 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
     tables = {
         "problems": _problems(work, reported),
         "correlations": correlation_table(traces, prompts=work.prompts, n_fit=len(fit)),
+        "subspaces": subspace_table(bases.traces, n_fit=len(fit)),
         **edited.tables,
         **_locality(work, bases),
     }
@@ -236,7 +242,21 @@ def _check(work: _Work, sites: list[Site]) -> float | None:
         parity = check_fast_path(work.session.model, work.prompts, sites, bound=bound)
         if asked is not None and asked.via == WEIGHTS:
             check_by_weights(work.session.model, sites, work.prompts, asked)
+        _check_ranks(work, sites)
     return parity
+
+
+def _check_ranks(work: _Work, sites: list[Site]) -> None:
+    """Raise a UserError where a subspace would have more directions than its site has numbers."""
+    for site in sites:
+        positions = min(len(some.positions(site.position)) for some in work.prompts.layouts)
+        width = site.width(work.session.model) * positions
+        for rank in work.plan.method.ranks:
+            if rank > width:
+                raise UserError(
+                    f"expected tracing.rank up to {width}, the numbers of {site.point} at layer "
+                    f"{site.layer}{site.at}, got {rank}; lower it"
+                )
 
 
 def _trace(work: _Work, sites: list[Site], reported: Reported) -> dict[Site, Trace]:

@@ -134,6 +134,7 @@ class TracingConfig:
 
     method: str = "pca"
     n_components: int = 10
+    rank: Any = None
     options: dict[str, Any] = field(default_factory=dict)
     positions: str = "all"
     point: str = "resid_post"

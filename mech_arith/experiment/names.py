@@ -104,6 +104,35 @@ def components_of(config: RunConfig) -> str | tuple[int, ...]:
     return tuple(sorted(set(listed)))
 
 
+def ranks_of(config: RunConfig) -> tuple[int, ...]:
+    """The ranks of the subspaces that are edited; none where components are edited by themselves.
+
+    Raises:
+        UserError: none of these, or components are asked for too.
+    """
+    asked = config.tracing.rank
+    listed: list[Any] = list(asked) if isinstance(asked, list | tuple) else [asked]
+    if asked is None:
+        return ()
+    if not listed or not all(is_count(rank) for rank in listed):
+        raise UserError(
+            f"expected tracing.rank of 1 or more, a list of such, or null, got {asked!r}; change it"
+        )
+    n_fit = round(config.problems.n * config.problems.fit_share)
+    if max(listed) > n_fit - 1:
+        raise UserError(
+            f"expected tracing.rank up to {n_fit - 1}, one less than the {n_fit} problems of the "
+            f"fit split, got {max(listed)}; lower it, or raise problems.n or problems.fit_share"
+        )
+    components = config.intervention.components
+    if components != "best":
+        raise UserError(
+            "expected intervention.components=best with tracing.rank, which edits each value's "
+            f"subspace, got {components!r}; leave one of them out"
+        )
+    return tuple(sorted(set(listed)))
+
+
 def _check(kind: str, name: str, valid: Any) -> None:
     if name not in tuple(valid):
         raise unknown(kind, name, valid)
@@ -126,9 +155,9 @@ def _check_intervention(config: RunConfig, template: Template) -> None:
     _check("intervention.via", asked.via, VIA)
     if not asked.centre:
         _check_uncentred(asked.edit)
-    components = components_of(config)
+    components, ranks = components_of(config), ranks_of(config)
     if asked.save_model is not None:
-        _check_one_model(config, components)
+        _check_one_model(config, components, ranks)
 
 
 def _check_uncentred(name: str) -> None:
@@ -143,7 +172,9 @@ def _check_uncentred(name: str) -> None:
         )
 
 
-def _check_one_model(config: RunConfig, components: str | tuple[int, ...]) -> None:
+def _check_one_model(
+    config: RunConfig, components: str | tuple[int, ...], ranks: tuple[int, ...]
+) -> None:
     """Raise a UserError where the edits that are asked for do not make one model."""
     asked = config.intervention
     if asked.via != WEIGHTS:
@@ -155,6 +186,10 @@ def _check_one_model(config: RunConfig, components: str | tuple[int, ...]) -> No
         raise UserError(
             "expected one strength with intervention.save_model, got "
             f"{list(asked.strengths)}; set intervention.strengths=[...] to the one that is saved"
+        )
+    if len(ranks) > 1:
+        raise UserError(
+            f"expected one tracing.rank with intervention.save_model, got {list(ranks)}; choose one"
         )
     count = config.tracing.n_components if components == "all" else len(components)
     if components != "best" and count > 1:

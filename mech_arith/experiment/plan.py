@@ -12,7 +12,7 @@ from mech_arith.directions.base import DirectionMethod, find_method
 from mech_arith.engine.sites import describe_layers, select_layers
 from mech_arith.experiment.cell import CellPlan
 from mech_arith.experiment.config import LayersConfig, RunConfig
-from mech_arith.experiment.names import components_of, look_up
+from mech_arith.experiment.names import components_of, look_up, ranks_of
 from mech_arith.interventions.controls import Controls
 from mech_arith.interventions.edits import NO_EDIT, WEIGHTS
 from mech_arith.interventions.edits.base import find_edit
@@ -77,6 +77,7 @@ class Prepared:
                 coordinate_span=locality.coordinate_span,
                 value_points=locality.value_points,
                 ranges=self.ranges,
+                ranks=ranks_of(config),
             )
             if locality.enabled
             else None,
@@ -102,7 +103,9 @@ def prepare(config: RunConfig) -> Prepared:
     """
     asked = look_up(config)
     tracing = config.tracing
-    method = find_method(tracing.method, tracing.n_components, tracing.options)
+    method = find_method(
+        tracing.method, tracing.n_components, tracing.options, ranks=ranks_of(config)
+    )
     method.check(asked.fit)
     return Prepared(
         config,
@@ -145,6 +148,7 @@ def _intervention(
         strengths=tuple(float(strength) for strength in asked.strengths),
         components=components_of(config),
         values=None if asked.values is None else tuple(asked.values),
+        ranks=ranks_of(config),
         centre=asked.centre,
         controls=Controls(**asdict(asked.controls)),
         n_sources=asked.sources,

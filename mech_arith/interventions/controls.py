@@ -1,4 +1,4 @@
-"""Which components are edited, and what else is moved as far to compare them with."""
+"""Which subspaces are edited, and what else is moved as far to compare them with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mech_arith.common.errors import UserError, unknown
-from mech_arith.directions.random import random_direction
+from mech_arith.directions.random import random_frame
 from mech_arith.directions.tracing import Trace
 from mech_arith.engine.sites import Site
 
 TARGET, CONTROL, SPAN, VALUELESS = "target", "control", "span", "valueless"
 OTHER, SHUFFLED = "other", "shuffled"
-"""Arms. `CONTROL` are random directions of the whole space."""
+"""Arms. `CONTROL` are random subspaces of the whole space."""
 
 DRAWN = (CONTROL, SPAN, VALUELESS)
-"""Arms whose directions are a sample: others might have been drawn."""
+"""Arms whose subspaces are a sample: others might have been drawn."""
 
 INDEPENDENT = 1e-4
 """Of the largest singular value of the values' covariances with the coordinates: below this share
@@ -27,29 +27,47 @@ of it a combination of values adds no direction of its own."""
 
 @dataclass(frozen=True)
 class Controls:
-    """How many directions beside the target's are tried; each moves every problem just as far."""
+    """How many subspaces of the target's rank are tried beside it; each moves every problem just as
+    far.
+    """
 
     random: int = 20
-    """Drawn uniformly from all directions."""
+    """Drawn uniformly from the whole space."""
     span: int = 20
     """Drawn uniformly from those within the span of the components."""
     valueless: int = 20
     """Drawn uniformly from those within that span that correlate with no value on the fit split."""
     other: bool = True
-    """The components that are best for other values."""
+    """The subspaces of other values."""
     shuffled: bool = True
-    """The directions that covary most with the target's values, shuffled over problems."""
+    """Those that the method finds for the target's values, shuffled over problems."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A component to edit at one site."""
+    """A subspace to edit at one site."""
 
-    component: int
+    components: tuple[int, ...]
+    """Its directions, among all that were found at the site."""
     chosen_for: tuple[str, ...]
-    """Values for which it is the best one; a listed component may be so for none."""
+    """Values whose subspace it is; a listed component may be that of none."""
     target_value: str = ""
-    """The value that its coordinate is to take; none for edits that go nowhere in particular."""
+    """The value that its coordinates are to take; none for edits that go nowhere in particular."""
+
+    @property
+    def component(self) -> int:
+        """Its first direction."""
+        return self.components[0]
+
+    @property
+    def rank(self) -> int:
+        """How many directions it has."""
+        return len(self.components)
+
+    @property
+    def label(self) -> str:
+        """Its directions in words, behind the kind of subspace: '3', or '0, rank 4'."""
+        return str(self.component) + ("" if self.rank == 1 else f", rank {self.rank}")
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -59,65 +77,82 @@ class Target:
 
 @dataclass(frozen=True)
 class Arm:
-    """Directions that are tried alike."""
+    """Subspaces that are tried alike."""
 
     name: str
-    directions: Float[Tensor, "k width"]
-    """Unit vectors, float32."""
+    frames: Float[Tensor, "m k width"]
+    """Orthonormal directions of each, float32."""
     labels: tuple[str, ...]
-    """What each direction is."""
+    """What each subspace is."""
 
 
 def choose_targets(
     found: Trace,
     components: str | Sequence[int] = "best",
     values: Sequence[str] | None = None,
+    ranks: Sequence[int] = (),
 ) -> list[Target]:
-    """The components to edit at a site.
+    """The subspaces to edit at a site.
 
     Args:
         found: the site's trace.
         components: 'best' (per value, on the fit split), 'all', or a list.
-        values: those for which 'best' chooses; all by default.
+        values: those for which subspaces are chosen; all by default.
+        ranks: of the subspaces of each value. By default components are edited one at a time.
 
     Raises:
         UserError: a value or component that is not there.
     """
-    n_components = len(found.subspace.directions)
     values = found.values if values is None else values
     for value in values:
         if value not in found.values:
             raise unknown("value", value, found.values)
-    best = {value: found.best_component(value) for value in values}
-    if components == "best":
-        wanted = sorted({component for component in best.values() if component is not None})
-    elif components == "all":
-        wanted = list(range(n_components))
+    framed = {(rank, value): found.frame(value, rank) for rank in ranks or (1,) for value in values}
+    wanted = dict.fromkeys(frame for frame in framed.values() if frame)
+    if ranks or components == "best":
+        wanted = sorted(wanted, key=lambda frame: (len(frame), frame))
     else:
-        wanted = [int(component) for component in components]
+        wanted = [(component,) for component in _listed(found, components)]
+    return [
+        Target(frame, tuple(value for (_, value), own in framed.items() if own == frame))
+        for frame in wanted
+    ]
+
+
+def _listed(found: Trace, components: str | Sequence[int]) -> list[int]:
+    """All components of a site, or those of a list."""
+    n_components = len(found.subspace.directions)
+    if components == "all":
+        return list(range(n_components))
+    wanted = [int(component) for component in components]
     for component in wanted:
         if not 0 <= component < n_components:
             raise UserError(
                 f"expected components in 0..{n_components - 1} at layer {found.site.layer}, got "
                 f"{component}; change intervention.components or tracing.n_components"
             )
-    return [
-        Target(component, tuple(v for v in values if best[v] == component)) for component in wanted
-    ]
+    return wanted
+
+
+def frame_of(found: Trace, target: Target) -> Float[Tensor, "k width"]:
+    """The target's orthonormal directions."""
+    return found.subspace.directions[list(target.components)]
 
 
 def arms(found: Trace, target: Target, controls: Controls, *, seed: int) -> list[Arm]:
-    """The target's direction, and those that it is compared with; arms without any are left out."""
+    """The target's subspace, and those that it is compared with; arms without any are left out."""
     fitted = found.subspace.directions
-    generator = _generator(seed, found.site, target.component)
-    width = fitted.shape[1]
-    random = [random_direction(width, generator=generator) for _ in range(controls.random)]
-    span = _within(fitted, controls.span, generator)
-    valueless = _within(valueless_span(found), controls.valueless, generator)
+    generator = _generator(seed, found.site, target)
+    random = [
+        random_frame(target.rank, fitted.shape[1], generator=generator)
+        for _ in range(controls.random)
+    ]
+    span = _within(found.subspace.span, target.rank, controls.span, generator)
+    valueless = _within(valueless_span(found), target.rank, controls.valueless, generator)
     others = _others(found, target) if controls.other else {}
     shuffled = _shuffled(found, target) if controls.shuffled else {}
     every = [
-        (TARGET, [fitted[target.component]], [f"component {target.component}"]),
+        (TARGET, [frame_of(found, target)], [f"component {target.label}"]),
         *(
             (name, drawn, [f"{label} {draw}" for draw in range(len(drawn))])
             for name, label, drawn in (
@@ -126,28 +161,32 @@ def arms(found: Trace, target: Target, controls: Controls, *, seed: int) -> list
                 (VALUELESS, VALUELESS, valueless),
             )
         ),
-        (OTHER, [fitted[k] for k in others], [f"component {k}: {v}" for k, v in others.items()]),
+        (
+            OTHER,
+            [fitted[list(frame)] for frame in others],
+            [f"component {frame[0]}: {values}" for frame, values in others.items()],
+        ),
         (SHUFFLED, list(shuffled.values()), [f"shuffled {value}" for value in shuffled]),
     ]
     return [
-        Arm(name, _unit(torch.stack(vectors)), tuple(labels))
-        for name, vectors, labels in every
-        if vectors
+        Arm(name, _orthonormal(torch.stack(frames)), tuple(labels))
+        for name, frames, labels in every
+        if frames
     ]
 
 
 def _within(
-    spanning: Float64[Tensor, "k width"], n: int, generator: torch.Generator
-) -> list[Float64[Tensor, " width"]]:
-    """Directions drawn uniformly from a span; none from that of a single direction."""
-    if len(spanning) < 2:
+    spanning: Float64[Tensor, "free width"], rank: int, n: int, generator: torch.Generator
+) -> list[Float64[Tensor, "rank width"]]:
+    """Subspaces drawn uniformly from those within a span; none where it holds no other one."""
+    if len(spanning) <= rank:
         return []
-    weights = torch.randn(n, len(spanning), generator=generator, dtype=torch.float64)
-    return list(weights @ spanning)
+    weights = torch.randn(n, rank * len(spanning), generator=generator, dtype=torch.float64)
+    return list(weights.view(n, rank, -1) @ spanning)
 
 
 def valueless_span(found: Trace) -> Float64[Tensor, "free width"]:
-    """Orthonormal directions within the span of a site's components that carry no value.
+    """Directions within the span of a site's components that carry no value.
 
     The coordinate along any combination of them correlates with no value on the fit split. `free`
     is the number of components less that of linearly independent values.
@@ -159,28 +198,49 @@ def valueless_span(found: Trace) -> Float64[Tensor, "free width"]:
     return vectors[:, rank:].mT @ fitted
 
 
-def _unit(vectors: Float[Tensor, "k width"]) -> Float[Tensor, "k width"]:
-    vectors = vectors.double()
-    return (vectors / vectors.norm(dim=1, keepdim=True)).float()
+def _orthonormal(frames: Float[Tensor, "m k width"]) -> Float[Tensor, "m k width"]:
+    """Orthonormal directions that span the same subspaces, nested as those given are."""
+    frames = frames.double()
+    if frames.shape[1] == 1:
+        return (frames / frames.norm(dim=2, keepdim=True)).float()
+    q, r = torch.linalg.qr(frames.mT)
+    signs = r.diagonal(dim1=1, dim2=2).sign()
+    return (q * signs[:, None]).mT.float()
 
 
-def _others(found: Trace, target: Target) -> dict[int, str]:
-    """Components that are best for values that the edit is not about -> those values."""
-    carried: dict[int, list[str]] = {}
+def _others(found: Trace, target: Target) -> dict[tuple[int, ...], str]:
+    """Subspaces of the target's rank of values that the edit is not about -> those values."""
+    carried: dict[tuple[int, ...], list[str]] = {}
     for value in found.values:
-        best = found.best_component(value)
-        if best is not None and best != target.component and value not in target.values:
-            carried.setdefault(best, []).append(value)
-    return {component: ", ".join(values) for component, values in sorted(carried.items())}
+        frame = found.frame(value, target.rank)
+        if frame and frame != target.components and value not in target.values:
+            carried.setdefault(frame, []).append(value)
+    return {frame: ", ".join(values) for frame, values in sorted(carried.items())}
 
 
 def _shuffled(found: Trace, target: Target) -> dict[str, Tensor]:
-    """Of each value that the edit is about, the direction fitted on it shuffled."""
-    rows = {value: found.shuffled[found.values.index(value)] for value in target.values}
-    return {value: row for value, row in rows.items() if torch.isfinite(row).all()}
+    """Of each value that the edit is about, the subspace fitted on it shuffled.
+
+    Of rank 1 the direction along which activations covary most with the shuffled value; of more
+    what the method finds for its control task.
+    """
+    if target.rank == 1:
+        rows = {value: found.shuffled[None, found.values.index(value)] for value in target.values}
+        return {value: row for value, row in rows.items() if torch.isfinite(row).all()}
+    if found.control is None:
+        return {}
+    frames = {
+        value: found.control.subspace.frame(found.values.index(value), target.rank)
+        for value in target.values
+    }
+    directions = found.control.subspace.directions
+    return {value: directions[list(frame)] for value, frame in frames.items() if frame}
 
 
-def _generator(seed: int, site: Site, component: int) -> torch.Generator:
-    """Independent for every seed, site and component."""
-    mixed = np.random.SeedSequence([seed, site.layer, component, *site.position.encode()])
+def _generator(seed: int, site: Site, target: Target) -> torch.Generator:
+    """Independent for every seed, site and subspace."""
+    further = [] if target.rank == 1 else [len(site.position), *target.components]
+    mixed = np.random.SeedSequence(
+        [seed, site.layer, target.component, *site.position.encode(), *further]
+    )
     return torch.Generator().manual_seed(int(mixed.generate_state(1, np.uint32)[0]))

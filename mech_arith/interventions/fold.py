@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mech_arith.common.errors import UserError
@@ -35,84 +35,94 @@ over the observed range, and beyond it, where other positions of the prompt are.
 
 @dataclass(frozen=True)
 class Fold:
-    """A change of every position's activation by a line in its coordinate on one direction."""
+    """A change of every position's activation by a line in its coordinate on each direction."""
 
     layer: int
     point: str
-    direction: Float[Tensor, " width"]
-    """A unit vector, float64."""
-    gain: float
-    """How far the activation moves per unit of its coordinate, which is measured from the origin
-    here."""
-    offset: float
+    frame: Float64[Tensor, "k width"]
+    """Orthonormal directions."""
+    gain: Float64[Tensor, " k"]
+    """How far the activation moves along each direction per unit of its coordinate, which is
+    measured from the origin here."""
+    offset: Float64[Tensor, " k"]
     """How far it moves where that coordinate is zero, in activation units."""
 
     @property
     def is_nothing(self) -> bool:
         """Whether it leaves the weights as they are."""
-        return self.gain == 0 and self.offset == 0
+        return not bool((self.gain != 0).any() or (self.offset != 0).any())
 
-    def rms(self, mean: Float[Tensor, " width"], moments: Float[Tensor, "2"]) -> float:
-        """Root mean square of the change, from the first two moments of the coordinate, which is
+    @property
+    def size(self) -> tuple[float, float]:
+        """How much there is of it: by the largest gain first, then by the largest offset."""
+        # What is left of a gain of nothing by rounding must not decide.
+        return round(float(self.gain.abs().max()), 9), float(self.offset.abs().max())
+
+    def rms(self, mean: Float[Tensor, " width"], moments: Float64[Tensor, "k 2"]) -> float:
+        """Root mean square of the change, from the first two moments of each coordinate, which are
         measured from `mean` there.
         """
-        first, second = moments.tolist()
+        first, second = moments.unbind(1)
         constant = self._at(mean)
-        square = self.gain**2 * second + 2 * self.gain * constant * first + constant**2
-        return math.sqrt(max(square, 0.0))
+        square = self.gain.square() * second + 2 * self.gain * constant * first + constant.square()
+        return math.sqrt(max(float(square.sum()), 0.0))
 
     def along(
-        self, direction: Float[Tensor, " width"], mean: Float[Tensor, " width"], *, factor: float
+        self, frame: Float[Tensor, "k width"], mean: Float[Tensor, " width"], *, factor: float
     ) -> "Fold":
-        """The same line in another direction's coordinate, measured from `mean`, times a factor."""
-        direction, gain = direction.double(), factor * self.gain
-        offset = factor * self._at(mean) - gain * float(mean.double() @ direction)
-        return Fold(self.layer, self.point, direction, gain, offset)
+        """The same lines in the coordinates of another frame, measured from `mean`, times a
+        factor.
+        """
+        frame, gain = frame.double(), factor * self.gain
+        offset = factor * self._at(mean) - gain * (frame @ mean.double())
+        return Fold(self.layer, self.point, frame, gain, offset)
 
-    def _at(self, mean: Float[Tensor, " width"]) -> float:
+    def _at(self, mean: Float[Tensor, " width"]) -> Float64[Tensor, " k"]:
         """How far an activation at the mean moves."""
-        return self.offset + self.gain * float(mean.double() @ self.direction)
+        return self.offset + self.gain * (self.frame @ mean.double())
 
-    def change(self, activation: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows"]:
-        """How far activations move along the direction."""
-        return self.gain * (activation @ self.direction.to(activation)) + self.offset
+    def change(self, activation: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows k"]:
+        """How far activations move along each direction."""
+        coordinates = activation @ self.frame.to(activation).mT
+        return self.gain.to(activation) * coordinates + self.offset.to(activation)
 
     def of_activation(self, activation: Float[Tensor, "*rows width"]) -> Tensor:
         """The same edit, made on activations: what a model with the folded weights computes."""
-        change = self.change(activation)
-        return activation + change[..., None] * self.direction.to(activation)
+        return activation + self.change(activation) @ self.frame.to(activation)
 
 
 def fold_of(
     place: Place,
-    direction: Float[Tensor, " width"],
+    frame: Float[Tensor, "k width"],
     origin: Float[Tensor, " width"],
     edit: Edit,
     strength: float,
     *,
-    sd: float,
+    sd: Float64[Tensor, " k"],
 ) -> Fold:
     """An edit of coordinates as a line that is the same at all positions.
 
-    With c = v.(A - origin), a rule c -> p c + q moves A along v by
+    With c = v.(A - origin) on each direction v, a rule c -> p c + q moves A along v by
     (p - 1) c + q.
 
     Args:
         place: the site's layer and point.
-        direction: unit vector v.
-        origin: the activation whose coordinate is 0: the mean, or zero for uncentred edits.
+        frame: orthonormal directions.
+        origin: the activation whose coordinates are 0: the mean, or zero for uncentred edits.
         edit: the rule.
         strength: in the edit's unit.
-        sd: the coordinate's standard deviation on the fit split.
+        sd: each coordinate's standard deviation on the fit split, or its part of a step along the
+            value's line.
 
     Raises:
         UserError: the edit is no such line, or the point is written by no one matrix.
     """
     check_foldable(edit, place[1])
-    direction = direction.double()
-    at_zero, gain = _line(edit, strength, sd=sd)
-    offset = at_zero - gain * float(origin.double() @ direction)
-    return Fold(*place, direction, gain, offset)
+    frame = frame.double()
+    lines = [_line(edit, strength, sd=of_one) for of_one in sd.tolist()]
+    at_zero, gain = torch.tensor(lines, dtype=torch.float64).unbind(1)
+    offset = at_zero - gain * (frame @ origin.double())
+    return Fold(*place, frame, gain, offset)
 
 
 def _line(edit: Edit, strength: float, *, sd: float) -> tuple[float, float]:
@@ -143,9 +153,10 @@ def _line(edit: Edit, strength: float, *, sd: float) -> tuple[float, float]:
 def fold(model: Model, change: Fold) -> EditableModel:
     """The model with an edit in its weights; the one given stays as it is.
 
-    With the block's matrix W and bias b, activations A = W x + b become A + v (g v.A + o) where W
-    becomes (I + g v v^T) W, and b becomes b + v (g v.b + o). At `z`, which the matrix reads,
-    W (z + v (g v.z + o)) + b is W (I + g v v^T) z + (b + o W v).
+    With the block's matrix W and bias b, activations A = W x + b become A + V^T (g V A + o) where W
+    becomes (I + V^T g V) W, and b becomes b + V^T (g V b + o). The rows of V are the directions, g
+    is diagonal. At `z`, which the matrix reads, W (z + V^T (g V z + o)) + b is
+    W (I + V^T g V) z + (b + W V^T o).
 
     All other tensors are shared with the model given.
 
@@ -154,15 +165,15 @@ def fold(model: Model, change: Fold) -> EditableModel:
     """
     editable = check_editable(model)
     weight, bias = matrix(editable.projection(change.layer, change.point))
-    v = change.direction.to(weight)
+    v, gain, offset = (part.to(weight) for part in (change.frame, change.gain, change.offset))
     if change.point == "z":
-        along = weight @ v
-        weight = weight + change.gain * torch.outer(along, v)
-        added = change.offset * along
+        along = weight @ v.mT
+        weight = weight + (along * gain) @ v
+        added = along @ offset
     else:
-        weight = weight + change.gain * torch.outer(v, v @ weight)
-        added = (change.gain * (v @ bias if bias is not None else 0.0) + change.offset) * v
-    if bias is not None or change.offset != 0:
+        weight = weight + (v.mT * gain) @ (v @ weight)
+        added = (gain * (v @ bias if bias is not None else 0.0) + offset) @ v
+    if bias is not None or bool((change.offset != 0).any()):
         bias = added if bias is None else bias + added
     return editable.with_projection(change.layer, change.point, weight, bias)
 

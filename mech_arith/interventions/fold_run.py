@@ -24,7 +24,7 @@ from mech_arith.engine.run import Baseline, run_baseline
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.interventions.bases import Bases
-from mech_arith.interventions.controls import Arm, Target, arms, choose_targets
+from mech_arith.interventions.controls import Arm, Target, arms
 from mech_arith.interventions.fold import (
     Fold,
     check_editable,
@@ -34,7 +34,13 @@ from mech_arith.interventions.fold import (
     fold_of,
 )
 from mech_arith.interventions.result import InterventionResult
-from mech_arith.interventions.run import InterventionPlan, InterventionRun, target_changes
+from mech_arith.interventions.run import (
+    InterventionPlan,
+    InterventionRun,
+    plain_targets,
+    target_changes,
+    value_step,
+)
 from mech_arith.models.base import Model
 from mech_arith.models.editable import EditableModel
 from mech_arith.models.prompts import Prompts
@@ -51,9 +57,9 @@ class _Treatment:
     """The target's, at all strengths."""
 
     @property
-    def directions(self) -> Float64[Tensor, "k width"]:
+    def frames(self) -> Float64[Tensor, "m k width"]:
         """Of all arms; the target's is the first."""
-        return torch.cat([arm.directions for arm in self.arms]).double()
+        return torch.cat([arm.frames for arm in self.arms]).double()
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ def intervene_by_weights(
     aims = _aims(bases.traces, plan)
     moments = _moments(session, prompts_fit, aims)
     apart = max(_check(session.model, aim, baseline.prompts) for aim in aims)
-    n_models = sum(len(aim.directions) for aim in aims) * len(plan.strengths)
+    n_models = sum(len(aim.frames) for aim in aims) * len(plan.strengths)
     results = []
     with progress(n_models, description="intervention", unit="edited models") as bar:
         for aim, of_aim in zip(aims, moments, strict=True):
@@ -137,6 +143,7 @@ def one_edit(model: Model, traces: Mapping[Site, Trace], plan: InterventionPlan)
         "weights_digest": model.digest,
         **aim.found.site.columns(),
         "component": aim.target.component,
+        "rank": aim.target.rank,
         "edit": plan.edit.name,
         "strength": plan.strengths[0],
         "strength_unit": plan.edit.unit,
@@ -154,21 +161,21 @@ def _aims(traces: Mapping[Site, Trace], plan: InterventionPlan) -> list[_Treatme
             _folds(found, target, plan),
         )
         for found in traces.values()
-        for target in choose_targets(found, plan.components, plan.values)
+        for target in plain_targets(found, plan)
     ]
 
 
 def _folds(found: Trace, target: Target, plan: InterventionPlan) -> tuple[Fold, ...]:
     """The target's edits, one for each strength."""
-    components, component = found.subspace, target.component
+    subspace, at = found.subspace, list(target.components)
     return tuple(
         fold_of(
             (found.site.layer, found.site.point),
-            components.directions[component],
-            components.mean if plan.centre else torch.zeros_like(components.mean),
+            subspace.directions[at],
+            subspace.mean if plan.centre else torch.zeros_like(subspace.mean),
             plan.edit,
             strength,
-            sd=float(components.sd[component]),
+            sd=value_step(found, target) if plan.edit.goes_along_the_value else subspace.sd[at],
         )
         for strength in plan.strengths
     )
@@ -176,26 +183,28 @@ def _folds(found: Trace, target: Target, plan: InterventionPlan) -> tuple[Fold, 
 
 def _moments(
     session: Session, prompts: Prompts, aims: Sequence[_Treatment]
-) -> list[Float64[Tensor, "k 2"]]:
-    """For each aim the mean and the mean square of its directions' coordinates, measured from the
-    site's mean, over all positions of all problems.
+) -> list[Float64[Tensor, "m k 2"]]:
+    """For each aim the mean and the mean square of the coordinates on its subspaces, measured from
+    the site's mean, over all positions of all problems.
     """
-    sums = [torch.zeros(len(aim.directions), 2, dtype=torch.float64) for aim in aims]
+    frames = [aim.frames for aim in aims]
+    sums = [torch.zeros(*of_aim.shape[:2], 2, dtype=torch.float64) for of_aim in frames]
     count = 0
     everywhere = [Site(aim.found.site.layer, aim.found.site.point, "all") for aim in aims]
     sites = list(dict.fromkeys(everywhere))
     for layout, captured in capture(session, prompts, sites):
-        for aim, site, of_aim in zip(aims, everywhere, sums, strict=True):
+        for aim, site, of_aim, along in zip(aims, everywhere, sums, frames, strict=True):
             mean = aim.found.subspace.mean
             activation = captured[site].double().unflatten(1, (-1, len(mean))).flatten(0, 1)
-            coordinate = (activation - mean) @ aim.directions.mT
-            of_aim += torch.stack([coordinate.sum(0), coordinate.square().sum(0)], dim=1)
+            coordinate = (activation - mean) @ along.flatten(0, 1).mT
+            found = torch.stack([coordinate.sum(0), coordinate.square().sum(0)], dim=1)
+            of_aim += found.view_as(of_aim)
         count += len(layout) * layout.tokens.shape[1]
     return [of_aim / count for of_aim in sums]
 
 
 def _matched(
-    aim: _Treatment, moments: Float64[Tensor, "k 2"]
+    aim: _Treatment, moments: Float64[Tensor, "m k 2"]
 ) -> tuple[list[Fold], Float64[Tensor, " s"]]:
     """The edits along all directions, each at all strengths, and how far those of the target move.
 
@@ -205,23 +214,22 @@ def _matched(
     mean = aim.found.subspace.mean
     rms = [change.rms(mean, moments[0]) for change in aim.edits]
     folds = list(aim.edits)
-    for direction, of_direction in zip(aim.directions[1:], moments[1:], strict=True):
+    for frame, of_frame in zip(aim.frames[1:], moments[1:], strict=True):
         for change, wanted in zip(aim.edits, rms, strict=True):
-            alike = change.along(direction, mean, factor=1.0)
-            size = alike.rms(mean, of_direction)
+            alike = change.along(frame, mean, factor=1.0)
+            size = alike.rms(mean, of_frame)
             if size == 0 and wanted > 0:
                 raise UserError(
                     f"expected activations that vary along the controls at layer {change.layer}, "
                     "got constant ones; lower intervention.controls.span and random"
                 )
-            folds.append(change.along(direction, mean, factor=wanted / size if size else 1.0))
+            folds.append(change.along(frame, mean, factor=wanted / size if size else 1.0))
     return folds, torch.tensor(rms, dtype=torch.float64)
 
 
 def _check(model: Model, aim: _Treatment, prompts: Prompts) -> float:
     """How far the target's strongest edit, folded, is from the same one made on activations."""
-    # What is left of a gain of nothing by rounding must not decide.
-    strongest = max(aim.edits, key=lambda one: (round(abs(one.gain), 9), abs(one.offset)))
+    strongest = max(aim.edits, key=lambda one: one.size)
     return difference(model, fold(model, strongest), strongest, prompts)
 
 
@@ -241,8 +249,8 @@ def _result(
         aim.found.site,
         aim.target,
         aim.arms,
-        target_changes(aim.found, aim.target.component, plan, n=n)[None],
-        aim.found.coordinates[:n, aim.target.component],
+        target_changes(aim.found, aim.target, plan, n=n)[None],
+        aim.found.coordinates[:n, list(aim.target.components)],
         torch.arange(n),
         answers.split(-1, 1, len(plan.strengths)),
         folded_rms=rms,

@@ -128,12 +128,12 @@ def _of_all(
 
 @dataclass(frozen=True)
 class Direction:
-    """A component at a site, and the values that it is the best one for."""
+    """A subspace at a site, and the values whose own it is."""
 
     site: Site
     target: Target
-    along: Float[Tensor, " width"]
-    """Unit vector."""
+    frame: Float[Tensor, "k width"]
+    """Orthonormal directions."""
 
 
 @dataclass(frozen=True)
@@ -166,19 +166,17 @@ def cross(
         every: sources by value.
         places: their coordinates by value and site.
     """
-    sites = list(dict.fromkeys(one.site for one in directions))
-    pairs = {
-        site: [pair for pair in product(directions, every.values()) if pair[0].site == site]
-        for site in sites
-    }
-    # All edits of a site in one entry: the engine runs them side by side.
+    pairs: dict[tuple[Site, int], list[tuple[Direction, Sources]]] = {}
+    for one, sources in product(directions, every.values()):
+        pairs.setdefault((one.site, one.target.rank), []).append((one, sources))
+    # All edits of a site and a rank in one entry: the engine runs them side by side.
     edits = [
         SiteEdits(
             site,
-            torch.stack([one.along for one, s in of_site for _ in s.problems]),
+            torch.stack([one.frame for one, s in of_site for _ in s.problems]),
             torch.cat([_to_sources(bases, one, s, places[s.value]) for one, s in of_site]),
         )
-        for site, of_site in pairs.items()
+        for (site, _), of_site in pairs.items()
     ]
     answers = run_all(session, bases.baseline, edits, description="specificity")
     return [
@@ -196,11 +194,11 @@ def _to_sources(
     bases: Bases,
     one: Direction,
     sources: Sources,
-    places: Mapping[Site, Float64[Tensor, "m n k"]],
-) -> Float64[Tensor, "m all"]:
-    """How far each source's coordinate is away; 0 for problems without sources."""
-    component = one.target.component
-    own = bases.traces[one.site].coordinates[sources.rows, component]
-    changes = own.new_zeros(len(sources.problems), len(bases))
-    changes[:, sources.rows] = places[one.site][..., component] - own
+    places: Mapping[Site, Float64[Tensor, "m n all"]],
+) -> Float64[Tensor, "m problems k"]:
+    """How far each source's coordinates are away; 0 for problems without sources."""
+    at = list(one.target.components)
+    own = bases.traces[one.site].coordinates[sources.rows][:, at]
+    changes = own.new_zeros(len(sources.problems), len(bases), len(at))
+    changes[:, sources.rows] = places[one.site][..., at] - own
     return changes

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from mech_arith.common.digests import tensor_digest
 from mech_arith.common.streaming import Sums
+from mech_arith.directions.base import Subspace
 from mech_arith.directions.tracing import Trace
 from mech_arith.engine.capture import Found, capture
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.interventions.result import InterventionResult
-from mech_arith.models.base import Model
+from mech_arith.models.base import Model, NextNorm
 from mech_arith.models.prompts import Prompts
 
 ROUNDING = 1e-9
@@ -31,15 +32,21 @@ FAR = 0.99
 
 @dataclass(frozen=True)
 class Dose:
-    """How far one component is moved at one site."""
+    """How far problems are moved within one subspace at one site."""
 
     site: Site
-    component: int
-    changes: Float64[Tensor, "sources strengths n"]
-    """Of each problem's coordinate, in activation units: towards each of its sources, by each
+    components: tuple[int, ...]
+    """The subspace's directions, among all of the site."""
+    changes: Float64[Tensor, "sources strengths n k"]
+    """Of each problem's coordinates, in activation units: towards each of its sources, by each
     strength. An edit that goes nowhere in particular has one source."""
     rows: Int64[Tensor, " n"]
-    """Of these problems among the prompts."""
+    """Indices of these problems among the prompts."""
+
+    @property
+    def moves(self) -> Bool[Tensor, "sources strengths n"]:
+        """Whether a problem is moved at all."""
+        return (self.changes != 0).any(3)
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Spread:
     """
 
     outside: Bool[Tensor, "sources strengths n"]
-    """Edited coordinates outside [min, max] of the observed ones."""
+    """Any edited coordinate is outside [min, max] of the observed ones."""
     distance: Float64[Tensor, "sources strengths n"]
     """D of the edited problems."""
     clean_distance: Float64[Tensor, " n"]
@@ -74,7 +81,7 @@ class Departure:
 
 def doses_of(results: Sequence[InterventionResult]) -> list[Dose]:
     """How far every target is moved."""
-    return [Dose(one.site, one.target.component, one.changes, one.rows) for one in results]
+    return [Dose(one.site, one.target.components, one.changes, one.rows) for one in results]
 
 
 def off_distribution(
@@ -91,7 +98,7 @@ def off_distribution(
     model = session.model
     walks = [_Walk(dose, traces[dose.site], model, n=len(prompts)) for dose in doses]
     sites = list(dict.fromkeys(site for walk in walks for site in walk.sites))
-    moved = [tensor_digest(walk.direction, walk.dose.changes, walk.dose.rows) for walk in walks]
+    moved = [tensor_digest(walk.frame, walk.dose.changes, walk.dose.rows) for walk in walks]
     key = {**model.fingerprint, "prompts": prompts.digest(), "moved": moved}
     running = Sums({"walk": walks}, session.checkpoint.piece("off_distribution", key))
     for layout, found in capture(session, prompts, sites, skip=running.done):
@@ -102,7 +109,9 @@ def off_distribution(
 
 
 def within_components(
-    coordinates: Float64[Tensor, "all k"], covariance: Float64[Tensor, "k k"], dose: Dose
+    coordinates: Float64[Tensor, "all k"],
+    subspace: Subspace,
+    dose: Dose,
 ) -> Spread:
     """How a dose's edited coordinates lie to the observed ones.
 
@@ -111,43 +120,57 @@ def within_components(
 
     Args:
         coordinates: those observed, of the whole report split.
-        covariance: of the coordinates, on the fit split.
+        subspace: what was found at the site.
         dose: what is moved.
     """
-    observed = coordinates[:, dose.component]
-    low, high = observed.min(), observed.max()
+    at = list(dose.components)
+    observed = coordinates[:, at]
+    low, high = observed.amin(0), observed.amax(0)
     slack = ROUNDING * (high - low)
     edited = observed[dose.rows] + dose.changes
 
-    precision = covariance.inverse()
-    weighted = coordinates @ precision
-    squared = (weighted * coordinates).sum(1)
+    precision = _precision(subspace)
+    # What a move along the dose's directions changes in the coordinates on all directions.
+    directions = subspace.directions.double()
+    by_all = (directions[at] @ directions.mT) @ precision
+    within = by_all @ directions @ directions[at].mT
+    squared = ((coordinates @ precision) * coordinates).sum(1)
     clean = squared[dose.rows]
     # By the difference, so that no change leaves the distance bit for bit as it was.
-    own = precision[dose.component, dose.component]
-    further = dose.changes * (2 * weighted[dose.rows, dose.component] + dose.changes * own)
+    weighted = coordinates[dose.rows] @ by_all.mT
+    further = (dose.changes * (2 * weighted + dose.changes @ within)).sum(-1)
     return Spread(
-        outside=(edited < low - slack) | (edited > high + slack),
+        outside=((edited < low - slack) | (edited > high + slack)).any(-1),
         distance=(clean + further).clamp(min=0).sqrt(),
         clean_distance=clean.sqrt(),
         far=squared.sqrt().quantile(FAR),
     )
 
 
+def _precision(subspace: Subspace) -> Float64[Tensor, "k k"]:
+    """Inverse covariance of the coordinates; where directions depend on each other, within what
+    they span.
+    """
+    covariance = subspace.covariance.double()
+    if len(subspace.span) == len(subspace.directions):
+        return covariance.inverse()
+    return torch.linalg.pinv(covariance, hermitian=True)
+
+
 def length_ratio(
     activation: Float64[Tensor, "n width"],
-    direction: Float64[Tensor, " width"],
-    changes: Float64[Tensor, "*edits n"],
+    frame: Float64[Tensor, "k width"],
+    changes: Float64[Tensor, "*edits n k"],
 ) -> Float64[Tensor, "*edits n"]:
-    """||A + d v|| / ||A|| of activations A moved by d along a unit vector v."""
+    """||A + sum d_i v_i|| / ||A|| of activations A moved by d_i along orthonormal vectors v_i."""
     squared = activation.square().sum(1)
-    edited = squared + changes * (2 * (activation @ direction) + changes)
+    edited = squared + (changes * (2 * (activation @ frame.mT) + changes)).sum(-1)
     return (edited.clamp(min=0) / squared).sqrt()
 
 
 def dose_left(
     stream: Float64[Tensor, "n pos d"],
-    direction: Float64[Tensor, "pos d"],
+    direction: Float64[Tensor, "n pos d"],
     changes: Float64[Tensor, "*edits n"],
     *,
     centred: bool,
@@ -157,7 +180,8 @@ def dose_left(
 
     A normalisation without gain and bias is N(x) = c(x) / s(x), where c subtracts the mean over the
     entries (LayerNorm) or nothing (RMSNorm), and s(x) = sqrt(mean(c(x)^2) + eps). Of a stream x
-    with one vector x_p at each position p of the site, moved by d along v = (v_p), there is left
+    with one vector x_p at each position p of the site, moved by d along v = (v_p), a unit vector
+    for each problem, there is left
 
         sum_p <N(x_p + d v_p) - N(x_p), v_p> s(x_p) / (d sum_p <v_p, v_p>)
 
@@ -170,16 +194,16 @@ def dose_left(
     """
     x, v = stream, direction
     if centred:
-        x, v = x - x.mean(2, keepdim=True), v - v.mean(1, keepdim=True)
-    along = torch.einsum("npd,pd->np", x, v)
-    length = v.square().sum(1)
+        x, v = x - x.mean(2, keepdim=True), v - v.mean(2, keepdim=True)
+    along = (x * v).sum(2)
+    length = v.square().sum(2)
     far = changes[..., None]
     # s(x + d v)^2 - s(x)^2 = d * growth: nothing here is divided by d.
     growth = (2 * along + far * length) / x.shape[2]
     before = x.square().mean(2) + eps
     s, s_edited = before.sqrt(), (before + far * growth).clamp(min=eps).sqrt()
     left = s / s_edited * length - along * growth / (s_edited * (s + s_edited))
-    return left.sum(-1) / direction.square().sum()
+    return left.sum(-1) / direction.square().sum((1, 2))
 
 
 class _Walk:
@@ -187,14 +211,15 @@ class _Walk:
 
     def __init__(self, dose: Dose, found: Trace, model: Model, *, n: int) -> None:
         self.dose = dose
-        self.direction = found.subspace.directions[dose.component].double()
+        self.frame = found.subspace.directions[list(dose.components)].double()
         self._d_model = model.d_model
         self._norm = model.next_norm(dose.site.layer, dose.site.point)
         places = () if self._norm is None else self._norm.stream
         self._stream = [Site(layer, point, dose.site.position) for layer, point in places]
         self._place = torch.full((n,), -1, dtype=torch.int64)
         self._place[dose.rows] = torch.arange(len(dose.rows))
-        self._ratio, self._left = (torch.full_like(dose.changes, torch.nan) for _ in range(2))
+        edits = dose.changes[..., 0]
+        self._ratio, self._left = (torch.full_like(edits, torch.nan) for _ in range(2))
 
     @property
     def sites(self) -> list[Site]:
@@ -205,25 +230,41 @@ class _Walk:
         """Take in one batch: the activations of the problems `rows`."""
         mine = self._place[rows] >= 0
         at = self._place[rows][mine]
-        changes = self.dose.changes[..., at]
+        changes = self.dose.changes[:, :, at]
         activation = found[self.dose.site][mine].double()
-        self._ratio[..., at] = length_ratio(activation, self.direction, changes)
+        self._ratio[..., at] = length_ratio(activation, self.frame, changes)
         if self._norm is not None:
             stream = torch.stack([found[site][mine].double() for site in self._stream]).sum(0)
-            per_position = (-1, self._d_model)
-            self._left[..., at] = dose_left(
-                stream.unflatten(1, per_position),
-                self.direction.unflatten(0, per_position),
-                changes,
-                centred=self._norm.centred,
-                eps=self._norm.eps,
-            )
+            self._left[..., at] = self._left_of(stream, changes, self._norm)
+
+    def _left_of(
+        self,
+        stream: Float64[Tensor, "n width"],
+        changes: Float64[Tensor, "m s n k"],
+        norm: NextNorm,
+    ) -> Float64[Tensor, "m s n"]:
+        """See `dose_left`; of more than one direction along the way that each problem is moved."""
+        x = stream.unflatten(1, (-1, self._d_model))
+
+        def left(along: Float64[Tensor, "n width"], far: Float64[Tensor, "*edits n"]) -> Tensor:
+            v = along.unflatten(1, (-1, self._d_model))
+            return dose_left(x, v, far, centred=norm.centred, eps=norm.eps)
+
+        if len(self.frame) == 1:
+            return left(self.frame.expand(len(x), -1), changes[..., 0])
+        far = changes.norm(dim=3)
+        along = changes / far[..., None]
+        return torch.stack(
+            [
+                torch.stack([left(way @ self.frame, d) for way, d in zip(*of_source, strict=True)])
+                for of_source in zip(along, far, strict=True)
+            ]
+        )
 
     def departure(self, found: Trace) -> Departure:
         """What it has found, once all problems have gone by."""
-        covariance = found.subspace.covariance.double()
         centred = found.coordinates - found.subspace.mean_coordinates
-        spread = within_components(centred, covariance, self.dose)
+        spread = within_components(centred, found.subspace, self.dose)
         return Departure(self.dose, spread, self._ratio, None if self._norm is None else self._left)
 
     def state(self) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from mech_arith.engine.answers import Answers
@@ -20,15 +20,15 @@ class InterventionResult:
     site: Site
     target: Target
     arms: tuple[Arm, ...]
-    changes: Float64[Tensor, "m s n"]
-    """How far each problem is moved, towards each of m sources at each of s strengths; an edit that
-    goes nowhere in particular has one."""
-    coordinate: Float64[Tensor, " n"]
-    """Clean, along the target's direction."""
+    changes: Float64[Tensor, "m s n k"]
+    """How far each problem is moved along each of the target's k directions, towards each of m
+    sources at each of s strengths; an edit that goes nowhere in particular has one."""
+    coordinates: Float64[Tensor, "n k"]
+    """Clean, along the target's directions."""
     rows: Int64[Tensor, " n"]
-    """Of these problems among those that are edited."""
+    """Indices of these problems among the edited ones."""
     answers: Answers
-    """[directions of all arms, m, s, n]."""
+    """[subspaces of all arms, m, s, n]."""
     folded_rms: Float64[Tensor, " s"] | None = None
     """How far edits folded into weights move activations: root mean square over all positions of
     all problems of the fit split, at each strength, in activation units."""
@@ -38,7 +38,13 @@ class InterventionResult:
         """Root mean square of the changes at each strength, in activation units."""
         if self.folded_rms is not None:
             return self.folded_rms
-        return torch.stack([change.square().mean().sqrt() for change in self.changes.unbind(1)])
+        squared = self.changes.square().sum(3)
+        return torch.stack([change.mean().sqrt() for change in squared.unbind(1)])
+
+    @property
+    def moves(self) -> Bool[Tensor, "m s n"]:
+        """Whether a problem is moved at all."""
+        return (self.changes != 0).any(3)
 
     @property
     def key(self) -> dict[str, Any]:
@@ -46,14 +52,15 @@ class InterventionResult:
         return {
             **self.site.columns(),
             "component": self.target.component,
+            "rank": self.target.rank,
             "chosen_for": self.target.chosen_for,
             "target_value": self.target.target_value,
         }
 
     def by_arm(self) -> Iterator[tuple[Arm, Answers]]:
-        """Each arm with its answers, [k, m, s, n]."""
+        """Each arm with its answers, [subspaces, m, s, n]."""
         start = 0
         for arm in self.arms:
-            end = start + len(arm.directions)
+            end = start + len(arm.frames)
             yield arm, self.answers.at(slice(start, end))
             start = end

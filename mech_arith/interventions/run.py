@@ -13,7 +13,14 @@ from mech_arith.engine.run import SiteGrid
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.interventions.bases import Bases
-from mech_arith.interventions.controls import Arm, Controls, Target, arms, choose_targets
+from mech_arith.interventions.controls import (
+    Arm,
+    Controls,
+    Target,
+    arms,
+    choose_targets,
+    frame_of,
+)
 from mech_arith.interventions.edits.base import Edit, EditTarget
 from mech_arith.interventions.interchange import (
     Crossed,
@@ -39,6 +46,8 @@ class InterventionPlan:
     """'best' (per value, on the fit split), 'all', or a list."""
     values: tuple[str, ...] | None = None
     """Values for which 'best' chooses; all by default."""
+    ranks: tuple[int, ...] = ()
+    """Of the subspaces of each value; none where components are edited one at a time."""
     centre: bool = True
     """Edit the coordinate measured from the mean; `False` measures from the origin, as the original
     code of the paper does."""
@@ -79,9 +88,9 @@ class _Treatment:
 
     site: Site
     target: Target
-    changes: Float64[Tensor, "m s n"]
+    changes: Float64[Tensor, "m s n k"]
     rows: Int64[Tensor, " n"]
-    """Of these among the problems that are edited."""
+    """Indices of these problems among the edited ones."""
     sources: Sources | None = None
     """What it goes towards."""
 
@@ -160,30 +169,49 @@ def _aims(
     n = len(bases)
     for site, found in bases.traces.items():
         if plan.edit.target is None:
-            for target in choose_targets(found, plan.components, plan.values):
-                changes = target_changes(found, target.component, plan, n=n)
+            for target in plain_targets(found, plan):
+                changes = target_changes(found, target, plan, n=n)
                 yield _Treatment(site, target, changes[None], torch.arange(n))
             continue
         for value, sources in wanted.items():
-            for chosen in choose_targets(found, plan.components, [value]):
-                to = places[value][site][..., chosen.component]
+            for chosen in choose_targets(found, plan.components, [value], plan.ranks):
+                to = places[value][site][..., list(chosen.components)]
                 if not torch.isfinite(to).all():
                     continue  # the value is constant where the fit was made: it has no place
-                changes = _to_sources(found, chosen.component, plan, sources, to)
+                changes = _to_sources(found, chosen, plan, sources, to)
                 target = replace(chosen, target_value=value)
                 yield _Treatment(site, target, changes, sources.rows, sources)
 
 
+def plain_targets(found: Trace, plan: InterventionPlan) -> list[Target]:
+    """What an edit that goes nowhere in particular is made on at a site.
+
+    Values may share a subspace. Of more than one direction it is edited once for each of them where
+    the edit goes along the value's line.
+    """
+    chosen = choose_targets(found, plan.components, plan.values, plan.ranks)
+    if not plan.edit.goes_along_the_value:
+        return chosen
+    return [
+        replace(target, chosen_for=values)
+        for target in chosen
+        for values in (
+            [(v,) for v in target.chosen_for] if target.rank > 1 else [target.chosen_for]
+        )
+    ]
+
+
 def _to_sources(
     found: Trace,
-    component: int,
+    target: Target,
     plan: InterventionPlan,
     sources: Sources,
-    to: Float64[Tensor, "m n"],
-) -> Float64[Tensor, "m s n"]:
+    to: Float64[Tensor, "m n k"],
+) -> Float64[Tensor, "m s n k"]:
     """How far problems move towards each of their sources at each strength."""
-    own = found.coordinates[sources.rows, component].expand_as(to)
-    sd = float(found.subspace.sd[component])
+    at = list(target.components)
+    own = found.coordinates[sources.rows][:, at].expand_as(to)
+    sd = found.subspace.sd[at]
     changes = [plan.edit.change(own, strength, sd=sd, wanted=to) for strength in plan.strengths]
     return torch.stack(changes, dim=1)
 
@@ -203,7 +231,7 @@ def _treat(
             aim.target,
             tuple(of_aim),
             aim.changes,
-            bases.traces[aim.site].coordinates[aim.rows, aim.target.component],
+            bases.traces[aim.site].coordinates[aim.rows][:, list(aim.target.components)],
             aim.rows,
             found.of(aim.rows).split(-1, *aim.changes.shape[:2]),
         )
@@ -213,36 +241,52 @@ def _treat(
 
 def _grid(aim: _Treatment, of_aim: Sequence[Arm], n: int) -> SiteGrid:
     """Problems that have nowhere to go stay where they are."""
-    changes = aim.changes.new_zeros(*aim.changes.shape[:2], n)
-    changes[..., aim.rows] = aim.changes
-    directions = torch.cat([arm.directions for arm in of_aim])
-    return SiteGrid(aim.site, directions, changes.flatten(0, 1))
+    sources, strengths, _, rank = aim.changes.shape
+    changes = aim.changes.new_zeros(sources, strengths, n, rank)
+    changes[:, :, aim.rows] = aim.changes
+    frames = torch.cat([arm.frames for arm in of_aim])
+    return SiteGrid(aim.site, frames, changes.flatten(0, 1))
 
 
 def _directions(bases: Bases, aims: Sequence[_Treatment]) -> list[Direction]:
-    """Of each component that is edited, and all values that it is the best one for."""
-    edited = dict.fromkeys((aim.site, aim.target.component) for aim in aims)
-    return [
-        Direction(site, target, bases.traces[site].subspace.directions[component])
-        for site, component in edited
-        for target in choose_targets(bases.traces[site], [component])
-    ]
+    """Of each subspace that is edited, and all values whose own it is."""
+    edited = dict.fromkeys((aim.site, aim.target.components) for aim in aims)
+    found = []
+    for site, components in edited:
+        trace = bases.traces[site]
+        every = choose_targets(trace, values=trace.values, ranks=[len(components)])
+        own = [target for target in every if target.components == components]
+        target = own[0] if own else Target(components, ())
+        found.append(Direction(site, target, frame_of(trace, target)))
+    return found
 
 
 def target_changes(
-    found: Trace, component: int, plan: InterventionPlan, *, n: int
-) -> Float64[Tensor, "strengths n"]:
+    found: Trace, target: Target, plan: InterventionPlan, *, n: int
+) -> Float64[Tensor, "strengths n k"]:
     """How far an edit that goes nowhere in particular moves the first n problems."""
-    components = found.subspace
-    offset = 0.0 if plan.centre else float(components.mean @ components.directions[component])
-    coordinate = found.coordinates[:n, component]
-    return coordinate_changes(coordinate, plan, sd=float(components.sd[component]), offset=offset)
+    at, subspace = list(target.components), found.subspace
+    offset = 0.0 if plan.centre else subspace.directions[at] @ subspace.mean
+    coordinate = found.coordinates[:n, at] + offset
+    step = value_step(found, target) if plan.edit.goes_along_the_value else subspace.sd[at]
+    changes = [plan.edit.change(coordinate, strength, sd=step) for strength in plan.strengths]
+    return torch.stack(changes)
 
 
-def coordinate_changes(
-    coordinate: Float64[Tensor, " n"], plan: InterventionPlan, *, sd: float, offset: float
-) -> Float64[Tensor, "strengths n"]:
-    """How far each strength moves each problem's coordinate, in activation units."""
-    return torch.stack(
-        [plan.edit.change(coordinate + offset, strength, sd=sd) for strength in plan.strengths]
-    )
+def value_step(found: Trace, target: Target) -> Float64[Tensor, " k"]:
+    """One standard deviation of the coordinates along the line on which the value lies.
+
+    Of a single direction it is that of its coordinate, whichever way the value goes.
+    """
+    at = list(target.components)
+    if target.rank == 1:
+        return found.subspace.sd[at]
+    along = line_of(found, at, target.values[0])
+    covariance = found.subspace.covariance.double()[at][:, at]
+    return along * (along @ covariance @ along).sqrt()
+
+
+def line_of(found: Trace, components: Sequence[int], value: str) -> Float64[Tensor, " k"]:
+    """Unit vector in the coordinates along which they go with the value, on the fit split."""
+    slope = found.slope(components, value)
+    return slope / slope.norm()

@@ -105,6 +105,8 @@ class Column:
     """Computes the entry from the finished row."""
     was: tuple[str, ...] = ()
     """Its names in tables of earlier versions, which are read as this one."""
+    absent: Any = None
+    """What it holds in the tables of earlier versions that lack it; None leaves it out."""
 
     @property
     def is_text(self) -> bool:

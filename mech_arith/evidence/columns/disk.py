@@ -119,11 +119,18 @@ def _array(name: str, table: pd.DataFrame, column: Column) -> pa.Array:
 def in_memory(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     """A table as it was read, with the missing entries that this package works with.
 
-    A column that has the name of an earlier version gets today's.
+    A column that has the name of an earlier version gets today's, and one that an earlier version
+    lacked is what it would have been.
     """
     earlier = earlier_names(columns)
     renamed = {was: now for was, now in earlier.items() if was in table and now not in table}
     table = table.rename(columns=renamed)
+    lacking = {
+        column.name: column.absent
+        for column in columns
+        if column.absent is not None and column.name not in table
+    }
+    table = table.assign(**lacking)
     kinds: Mapping[str, Kind] = {column.name: column.kind for column in columns}
     return table.assign(
         **{

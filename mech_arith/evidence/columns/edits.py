@@ -23,6 +23,7 @@ from mech_arith.evidence.columns.shared import (
     IIA,
     N_DIRECTIONS,
     N_SOURCES,
+    RANK,
     SITE,
     STRENGTH,
     STRENGTH_UNIT,
@@ -68,7 +69,7 @@ EFFECTS = (
     Column(
         "coordinate_mean",
         NUMBER,
-        "Mean coordinate of the target after the edit; null for other arms.",
+        "Mean coordinate of the target after the edit; null for other arms and ranks above 1.",
         ACTIVATION,
     ),
     Column("change_rms", NUMBER, "Root mean square of the distance moved.", ACTIVATION),
@@ -170,6 +171,7 @@ COUNTERFACTUAL = (
 SPECIFICITY = (
     *SITE,
     COMPONENT,
+    RANK,
     Column("direction_of", TEXTS, "Values for which the fit split chooses this component."),
     Column("changed", TEXT, "Value that is another one in the source."),
     *with_interval("slope", FOLLOWING),

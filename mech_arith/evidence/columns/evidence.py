@@ -14,7 +14,7 @@ from mech_arith.evidence.columns.base import (
     named,
 )
 from mech_arith.evidence.columns.edits import COUNTERFACTUAL
-from mech_arith.evidence.columns.shared import COMPONENT, EDIT, RANDOM_ARMS, SITE, VALUE, N
+from mech_arith.evidence.columns.shared import COMPONENT, EDIT, RANDOM_ARMS, RANK, SITE, VALUE, N
 from mech_arith.evidence.columns.tracing import CORRELATIONS
 from mech_arith.evidence.verdicts import verdict
 
@@ -315,6 +315,7 @@ EVIDENCE = (
     *SITE,
     VALUE,
     COMPONENT,
+    RANK,
     *TRACED,
     Column(
         "untrained_abs_r",

@@ -22,7 +22,7 @@ from mech_arith.evidence.columns.edits import (
 )
 from mech_arith.evidence.columns.evidence import EVIDENCE, PAGE_ORDER
 from mech_arith.evidence.columns.shared import MADE_BY
-from mech_arith.evidence.columns.tracing import CORRELATIONS, LOCALITY, LOCALITY_CURVES
+from mech_arith.evidence.columns.tracing import CORRELATIONS, LOCALITY, LOCALITY_CURVES, SUBSPACES
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ OWN: Registry[Column] = Registry("column")
 _BUILT_IN: dict[str, Columns] = {
     "problems": PROBLEMS,
     "correlations": CORRELATIONS,
+    "subspaces": SUBSPACES,
     "effects": EFFECTS,
     "contrasts": CONTRASTS,
     "control_draws": CONTROL_DRAWS,

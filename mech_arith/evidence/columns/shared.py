@@ -6,12 +6,18 @@ LAYER = Column("layer", WHOLE, "Layer, counted from 0.")
 POINT = Column("point", TEXT, "Point within the layer where the activation is read and edited.")
 POSITION = Column("position", TEXT, "Positions of the prompt, by the name that was asked for.")
 COMPONENT = Column("component", WHOLE, "Direction of the subspace, from 0 in the method's order.")
+RANK = Column(
+    "rank",
+    WHOLE,
+    "Directions of the subspace: 1 for a single component, otherwise `component` is the first.",
+    absent=1,
+)
 VALUE = Column("value", TEXT, "Value of the problem: an operand, a sub-expression or the answer.")
 EDIT = Column("edit", TEXT, "Rule of the edit, by its name.")
 STRENGTH = Column("strength", NUMBER, "How far the edit goes, in the unit of the edit.")
 STRENGTH_UNIT = Column("strength_unit", TEXT, "Unit of `strength`.")
 ARM = Column("arm", TEXT, "What was edited along: the target, or a kind of control directions.")
-N_DIRECTIONS = Column("n_directions", WHOLE, "Directions of the arm, over which numbers are means.")
+N_DIRECTIONS = Column("n_directions", WHOLE, "Subspaces of the arm, over which numbers are means.")
 N = Column("n", WHOLE, "Edited problems that the row is about.")
 N_SOURCES = Column("n_sources", WHOLE, "Counterfactual problems of each edited problem.")
 
@@ -21,7 +27,8 @@ SITE = (LAYER, POINT, POSITION)
 EDITED_DIRECTION = (
     *SITE,
     COMPONENT,
-    Column("chosen_for", TEXTS, "Values for which the fit split chooses this component."),
+    RANK,
+    Column("chosen_for", TEXTS, "Values for which the fit split chooses this subspace."),
     Column(
         "target_value",
         TEXT,

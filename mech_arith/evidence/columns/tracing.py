@@ -9,7 +9,7 @@ from mech_arith.evidence.columns.base import (
     Column,
     with_interval,
 )
-from mech_arith.evidence.columns.shared import COMPONENT, SITE, VALUE
+from mech_arith.evidence.columns.shared import COMPONENT, RANK, SITE, VALUE
 
 CORRELATIONS = (
     *SITE,
@@ -17,6 +17,7 @@ CORRELATIONS = (
     Column("token", TEXT, "What stands there, if it is the same in all prompts."),
     Column("position_reason", TEXT, "Why there is no `position_index`."),
     COMPONENT,
+    RANK,
     VALUE,
     *with_interval(
         "r",
@@ -64,9 +65,27 @@ CORRELATIONS = (
     Column("n_report", WHOLE, "Problems of the report split."),
 )
 
+SUBSPACES = (
+    *(column for column in CORRELATIONS if not column.name.startswith(("position_", "token"))),
+    Column(
+        "decoding_r2",
+        NUMBER,
+        "Share of the value's variance on the report split that is read from the subspace, by a "
+        "line in its coordinates that is fitted on the fit split.",
+    ),
+    Column(
+        "control_r2",
+        NUMBER,
+        "The same of the control task: the method fitted to a random function of the operands; "
+        "null for a method that uses no values.",
+    ),
+    Column("selectivity", NUMBER, "`decoding_r2` minus `control_r2`, neither counted below 0."),
+)
+
 LOCALITY_PLACE = (
     *SITE,
     COMPONENT,
+    RANK,
     VALUE,
     Column("moved_by", TEXT, "Operand by which the value is really moved in the input."),
 )

@@ -21,11 +21,11 @@ class Ablate(Edit):
 
     def moved(
         self,
-        coordinate: Float[Tensor, "*rows n"],
+        coordinate: Float[Tensor, "*rows k"],
         strength: float,
         *,
-        sd: float,
-        wanted: Float[Tensor, "*rows n"],
-    ) -> Float[Tensor, "*rows n"]:
+        sd: float | Float[Tensor, " k"],
+        wanted: Float[Tensor, "*rows k"],
+    ) -> Float[Tensor, "*rows k"]:
         """(1 - s) c."""
         return coordinate * (1 - strength)

@@ -1,4 +1,4 @@
-"""What an edit is: a rule for one coordinate, with one strength, and what it says of itself."""
+"""What an edit is: a rule for coordinates, with one strength, and what it says of itself."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -40,35 +40,39 @@ class Edit(ABC):
     is_affine: ClassVar[bool] = False
     """The new coordinate is p c + q, with the same p and q for all problems: weights can carry
     it."""
+    goes_along_the_value: ClassVar[bool] = False
+    """It moves all problems alike: within a subspace of several directions along the line on which
+    the value lies there, and `sd` is a step along that line."""
     can_be_uncentred: ClassVar[bool] = False
     """It means something for a coordinate that is measured from the origin, too."""
 
     @abstractmethod
     def moved(
         self,
-        coordinate: Float[Tensor, "*rows n"],
+        coordinate: Float[Tensor, "*rows k"],
         strength: float,
         *,
-        sd: float,
-        wanted: Float[Tensor, "*rows n"],
-    ) -> Float[Tensor, "*rows n"]:
+        sd: float | Float[Tensor, " k"],
+        wanted: Float[Tensor, "*rows k"],
+    ) -> Float[Tensor, "*rows k"]:
         """The new coordinates; see `change`. `wanted` is `coordinate` where `target` is None."""
 
     def change(
         self,
-        coordinate: Float[Tensor, "*rows n"],
+        coordinate: Float[Tensor, "*rows k"],
         strength: float,
         *,
-        sd: float,
-        wanted: Float[Tensor, "*rows n"] | None = None,
-    ) -> Float[Tensor, "*rows n"]:
-        """How far each problem's coordinate moves: exactly zero at the strength of no change.
+        sd: float | Float[Tensor, " k"],
+        wanted: Float[Tensor, "*rows k"] | None = None,
+    ) -> Float[Tensor, "*rows k"]:
+        """How far each coordinate moves: exactly zero at the strength of no change.
 
         Args:
-            coordinate: zero at the mean (or at the origin, for the uncentred variant).
+            coordinate: on each direction of the subspace, zero at the mean (or at the origin, for
+                the uncentred variant).
             strength: in the edit's unit.
-            sd: the coordinate's standard deviation on the fit split.
-            wanted: the coordinate to go to, of an edit that goes somewhere.
+            sd: standard deviation of each coordinate on the fit split; see `goes_along_the_value`.
+            wanted: the coordinates to go to, of an edit that goes somewhere.
 
         Raises:
             ValueError: there is nowhere to go.
@@ -92,12 +96,12 @@ class TargetEdit(Edit):
 
     def moved(
         self,
-        coordinate: Float[Tensor, "*rows n"],
+        coordinate: Float[Tensor, "*rows k"],
         strength: float,
         *,
-        sd: float,
-        wanted: Float[Tensor, "*rows n"],
-    ) -> Float[Tensor, "*rows n"]:
+        sd: float | Float[Tensor, " k"],
+        wanted: Float[Tensor, "*rows k"],
+    ) -> Float[Tensor, "*rows k"]:
         """C + s (w - c)."""
         return coordinate + strength * (wanted - coordinate)
 

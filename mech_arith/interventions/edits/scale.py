@@ -22,11 +22,11 @@ class Scale(Edit):
 
     def moved(
         self,
-        coordinate: Float[Tensor, "*rows n"],
+        coordinate: Float[Tensor, "*rows k"],
         strength: float,
         *,
-        sd: float,
-        wanted: Float[Tensor, "*rows n"],
-    ) -> Float[Tensor, "*rows n"]:
+        sd: float | Float[Tensor, " k"],
+        wanted: Float[Tensor, "*rows k"],
+    ) -> Float[Tensor, "*rows k"]:
         """R c."""
         return coordinate * strength

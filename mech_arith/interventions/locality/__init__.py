@@ -23,13 +23,13 @@ from mech_arith.common.digests import tensor_digest
 from mech_arith.common.errors import UserError
 from mech_arith.common.progress import progress
 from mech_arith.directions import tracing
-from mech_arith.directions.tracing import read_coordinates
+from mech_arith.directions.tracing import Trace, read_coordinates
 from mech_arith.engine import run as engine
 from mech_arith.engine.run import SiteEdits, edits_key, run_edits
 from mech_arith.engine.session import Session
-from mech_arith.engine.sites import Site
 from mech_arith.interventions.bases import Bases
-from mech_arith.interventions.locality.functions import Functions, Probe, Sweep, functions
+from mech_arith.interventions.locality.functions import Functions, Line, Probe, Sweep, functions
+from mech_arith.interventions.run import line_of
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet
 from mech_arith.problems.expressions import Expression, parse
@@ -47,6 +47,8 @@ class LocalityPlan:
     value_points: int
     ranges: dict[str, tuple[int, int]]
     """Of the operands that are really replaced."""
+    ranks: tuple[int, ...] = ()
+    """Of the subspaces of each value; none for its best component."""
 
 
 CODE = (*engine.CODE, *tracing.CODE, sys.modules[__name__])
@@ -54,7 +56,7 @@ CODE = (*engine.CODE, *tracing.CODE, sys.modules[__name__])
 
 
 def locality(session: Session, bases: Bases, plan: LocalityPlan) -> list[Functions]:
-    """f_p and f_a of every value, at every site, in the value's best component.
+    """f_p and f_a of every value, at every site, along a direction of the value's own.
 
     f_a moves a sub-expression by each of its operands in turn: a coordinate that means b - c
     follows it whichever of the two moves. Left out are values of which the answer is no affine
@@ -69,17 +71,30 @@ def locality(session: Session, bases: Bases, plan: LocalityPlan) -> list[Functio
         for move in progress(_moves(problems), description="replacing", unit="values")
     ]
     asked = [
-        (found, component, move, probe)
+        (found, line, move, probe)
         for found in bases.traces.values()
         for move, probe in probes
-        if (component := found.best_component(probe.value)) is not None
+        for line in _lines(found, probe.value, plan.ranks)
     ]
-    wanted = list(dict.fromkeys((found.site, component) for found, component, *_ in asked))
-    swept = _sweep(session, bases, plan, wanted)
+    swept = _sweep(session, bases, plan, list(dict.fromkeys(line for _, line, *_ in asked)))
     return [
-        functions(found, component, problems, move.slope, swept[found.site, component], probe)
-        for found, component, move, probe in asked
+        functions(found, line, problems, move.slope, swept[line], probe)
+        for found, line, move, probe in asked
     ]
+
+
+def _lines(found: Trace, value: str, ranks: Sequence[int]) -> list[Line]:
+    """The direction within each of a value's subspaces along which its coordinates go with it."""
+    frames = [found.frame(value, rank) for rank in ranks or (1,)]
+    lines = []
+    for frame in frames:
+        if len(frame) == 1:
+            lines.append(Line(found.site, frame, (1.0,)))
+        elif frame:
+            along = line_of(found, frame, value)
+            if torch.isfinite(along).all():
+                lines.append(Line(found.site, frame, tuple(along.tolist())))
+    return lines
 
 
 @dataclass(frozen=True)
@@ -141,17 +156,18 @@ def _step(expression: Expression, value: str, operand: str, problems: ProblemSet
 
 
 def _sweep(
-    session: Session, bases: Bases, plan: LocalityPlan, wanted: Sequence[tuple[Site, int]]
-) -> dict[tuple[Site, int], Sweep]:
-    """Edit components over their observed range, and somewhat beyond."""
+    session: Session, bases: Bases, plan: LocalityPlan, wanted: Sequence[Line]
+) -> dict[Line, Sweep]:
+    """Edit coordinates along lines over their observed range, and somewhat beyond."""
     places, edits = [], []
-    for site, component in wanted:
-        found = bases.traces[site]
-        at = _evenly(found.coordinates[:, component], plan)
-        direction = found.subspace.directions[component].expand(len(at), -1)
-        own = found.coordinates[None, : len(bases), component]
+    for line in wanted:
+        found = bases.traces[line.site]
+        observed = line.coordinate(found.coordinates)
+        at = _evenly(observed, plan)
+        direction = line.direction(found).expand(len(at), 1, -1)
+        changes = at[:, None] - observed[None, : len(bases)]
         places.append(at)
-        edits.append(SiteEdits(site, direction, at[:, None] - own))
+        edits.append(SiteEdits(line.site, direction, changes[..., None]))
 
     def answer() -> dict[str, Tensor]:
         n_rows = sum(asked.changes.numel() for asked in edits)
@@ -162,8 +178,8 @@ def _sweep(
     key = edits_key(session.model, bases.baseline, edits)
     answers = session.store.fetch("sweeps", key, answer, code=CODE)
     return {
-        target: Sweep(at, answers[f"edits {i}"])
-        for i, (target, at) in enumerate(zip(wanted, places, strict=True))
+        line: Sweep(at, answers[f"edits {i}"])
+        for i, (line, at) in enumerate(zip(wanted, places, strict=True))
     }
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from mech_arith.directions.tracing import Trace
@@ -29,6 +29,27 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class Line:
+    """A direction within a subspace at a site."""
+
+    site: Site
+    components: tuple[int, ...]
+    """Directions of the subspace."""
+    weights: tuple[float, ...]
+    """Of each direction; their squares sum to 1."""
+
+    def coordinate(self, coordinates: Float64[Tensor, "*rows all"]) -> Float64[Tensor, "*rows"]:
+        """Along the line, of problems with such coordinates on all directions of the site."""
+        at = coordinates[..., list(self.components)]
+        return at[..., 0] if self.weights == (1.0,) else at @ at.new_tensor(self.weights)
+
+    def direction(self, found: Trace) -> Float[Tensor, " width"]:
+        """Unit vector in the site's activations."""
+        rows = found.subspace.directions[list(self.components)]
+        return rows[0] if self.weights == (1.0,) else rows.new_tensor(self.weights) @ rows
+
+
+@dataclass(frozen=True)
 class Sweep:
     """A coordinate set to evenly spaced places in every problem."""
 
@@ -43,6 +64,7 @@ class Functions:
 
     site: Site
     component: int
+    rank: int
     value: str
     moved_by: str
     """The operand through which the value is moved in the input."""
@@ -63,7 +85,7 @@ class Functions:
 
 def functions(
     found: Trace,
-    component: int,
+    line: Line,
     problems: ProblemSet,
     slope: Float64[Tensor, " n"],
     sweep: Sweep,
@@ -73,7 +95,7 @@ def functions(
 
     Args:
         found: the site's trace.
-        component: the edited one.
+        line: along which coordinates are edited.
         problems: n of them.
         slope: the answer's change per unit of the value, by problem.
         sweep: answers with the coordinate set.
@@ -89,16 +111,17 @@ def functions(
         & (probe.places >= hypothetical.nan_to_num(torch.inf).amin(1, keepdim=True))
         & (probe.places <= hypothetical.nan_to_num(-torch.inf).amax(1, keepdim=True))
     )
-    observed = found.coordinates[:, component]
+    observed = line.coordinate(found.coordinates)
     return Functions(
         site=found.site,
-        component=component,
+        component=line.components[0],
+        rank=len(line.components),
         value=probe.value,
         moved_by=probe.moved_by,
         places=probe.places,
         original=original,
         predicted=predicted,
-        actual=probe.coordinates[found.site][:, :, component],
+        actual=line.coordinate(probe.coordinates[found.site]),
         valid=probe.valid,
         covered=covered,
         observed_low=float(observed.min()),

@@ -8,8 +8,8 @@ from mech_arith.engine.sites import Site, component_of
 MARK = "*"
 """Beside the number of a component that serves several values."""
 
-Place = tuple[Site, int]
-"""A site and a component."""
+Place = tuple[Site, int, int]
+"""A site, a component and a rank."""
 
 MOST_NAMED = 8
 """Of more layers along an axis their components are not named."""
@@ -29,7 +29,8 @@ def served(rows: Iterable[Mapping[str, Any]]) -> dict[Place, list[str]]:
         values = found.setdefault(component_of(row), [])
         if row["value"] not in values:
             values.append(row["value"])
-    return {place: values for place, values in found.items() if len(values) > 1}
+    # A subspace of more directions is shared wherever a method has one for all values.
+    return {place: values for place, values in found.items() if len(values) > 1 and place[2] == 1}
 
 
 def layer_names(
@@ -57,14 +58,14 @@ def sharing_note(shared: Mapping[Place, list[str]], mark: str = MARK) -> list[st
     """Small print that names the components that serve several values; nothing where none does."""
     if not shared:
         return []
-    several = len({site.position for site, _ in shared}) > 1
+    several = len({site.position for site, *_ in shared}) > 1
     ordered = sorted(
         shared.items(), key=lambda entry: (*entry[0][0].columns().values(), entry[0][1])
     )
     entries = [
         f"layer {site.layer}{f' at {site.position}' if several else ''} c{component} "
         f"({', '.join(values)})"
-        for (site, component), values in ordered
+        for (site, component, _), values in ordered
     ]
     more = len(entries) - LONGEST_NOTE
     text = "; ".join(entries[:LONGEST_NOTE]) + (f"; and {more} more" if more > 0 else "")
