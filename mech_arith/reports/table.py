@@ -123,8 +123,6 @@ def comparison(one: Path, other: Path, quantities: Sequence[str] | None = None) 
     Raises:
         UserError: a run is not there, nothing can be compared, or there is no such quantity.
     """
-    from mech_arith.common.runs.directories import finished_runs
-    from mech_arith.evidence.results import load_summary
     from mech_arith.reports.page.build import compared
     from mech_arith.reports.page.differences import DROP, known_text, several_places, titles
 
@@ -165,16 +163,20 @@ def comparison(one: Path, other: Path, quantities: Sequence[str] | None = None) 
             ]
             for row in rows
         ],
-        notes=[
-            *(
-                f"{side}: {_made_by(directory, load_summary(directory))}"
-                for side, place in (("A", one), ("B", other))
-                for directory in finished_runs([place])
-            ),
-            *found.notes,
-            CHANCE,
-        ],
+        notes=[*_of_sides(one, other), *found.notes, CHANCE],
     )
+
+
+def _of_sides(one: Path, other: Path) -> list[str]:
+    """What to say of the runs of A and of B."""
+    from mech_arith.common.runs.directories import finished_runs
+    from mech_arith.evidence.results import load_summary
+
+    return [
+        f"{side}: {_made_by(directory, load_summary(directory))}"
+        for side, place in (("A", one), ("B", other))
+        for directory in finished_runs([place])
+    ]
 
 
 class _Column:
