@@ -1,14 +1,15 @@
 """Is the tool right when it says how sure it is? Cases of which the truth is known.
 
     python scripts/benchmarks/calibration.py [--plants 100 --nulls 200 --cases 2000 --seed 0]
-                                [--only planted,null,coverage,ties,slopes] [--json FILE]
+                                [--only planted,null,coverage,ties,slopes,das] [--json FILE]
 
 planted: Transformers whose weights are set by hand (`mech_arith.models.planted`). Tracing must find
 what they write, first where it is written, and an interchange tell what is read from what is
 not. null: random networks, in which there is nothing to find. coverage: intervals of drawn numbers
 whose true mean or R is known. ties: p-values where drops are rare, so that many directions cost the
-same. slopes: answers that are destroyed, which follow nothing. Prints one table, and exits with 1
-if a bar is missed. Eight minutes on one core, for --threads 1.
+same. slopes: answers that are destroyed, which follow nothing. das: trained rotations, in planted
+models, and beside their control task in half as many random networks. Prints one table, and exits
+with 1 if a bar is missed. Minutes on one core, for --threads 1.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from alignments import das_rows
 from arguments import count, new_file, seed
 from bars import Row, print_rows, save_rows
 from covering import coverage_rows
@@ -24,7 +26,7 @@ from nulls import null_rows
 from recovery import planted_rows
 from simulated import slope_rows, tie_rows
 
-PARTS = ("planted", "null", "coverage", "ties", "slopes")
+PARTS = ("planted", "null", "coverage", "ties", "slopes", "das")
 
 
 def main() -> int:
@@ -50,6 +52,7 @@ def main() -> int:
         "coverage": lambda: coverage_rows(arguments.cases, seed=arguments.seed),
         "ties": lambda: tie_rows(arguments.cases, seed=arguments.seed),
         "slopes": lambda: slope_rows(arguments.cases, seed=arguments.seed),
+        "das": lambda: das_rows(seeds(arguments.plants), seeds(max(1, arguments.nulls // 2))),
     }
     rows: list[Row] = []
     for name in arguments.only:
