@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from mech_arith.directions.random import random_frame
 from mech_arith.engine.run import SiteEdits
 from mech_arith.engine.sites import Site
 from mech_arith.models.arithmetic.checkpoints import Card
@@ -177,12 +178,18 @@ class MassiveModel(PlantedModel):
 
 
 def random_edits(
-    model: Model, prompts: Prompts, site: Site, *, size: float, n_edits: int, seed: int
+    model: Model,
+    prompts: Prompts,
+    site: Site,
+    *,
+    size: float,
+    n_edits: int,
+    seed: int,
+    rank: int = 1,
 ) -> SiteEdits:
-    """Random directions, and random distances of about `size` along them."""
+    """Random subspaces, and random distances of about `size` along each of their directions."""
     generator = torch.Generator().manual_seed(seed)
     width = len(prompts.positions(site.position)[0]) * site.width(model)
-    directions = torch.randn(n_edits, width, generator=generator, dtype=torch.float64)
-    directions /= directions.norm(dim=1, keepdim=True)
-    changes = size * torch.randn(n_edits, len(prompts), generator=generator, dtype=torch.float64)
-    return SiteEdits(site, directions, changes)
+    frames = [random_frame(rank, width, generator=generator) for _ in range(n_edits)]
+    changes = torch.randn(n_edits, len(prompts), rank, generator=generator, dtype=torch.float64)
+    return SiteEdits(site, torch.stack(frames), size * changes)

@@ -108,6 +108,7 @@ def correlations() -> pd.DataFrame:
                 "head": "",
                 "value": value,
                 "component": component,
+                "rank": 1,
                 "r_fit": fit,
                 "abs_r": abs_r + layer / 10,
             }
@@ -130,6 +131,7 @@ def effects(**changes: Any) -> pd.DataFrame:
             "position": "all",
             "head": "",
             "component": layer + 1,
+            "rank": 1,
             "arm": arm,
             "chosen_for": ("b", "a//b"),
             "strength": strength,

@@ -18,6 +18,8 @@ class Clip(Edit):
     unit: ClassVar[str] = "sd, at most"
     no_change: ClassVar[float] = math.inf
 
-    def moved(self, coordinate: Tensor, strength: float, *, sd: float, wanted: Tensor) -> Tensor:
-        """The new coordinates; zero is the mean."""
+    def moved(
+        self, coordinate: Tensor, strength: float, *, sd: float | Tensor, wanted: Tensor
+    ) -> Tensor:
+        """The new coordinates, `[..., k]`; zero is the mean."""
         return coordinate.clamp(-strength * sd, strength * sd)

@@ -128,7 +128,7 @@ def passes(results: list[InterventionResult]) -> list[Pass]:
         (target, direction, source, strength)
         for target, one in enumerate(results)
         for direction in range(one.answers.numbers.shape[0])
-        for source, strength in one.changes.any(-1).nonzero().tolist()
+        for source, strength in one.moves.any(-1).nonzero().tolist()
     ]
     order = torch.randperm(len(every), generator=torch.Generator().manual_seed(0))
     return [every[index] for index in order.tolist()]
@@ -137,7 +137,7 @@ def passes(results: list[InterventionResult]) -> list[Pass]:
 def n_moved(results: list[InterventionResult], one: Pass) -> int:
     """How many problems an edit moves."""
     target, _, source, strength = one
-    return int((results[target].changes[source, strength] != 0).sum())
+    return int(results[target].moves[source, strength].sum())
 
 
 def bound_seconds(
@@ -163,7 +163,7 @@ def bound_seconds(
 
     seconds = 0.0
     for one in results:
-        times = len(one.answers.numbers) * (one.changes != 0).sum((0, 1))
+        times = len(one.answers.numbers) * one.moves.sum((0, 1))
         for row, n in zip(one.rows.tolist(), times.tolist(), strict=True):
             seconds += n * of_edit(one.site.layer, int(ends[row]), fed[row])
     return seconds
@@ -211,11 +211,11 @@ class HookedCell:
         """The answers of every problem that a target moves, under one edit."""
         target, direction, source, strength = one
         of = results[target]
-        directions = torch.cat([arm.directions for arm in of.arms])
+        frames = torch.cat([arm.frames for arm in of.arms])
         n = len(self.cell.baseline)
-        far = torch.zeros(n)
+        far = torch.zeros(n, of.target.rank)
         far[of.rows] = of.changes[source, strength].float()
-        delta = far[:, None] * directions[direction]
+        delta = far @ frames[direction]
         answers = Answers.empty(n)
         for layout in self.cell.baseline.prompts.layouts:
             self._answer(of.site.layer, layout, delta[layout.rows], answers)

@@ -15,7 +15,7 @@ from random_networks import DIGITS, RANGES, TEMPLATE, FirstToken, random_decoder
 from torch import Tensor
 
 from mech_arith.directions.base import find_method
-from mech_arith.directions.random import random_direction
+from mech_arith.directions.random import random_frame
 from mech_arith.directions.tracing import Splits, trace
 from mech_arith.engine.capture import capture
 from mech_arith.engine.run import Baseline, ReferenceAnswers, SiteGrid, run_baseline, run_edits
@@ -48,7 +48,7 @@ FACTORS = (-5.0, 7.0)
 """By which a coordinate is scaled. It holds a 32nd of the variance, more or less: so the change is
 about as large as the site's whole spread, and costs a quarter of the answers."""
 HOW = Resampling()
-NOTHING = Target(0, ("nothing",))
+NOTHING = Target((0,), ("nothing",))
 DRAWN_ALONE = Controls(N_CONTROLS, N_CONTROLS, N_CONTROLS, other=False, shuffled=False)
 
 
@@ -151,7 +151,7 @@ def contrast_null(seed: int) -> Contrasted:
 
 def _random_arms(width: int, random: torch.Generator) -> list[Arm]:
     """One random direction, and others."""
-    target, *controls = (random_direction(width, generator=random) for _ in range(1 + N_CONTROLS))
+    target, *controls = (random_frame(1, width, generator=random) for _ in range(1 + N_CONTROLS))
     return [
         Arm(TARGET, target[None].float(), ("random",)),
         Arm(CONTROL, torch.stack(controls).float(), tuple(map(str, range(N_CONTROLS)))),
@@ -189,7 +189,7 @@ def component_null(seed: int) -> Components:
         find_method("pca", N_COMPONENTS),
         replace(HOW, seed=seed, n_resamples=100, n_permutations=100),
     )[site]
-    target = Target(int(torch.randint(len(found.r_fit), (), generator=random)), ("nothing",))
+    target = Target((int(torch.randint(len(found.r_fit), (), generator=random)),), ("nothing",))
     tried = arms(found, target, DRAWN_ALONE, seed=seed)
     results = _treated(model, baseline, site, target, tried)
     scorer = Scorer.of_baseline(baseline, tolerance=0.0, written=False, how=HOW)
@@ -208,10 +208,10 @@ def _treated(
     tried: Sequence[Arm],
 ) -> InterventionResult:
     """All arms moved as far as the target's one direction, which comes first."""
-    coordinate = _centred(model, baseline, site) @ tried[0].directions[0].double()
+    coordinate = _centred(model, baseline, site) @ tried[0].frames[0].double().mT
     changes = torch.stack([(factor - 1) * coordinate for factor in FACTORS])
-    directions = torch.cat([arm.directions for arm in tried])
-    (answers,) = run_edits(Session(model), baseline, [SiteGrid(site, directions, changes)])
+    frames = torch.cat([arm.frames for arm in tried])
+    (answers,) = run_edits(Session(model), baseline, [SiteGrid(site, frames, changes)])
     return InterventionResult(
         site,
         target,

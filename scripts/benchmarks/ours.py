@@ -31,8 +31,8 @@ def logits(workload: Workload, consume: Consume) -> None:
     plan = [
         engine.SiteEdits(
             Site(edits.layer, "resid_post", "last" if edits.positions == 1 else "all"),
-            edits.directions,
-            edits.changes,
+            edits.directions[:, None],
+            edits.changes[..., None],
         )
         for edits in workload.sites
     ]

@@ -49,7 +49,7 @@ EDITS = ("scale", "shift")
 R = ["r", "r_low", "r_high", "p_holm"]
 """What a run says of each of its correlations."""
 
-PLACE = ["layer", "point", "position", "head", "component"]
+PLACE = ["layer", "point", "position", "head", "component", "rank"]
 """What names a direction."""
 
 CONFIG = Path(__file__).parents[2] / "conf" / "config.yaml"
@@ -157,6 +157,7 @@ def _correlations(cell: SyntheticCell, random: np.random.Generator) -> pd.DataFr
             "position_index": indices,
             "token": tokens,
             "component": component,
+            "rank": 1,
             "value": np.array(cell.values)[value],
             "r": r,
             "abs_r": np.abs(r),
@@ -195,6 +196,7 @@ def _effects(
                         "head": head,
                         "direction": f"{'component' if arm == 'target' else arm} {component}",
                         "component": component,
+                        "rank": 1,
                         "arm": arm,
                         "chosen_for": values,
                         "target_value": "",
@@ -281,7 +283,7 @@ def _sure_headlines(evidence: pd.DataFrame) -> dict[str, Any]:
     """What a run's summary says of its evidence."""
     best = evidence.loc[evidence["r_fit"].abs().groupby(evidence["value"]).idxmax()]
     best = best.set_index("value")
-    place = ["layer", "position", "head", "component"]
+    place = ["layer", "position", "head", "component", "rank"]
     ends = ["excess_low", "excess_high", "excess_p_max", "target_drop", "control_drop"]
     answered = [
         "iia",
@@ -306,9 +308,9 @@ def _headlines(
     """What a run's summary says of its tables."""
     asked = _asked(cell, correlations)
     best = asked.loc[asked["r_fit"].abs().groupby(asked["value"]).idxmax()].set_index("value")
-    fields = ["abs_r", *R, "r_passed", "layer", "component", "position", "head"]
+    fields = ["abs_r", *R, "r_passed", "layer", "component", "rank", "position", "head"]
     targets = effects.loc[effects["arm"] == "target"].sort_values("accuracy_drop", kind="stable")
-    places = ["layer", "position", "head", "component", "strength"]
+    places = ["layer", "position", "head", "component", "rank", "strength"]
     controls = effects.loc[effects["arm"] == "control"].set_index(places)["accuracy_drop"]
     drops = {}
     for value in best.index:

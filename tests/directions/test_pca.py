@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 from mech_arith.common.errors import UserError
 from mech_arith.directions.base import find_method
 from mech_arith.directions.methods.pca import PCAFitter
-from mech_arith.directions.random import random_direction
+from mech_arith.directions.random import random_frame
 
 
 def rows(n: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -97,10 +97,11 @@ def test_too_few_problems():
         find_method("pca", 0)
 
 
-def test_random_directions_are_unit_and_seeded():
+@pytest.mark.parametrize("rank", [1, 3, 50])
+def test_random_frames_are_orthonormal_and_seeded(rank):
     first, again, other = (
-        random_direction(50, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+        random_frame(rank, 50, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )
-    torch.testing.assert_close(first.norm(), torch.tensor(1.0, dtype=torch.float64))
+    torch.testing.assert_close(first @ first.mT, torch.eye(rank, dtype=torch.float64))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

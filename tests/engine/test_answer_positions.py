@@ -41,7 +41,7 @@ def ruled(site, *, slope, n_edits=3, size=4.0, seed=1, model=DECODER):
     """Random edits with a rule."""
     plain = random_edits(model, PROMPTS, site, size=size, n_edits=n_edits, seed=seed)
     slopes = torch.full((n_edits,), slope, dtype=torch.float64)
-    return SiteEdits(site, plain.directions, plain.changes, slopes)
+    return SiteEdits(site, plain.frames, plain.changes, slopes)
 
 
 def by_full_passes(model, baseline, asked):
@@ -113,9 +113,9 @@ def test_the_rule_holds_for_the_activation_at_hand(slope, position, point):
     (layout,) = PROMPTS.layouts
     n_positions = len(layout.positions(position))
     for edit in range(2):
-        direction = asked.directions[edit].float().view(n_positions, -1)
+        direction = asked.frames[edit, 0].float().view(n_positions, -1)
         for row in range(4):
-            far = float(asked.changes[edit, row])
+            far = float(asked.changes[edit, row, 0])
 
             def rule(found, right, column, direction=direction, far=far):
                 part = direction[column]
@@ -213,7 +213,7 @@ def test_activations_of_the_answer_are_those_behind_the_right_one(point):
 def test_the_first_position_of_the_answer_is_the_last_one_of_the_prompt():
     baseline = baseline_of(DECODER)
     asked = ruled(Site(1, "resid_post", "answer.0"), slope=0.0)
-    last = SiteEdits(Site(1, "resid_post", "last"), asked.directions, asked.changes)
+    last = SiteEdits(Site(1, "resid_post", "last"), asked.frames, asked.changes)
     ours, theirs = (edited_answers(Session(DECODER), baseline, e) for e in (asked, last))
     for field in FIELDS:
         assert torch.equal(
@@ -236,13 +236,13 @@ def test_batching_does_not_matter(rows):
     baseline = baseline_of(DECODER)
     site = Site(1, "attn_out", "answer")
     edits = ruled(site, slope=0.5)
-    grid = SiteGrid(site, edits.directions, edits.changes[:2], edits.slopes[:2])
+    grid = SiteGrid(site, edits.frames, edits.changes[:2], edits.slopes[:2])
     whole, parted = (
         edited_answers(Session(DECODER, Batching(n)), baseline, grid) for n in (1000, rows)
     )
     assert_same(whole, parted)
     for direction in range(3):
-        alone = SiteEdits(site, grid.directions[[direction] * 2], grid.changes, grid.slopes)
+        alone = SiteEdits(site, grid.frames[[direction] * 2], grid.changes, grid.slopes)
         found = edited_answers(Session(DECODER), baseline, alone)
         assert torch.equal(found.tokens, whole.tokens[2 * direction : 2 * direction + 2])
 

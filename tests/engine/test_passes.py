@@ -53,7 +53,7 @@ def edits(model, site, *, size, n_edits=2, problems=PROBLEMS):
 
 
 def change_of(edits, edit, indices):
-    vectors = (edits.changes[edit, :, None] * edits.directions[edit]).float()
+    vectors = (edits.changes[edit] @ edits.frames[edit]).float()
     return Change(edits.site, indices, vectors.unflatten(1, (len(indices), -1)))
 
 
@@ -269,7 +269,7 @@ def test_problems_of_several_layouts_are_put_back_in_order():
     ]
     assert_same(*answers, atol=1e-5)
     some = run_baseline(Session(model, Batching(4)), parted, ASKED).take(7)
-    few = SiteEdits(asked.site, asked.directions, asked.changes[:, :7])
+    few = SiteEdits(asked.site, asked.frames, asked.changes[:, :7])
     first = edited_answers(Session(model, Batching(9)), some, few)
     assert_same(first, Answers(*(getattr(answers[0], f)[:, :7] for f in FIELDS)), atol=1e-5)
 
@@ -419,7 +419,7 @@ def test_hooks_are_gone_after_an_error():
     model = MODELS["encoder"]
     baseline = baseline_of(model)
     asked = edits(model, Site(0, "z", "all"), size=1.0)
-    broken = SiteEdits(asked.site, asked.directions[:, :-1], asked.changes)
+    broken = SiteEdits(asked.site, asked.frames[..., :-1], asked.changes)
     for replays in (True, False):
         model.replays = replays
         with pytest.raises(RuntimeError):

@@ -211,7 +211,7 @@ def test_a_site_is_found_again_in_a_row_of_a_table() -> None:
     site = Site(3, "mlp_out", "b-c")
     row = {**site.columns(), "component": 2, "value": "b", "r": 0.5}
     assert site_of(row) == site
-    assert component_of(row) == (site, 2)
+    assert component_of(row) == (site, 2, 1)
     assert site.key(PROMPTS, BOTH) == [3, "mlp_out", [[2, 3]], [[2, 3], [3, 4]]]
     assert (site.at, Site(3, "mlp_out", "all").at) == (" at b-c", "")
 

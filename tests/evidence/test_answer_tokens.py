@@ -37,14 +37,14 @@ def written(numbers, spelling=SIGNED):
 
 def run_of(edited, ceiling, sources, arms=None, spelling=SIGNED):
     """A run with one result."""
-    arms = arms or (Arm("target", torch.ones(1, 4), ("component 0",)),)
+    arms = arms or (Arm("target", torch.ones(1, 1, 4), ("component 0",)),)
     m, n = sources.expected.shape
     result = InterventionResult(
         SITE,
-        Target(0, ("b",), "b"),
+        Target((0,), ("b",), "b"),
         arms,
-        torch.ones(m, 1, n, dtype=torch.float64),
-        torch.zeros(n, dtype=torch.float64),
+        torch.ones(m, 1, n, 1, dtype=torch.float64),
+        torch.zeros(n, 1, dtype=torch.float64),
         sources.rows,
         written(edited, spelling),
     )
@@ -106,8 +106,8 @@ def test_directions_of_an_arm_are_averaged(sources):
     right = torch.from_numpy(PROBLEMS.answers).double().expand(2, 1, 5)
     both = torch.stack([sources.expected[:, None], right])
     arms = (
-        Arm("target", torch.ones(1, 4), ("component 0",)),
-        Arm("control", torch.ones(2, 4), ("random 0", "random 1")),
+        Arm("target", torch.ones(1, 1, 4), ("component 0",)),
+        Arm("control", torch.ones(2, 1, 4), ("random 0", "random 1")),
     )
     edited = torch.cat([right[None], both])
     table = rows_of(run_of(edited, sources.expected[0], sources, arms))

@@ -25,16 +25,16 @@ def results(wrong: torch.Tensor) -> tuple[InterventionResult, Scorer]:
     """One target, first, and its controls, whose edits make some answers wrong: [k, m, s, n]."""
     k, m, s, n = wrong.shape
     right = torch.arange(n, dtype=torch.float64)
-    directions = torch.eye(k)
+    frames = torch.eye(k)[:, None]
     one = InterventionResult(
         Site(0, "resid_post", "all"),
-        Target(0, ("b-c",)),
+        Target((0,), ("b-c",)),
         (
-            Arm(TARGET, directions[:1], ("target",)),
-            Arm(CONTROL, directions[1:], tuple(map(str, range(k - 1)))),
+            Arm(TARGET, frames[:1], ("target",)),
+            Arm(CONTROL, frames[1:], tuple(map(str, range(k - 1)))),
         ),
-        torch.ones(m, s, n, dtype=torch.float64),
-        right,
+        torch.ones(m, s, n, 1, dtype=torch.float64),
+        right[:, None],
         torch.arange(n),
         answers(right + wrong.double()),
     )

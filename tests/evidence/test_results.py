@@ -227,6 +227,7 @@ def test_effects_per_value() -> None:
     effects = pd.DataFrame(
         {
             "component": [3, 3, 5],
+            "rank": 1,
             "chosen_for": [("a", "b-c"), ("a", "b-c"), ()],
             "arm": ["t", "c", "t"],
         }

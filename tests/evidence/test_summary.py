@@ -9,6 +9,7 @@ def test_largest_drops_by_hand():
         "position": "all",
         "head": "",
         "component": 1,
+        "rank": 1,
         "chosen_for": ("a", "b"),
         "target_value": "",
         "baseline_accuracy": 0.9,

@@ -11,9 +11,9 @@ SITES = [Site(1, "resid_post", "all"), Site(2, "resid_post", "all")]
 PLACE = SITES[0].columns()
 
 
-def correlation(value, component, r_fit, r, *, chosen=True, **where):
+def subspace(value, component, r_fit, r, *, rank=1, **where):
     ends = {"r_low": r - 0.05, "r_high": r + 0.05, "p_holm": 0.001, "least_partial_given": "a"}
-    found = {"value": value, "component": component, "r_fit": r_fit, "r": r, "chosen": chosen}
+    found = {"value": value, "component": component, "rank": rank, "r_fit": r_fit, "r": r}
     return {**PLACE, **ends, **found, "least_partial_r": r, **where}
 
 
@@ -22,14 +22,12 @@ ARMS = {"control": (0.3, 0.2, 0.004), "span": (0.05, -0.1, 0.3), "valueless": (0
 
 
 TABLES = {
-    "correlations": pd.DataFrame(
+    "subspaces": pd.DataFrame(
         [
-            correlation("b", 0, 0.2, 0.9, chosen=False),
-            correlation("b", 3, -0.7, -0.6),
-            correlation("b-c", 0, 0.5, 0.4),
-            correlation("b-c", 0, 0.8, 0.75, layer=2),
-            correlation("b-c", 1, 0.99, 0.99, position="4"),
-            correlation("c", 2, math.nan, math.nan, chosen=False),
+            subspace("b", 3, -0.7, -0.6),
+            subspace("b-c", 0, 0.5, 0.4),
+            subspace("b-c", 0, 0.8, 0.75, layer=2),
+            subspace("b-c", 1, 0.99, 0.99, position="4"),
         ]
     ),
     "contrasts": pd.DataFrame(
@@ -37,6 +35,7 @@ TABLES = {
             {
                 **PLACE,
                 "component": 3,
+                "rank": 1,
                 "chosen_for": ("a", "b"),
                 "edit": "scale",
                 "arm": arm,
@@ -59,6 +58,7 @@ TABLES = {
                 **PLACE,
                 "layer": 2,
                 "component": 0,
+                "rank": 1,
                 "value": "b-c",
                 "arm": arm,
                 "strength": strength,
@@ -133,7 +133,7 @@ def test_an_edit_that_never_arrives_is_said_to_leave_no_iia():
 
 
 def test_without_an_intervention_there_is_the_tracing_alone():
-    found = evidence_table({"correlations": TABLES["correlations"]}, SITES[:1])
+    found = evidence_table({"subspaces": TABLES["subspaces"]}, SITES[:1])
     assert found["excess_drop"].isna().all()
     assert found["iia"].isna().all()
     assert list(found["r"]) == pytest.approx([-0.6, 0.4])

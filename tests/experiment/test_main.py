@@ -17,6 +17,7 @@ from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.plan import prepare
 from tests.running import SMALL, main
 from tests.thinned import thinned
+from tests.tiny import tiny_decoder
 
 CONF = conf_dir()
 GROUPS = ("model", "template", "layers", "tracing", "intervention", "wandb")
@@ -51,7 +52,8 @@ def test_every_option_composes_and_validates(group, option):
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_experiment_composes_and_validates(path):
     config = composed(f"+experiment={path.stem}")
-    assert prepare(OmegaConf.to_object(config)).cell(30 if "smollm2" in path.stem else 6).layers
+    prepared = prepare(OmegaConf.to_object(config))
+    assert prepared.cell(tiny_decoder(n_layers=30 if "smollm2" in path.stem else 6)).layers
     assert path.read_text(encoding="utf-8").count("\n#") >= 1  # the question on top
 
 
@@ -99,6 +101,7 @@ def test_a_run_leaves_what_it_should(finished):
     assert set(result.tables) == {
         "problems",
         "correlations",
+        "subspaces",
         "effects",
         "contrasts",
         "control_draws",

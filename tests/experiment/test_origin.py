@@ -18,6 +18,7 @@ def correlations(shares: np.ndarray, position: str = "all") -> pd.DataFrame:
             "value": VALUES[value],
             "layer": layer,
             "component": component,
+            "rank": 1,
             "position": position,
             "r_fit": -share - 0.001,
             "abs_r": share,

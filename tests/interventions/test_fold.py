@@ -1,20 +1,19 @@
 """Edits folded into weights, against the same edits made on activations at every position."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from mech_arith.common.errors import UserError
-from mech_arith.directions.random import random_direction
+from mech_arith.directions.random import random_frame
 from mech_arith.engine.run import ReferenceAnswers, run_baseline
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.interventions.edits.base import Edit, find_edit
 from mech_arith.interventions.fold import (
-    Fold,
     check_editable,
     check_foldable,
     check_single,
@@ -61,15 +60,17 @@ def case(request, tmp_path_factory):
     return model, model.encode(ARITHMETIC), ReferenceAnswers.of_problems(ARITHMETIC)
 
 
-def change_at(model, layer, point, edit="scale", strength=-1.5, *, centre=True, seed=0, head=None):
-    """An edit along a random direction, about a random mean."""
+SD = torch.tensor([0.7, 0.4, 1.1], dtype=torch.float64)
+
+
+def change_at(model, layer, point, edit="scale", strength=-1.5, *, rank=1, seed=0, head=None):
+    """An edit within a random subspace, about a random mean."""
     generator = torch.Generator().manual_seed(seed)
     width = Site(layer, point, "last", head).width(model)
-    direction = random_direction(width, generator=generator)
+    frame = random_frame(rank, width, generator=generator)
     mean = torch.randn(width, generator=generator, dtype=torch.float64)
-    origin = mean if centre else torch.zeros_like(mean)
     rule = find_edit(edit)
-    return fold_of((layer, point), direction, origin, rule, strength, sd=0.7, head=head)
+    return fold_of((layer, point), frame, mean, rule, strength, sd=SD[:rank], head=head)
 
 
 def twin(model, change):
@@ -163,20 +164,21 @@ def test_no_change_leaves_the_weights_bit_for_bit(case):
 
 
 def test_a_line_by_hand():
-    direction = torch.tensor([0.6, 0.8], dtype=torch.float64)
+    direction = torch.tensor([[0.6, 0.8]], dtype=torch.float64)
+    sd = torch.tensor([2.0], dtype=torch.float64)
     mean = torch.tensor([5.0, 0.0], dtype=torch.float64)  # coordinate 3
-    scaled = fold_of((0, "mlp_out"), direction, mean, find_edit("scale"), 3.0, sd=2.0)
+    scaled = fold_of((0, "mlp_out"), direction, mean, find_edit("scale"), 3.0, sd=sd)
     assert (scaled.gain, scaled.offset) == (pytest.approx(2.0), pytest.approx(-6.0))
     # Coordinate 10 is 7 from the mean: it goes to 21 from the mean, 14 further.
     activation = torch.tensor([[10.0, 5.0]], dtype=torch.float64)
     assert float(scaled.change(activation)) == pytest.approx(14.0)
     moved = scaled.of_activation(activation) - activation
-    torch.testing.assert_close(moved, 14.0 * direction[None])
-    origin = fold_of((0, "z"), direction, 0 * mean, find_edit("scale"), 3.0, sd=2.0)
+    torch.testing.assert_close(moved, 14.0 * direction)
+    origin = fold_of((0, "z"), direction, 0 * mean, find_edit("scale"), 3.0, sd=sd)
     assert (origin.gain, origin.offset) == (2.0, 0.0)
-    shifted = fold_of((0, "z"), direction, mean, find_edit("shift"), -1.5, sd=2.0)
+    shifted = fold_of((0, "z"), direction, mean, find_edit("shift"), -1.5, sd=sd)
     assert (shifted.gain, shifted.offset) == (0.0, -3.0)
-    ablated = fold_of((0, "z"), direction, mean, find_edit("ablate"), 0.5, sd=2.0)
+    ablated = fold_of((0, "z"), direction, mean, find_edit("ablate"), 0.5, sd=sd)
     assert (ablated.gain, ablated.offset) == (-0.5, pytest.approx(1.5))
 
 
@@ -224,9 +226,11 @@ CLIP = Claimed("clip", lambda c, bound, _sd: c.clamp(max=bound))
     ],
 )
 def test_an_edit_that_is_no_line_is_refused(edit, strength, sd):
-    direction, mean = torch.tensor([1.0, 0.0]), torch.zeros(2)
+    frame, mean = torch.tensor([[1.0, 0.0]]), torch.zeros(2)
     with pytest.raises(UserError, match="expected an edit that is one line in the coordinate with"):
-        fold_of((0, "mlp_out"), direction, mean, edit, strength, sd=sd)
+        fold_of(
+            (0, "mlp_out"), frame, mean, edit, strength, sd=torch.tensor([sd], dtype=torch.float64)
+        )
     with pytest.raises(UserError, match=f"got '{edit.name}', which moves .* by .*, where the line"):
         check_foldable(edit, "mlp_out", [strength])
 
@@ -235,10 +239,11 @@ def test_an_edit_that_is_no_line_is_refused(edit, strength, sd):
 @pytest.mark.parametrize("strength", [-1000.0, -1.0, 0.0, 0.3, 1.0, 1e6])
 @pytest.mark.parametrize("sd", [1e-6, 0.7, 1e5])
 def test_the_shipped_edits_are_lines(edit, strength, sd):
+    sds = torch.tensor([sd], dtype=torch.float64)
     found = fold_of(
-        (0, "z"), torch.tensor([1.0, 0.0]), torch.zeros(2), find_edit(edit), strength, sd=sd
+        (0, "z"), torch.tensor([[1.0, 0.0]]), torch.zeros(2), find_edit(edit), strength, sd=sds
     )
-    moved = find_edit(edit).change(torch.tensor([2.0 * sd]).double(), strength, sd=sd)
+    moved = find_edit(edit).change(2.0 * sds, strength, sd=sds)
     assert float(found.gain * 2 * sd + found.offset) == pytest.approx(float(moved), rel=1e-6)
 
 
@@ -278,7 +283,7 @@ def test_behind_a_norm_the_heads_outputs_fold_all_the_same(tmp_path):
 def test_weights_that_do_something_else_are_not_believed(case):
     model, prompts, _ = case
     change = change_at(model, 1, "mlp_out", "shift", 2.0)
-    less = Fold(change.layer, change.point, change.direction, change.gain, 0.9 * change.offset)
+    less = replace(change, offset=0.9 * change.offset)
     with pytest.raises(
         UserError, match=r"weights of .* that do what the edit of mlp_out at layer 1"
     ):

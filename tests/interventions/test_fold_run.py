@@ -125,9 +125,9 @@ def test_controls_move_as_far_as_their_target_over_all_positions(cell, centre):
         treatments, _moments(Session(model, Batching(7)), prompts_fit, treatments), strict=True
     ):
         folds, rms = _matched(treatment, moments)
-        assert len(folds) == 2 * len(treatment.directions)
+        assert len(folds) == 2 * len(treatment.frames)
         for index, change in enumerate(folds):
-            far = change.change(activation).square().mean().sqrt()
+            far = change.change(activation).square().sum(-1).mean().sqrt()
             assert float(far) == pytest.approx(float(rms[index % 2]), rel=1e-5)
 
 

@@ -122,7 +122,7 @@ def test_specificity_of_all_pairs_is_that_of_one_pair_at_a_time(known):
         bases.baseline, tolerance=30.0, written=not session.model.regresses, how=HOW
     )
     directions = [
-        Direction(site, Target(k, ()), bases.traces[site].subspace.directions[k])
+        Direction(site, Target((k,), ()), bases.traces[site].subspace.directions[[k]])
         for site in sites
         for k in (0, 1)
         if k < len(bases.traces[site].subspace.directions)
@@ -159,12 +159,13 @@ def test_specificity_of_all_pairs_is_that_of_one_pair_at_a_time(known):
 
 def by_hand(model, bases, one: Direction, sources: Sources, to: torch.Tensor) -> torch.Tensor:
     """Answers towards each source, one run each, [m, n]."""
-    own = bases.traces[one.site].coordinates[sources.rows, one.target.component]
+    at = list(one.target.components)
+    own = bases.traces[one.site].coordinates[sources.rows][:, at]
     found = []
-    for of_source in to[..., one.target.component]:
-        changes = torch.zeros(1, len(bases.baseline), dtype=torch.float64)
+    for of_source in to[..., at]:
+        changes = torch.zeros(1, len(bases.baseline), len(at), dtype=torch.float64)
         changes[0, sources.rows] = of_source - own
-        edits = SiteEdits(one.site, one.along[None], changes)
+        edits = SiteEdits(one.site, one.frame[None], changes)
         (answers,) = run_edits(Session(model, Batching(5)), bases.baseline, [edits])
         found.append(answers.numbers[0, sources.rows])
     return torch.stack(found)

@@ -12,7 +12,7 @@ from mech_arith.common import checkpoint as unfinished
 from mech_arith.common.checkpoint import Checkpoint
 from mech_arith.common.store import Store
 from mech_arith.common.streaming import Sums
-from mech_arith.directions.base import find_method
+from mech_arith.directions.base import Subspace, find_method
 from mech_arith.engine.batching import Batching
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
@@ -46,13 +46,17 @@ def rows(*entries):
 
 
 def at_site(changes, component=0, of=None):
-    """A dose of one source."""
+    """A dose of one source along one direction."""
     taken = torch.arange(changes.shape[-1]) if of is None else of
-    return Dose(Site(0, "resid_post", "last"), component, changes[None], taken)
+    return Dose(Site(0, "resid_post", "last"), (component,), changes[None, ..., None], taken)
 
 
 def spread_of(coordinates, covariance, dose):
-    return spread_columns(within_components(coordinates, covariance, dose))
+    """Of orthonormal directions with a covariance of the coordinates on them."""
+    k = len(covariance)
+    directions = torch.eye(k, dtype=torch.float64)
+    subspace = Subspace(directions[0], directions, covariance, float(covariance.trace()))
+    return spread_columns(within_components(coordinates, subspace, dose))
 
 
 def led(*asked):
@@ -90,13 +94,14 @@ def test_the_distance_within_the_components_by_hand():
 def test_some_problems_towards_several_sources():
     coordinates = rows([-2], [0], [1], [3])
     changes = rows([[4, 1]], [[6, 2]])  # two sources, one strength: to 5 and 2, to 7 and 3
-    dose = Dose(Site(0, "z", "last"), 0, changes, torch.tensor([2, 1]))
+    dose = Dose(Site(0, "z", "last"), (0,), changes[..., None], torch.tensor([2, 1]))
     assert spread_of(coordinates, rows([1]), dose)["outside_range"] == [0.5]
 
 
 def test_the_length_of_an_edited_activation_by_hand():
     activation = rows([3, 4], [0, 2])
-    ratio = length_ratio(activation, rows(1, 0), rows([0, 0], [-3, 0], [2, 2]))
+    changes = rows([0, 0], [-3, 0], [2, 2])[..., None]
+    ratio = length_ratio(activation, rows([1, 0]), changes)
     torch.testing.assert_close(ratio, rows([1, 1], [0.8, 1], [41**0.5 / 5, 2**0.5]))
     assert (ratio[0] == 1).all()
 
@@ -113,7 +118,7 @@ def test_the_dose_that_is_left_is_what_torchs_own_norms_leave(centred, positions
     x = torch.randn(4, positions, 8, generator=generator, dtype=torch.float64) * 2 + 1
     v = torch.randn(positions, 8, generator=generator, dtype=torch.float64)
     v /= v.norm()
-    found = dose_left(x, v, FAR[:, None].expand(-1, 4), centred=centred, eps=EPS)
+    found = dose_left(x, v.expand(4, -1, -1), FAR[:, None].expand(-1, 4), centred=centred, eps=EPS)
     away = x - x.mean(2, keepdim=True) if centred else x
     s = (away.square().mean(2, keepdim=True) + EPS).sqrt()
     for strength, left in zip(FAR, found, strict=True):
@@ -122,7 +127,7 @@ def test_the_dose_that_is_left_is_what_torchs_own_norms_leave(centred, positions
 
 
 def left_of(x, v, d, *, centred=False):
-    left = dose_left(rows(x)[None], rows(v), rows([d]), centred=centred, eps=1e-12)
+    left = dose_left(rows(x)[None], rows(v)[None], rows([d]), centred=centred, eps=1e-12)
     return float(left[0, 0])
 
 
@@ -208,7 +213,7 @@ def test_the_share_left_is_that_of_the_models_own_stream(kind, point, position, 
         first, at = len(edited.prefix), list(layout.positions(position))
         x = torch.stack([found[place][:, first:][:, at] for place in places]).sum(0).double()
         v = traces[site].subspace.directions[1].double().unflatten(0, (len(at), -1))
-        for row, d in zip(x, doses[0].changes[0, 2, layout.rows], strict=True):
+        for row, d in zip(x, doses[0].changes[0, 2, layout.rows, 0], strict=True):
             away = row if kind == "llama" else row - row.mean(1, keepdim=True)
             s = (away.square().mean(1, keepdim=True) + eps).sqrt()
             norm = rms_norm if kind == "llama" else layer_norm
@@ -241,10 +246,10 @@ def test_problems_without_a_dose_are_left_out():
     site = Site(0, "mlp_out", "all")
     session, prompts, traces, (dose,) = prepared(tiny_decoder(), ABC, [site], batch=5)
     some = torch.tensor([7, 2, 3])
-    few = replace(dose, changes=dose.changes[..., some], rows=some)
+    few = replace(dose, changes=dose.changes[:, :, some], rows=some)
     still = torch.ones(12, dtype=torch.bool)
     still[some] = False
-    masked = replace(dose, changes=dose.changes.masked_fill(still, 0.0))
+    masked = replace(dose, changes=dose.changes.masked_fill(still[:, None], 0.0))
     of_few, of_all = led(session, prompts, traces, [few, masked])
     assert of_few["dose_left"][2] == pytest.approx(of_all["dose_left"][2])
     moved = (of_few["norm_ratio"][2] * 3 + 9) / 12
@@ -305,6 +310,7 @@ def test_a_cell_has_a_row_for_every_target_and_strength(edit, strengths):
         "point",
         "position",
         "component",
+        "rank",
         "chosen_for",
         "target_value",
         "edit",

@@ -28,7 +28,7 @@ from mech_arith.interventions.controls import (
     valueless_span,
 )
 from mech_arith.interventions.edits.base import find_edit
-from mech_arith.interventions.run import InterventionPlan, coordinate_changes, intervene
+from mech_arith.interventions.run import InterventionPlan, intervene, target_changes
 from mech_arith.problems import draw, split
 from mech_arith.statistics import Resampling, pearson
 from tests.directions.test_tracing import TEMPLATE, planted, traced
@@ -105,12 +105,18 @@ def test_controls_move_as_far_as_their_target():
     assert set(directions["span"]) == {20}
 
 
-def test_the_uncentred_variant_differs_by_the_means_coordinate():
-    coordinate = torch.tensor([1.0, -2.0], dtype=torch.float64)
-    changes = coordinate_changes(coordinate, SCALE, sd=1.0, offset=5.0)
-    centred = coordinate_changes(coordinate, SCALE, sd=1.0, offset=0.0)
-    r = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)[:, None]
-    torch.testing.assert_close(changes - centred, ((r - 1) * 5.0).expand(3, 2))
+def test_the_uncentred_variant_differs_by_the_means_coordinates():
+    *_, sites, traces = planted()
+    found = traces[sites[0]]
+    target = Target((0, 1), ())
+    changes, centred = (
+        target_changes(found, target, replace(SCALE, centre=centre), n=7)
+        for centre in (False, True)
+    )
+    r = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)[:, None, None]
+    of_mean = found.subspace.directions[[0, 1]] @ found.subspace.mean
+    assert (of_mean.abs() > 1).all()
+    torch.testing.assert_close(changes - centred, ((r - 1) * of_mean).expand(3, 7, 2))
 
 
 def test_controls_of_heads_are_others_and_those_of_whole_points_what_they_were():
@@ -141,7 +147,7 @@ def test_targets():
 
 
 def unit_rows(found, seed=0, component=0, **options):
-    target = Target(component, ("b-c",))
+    target = Target((component,), ("b-c",))
     return {arm.name: arm for arm in arms(found, target, Controls(**options), seed=seed)}
 
 
@@ -152,16 +158,16 @@ def test_arms_are_unit_vectors_of_the_kinds_that_they_say():
     every = unit_rows(found, component=component)
     fitted = found.subspace.directions.float()
     for arm in every.values():
-        assert len(arm.labels) == len(arm.directions)
-        torch.testing.assert_close(arm.directions.norm(dim=1), torch.ones(len(arm.directions)))
-    torch.testing.assert_close(every["target"].directions[0], fitted[component])
-    inside = (every["span"].directions @ fitted.mT).norm(dim=1)
+        assert len(arm.labels) == len(arm.frames)
+        torch.testing.assert_close(arm.frames.norm(dim=2), torch.ones(len(arm.frames), 1))
+    torch.testing.assert_close(every["target"].frames[0, 0], fitted[component])
+    inside = (every["span"].frames[:, 0] @ fitted.mT).norm(dim=1)
     torch.testing.assert_close(inside, torch.ones(20))
-    outside = (every["control"].directions @ fitted.mT).norm(dim=1)
+    outside = (every["control"].frames[:, 0] @ fitted.mT).norm(dim=1)
     assert (outside < 0.95).all()
     assert component not in {int(label.split()[1][:-1]) for label in every["other"].labels}
     index = found.values.index("b-c")
-    torch.testing.assert_close(every["shuffled"].directions[0], found.shuffled[index].float())
+    torch.testing.assert_close(every["shuffled"].frames[0, 0], found.shuffled[index].float())
 
 
 def test_valueless_directions_lie_within_the_span_and_carry_no_value_on_the_fit_split():
@@ -170,32 +176,31 @@ def test_valueless_directions_lie_within_the_span_and_carry_no_value_on_the_fit_
     site = Site(1, "resid_post", "all")
     found = traced(model, fit, report, [site], n_components=8, batch_size=100)[site]
     arm = unit_rows(found)["valueless"]
-    assert arm.directions.shape == (20, found.subspace.directions.shape[1])
+    assert arm.frames.shape == (20, 1, found.subspace.directions.shape[1])
+    rows = arm.frames[:, 0].double()
     fitted = found.subspace.directions
-    torch.testing.assert_close(
-        (arm.directions.double() @ fitted.mT).norm(dim=1), torch.ones(20, dtype=torch.float64)
-    )
+    torch.testing.assert_close((rows @ fitted.mT).norm(dim=1), torch.ones(20, dtype=torch.float64))
     # Of the eight components three combinations go with a, b and c; the rest with none.
     assert valueless_span(found).shape[0] == 5
     (captured,) = (seen[site] for _, seen in capture(Session(model), model.encode(fit), [site]))
-    along = captured.double() @ arm.directions.double().mT
+    along = captured.double() @ rows.mT
     assert pearson(along, value_table(fit)).abs().max() < 1e-3
     # Those drawn from the whole span do carry values.
-    span = captured.double() @ unit_rows(found)["span"].directions.double().mT
+    span = captured.double() @ unit_rows(found)["span"].frames[:, 0].double().mT
     assert pearson(span, value_table(fit)).abs().max() > 0.2
 
 
 def test_controls_may_be_left_out():
     *_, sites, traces = planted()
     few = unit_rows(traces[sites[0]], random=1, span=0, other=False, shuffled=False, valueless=0)
-    assert {name: len(arm.directions) for name, arm in few.items()} == {"target": 1, "control": 1}
+    assert {name: len(arm.frames) for name, arm in few.items()} == {"target": 1, "control": 1}
 
 
 def test_controls_differ_between_seeds_and_components_and_sites():
     *_, sites, traces = planted()
     asked = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
     directions = [
-        unit_rows(traces[sites[layer]], seed=seed, component=component)["control"].directions[0]
+        unit_rows(traces[sites[layer]], seed=seed, component=component)["control"].frames[0, 0]
         for seed, component, layer in asked
     ]
     for first, second in combinations(directions, 2):

@@ -180,7 +180,7 @@ def test_an_edit_is_that_of_a_plain_hook(case, position, replays, monkeypatch):
     for layout in prompts.layouts:
         clean = case.read(layout)
         for entry, edits in enumerate(plan):
-            moved = edits.changes[1, layout.rows, None] * edits.directions[1]
+            moved = edits.changes[1, layout.rows] @ edits.frames[1]
             theirs = added(case, edits.site, layout, moved.float())
             ours = torch.stack([found[entry, 1, row] for row in layout.rows.tolist()])
             effect, size = (theirs - clean).abs().max(), clean.abs().max()

@@ -362,6 +362,7 @@ def test_the_best_component_is_chosen_on_the_fit_split() -> None:
             "position_index": 5,
             "token": "=",
             "component": [0, 1],
+            "rank": 1,
             "value": "b-c",
             "r": [0.9, -0.8],
             "r_fit": [0.6, -0.7],
@@ -397,6 +398,7 @@ def test_a_cell_shows_the_positions_that_it_asks_for(asked: str, sites: list[str
             "position_index": indices,
             "token": "=",
             "component": 0,
+            "rank": 1,
             "value": "b-c",
             "r": np.linspace(0.9, 0.1, len(places)),  # the first is the strongest
             "r_fit": np.linspace(0.9, 0.1, len(places)),
@@ -425,6 +427,7 @@ def test_the_line_of_a_value_is_the_direction_that_costs_most() -> None:
             "position": "all",
             "head": "",
             "component": component,
+            "rank": 1,
             "arm": arm,
             "chosen_for": ("a", "b-c") if component == 0 else ("b-c",),
             "edit": "scale",
@@ -464,6 +467,7 @@ def test_the_line_of_a_target_alone_with_its_interval() -> None:
             "position": "all",
             "head": "",
             "component": 0,
+            "rank": 1,
             "arm": arm,
             "chosen_for": (value,),
             "edit": "set",
@@ -499,6 +503,7 @@ def test_evidence_is_short_and_without_what_was_not_asked() -> None:
             "position": "all",
             "head": "",
             "component": [1, 2],
+            "rank": 1,
             "r": [0.123456, np.nan],
             "p_holm": [0.00001, 0.2],
             "iia": None,
@@ -511,9 +516,9 @@ def test_evidence_is_short_and_without_what_was_not_asked() -> None:
     )
     place = {"layer": 0, "point": "resid_post", "position": "all", "head": ""}
     assert evidence_rows(table) == [
-        {"value": "b", **place, "component": 1, "r": 0.1235, "p_holm": 0.0}
+        {"value": "b", **place, "component": 1, "rank": 1, "r": 0.1235, "p_holm": 0.0}
         | {"least_partial_given": "c", "judged": {"r": "finding"}},
-        {"value": "c", **place, "component": 2, "r": None, "p_holm": 0.2}
+        {"value": "c", **place, "component": 2, "rank": 1, "r": None, "p_holm": 0.2}
         | {"least_partial_given": None, "judged": {"r": "chance"}},
     ]
     assert evidence_rows(pd.DataFrame()) == []
@@ -551,6 +556,7 @@ def test_the_headline_of_a_value_is_the_row_of_its_verdict() -> None:
         "position": "all",
         "head": "",
         "component": 1,
+        "rank": 1,
         "r": -0.6,
         "slope": 0.5,
         "held": True,
@@ -600,6 +606,7 @@ def test_specificity_is_of_the_place_that_is_best_on_the_fit_split() -> None:
             "position": ["0", "1"],
             "head": "",
             "component": [4, 5],
+            "rank": 1,
             "r_fit": [0.5, -0.6],
         }
     )
@@ -611,6 +618,7 @@ def test_specificity_is_of_the_place_that_is_best_on_the_fit_split() -> None:
             "position": ["0", "1", "1"],
             "head": "",
             "component": [4, 5, 5],
+            "rank": 1,
             "changed": ["b", "b", "a-b"],
             "slope": [0.1, 0.9, -0.2],
             "slope_low": 0.0,
