@@ -118,7 +118,9 @@ def null_hits(seed: int) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " n"]]:
 def beats(own: Bool[Tensor, " n"], control: Bool[Tensor, " n"]) -> bool:
     """Whether the value is followed more often than its stand-in (McNemar's exact test)."""
     more, less = int((own & ~control).sum()), int((control & ~own).sum())
-    return more > less and binomtest(more, more + less, alternative="greater").pvalue <= ALPHA
+    if more <= less:
+        return False
+    return bool(binomtest(more, more + less, alternative="greater").pvalue <= ALPHA)
 
 
 def das_rows(plants: Sequence[int], nulls: Sequence[int]) -> list[Row]:
