@@ -25,6 +25,15 @@ def best_on_fit(table: pd.DataFrame, by: Sequence[str] = ("value",)) -> pd.DataF
     return table.loc[sizes.groupby(groups, sort=False).idxmax()]
 
 
+def of_least_rank(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the smallest rank: what is said of a value in one number or word is of it.
+
+    It claims least: of a larger subspace even a random one carries much. Tables and the figure of
+    ranks show them all.
+    """
+    return table if table.empty else table.loc[table["rank"] == table["rank"].min()]
+
+
 def best_row(rows: Iterable[Row]) -> Row:
     """The same of the rows of one value; the first one if none has an R."""
     return max(rows, key=_size)

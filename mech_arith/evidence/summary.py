@@ -14,9 +14,10 @@ from torch import Tensor
 from mech_arith.directions.tracing import Trace, value_table
 from mech_arith.engine.run import Baseline
 from mech_arith.engine.sites import COMPONENT_COLUMNS, SITE_COLUMNS, Site, site_of
-from mech_arith.evidence.best import best_on_fit
+from mech_arith.evidence.best import best_on_fit, of_least_rank
 from mech_arith.evidence.columns import TABLES
 from mech_arith.evidence.metrics import digit_accuracy, exact
+from mech_arith.evidence.ranks import rank_sentence, rank_summary
 from mech_arith.evidence.table import headline
 from mech_arith.evidence.verdicts import contrast_counts, verdicts
 from mech_arith.interventions.controls import CONTROL, DRAWN, TARGET
@@ -132,17 +133,23 @@ TARGET_KEY = (*COMPONENT_COLUMNS, "target_value")
 
 
 def verdict_summary(evidence: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Per value in which layers it is held and used, in words and as numbers of one place."""
+    """Per value in which layers it is held and used, in words and as numbers of one place.
+
+    Of several ranks it is the least that is judged, and the text ends with what the others reach.
+    """
+    ranks = rank_summary(evidence)
     return {
         found.value: {
-            "text": found.text,
+            "text": "; ".join(
+                [found.text, *(rank_sentence(ranks[v]) for v in [found.value] if v in ranks)]
+            ),
             "held": list(found.held),
             "shared": {other: list(at) for other, at in found.shared.items()},
             "used": list(found.used),
             "untold": {why: list(at) for why, at in found.untold.items()},
             "best": dict(found.best),
         }
-        for found in verdicts(evidence.to_dict(orient="records"))
+        for found in verdicts(of_least_rank(evidence).to_dict(orient="records"))
     }
 
 
@@ -182,6 +189,7 @@ def intervention_summary(
         "control": _largest_control(effects),
         "excess_drop": _headlines(best, "excess_drop", "excess_drop"),
         "counterfactual": _headlines(best, "counterfactual", "iia"),
+        "ranks": rank_summary(tables["evidence"]),
         "n_contrasts": len(beyond),
         "n_contrasts_beyond": sum(map(all, beyond.values())),
     }

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from mech_arith.engine.sites import Site, component_of, site_of
-from mech_arith.evidence.best import best_rows
+from mech_arith.evidence.best import best_rows, of_least_rank
 from mech_arith.evidence.columns import TABLES, completed
 from mech_arith.evidence.verdicts import judged, strictest
 from mech_arith.interventions.controls import CONTROL, DRAWN, SPAN, TARGET, VALUELESS
@@ -165,8 +165,8 @@ def no_whole_way(edit: Edit, strengths: Sequence[float]) -> list[str]:
 
 
 def headline(evidence: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """For each value its row at the site with the largest |R| on the fit split.
+    """For each value its row at the site with the largest |R| on the fit split, of the least rank.
 
     Nothing is chosen on the problems that are reported.
     """
-    return best_rows(_records(evidence))
+    return best_rows(_records(of_least_rank(evidence)))

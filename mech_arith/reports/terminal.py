@@ -20,6 +20,7 @@ from mech_arith.common.runs.sweeps import (
 )
 from mech_arith.engine.sites import site_of
 from mech_arith.evidence.columns import own_columns
+from mech_arith.evidence.ranks import rank_sentence
 from mech_arith.evidence.results import adopt_columns, load_summary
 from mech_arith.evidence.summary import CLEARLY
 
@@ -55,6 +56,10 @@ COSTED = (
     "far along drawn directions, of whatever kind: any, those between the components, or those "
     "between them that carry no value. p: of so large a difference by chance, for all edits "
     "together."
+)
+RANKED = (
+    "Rank: directions of the subspace whose coordinates are replaced. All else in the table is of "
+    "the least rank that was asked for. Ceiling: IIA where the whole activation is replaced."
 )
 """What the tables' columns mean."""
 
@@ -137,8 +142,10 @@ def cell_table(summary: Mapping[str, Any]) -> Table:
     for column, most in (("value", 14), ("held in", 22), ("|R| there", 28), ("used in", 22)):
         table.add_column(column, overflow="fold", max_width=most)
     table.add_column("because", overflow="fold")
+    ranks = summary.get("ranks") or {}
     for value, found in _by_length(summary.get("verdicts") or {}):
-        table.add_row(*(Text(entry) for entry in (value, *_entries(found))))
+        entries = (value, *_entries(found, ranks.get(value)))
+        table.add_row(*(Text(entry) for entry in entries))
     if not summary.get("verdicts"):
         table.add_row(Text("an earlier version wrote this run: run it again for its verdicts"))
     return table
@@ -165,7 +172,8 @@ def _legend(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     legend = [TRACED] if best else []
     legend += [FOLLOWED] if any(row.get("iia") is not None for row in best) else []
     costs = [row for row in best if row.get("iia") is None and row.get("edit") is not None]
-    return [*legend, COSTED] if costs else legend
+    legend += [COSTED] if costs else []
+    return [*legend, RANKED] if any(summary.get("ranks") for summary in summaries) else legend
 
 
 def _baseline(summary: Mapping[str, Any]) -> str:
@@ -178,8 +186,10 @@ def _baseline(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _entries(found: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """Held where, |R|, used where, and why."""
+def _entries(
+    found: Mapping[str, Any], ranks: Mapping[str, Any] | None
+) -> tuple[str, str, str, str]:
+    """Held where, |R|, used where, and why; of several ranks also what they reach."""
     held = [*found["held"], *(f"with {o}: {', '.join(at)}" for o, at in found["shared"].items())]
     used = "; ".join(found["used"]) or "nowhere"
     if held and not found["used"] and found["untold"]:
@@ -189,7 +199,12 @@ def _entries(found: Mapping[str, Any]) -> tuple[str, str, str, str]:
     floor = "" if untrained is None else f"\nuntrained {_two(untrained)}"
     r = f"{_two(abs(best['r']))}{_r_interval(best)} {_place(best)}{floor}"
     why = list(found["untold"]) if held and not found["used"] else []
-    return "\n".join(held) or "nowhere", r, used, "\n".join([*why, *_reasons(best)])
+    return (
+        "\n".join(held) or "nowhere",
+        r,
+        used,
+        "\n".join([*why, *_reasons(best), *([] if ranks is None else [rank_sentence(ranks)])]),
+    )
 
 
 def _reasons(best: Mapping[str, Any]) -> list[str]:
@@ -228,8 +243,8 @@ def _reasons_of_use(best: Mapping[str, Any]) -> list[str]:
 
 
 def _place(best: Mapping[str, Any]) -> str:
-    site = site_of(best)
-    return f"in layer {site.layer}{site.at}"
+    site, rank = site_of(best), best.get("rank") or 1
+    return f"in layer {site.layer}{site.at}" + (f", rank {rank}" if rank > 1 else "")
 
 
 def _by_length(found: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -17,6 +17,7 @@ from mech_arith.reports.figures.sharing import (
     MARK,
     layer_names,
     named_below,
+    rank_note,
     room_below,
     served,
     sharing_note,
@@ -67,7 +68,9 @@ def counterfactual_iia(
     shared = served(records(rows.loc[rows["arm"] == "target", [*COMPONENT_COLUMNS, "value"]]))
     grid = Grid(
         title=title,
-        subtitle=f"{edit}; {n} problems per point; bars: {level:.0%} intervals",
+        subtitle="; ".join(
+            [edit, *rank_note(evidence), f"{n} problems per point", f"bars: {level:.0%} intervals"]
+        ),
         across=across,
         down=ceil(len(values) / across),
         width=width,
@@ -160,7 +163,12 @@ def specificity_maps(
     upright = longest > cell - 0.05
     grid = Grid(
         title=title,
-        subtitle="slope of the answer's change against the change of an answer that follows",
+        subtitle="; ".join(
+            [
+                "slope of the answer's change against the change of an answer that follows",
+                *rank_note(evidence),
+            ]
+        ),
         across=across,
         down=ceil(len(layers) / across),
         width=cell * len(changed),

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.engine.sites import COMPONENT_COLUMNS, WITHIN_LAYER
+from mech_arith.evidence.best import of_least_rank
 from mech_arith.evidence.results import per_value
-from mech_arith.reports.figures.sharing import served, sites_note
+from mech_arith.reports.figures.sharing import rank_note, served, sites_note
 from mech_arith.reports.figures.style import distinct, records
 
 ARMS = ("control", "target")
@@ -31,7 +32,7 @@ def drawn(effects: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     Raises:
         ValueError: no row has status 'ok'.
     """
-    compared = effects.loc[effects["arm"].isin(ARMS)]
+    compared = of_least_rank(effects.loc[effects["arm"].isin(ARMS)])
     whole = per_value(compared.loc[compared["status"] == "ok"])
     if whole.empty:
         raise ValueError("expected effects with status 'ok', got none; see their column `reason`")
@@ -41,6 +42,7 @@ def drawn(effects: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     arms = whole.merge(chosen, on=site + DIRECTION).sort_values("strength", kind="stable")
     notes = [
         sites_note(whole, "the one with the largest drop"),
+        *rank_note(effects),
         f"{max(distinct(arms, 'n'))} problems per point",
     ]
     if failed := compared["status"].tolist().count("failed"):

@@ -19,6 +19,7 @@ from mech_arith.reports.figures.sharing import (
     served,
     sharing_note,
     sites_note,
+    subspace_note,
 )
 from mech_arith.reports.figures.sheet import SMALL, TITLE, Panel, Sheet
 from mech_arith.reports.figures.style import (
@@ -147,7 +148,7 @@ def evidence_maps(evidence: pd.DataFrame, *, title: str = "", level: float = 0.9
     across = evenly(len(maps), fitting(width, left, right=1.0))
     grid = Grid(
         title=title,
-        subtitle=_subtitle(best),
+        subtitle=_subtitle(best, evidence),
         across=across,
         down=ceil(len(maps) / across),
         width=width,
@@ -213,9 +214,9 @@ def _titles(maps: Sequence[_Map]) -> list[str]:
     return ["\n".join(wrapped(one.column.map_title.replace("\n", " "), TITLE, 1.2)) for one in maps]
 
 
-def _subtitle(best: pd.DataFrame) -> str:
+def _subtitle(best: pd.DataFrame, evidence: pd.DataFrame) -> str:
     where = sites_note(best, "the best of the fit split")
-    return f"{where}; the fit split's best component"
+    return f"{where}; {subspace_note(evidence)}"
 
 
 def _notes(rows: Sequence[Row], maps: Sequence[_Map], level: float, *, written: bool) -> list[str]:

@@ -38,6 +38,22 @@ def sites_note(rows: pd.DataFrame, several: str) -> str:
     return "; ".join(said)
 
 
+def rank_note(table: pd.DataFrame) -> list[str]:
+    """Which rank is drawn, where it is not a single component's or there are others."""
+    ranks = sorted(set(table["rank"]))
+    if ranks == [1]:
+        return []
+    others = f" of {', '.join(map(str, ranks))}" if len(ranks) > 1 else ""
+    return [f"subspaces of rank {ranks[0]}{others}"]
+
+
+def subspace_note(table: pd.DataFrame) -> str:
+    """Which subspaces of the evidence are drawn."""
+    least = min(table["rank"])
+    best = ["the fit split's best component"] if least == 1 else []
+    return "; ".join([*best, *rank_note(table)])
+
+
 def served(rows: Iterable[Mapping[str, Any]]) -> dict[Place, list[str]]:
     """The values of each component, by place, where there are several.
 
@@ -59,10 +75,14 @@ def component_name(
     *,
     between: str = " ",
 ) -> str:
-    """A component in few letters: 'c2', of a head 'h3 c2'; with a mark where it is shared."""
+    """A component in few letters: 'c2', of a head 'h3 c2'; with a mark where it is shared.
+
+    A subspace of more directions has its rank for a name: 'k4'.
+    """
     head = f"h{row['head']}{between}" if row.get("head") else ""
     mark = MARK if component_of(row) in (shared or {}) else ""
-    return f"{head}c{row['component']}{mark}"
+    rank = row.get("rank", 1)
+    return f"{head}k{rank}" if rank > 1 else f"{head}c{row['component']}{mark}"
 
 
 def layer_names(

@@ -14,6 +14,7 @@ import torch
 
 from mech_arith.directions.tracing import chosen_components
 from mech_arith.engine.sites import COMPONENT_COLUMNS
+from mech_arith.evidence.best import of_least_rank
 from mech_arith.evidence.results import per_value
 from mech_arith.models.kinds import EACH
 
@@ -60,7 +61,7 @@ def edited(effects: pd.DataFrame) -> Plain:
     """Interventions: per value and layer the direction that costs most accuracy, all strengths."""
     if effects.empty:
         return {"lines": [], "failed": 0}
-    effects = effects.loc[effects["arm"].isin(ARMS)]
+    effects = of_least_rank(effects.loc[effects["arm"].isin(ARMS)])
     lines = _lines(effects.loc[effects["status"] == "ok"])
     return {
         "edit": _only(effects, "edit"),

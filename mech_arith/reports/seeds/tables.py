@@ -13,7 +13,7 @@ import pandas as pd
 from mech_arith.common.atomic import atomic
 from mech_arith.common.errors import UserError
 from mech_arith.engine.sites import SITE_COLUMNS, WITHIN_LAYER
-from mech_arith.evidence.best import best_on_fit
+from mech_arith.evidence.best import best_on_fit, of_least_rank
 from mech_arith.evidence.results import load_run, per_value
 from mech_arith.evidence.verdicts import drop_counts, r_counts
 from mech_arith.reports.seeds.groups import SeedCell
@@ -85,11 +85,11 @@ def _each(rule: Callable[[Mapping[str, Any]], bool], table: pd.DataFrame) -> pd.
 
 
 def _targets(effects: pd.DataFrame) -> pd.DataFrame:
-    """The edits of directions that were chosen for a value, a row per value."""
+    """The edits of subspaces that were chosen for a value, a row per value; of the least rank."""
     if effects.empty:
         return effects
     is_target = (effects["arm"] == "target") & effects["chosen_for"].map(len).gt(0)
-    return per_value(effects.loc[is_target])
+    return per_value(of_least_rank(effects.loc[is_target]))
 
 
 def _spread(

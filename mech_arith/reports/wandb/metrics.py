@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from mech_arith.engine.sites import COMPONENT_COLUMNS, WITHIN_LAYER
-from mech_arith.evidence.best import best_on_fit
+from mech_arith.evidence.best import best_on_fit, of_least_rank
 from mech_arith.evidence.columns import TABLES
 from mech_arith.evidence.results import best_places, per_value, plain
 from mech_arith.reports.wandb.names import part_name
@@ -211,11 +211,13 @@ def _of_evidence(evidence: pd.DataFrame) -> list[tuple[float | int, str, float]]
 
 
 def _drops(effects: pd.DataFrame) -> list[dict[Any, Any]]:
-    """The effects that came out well, a row per value; of the controls the random ones alone."""
+    """The effects that came out well, a row per value; of the controls the random ones alone;
+    of several ranks the least.
+    """
     if effects.empty:
         return []
     drawn = effects["arm"].isin(["target", "control"]) & (effects["status"] == "ok")
-    return per_value(effects.loc[drawn]).to_dict(orient="records")
+    return per_value(of_least_rank(effects.loc[drawn])).to_dict(orient="records")
 
 
 def _prefix(row: Mapping[Any, Any]) -> str:

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.engine.sites import COMPONENT_COLUMNS
-from mech_arith.evidence.best import best_on_fit
+from mech_arith.evidence.best import best_on_fit, of_least_rank
 from mech_arith.reports.figures.drawn import in_order
 from mech_arith.reports.figures.layout import fitting, on_page
 from mech_arith.reports.figures.lettering import width_of
 from mech_arith.reports.figures.registered import Drawing, Tables, figures
 from mech_arith.reports.figures.rule import Claim, Row, counts, number_of
+from mech_arith.reports.figures.sharing import subspace_note
 from mech_arith.reports.figures.sheet import NAMES, TITLE, Panel, Sheet
 from mech_arith.reports.figures.style import (
     LAYERS,
@@ -73,7 +74,7 @@ def head_maps(evidence: pd.DataFrame, *, title: str = "") -> Sheet:
     of_heads = evidence.loc[evidence["head"] != ""]
     if of_heads.empty:
         raise ValueError("expected evidence at heads, got none; trace them with tracing.heads=each")
-    best = best_on_fit(of_heads, ("value", "layer", "head"))
+    best = best_on_fit(of_least_rank(of_heads), ("value", "layer", "head"))
     values, layers = in_order(best), sorted(distinct(best, "layer"))
     columns = sorted(map(int, distinct(best, "head")))
     maps = {name: one for name, one in MAPS.items() if _known(best, one.number)}
@@ -162,7 +163,7 @@ def _subtitle(of_heads: pd.DataFrame) -> str:
     positions = distinct(of_heads, "position")
     where = positions[0] if len(positions) == 1 else "the best of the fit split"
     point = ", ".join(distinct(of_heads, "point"))
-    return f"{point} of each head; positions: {where}; the fit split's best component"
+    return f"{point} of each head; positions: {where}; {subspace_note(of_heads)}"
 
 
 def _doubt(*, written: bool) -> str:

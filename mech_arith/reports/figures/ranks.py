@@ -1,0 +1,130 @@
+"""How often the answer follows a value against the rank of the subspace that is interchanged."""
+
+from collections.abc import Mapping, Sequence
+from math import ceil, isnan
+from typing import Any
+
+import pandas as pd
+
+from mech_arith.engine.sites import COMPONENT_COLUMNS
+from mech_arith.evidence.ranks import by_rank
+from mech_arith.reports.figures.drawn import in_order
+from mech_arith.reports.figures.rule import number_of
+from mech_arith.reports.figures.sharing import sites_note
+from mech_arith.reports.figures.sheet import Panel, Sheet
+from mech_arith.reports.figures.style import (
+    Colour,
+    Grid,
+    Key,
+    distinct,
+    grouped,
+    layer_colours,
+    side_by_side,
+    tint,
+)
+
+FEW = 6
+"""Layers up to which intervals are drawn."""
+
+MOST_KEYS = 8
+"""Layers up to which each has an entry in the legend."""
+
+SHOWN = (
+    *("value", *COMPONENT_COLUMNS, "edit", "n", "iia", "iia_low", "iia_high", "iia_p_holm"),
+    *("iia_random", "iia_random_low", "iia_random_high", "floor"),
+    *("ceiling", "ceiling_low", "ceiling_high"),
+)
+"""Columns of the numbers beside the figure."""
+
+
+def iia_by_rank(evidence: pd.DataFrame, *, title: str = "", level: float = 0.95) -> Sheet:
+    """Share of answers that follow the value put in place against rank, a panel for each value.
+
+    A line per layer, at the layer's best site of the fit split, beside random frames of the same
+    rank that move every problem as far. Between the chance floor and what the whole activation
+    does.
+
+    Raises:
+        ValueError: the answers were not asked at several ranks.
+    """
+    rows = by_rank(evidence)
+    if rows.empty:
+        raise ValueError("expected evidence of several ranks with IIA, got none; set tracing.rank")
+    values, layers = in_order(rows), sorted(distinct(rows, "layer"))
+    ranks, colours = sorted(distinct(rows, "rank")), layer_colours(layers)
+    width, across = side_by_side(values, max(1.6, 0.35 * len(ranks)), 0.9, least=1.2)
+    bars = f"; bars: {level:.0%} intervals" if len(layers) <= FEW else ""
+    where = sites_note(rows, "the best of the fit split")
+    grid = Grid(
+        title=title,
+        subtitle=f"{where}; {max(distinct(rows, 'n'))} problems per point{bars}",
+        across=across,
+        down=ceil(len(values) / across),
+        width=width,
+        height=1.7,
+        left=0.9,
+        below=0.5,
+        keys=[_layer_keys(colours), _keys(colours[layers[len(layers) // 2]])],
+    )
+    sheet = grid.sheet()
+    lines = grouped(rows, "value", "layer")
+    for index, value in enumerate(values):
+        panel = grid.panel(sheet, index)
+        panel.limit((-0.4, len(ranks) - 0.6), (-0.03, 1.03))
+        panel.tick_x(range(len(ranks)), [str(rank) for rank in ranks])
+        panel.frame(x_grid=False, y_named=index % across == 0)
+        for place, layer in enumerate(layers):
+            # Side by side, so that the intervals of layers do not hide each other.
+            aside = 0.3 * ((place + 0.5) / len(layers) - 0.5)
+            found = lines.get((value, layer), [])
+            at = [ranks.index(row["rank"]) + aside for row in found]
+            _line(panel, at, found, colours[layer], intervals=len(layers) <= FEW)
+        beside = "IIA: answers that\nfollow the value" if index % across == 0 else ""
+        panel.name(title=value, x="rank of the subspace", y=beside)
+    sheet.record(
+        (row for found in lines.values() for row in found), [c for c in SHOWN if c in rows]
+    )
+    return sheet
+
+
+def _line(
+    panel: Panel,
+    at: Sequence[float],
+    rows: Sequence[Mapping[str, Any]],
+    colour: Colour,
+    *,
+    intervals: bool,
+) -> None:
+    """One layer of one value."""
+    for name, shade, inside in (
+        ("iia_random", tint(colour), "white"),
+        ("iia", colour, colour),
+    ):
+        numbers = [number_of(row, name) for row in rows]
+        if all(map(isnan, numbers)):
+            continue
+        ends = [[number_of(row, f"{name}_{end}") for row in rows] for end in ("low", "high")]
+        if intervals and not any(map(isnan, ends[0])):
+            panel.intervals(at, *ends, colors=[shade], linewidths=1.1)
+        panel.line(at, numbers, color=shade, linewidth=1.3)
+        panel.points(at, numbers, markersize=3.5, color=shade, markerfacecolor=inside)
+    for bound, style in (("floor", ":"), ("ceiling", "--")):
+        numbers = [number_of(row, bound) for row in rows]
+        panel.line(at, numbers, color=colour, linestyle=style, linewidth=1)
+
+
+def _layer_keys(colours: Mapping[int, Colour]) -> list[Key]:
+    """The layers' colours; of many the first, the middle and the last."""
+    layers = [*colours]
+    if len(layers) > MOST_KEYS:
+        layers = [layers[0], layers[len(layers) // 2], layers[-1]]
+    return [Key(f"layer {layer}", "line", colours[layer]) for layer in layers]
+
+
+def _keys(colour: Colour) -> list[Key]:
+    return [
+        Key("the value's subspace", "point", colour),
+        Key("random frames of the same rank, moved as far (paler)", "hollow", tint(colour)),
+        Key("ceiling: the whole activation", "dashed"),
+        Key("floor: by chance, with other values", "dotted"),
+    ]
