@@ -16,6 +16,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from mech_arith.models.language.pretrained import PretrainedModel
 from mech_arith.models.language.prompting import Prompting
+from mech_arith.problems import draw_with_shots
+from mech_arith.problems.templates import build_template
 from tests.lms import tiny_lm
 
 SCRIPTS = Path(__file__).parents[1] / "scripts" / "benchmarks"
@@ -91,6 +93,55 @@ for first in (5, 8):
         [sys.executable, "-c", program], cwd=SCRIPTS.parents[1], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def tiny_training(load: Any) -> Any:
+    template = build_template("sum", "a+b")
+    problems, shots = draw_with_shots(
+        template, n=20, n_shots=2, ranges={"a": (1, 9), "b": (1, 9)}, seed=0
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        loaded = load("workloads").load(tiny_lm("llama", Path(directory)))
+    model = PretrainedModel(loaded, Prompting("comma", shots, None))
+    return load("trained").training_of(model, problems, layer=0, rank=3)
+
+
+def test_steps_of_hooks_are_those_of_the_engine(load: Any) -> None:
+    check_training(load, "Hooks")
+
+
+@pytest.mark.parametrize("kind", ["RotatedSpaceIntervention", "LowRankRotatedSpaceIntervention"])
+def test_pyvenes_rotated_interchange_gives_the_same_logits(kind: str) -> None:
+    if importlib.util.find_spec("pyvene") is None:
+        pytest.skip("pyvene is not installed: pip install -e '.[bench]'")
+    program = f"""
+import importlib, sys
+sys.path.insert(0, {str(SCRIPTS)!r})
+from tests.test_benchmarks import check_training
+check_training(importlib.import_module, "Pyvene", {kind!r})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=SCRIPTS.parents[1], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def check_training(load: Any, name: str, *kind: str) -> None:
+    """The same logits with the same frame, and a loss that falls by the peer's own steps."""
+    trained, work = load("trained"), tiny_training(load)
+    peer = getattr(trained, name)(work, *kind)
+    compared = trained.compare(work, peer)
+    assert compared.logits == 20 * work.n_read * 105
+    assert compared.largest_difference < trained.TOLERANCE
+    some = torch.arange(20)
+    with torch.no_grad():
+        clean = work.module(work.bases).logits[:, -work.n_read :]
+    frame = torch.eye(work.pairs.width)[:, :3]
+    moved = trained.our_logits(work, some, frame) - clean
+    assert float(moved.abs().max()) > 1e-3, "an interchange without effect says nothing"
+    for one in (peer, trained.Ours(work)):
+        losses = [one.step(some) for _ in range(8)]
+        assert losses[-1] < losses[0]
 
 
 @torch.inference_mode()

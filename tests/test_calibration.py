@@ -244,3 +244,14 @@ def test_bad_arguments_end_in_one_line(
     with pytest.raises(SystemExit, match="2"):
         load("calibration").main()
     assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_trained_rotation_finds_what_is_planted_and_no_more_than_its_control(load: Load):
+    alignments = load("alignments")
+    assert alignments.planted_iia(2) >= alignments.FOUND
+    own, control = alignments.null_hits(0)
+    assert own.shape == control.shape == (200,)
+    assert not alignments.beats(own, control)
+    assert alignments.beats(torch.arange(200) < 60, torch.arange(200) < 40)
+    assert not alignments.beats(torch.arange(200) < 60, torch.arange(200) < 57)
+    assert not alignments.beats(own, own)

@@ -85,14 +85,16 @@ def evidence(
 
     runs = [load_run(directory) for directory in finished_runs(places)]
     rows: list[tuple[dict[str, Any], dict[Any, Any]]] = []
+    cells: list[dict[str, Any]] = []
     for run in runs:
-        rows += [(run.summary, row) for row in _shown_rows(run, ranks=ranks)]
+        cell, shown = _shown_rows(run, ranks=ranks)
+        cells.append(cell)
+        rows += [(run.summary, row) for row in shown]
     if ranks and not rows:
         raise UserError(
             "expected answers towards other values with --ranks, found none; run with "
             "tracing.rank=[1,2,4] intervention=interchange"
         )
-    cells = [run.summary["cell"] for run in runs]
     told = _told_apart(cells) or ["identity"] * (len(runs) > 1)
     chosen = [
         column
@@ -127,8 +129,20 @@ def evidence(
     )
 
 
-def _shown_rows(run: Any, *, ranks: bool) -> list[dict[Any, Any]]:
-    """The rows of a run's evidence that are in the table.
+def _made_by_sides(one: Path, other: Path) -> list[str]:
+    """What to say of the runs of both sides of a comparison."""
+    from mech_arith.common.runs.directories import finished_runs
+    from mech_arith.evidence.results import load_summary
+
+    return [
+        f"{side}: {_made_by(directory, load_summary(directory))}"
+        for side, place in (("A", one), ("B", other))
+        for directory in finished_runs([place])
+    ]
+
+
+def _shown_rows(run: Any, *, ranks: bool) -> tuple[dict[str, Any], list[dict[Any, Any]]]:
+    """A run's cell, and the rows of its evidence that are in the table.
 
     Raises:
         UserError: it has no evidence.
@@ -145,7 +159,7 @@ def _shown_rows(run: Any, *, ranks: bool) -> list[dict[Any, Any]]:
     with readable(run.directory):
         rows = shown(run.tables["evidence"]).to_dict(orient="records")
         rows.sort(key=lambda row: (row["layer"], len(row["value"]), row["value"]))
-    return rows
+        return run.summary["cell"], rows
 
 
 def comparison(one: Path, other: Path, quantities: Sequence[str] | None = None) -> Table:
@@ -159,8 +173,6 @@ def comparison(one: Path, other: Path, quantities: Sequence[str] | None = None) 
     Raises:
         UserError: a run is not there, nothing can be compared, or there is no such quantity.
     """
-    from mech_arith.common.runs.directories import finished_runs
-    from mech_arith.evidence.results import load_summary
     from mech_arith.reports.page.build import compared
     from mech_arith.reports.page.differences import DROP, known_text, several_places, titles
 
@@ -201,16 +213,17 @@ def comparison(one: Path, other: Path, quantities: Sequence[str] | None = None) 
             ]
             for row in rows
         ],
-        notes=[
-            *(
-                f"{side}: {_made_by(directory, load_summary(directory))}"
-                for side, place in (("A", one), ("B", other))
-                for directory in finished_runs([place])
-            ),
-            *found.notes,
-            CHANCE,
-        ],
+        notes=[*_of_sides(one, other), *found.notes, CHANCE],
     )
+
+
+def _of_sides(one: Path, other: Path) -> list[str]:
+    """What to say of the runs of A and of B."""
+    return [
+        f"{side}: {_made_by(directory, load_summary(directory))}"
+        for side, place in (("A", one), ("B", other))
+        for directory in finished_runs([place])
+    ]
 
 
 class _Column:

@@ -1,7 +1,7 @@
 """Is the tool right when it says how sure it is? Cases whose truth is known.
 
     python scripts/benchmarks/calibration.py [--plants 100 --subspaces 20 --nulls 200 --cases 2000]
-            [--seed 0] [--only planted,subspaces,null,coverage,ties,slopes] [--json FILE]
+            [--seed 0] [--only planted,subspaces,null,coverage,ties,slopes,das] [--json FILE]
 
 planted: Transformers whose weights are set by hand (`mech_arith.models.planted`). Tracing must find
 what they write, first where it is written, and an interchange tell what is read from what is
@@ -9,8 +9,9 @@ not. subspaces: values that such models keep in 1 to 8 dimensions, or on a helix
 direction methods that can must find. null: random networks, in which there is nothing to
 find. coverage: intervals of drawn numbers whose true mean or R is known. ties: p-values where drops
 are rare, so that many directions cost the same. slopes: answers that are destroyed, which follow
-nothing. Prints one table, and exits with 1 if a bar is missed. Twelve minutes on one core, for
---threads 1.
+nothing. das: trained rotations, in planted models, and beside their control task in half as many
+random networks. Prints one table, and exits with 1 if a bar is missed. A quarter of an hour and
+more on one core, for --threads 1.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from alignments import das_rows
 from arguments import count, new_file, seed
 from bars import Row, print_rows, save_rows
 from covering import coverage_rows
@@ -27,7 +29,7 @@ from recovery import planted_rows
 from simulated import slope_rows, tie_rows
 from subspaces import subspace_rows
 
-PARTS = ("planted", "subspaces", "null", "coverage", "ties", "slopes")
+PARTS = ("planted", "subspaces", "null", "coverage", "ties", "slopes", "das")
 
 
 def main() -> int:
@@ -55,6 +57,7 @@ def main() -> int:
         "coverage": lambda: coverage_rows(arguments.cases, seed=arguments.seed),
         "ties": lambda: tie_rows(arguments.cases, seed=arguments.seed),
         "slopes": lambda: slope_rows(arguments.cases, seed=arguments.seed),
+        "das": lambda: das_rows(seeds(arguments.plants), seeds(max(1, arguments.nulls // 2))),
     }
     rows: list[Row] = []
     for name in arguments.only:

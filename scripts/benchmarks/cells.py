@@ -291,9 +291,8 @@ def _added_at(block: nn.Module, position: int, delta: Float[Tensor, "n d"]) -> I
 def answers_of(results: list[InterventionResult], one: Pass) -> Answers:
     """The engine's, of one edit."""
     target, direction, source, strength = one
-    return Answers(
-        *(field[direction, source, strength] for field in vars(results[target].answers).values())
-    )
+    every = results[target].answers.tensors()
+    return Answers(**{name: field[direction, source, strength] for name, field in every.items()})
 
 
 @dataclass

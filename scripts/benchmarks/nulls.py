@@ -5,15 +5,15 @@ traced for are such as no sum over digits goes with.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from bars import ALPHA, Row, at_most, shown
 from jaxtyping import Float64
+from random_networks import DIGITS, RANGES, TEMPLATE, FirstToken, random_decoder
 from torch import Tensor
 
-from mech_arith.common.digests import tensor_digest
 from mech_arith.directions.base import find_method
 from mech_arith.directions.random import random_frame
 from mech_arith.directions.tracing import Splits, trace
@@ -36,20 +36,10 @@ from mech_arith.interventions.controls import (
 )
 from mech_arith.interventions.edits.base import find_edit
 from mech_arith.interventions.result import InterventionResult
-from mech_arith.models.arithmetic.checkpoints import Card
 from mech_arith.models.arithmetic.loading import ArithmeticDecoder
-from mech_arith.models.arithmetic.networks import DecoderShape
-from mech_arith.models.arithmetic.tokens import ARITHMETIC
 from mech_arith.problems import ProblemSet, draw, split
-from mech_arith.problems.templates import build_template
 from mech_arith.statistics import Resampling
 
-SHAPE = DecoderShape(
-    n_layers=3, d_model=32, n_heads=4, d_mlp=64, n_ctx=19, d_vocab=len(ARITHMETIC.tokens)
-)
-TEMPLATE = build_template("null", "a-(b-c)")
-RANGES = dict.fromkeys("abc", (100, 999))
-DIGITS = 3
 UNITS = (1, 3, 7, 9)
 """Weights of a check digit: they have inverses modulo 10."""
 N_PROBLEMS, N_EDITED, N_CONTROLS, N_COMPONENTS = 400, 200, 20, 10
@@ -60,56 +50,6 @@ about as large as the site's whole spread, and costs a quarter of the answers.""
 HOW = Resampling()
 NOTHING = Target((0,), ("nothing",))
 DRAWN_ALONE = Controls(N_CONTROLS, N_CONTROLS, N_CONTROLS, other=False, shuffled=False)
-
-
-class FirstToken:
-    """Takes the first token that is written for the answer, whatever it is."""
-
-    longer = None
-    behind = ()
-
-    def tokens(self, number: int) -> tuple[int, ...]:
-        """A token is its own number."""
-        return (number,)
-
-    def read(self, tokens: Sequence[int]) -> tuple[int | None, bool]:
-        """One is enough."""
-        return tokens[0], True
-
-    def is_cut(self, tokens: Sequence[int]) -> bool:
-        """Never."""
-        return False
-
-    def text(self, tokens: Sequence[int]) -> str:
-        """The tokens' own numbers."""
-        return " ".join(map(str, tokens))
-
-    def longest(self, bound: int) -> int:
-        """One."""
-        return 1
-
-
-def random_decoder(seed: int) -> ArithmeticDecoder:
-    """A decoder that was never trained."""
-    weights = SHAPE.network(seed=seed).state_dict()
-    card = Card(
-        name=f"random_{seed}",
-        kind="decoder",
-        templates=(TEMPLATE.expression.answer,),
-        operand_min=1,
-        operand_max=10**DIGITS - 1,
-        facts={
-            "shape": asdict(SHAPE),
-            "answer": {"width": 4, "sign": "first", "digits": "units_first"}
-            | {"negatives": "magnitude"},
-            "prompt_length": 14,
-            "tolerance": 0.0,
-        },
-        held_out={},
-        training={},
-        digest=tensor_digest(*weights.values()),
-    )
-    return ArithmeticDecoder(card, weights, torch.device("cpu"))
 
 
 def with_check_digits(problems: ProblemSet, *, seed: int) -> ProblemSet:

@@ -1,9 +1,10 @@
 """Time this engine against its peers on the same sweeps, in one process, and compare all logits.
 
     pip install -e '.[bench]'
-    python scripts/benchmarks/peers.py --workload A,B,C,F --threads 2
+    python scripts/benchmarks/peers.py --workload A,B,C,E,F --threads 2
 
-F is a cell as a user runs it, beside forward hooks alone (see `cells`). In A, B and C an edit is
+F is a cell as a user runs it, beside forward hooks alone (see `cells`). E are the steps of a
+rotation that is trained, beside pyvene's (see `trained`). In A, B and C an edit is
 one change of one problem's residual stream; its result is the logits at the last position. Peers
 run as many of the edits as fit into their time, sites taking turns; the engine runs all. Peers that
 are not installed are left out. Tools take turns in every round, so that the machine's noise hits
@@ -27,6 +28,7 @@ import bound
 import cells
 import ours
 import torch
+import trained
 from agreement import TOLERANCE, Agreement, Compared
 from contenders import PEERS, Peer, Unavailable
 from rich.console import Console
@@ -36,7 +38,7 @@ from workloads import Workload, language_model, shipped_decoder
 from mech_arith.common.errors import UserError, unknown
 
 OURS = "mech_arith"
-NAMES = ("A", "B", "C", "F")
+NAMES = ("A", "B", "C", "E", "F")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 BOUND_SECONDS = 2.0
 """How long the machine's rate is measured in every round."""
@@ -248,7 +250,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def load(name: str) -> Workload | cells.Cell:
+def load(name: str) -> Workload | cells.Cell | trained.Training:
     """A workload by its letter, ready to be run.
 
     Raises:
@@ -265,6 +267,8 @@ def load(name: str) -> Workload | cells.Cell:
         raise UserError(
             f"expected SmolLM2-135M in {model.directory}, found nothing; run `{model.command}`"
         )
+    if name == "E":
+        return trained.prepare_training(model.directory)
     return cells.prepare_cell() if name == "F" else language_model(name, model.directory)
 
 
@@ -303,7 +307,10 @@ def main() -> None:
                 "clock": CLOCKS[chosen.clock],
             }
             loaded = load(name)
-            if isinstance(loaded, cells.Cell):
+            if isinstance(loaded, trained.Training):
+                result = trained.benchmark(loaded, rounds=chosen.rounds, clock=how["clock"])
+                said = [trained.table(result), *trained.verdict(result)]
+            elif isinstance(loaded, cells.Cell):
                 result = cells.benchmark(loaded, **how)
                 said = [cells.table(result), *cells.verdict(result, share_of_a=share_of_a)]
             else:

@@ -343,7 +343,10 @@ def verdict(result: TrainedResult) -> list[str]:
 
 @contextmanager
 def _hooked(block: nn.Module, change: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-    handle = block.register_forward_hook(lambda _module, _args, output: change(output))
+    def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
+        return change(output)
+
+    handle = block.register_forward_hook(hook)
     try:
         yield
     finally:

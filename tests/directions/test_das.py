@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def task_of(model, fit, site=LAST, rows=64, ranks=(), **more):
 
 def fitted(task, **options):
     """A fitter that has seen the task's problems, and what it finds."""
-    fitter = find_method("das", 1, options, ranks=task.ranks).fitter(task)
+    fitter: Any = find_method("das", 1, options, ranks=task.ranks).fitter(task)
     for layout, found in capture(task.session, task.prompts, [task.site]):
         fitter.update(found[task.site], task.values[layout.rows])
     return fitter, fitter.fit()

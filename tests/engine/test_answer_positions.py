@@ -73,6 +73,20 @@ def test_answers_are_those_of_full_passes_while_several_tokens_are_written(point
             assert (ours.tokens != unedited).any()
 
 
+def test_the_shipped_decoder_writes_as_by_full_passes():
+    model = load_arithmetic("arith_decoder")
+    prompts = encode_for(model, PROBLEMS, ["answer"])
+    baseline = run_baseline(Session(model), prompts, ASKED)
+    for layer, point, position in ((0, "attn_out", "answer.2"), (2, "resid_post", "all+answer")):
+        asked = random_edits(
+            model, prompts, Site(layer, point, position), size=200.0, n_edits=2, seed=1
+        )
+        asked = replace(asked, slopes=torch.tensor([0.0, 0.5], dtype=torch.float64))
+        ours = edited_answers(Session(model, Batching(9)), baseline, asked)
+        assert_same(ours, by_full_passes(model, baseline, asked))
+        assert (ours.tokens != baseline.written[:, :5]).any(-1).double().mean() > 0.1
+
+
 def by_hand(model, layout, row, site, edit):
     """Greedy writing by whole passes, in which a hook makes the edit as the documentation says.
 

@@ -72,9 +72,10 @@ def test_ceilings_of_all_values_are_those_of_one_value_at_a_time(known):
     assert set(together) == {(value, site) for value in every for site in sites}
     for value, sources in every.items():
         for site in sites:
-            alone = ceilings(session, bases, {value: sources}, [site])[value, site]
-            assert together[value, site].shape == (len(sources.rows),)
-            torch.testing.assert_close(together[value, site], alone, atol=0.01, rtol=1e-4)
+            alone = ceilings(session, bases, {value: sources}, [site])[value, site].numbers
+            found = together[value, site].numbers
+            assert found.shape == (len(sources.rows),)
+            torch.testing.assert_close(found, alone, atol=0.01, rtol=1e-4)
 
 
 def test_the_whole_activation_of_a_source_is_that_of_a_whole_pass_with_hooks(known):
@@ -83,8 +84,8 @@ def test_the_whole_activation_of_a_source_is_that_of_a_whole_pass_with_hooks(kno
     model, problems = session.model, bases.problems
     found = ceilings(session, bases, every, sites)
     unlike = 0
-    for (value, site), numbers in found.items():
-        sources = every[value]
+    for (value, site), answers in found.items():
+        sources, numbers = every[value], answers.numbers
         for index, row in enumerate(sources.rows.tolist()):
             own = model.encode(problems.take(np.array([row])), digits=3)
             theirs = model.encode(sources.problems[0].take(np.array([index])), digits=3)
@@ -184,5 +185,6 @@ def test_sites_that_do_not_fit_together_are_run_in_turns(known, monkeypatch):
     monkeypatch.setattr(interchange, "run_all", run)
     in_turns = ceilings(session, bases, every, sites)
     assert runs == [[site] for site in sites]
-    for place, numbers in together.items():
-        torch.testing.assert_close(in_turns[place], numbers, atol=0.01, rtol=1e-4)
+    for place, answers in together.items():
+        found = in_turns[place].numbers
+        torch.testing.assert_close(found, answers.numbers, atol=0.01, rtol=1e-4)

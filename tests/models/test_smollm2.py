@@ -28,7 +28,9 @@ __all__ = ["smollm2"]  # a fixture
 # In one process: the run is made once.
 pytestmark = pytest.mark.slow
 
-POINTS = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
+POINTS = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post", "mlp_post")
+UNITS = [*((point, None) for point in POINTS), ("z", 4)]
+"""Whole points, and one of nine heads that share three keys."""
 
 # --- a cell: one-digit sums, all of them but the four examples
 
@@ -145,9 +147,10 @@ def test_edited_logits_are_those_of_full_hooked_passes(model, problems, layer, p
     layout, clean = opened(model, prompts)
     indices = layout.positions(position)
     ((_, unedited),) = Resumed(clean, None).read_outs()
-    for seed, point in enumerate(POINTS):
-        vectors = vectors_at(model, clean, layer, indices, model.width_at(layer, point), seed=seed)
-        change = Change(Site(layer, point, position), indices, vectors)
+    for seed, (point, head) in enumerate(UNITS):
+        site = Site(layer, point, position, head)
+        vectors = vectors_at(model, clean, layer, indices, site.width(model), seed=seed)
+        change = Change(site, indices, vectors)
         ((_, ours),) = Resumed(clean, change).read_outs()
         ((_, theirs),) = Hooked(model, prompts, layout, clean.fed, change).read_outs()
         torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)

@@ -56,7 +56,7 @@ class DASFitter:
 
     n_components: int
     steps: int = 100
-    batch: int = 32
+    batch: int = 128
     lr: float = 0.1
     seeds: int = 1
     holdout: float = 0.2

@@ -16,8 +16,8 @@ from mech_arith.reports.figures.layout import WIDEST, fitting, on_page
 from mech_arith.reports.figures.lettering import width_of
 from mech_arith.reports.figures.sharing import (
     MARK,
-    MOST_NAMED,
     layer_names,
+    named_below,
     rank_note,
     room_below,
     served,
@@ -77,7 +77,7 @@ def counterfactual_iia(
         left=0.9,
         below=room_below(layers, records(rows)),
         keys=[_keys(colours[layers[len(layers) // 2]])],
-        notes=sharing_note(shared, MARK if len(layers) <= MOST_NAMED else ""),
+        notes=sharing_note(shared, MARK if named_below(layers, records(rows)) else ""),
     )
     sheet = grid.sheet()
     found = records(rows.sort_values("layer", kind="stable"))

@@ -21,8 +21,8 @@ from mech_arith.reports.figures.drawn import (
 from mech_arith.reports.figures.rule import Claim, Row, counts
 from mech_arith.reports.figures.sharing import (
     MARK,
-    MOST_NAMED,
     layer_names,
+    named_below,
     room_below,
     sharing_note,
 )
@@ -124,7 +124,7 @@ def accuracy_by_layer(
     )
     wide = 0.17 * len(layers)
     width, across = side_by_side(values, max(1.6, wide), 0.95, least=max(1.1, min(wide, 2.5)))
-    named = len(layers) <= MOST_NAMED
+    named = named_below(layers, records(arms))
     grid = Grid(
         title=title,
         subtitle=subtitle,

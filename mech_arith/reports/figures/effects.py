@@ -25,6 +25,7 @@ from mech_arith.reports.figures.sharing import (
     MOST_NAMED,
     component_name,
     layer_names,
+    named_below,
     room_below,
     sharing_note,
 )
@@ -172,9 +173,11 @@ def dose_response(
         marks = "bars" if len(strengths) == 1 else "bands"
         subtitle += f"; {marks}: {level:.0%} intervals"
     shared = shared_components(arms)
-    unmarked = len(layers) > MOST_NAMED
+    rows = grouped(arms, "value", "layer", "arm")
+    named = named_below(layers, (found[0] for found in rows.values()))
+    marked = named if len(strengths) == 1 else len(layers) <= MOST_NAMED
     doses = _Doses(
-        rows=grouped(arms, "value", "layer", "arm"),
+        rows=rows,
         values=values,
         layers=layers,
         strengths=strengths,
@@ -187,11 +190,10 @@ def dose_response(
         heading={
             "title": title,
             "subtitle": subtitle,
-            "notes": sharing_note(shared, "" if unmarked else MARK),
+            "notes": sharing_note(shared, MARK if marked else ""),
         },
     )
-    layout = _by_layer if len(strengths) == 1 else _maps if mapped else _curves
-    sheet = layout(doses)
+    sheet = (_by_layer if len(strengths) == 1 else _maps if mapped else _curves)(doses)
     sheet.record(doses.shown(), doses.columns(intervals=has_intervals))
     return sheet
 
@@ -289,7 +291,7 @@ def _by_layer(doses: _Doses) -> Sheet:
         width=width,
         height=1.55,
         left=0.85,
-        below=room_below(doses.layers, (row for found in doses.rows.values() for row in found)),
+        below=room_below(doses.layers, [row for found in doses.rows.values() for row in found]),
         keys=[_keys(doses, curves=False)],
         **heading,
     )

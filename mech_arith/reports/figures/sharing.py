@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from mech_arith.engine.sites import Site, component_of
+from mech_arith.reports.figures.layout import on_page
 
 MARK = "*"
 """Beside the number of a component that serves several values."""
@@ -94,9 +95,9 @@ def layer_names(
         rows: of one value, with a site's columns and component.
         shared: the components that have a mark.
     """
-    if len(layers) > MOST_NAMED:
-        return [str(layer) for layer in layers]
     drawn = {row["layer"]: row for row in rows}
+    if not named_below(layers, drawn.values()):
+        return [str(layer) for layer in layers]
     names = []
     for layer in layers:
         row = drawn.get(layer)
@@ -105,11 +106,20 @@ def layer_names(
     return names
 
 
-def room_below(layers: Sequence[Any], rows: Iterable[Mapping[str, Any]]) -> float:
+def named_below(layers: Sequence[Any], rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether components stand under their layers: of few layers, and on a page not with heads."""
+    return len(layers) <= MOST_NAMED and not (on_page() and _have_heads(rows))
+
+
+def room_below(layers: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> float:
     """Inches that `layer_names` and the axis' own name take under a panel."""
-    if len(layers) > MOST_NAMED:
+    if not named_below(layers, rows):
         return 0.5
-    return 0.8 if any(row.get("head") for row in rows) else 0.65
+    return 0.8 if _have_heads(rows) else 0.65
+
+
+def _have_heads(rows: Iterable[Mapping[str, Any]]) -> bool:
+    return any(row.get("head") for row in rows)
 
 
 def sharing_note(shared: Mapping[Place, list[str]], mark: str = MARK) -> list[str]:

@@ -1,6 +1,7 @@
 """Which heads hold each value, and which ones the answer follows: maps of layers and heads."""
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from math import ceil, isnan
 
 import numpy as np
@@ -83,7 +84,10 @@ def head_maps(evidence: pd.DataFrame, *, title: str = "") -> Sheet:
     sheet = grid.sheet()
     depths = thinned(layers, max(1, int(grid.height / 0.14)))
     heads_named = thinned(columns, max(1, int(grid.width / 0.2)))
-    for index, (value, name) in enumerate((value, name) for value in values for name in maps):
+    rows_of_value = ceil(len(maps) / grid.across)
+    apart = len(maps) if rows_of_value == 1 else rows_of_value * grid.across
+    for (place, value), (shift, name) in product(enumerate(values), enumerate(maps)):
+        index = place * apart + shift
         panel = grid.panel(sheet, index)
         rows = records(best.loc[best["value"] == value])
         at = [(layers.index(row["layer"]), columns.index(int(row["head"])), row) for row in rows]
@@ -105,15 +109,20 @@ def _grid(
     written: bool,
     **heading: str,
 ) -> Grid:
-    """The maps of a value side by side, and as many values as fit."""
+    """The maps of a value side by side, and as many values as fit; else maps below each other."""
     cell = CELL if written else SMALL_CELL
     names = max(width_of(HEADS, NAMES), *(width_of(name, TITLE) for name in (*values, *maps)))
     width, left = max(cell[0] * len(columns), names), room_for(thinned(layers), beside=0.45)
-    per_value = len(maps) * (width + 0.25)
-    groups = evenly(len(values), fitting(per_value - 0.25, left, right=1.0))
+    fits = fitting(width, left, right=1.0)
+    if fits < len(maps):
+        across = evenly(len(maps), fits)
+        down = len(values) * ceil(len(maps) / across)
+    else:
+        across = evenly(len(values), fits // len(maps)) * len(maps)
+        down = ceil(len(values) * len(maps) / across)
     return Grid(
-        across=groups * len(maps),
-        down=ceil(len(values) / groups),
+        across=across,
+        down=down,
         width=width,
         height=max(cell[1] * len(layers), 0.5),
         left=left,
