@@ -84,12 +84,11 @@ def evidence(
     from mech_arith.evidence.results import load_run
 
     runs = [load_run(directory) for directory in finished_runs(places)]
-    rows: list[tuple[dict[str, Any], dict[Any, Any]]] = []
-    cells: list[dict[str, Any]] = []
-    for run in runs:
-        cell, shown = _shown_rows(run, ranks=ranks)
-        cells.append(cell)
-        rows += [(run.summary, row) for row in shown]
+    found = [_shown_rows(run, ranks=ranks) for run in runs]
+    cells = [cell for cell, _ in found]
+    rows = [
+        (run.summary, row) for run, (_, shown) in zip(runs, found, strict=True) for row in shown
+    ]
     if ranks and not rows:
         raise UserError(
             "expected answers towards other values with --ranks, found none; run with "
@@ -104,7 +103,6 @@ def evidence(
         )
         if columns is not None or any(column.cell(row) not in _EMPTY for _, row in rows)
     ]
-    level = runs[0].summary.get("inference", {}).get("level", 0.95)
     fields = [Heading(name, name) for name in told]
     heads = [Heading("head", "head")] if any(row["head"] for _, row in rows) else []
     sizes = [Heading("rank", "rank")] if ranks or any(row["rank"] > 1 for _, row in rows) else []
@@ -123,22 +121,15 @@ def evidence(
         ],
         notes=[
             *(_made_by(run.directory, run.summary) for run in runs),
-            f"{OF_RANKS if sizes else OF_COMPONENT}, read on the report split; "
-            f"brackets: {level:.0%} intervals. {CHANCE}",
+            _how_read(runs[0].summary, OF_RANKS if sizes else OF_COMPONENT),
         ],
     )
 
 
-def _made_by_sides(one: Path, other: Path) -> list[str]:
-    """What to say of the runs of both sides of a comparison."""
-    from mech_arith.common.runs.directories import finished_runs
-    from mech_arith.evidence.results import load_summary
-
-    return [
-        f"{side}: {_made_by(directory, load_summary(directory))}"
-        for side, place in (("A", one), ("B", other))
-        for directory in finished_runs([place])
-    ]
+def _how_read(summary: Mapping[str, Any], where: str) -> str:
+    """What the numbers of all rows are of."""
+    level = summary.get("inference", {}).get("level", 0.95)
+    return f"{where}, read on the report split; brackets: {level:.0%} intervals. {CHANCE}"
 
 
 def _shown_rows(run: Any, *, ranks: bool) -> tuple[dict[str, Any], list[dict[Any, Any]]]:
@@ -219,6 +210,9 @@ def comparison(one: Path, other: Path, quantities: Sequence[str] | None = None) 
 
 def _of_sides(one: Path, other: Path) -> list[str]:
     """What to say of the runs of A and of B."""
+    from mech_arith.common.runs.directories import finished_runs
+    from mech_arith.evidence.results import load_summary
+
     return [
         f"{side}: {_made_by(directory, load_summary(directory))}"
         for side, place in (("A", one), ("B", other))
