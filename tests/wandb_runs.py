@@ -153,6 +153,7 @@ def evidence() -> pd.DataFrame:
                 "layer": layer,
                 "position": position,
                 "head": "",
+                "rank": 1,
                 "value": value,
                 "r_fit": fit,
                 "excess_drop": excess + layer / 10,

@@ -14,9 +14,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from mech_arith.common.errors import UserError
 from mech_arith.common.paths import SUMMARY
 from mech_arith.evidence.best import best_places
-from mech_arith.evidence.results import load_run
+from mech_arith.evidence.results import load_run, save_run
 from mech_arith.reports import table as command
 from mech_arith.reports.figures import __main__ as figures
 from mech_arith.reports.typeset import (
@@ -326,3 +327,25 @@ def test_what_reads_the_command_line_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "pandas", "pyarrow", "matplotlib"} & set(found.stdout.split())
+
+
+def test_iia_by_rank_has_a_row_for_each_rank(tmp_path: Path) -> None:
+    run = save_cell(tmp_path / "run", edit="interchange")
+    one = load_run(run)
+    table = one.tables["evidence"]
+    both = pd.concat([table, table.assign(rank=4, iia=0.25)], ignore_index=True)
+    save_run(
+        run,
+        tables={**one.tables, "evidence": both},
+        summary=one.summary,
+        config_yaml=one.config_yaml,
+    )
+    found = command.evidence([run], ranks=True)
+    names = [heading.name for heading in found.headings]
+    rank, iia = names.index("rank"), names.index("iia")
+    assert {row[rank] for row in found.rows} == {1, 4}
+    assert {row[iia].number for row in found.rows if row[rank] == 4} == {0.25}
+    assert len(command.evidence([run]).rows) == len(found.rows) / 2
+    save_cell(tmp_path / "scaled")
+    with pytest.raises(UserError, match="expected answers towards other values with --ranks"):
+        command.evidence([tmp_path / "scaled"], ranks=True)
