@@ -98,7 +98,7 @@ def test_methods_without_options_and_unknown_methods():
     with pytest.raises(UserError, match=r"expected no tracing.options with pca, got ridge; leave"):
         find_method("pca", 2, {"ridge": 1})
     with pytest.raises(
-        UserError, match=r"unknown tracing method 'umap'.*expected one of: pca, pls"
+        UserError, match=r"unknown tracing method 'umap'.*expected one of: .*pca, pls"
     ):
         find_method("umap", 2)
 
@@ -137,5 +137,5 @@ def test_the_store_keeps_methods_and_their_options_apart(tmp_path):
 @pytest.mark.parametrize("name", [n for n in METHODS.names() if n != "pca_of_a_power"])
 def test_every_method_has_a_yaml_and_the_source_of_its_own(name):
     assert (conf_dir() / "tracing" / f"{name}.yaml").is_file()
-    (module,) = find_method(name, 1).code
+    module, *_ = find_method(name, 1).code
     assert module.__name__ == f"mech_arith.directions.methods.{name}"
