@@ -152,12 +152,12 @@ class Subspace:
         """Index of the value that each direction was found for; `EVERY_VALUE` for all alike."""
         if self.of_value is not None:
             return self.of_value
-        return torch.full((len(self.directions),), EVERY_VALUE)
+        return torch.full((len(self.directions),), EVERY_VALUE, dtype=torch.int64)
 
     def _ranks_of(self) -> Int64[Tensor, " k"]:
         if self.of_rank is not None:
             return self.of_rank
-        return torch.full((len(self.directions),), EVERY_RANK)
+        return torch.full((len(self.directions),), EVERY_RANK, dtype=torch.int64)
 
     def of(self, value: int) -> Bool[Tensor, " k"]:
         """Marks the directions that were found for a value, or for all alike."""
