@@ -34,6 +34,13 @@ def of_least_rank(table: pd.DataFrame) -> pd.DataFrame:
     return table if table.empty else table.loc[table["rank"] == table["rank"].min()]
 
 
+def best_places(evidence: pd.DataFrame) -> pd.DataFrame:
+    """Per value and layer the row with the largest |R| on the fit split, of all positions; of the
+    least rank.
+    """
+    return best_on_fit(of_least_rank(evidence), ("value", "layer")).sort_index()
+
+
 def best_row(rows: Iterable[Row]) -> Row:
     """The same of the rows of one value; the first one if none has an R."""
     return max(rows, key=_size)

@@ -6,8 +6,7 @@ from typing import Any
 import pandas as pd
 
 from mech_arith.engine.sites import SITE_COLUMNS, site_of
-from mech_arith.evidence.best import best_rows, of_least_rank
-from mech_arith.evidence.results import best_places
+from mech_arith.evidence.best import best_places, best_rows, of_least_rank
 from mech_arith.evidence.verdicts import known
 
 ENOUGH = 0.9
@@ -16,19 +15,32 @@ ENOUGH = 0.9
 Row = Mapping[Any, Any]
 
 
-def by_rank(evidence: pd.DataFrame) -> pd.DataFrame:
-    """Per value and layer a row for every rank, at the layer's best site of the fit split.
-
-    The least rank chooses the site. Empty where answers were not asked at several ranks.
+def of_ranks(evidence: pd.DataFrame) -> pd.DataFrame:
+    """Per value and layer a row for every rank at which answers were asked, at the layer's best
+    site of the fit split, which the least rank chooses.
     """
     if evidence.empty or "iia" not in evidence:
         return evidence.iloc[:0]
-    asked = evidence.dropna(subset=["iia"])
-    if asked["rank"].nunique() < 2:
-        return asked.iloc[:0]
     place = ["value", *SITE_COLUMNS]
-    rows = asked.merge(best_places(evidence)[place], on=place)
+    rows = evidence.dropna(subset=["iia"]).merge(best_places(evidence)[place], on=place)
     return rows.sort_values(["value", "layer", "rank"], kind="stable", ignore_index=True)
+
+
+def by_rank(evidence: pd.DataFrame) -> pd.DataFrame:
+    """The same where answers were asked at several ranks; else empty."""
+    rows = of_ranks(evidence)
+    return rows if len(rows) and len(set(rows["rank"])) > 1 else rows.iloc[:0]
+
+
+def at_headline(evidence: pd.DataFrame) -> dict[str, list[dict[Any, Any]]]:
+    """Of `of_ranks` for each value the rows of its headline's site, ascending in rank."""
+    rows = of_ranks(evidence).to_dict(orient="records")
+    best = best_rows(of_least_rank(evidence).to_dict(orient="records")) if rows else {}
+    found = {
+        value: [row for row in rows if row["value"] == value and site_of(row) == site_of(at)]
+        for value, at in best.items()
+    }
+    return {value: here for value, here in found.items() if here}
 
 
 def rank_summary(evidence: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -37,16 +49,12 @@ def rank_summary(evidence: pd.DataFrame) -> dict[str, dict[str, Any]]:
     At the site with the largest |R| on the fit split. Empty where answers were not asked at several
     ranks.
     """
-    rows = by_rank(evidence).to_dict(orient="records")
-    if not rows:
+    if by_rank(evidence).empty:
         return {}
-    best = best_rows(of_least_rank(evidence).to_dict(orient="records"))
-    found = {}
-    for value, at in best.items():
-        here = [row for row in rows if row["value"] == value and site_of(row) == site_of(at)]
-        if here:
-            found[value] = {**site_of(at).columns(), **_least_rank(here)}
-    return found
+    return {
+        value: {**site_of(rows[0]).columns(), **_least_rank(rows)}
+        for value, rows in at_headline(evidence).items()
+    }
 
 
 def _least_rank(rows: Sequence[Row]) -> dict[str, Any]:
@@ -72,7 +80,7 @@ def _least_rank(rows: Sequence[Row]) -> dict[str, Any]:
 
 def rank_sentence(found: Mapping[str, Any]) -> str:
     """What `rank_summary` says of one value, in words."""
-    asked = ", ".join(found["iia"])
+    asked = ", ".join(sorted(found["iia"], key=int))
     if found["rank_90"] is None:
         return f"no rank of {asked} reaches {ENOUGH:.0%} of the ceiling: {found['reason']}"
     return f"rank {found['rank_90']} of {asked} reaches {ENOUGH:.0%} of the ceiling"

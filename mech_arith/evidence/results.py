@@ -19,7 +19,7 @@ from mech_arith.common.errors import UserError
 from mech_arith.common.paths import SUMMARY
 from mech_arith.common.runs.directories import check_writable, readable, summary_and_rows
 from mech_arith.engine.sites import COMPONENT_COLUMNS
-from mech_arith.evidence.best import best_on_fit, of_least_rank
+from mech_arith.evidence.best import best_places
 from mech_arith.evidence.columns import (
     RENAMED_TABLES,
     TABLES,
@@ -166,13 +166,6 @@ def per_value(effects: pd.DataFrame) -> pd.DataFrame:
     ]
     targets = effects.get("target_value", "")
     return effects.assign(value=names, target_value=targets).explode("value", ignore_index=True)
-
-
-def best_places(evidence: pd.DataFrame) -> pd.DataFrame:
-    """Per value and layer the row with the largest |R| on the fit split, of all positions; of the
-    least rank.
-    """
-    return best_on_fit(of_least_rank(evidence), ("value", "layer")).sort_index()
 
 
 def slopes_at_best(specificity: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:

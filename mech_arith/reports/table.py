@@ -25,6 +25,15 @@ from mech_arith.reports.typeset import (
 FIXED = (Heading("value", "value"), Heading("layer", "layer"))
 """What every row of the evidence is about."""
 
+RANKS = ("iia", "iia_random", "floor", "ceiling")
+"""Columns of the evidence that stand beside each rank."""
+
+OF_COMPONENT = "The component with the largest |R| on the fit split"
+OF_RANKS = (
+    "Each value's subspace of the rank (of rank 1 the component with the largest |R| on the fit "
+    "split) at the layer's best site of the fit split"
+)
+
 SIDES = {"a": "A", "b": "B", "difference": "B minus A"}
 """Columns of a comparison, each with its interval."""
 
@@ -50,66 +59,93 @@ def _main() -> None:
                 )
             table = comparison(places[0], places[1], columns)
         else:
-            table = evidence(places, columns)
+            table = evidence(places, columns, ranks=arguments.ranks)
     except UserError as error:
         sys.exit(f"error: {error}")
     sys.stdout.write(WRITERS[arguments.format](table))
 
 
-def evidence(places: Sequence[Path], columns: Sequence[str] | None = None) -> Table:
+def evidence(
+    places: Sequence[Path], columns: Sequence[str] | None = None, *, ranks: bool = False
+) -> Table:
     """A row per run, value and layer: the evidence of the fit split's best component.
+
+    Of several ranks the least; with `ranks` a row for each.
 
     Args:
         places: runs, sweeps, or anything above them.
         columns: of the evidence; by default those of the report's headlines that a run has.
+        ranks: IIA against rank.
 
     Raises:
         UserError: there is no finished run, or no such column.
     """
-    from mech_arith.common.runs.directories import finished_runs, readable
-    from mech_arith.evidence.results import adopt_columns, best_places, load_run
+    from mech_arith.common.runs.directories import finished_runs
+    from mech_arith.evidence.results import load_run
 
     runs = [load_run(directory) for directory in finished_runs(places)]
     rows: list[tuple[dict[str, Any], dict[Any, Any]]] = []
-    cells: list[dict[str, Any]] = []
     for run in runs:
-        if "evidence" not in run.tables:
-            raise UserError(f"expected evidence in {run.directory}, found none; run it again")
-        adopt_columns(run.directory)
-        with readable(run.directory):
-            best = best_places(run.tables["evidence"]).to_dict(orient="records")
-            best.sort(key=lambda row: (row["layer"], len(row["value"]), row["value"]))
-            cells.append(run.summary["cell"])
-        rows += [(run.summary, row) for row in best]
-    told = _told_apart(cells)
-    if len(runs) > 1 and not told:
-        told = ["identity"]
+        rows += [(run.summary, row) for row in _shown_rows(run, ranks=ranks)]
+    if ranks and not rows:
+        raise UserError(
+            "expected answers towards other values with --ranks, found none; run with "
+            "tracing.rank=[1,2,4] intervention=interchange"
+        )
+    cells = [run.summary["cell"] for run in runs]
+    told = _told_apart(cells) or ["identity"] * (len(runs) > 1)
     chosen = [
         column
-        for column in _chosen(columns, list(dict.fromkeys(n for _, row in rows for n in row)))
+        for column in _chosen(
+            RANKS if ranks and columns is None else columns,
+            list(dict.fromkeys(n for _, row in rows for n in row)),
+        )
         if columns is not None or any(column.cell(row) not in _EMPTY for _, row in rows)
     ]
     level = runs[0].summary.get("inference", {}).get("level", 0.95)
     fields = [Heading(name, name) for name in told]
     heads = [Heading("head", "head")] if any(row["head"] for _, row in rows) else []
+    sizes = [Heading("rank", "rank")] if ranks or any(row["rank"] > 1 for _, row in rows) else []
     return Table(
-        headings=[*fields, *FIXED, *heads, *(column.heading for column in chosen)],
+        headings=[*fields, *FIXED, *heads, *sizes, *(column.heading for column in chosen)],
         rows=[
             [
                 *(_text((summary | summary["cell"]).get(name)) for name in told),
                 Expression(row["value"]),
                 int(row["layer"]),
                 *(row["head"] or None for _ in heads),
+                *(int(row["rank"]) for _ in sizes),
                 *(column.cell(row) for column in chosen),
             ]
             for summary, row in rows
         ],
         notes=[
             *(_made_by(run.directory, run.summary) for run in runs),
-            "The component with the largest |R| on the fit split, read on the report split; "
+            f"{OF_RANKS if sizes else OF_COMPONENT}, read on the report split; "
             f"brackets: {level:.0%} intervals. {CHANCE}",
         ],
     )
+
+
+def _shown_rows(run: Any, *, ranks: bool) -> list[dict[Any, Any]]:
+    """The rows of a run's evidence that are in the table.
+
+    Raises:
+        UserError: it has no evidence.
+    """
+    from mech_arith.common.runs.directories import readable
+    from mech_arith.evidence.best import best_places
+    from mech_arith.evidence.ranks import of_ranks
+    from mech_arith.evidence.results import adopt_columns
+
+    if "evidence" not in run.tables:
+        raise UserError(f"expected evidence in {run.directory}, found none; run it again")
+    adopt_columns(run.directory)
+    shown = of_ranks if ranks else best_places
+    with readable(run.directory):
+        rows = shown(run.tables["evidence"]).to_dict(orient="records")
+        rows.sort(key=lambda row: (row["layer"], len(row["value"]), row["value"]))
+    return rows
 
 
 def comparison(one: Path, other: Path, quantities: Sequence[str] | None = None) -> Table:
@@ -310,6 +346,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="A,B",
         help="columns of the evidence, each with its interval, or with --compare quantities; by "
         "default the headlines",
+    )
+    parser.add_argument(
+        "--ranks", action="store_true", help="IIA (interchange-intervention accuracy) by rank"
     )
     parser.add_argument(
         "--compare", action="store_true", help="two runs or sweeps A and B, and B minus A"

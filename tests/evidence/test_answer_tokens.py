@@ -163,7 +163,7 @@ def test_a_spelling_is_that_of_the_model():
 
 def test_the_summary_is_read_at_the_place_of_the_headline(sources):
     table = rows_of(run_of(sources.expected[None, :, None], sources.expected[0], sources))
-    place = {**SITE.columns(), "component": 0}
+    place = {**SITE.columns(), "component": 0, "rank": 1}
     found = token_summary(table, {"b": place, "a": place})
     assert list(found) == ["b"]
     assert found["b"]["component"] == 0

@@ -135,6 +135,20 @@ def test_an_edit_of_one_head_is_folded_into_its_columns(case, edit, strength):
     assert difference(model, folded, change, prompts) < 1e-4
 
 
+@FEW
+@pytest.mark.parametrize(("point", "edit", "strength"), TRIED)
+def test_folded_weights_of_rank_3_answer_as_the_edit_of_activations_does(
+    case, point, edit, strength
+):
+    model, prompts, asked = case
+    change = change_at(model, 1, point, edit, strength, rank=3)
+    ours = answers_of(fold(model, change), prompts, asked)
+    assert_close(ours, answers_of(twin(model, change), prompts, asked))
+    assert difference(model, fold(model, change), change, prompts) < 1e-4
+    one = fold(model, change_at(model, 1, point, edit, strength))
+    assert one.digest != fold(model, change).digest
+
+
 def test_the_model_stays_as_it_was_and_shares_all_that_is_not_changed(case):
     model, prompts, asked = case
     before = answers_of(model, prompts, asked)

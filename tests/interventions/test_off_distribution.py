@@ -14,6 +14,7 @@ from mech_arith.common.store import Store
 from mech_arith.common.streaming import Sums
 from mech_arith.directions.base import Subspace, find_method
 from mech_arith.engine.batching import Batching
+from mech_arith.engine.capture import capture
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.evidence.off_distribution import departure_columns, spread_columns
@@ -89,6 +90,38 @@ def test_the_distance_within_the_components_by_hand():
     assert found["beyond_99"] == [0.5, 0, 0.5, 0.5]  # the threshold is 2 + .99 * 3
     other = spread_of(coordinates, rows([1, 0], [0, 4]), at_site(rows([-8, -4]), component=1))
     assert other["mahalanobis"] == pytest.approx([3 / 7])
+
+
+def test_two_directions_by_hand():
+    coordinates = rows([3, 8], [0, 4])  # of sd 1 and 2: distances 5 and 2
+    changes = rows([[0, 0], [0, 0]], [[-3, 0], [3, 4]], [[0, 1], [0, 0]])[None]
+    dose = Dose(Site(0, "resid_post", "last"), (0, 1), changes, torch.arange(2))
+    found = spread_of(coordinates, rows([1, 0], [0, 4]), dose)
+    assert found["outside_range"] == [0, 0, 0.5]  # any coordinate of a problem
+    far = [[5, 2], [4, 5], [(9 + 20.25) ** 0.5, 2]]
+    assert found["mahalanobis"] == pytest.approx([sum(of) / 7 for of in far])
+    activation = rows([3, 4, 0], [0, 2, 1])
+    ratio = length_ratio(activation, torch.eye(3).double()[:2], changes[0])
+    edited = [[[3, 4, 0], [0, 2, 1]], [[0, 4, 0], [3, 6, 1]], [[3, 5, 0], [0, 2, 1]]]
+    expected = torch.tensor(edited, dtype=torch.float64).norm(dim=2) / activation.norm(dim=1)
+    torch.testing.assert_close(ratio, expected)
+
+
+def test_the_dose_left_of_two_directions_is_along_the_way_that_each_problem_goes():
+    site = Site(1, "resid_post", "b-c")
+    session, edited, traces, (dose,) = prepared(tiny_decoder(), ABC, [site])
+    both = torch.cat([dose.changes, 0.5 * dose.changes], dim=3)
+    (of_plane,) = led(session, edited, traces, [replace(dose, components=(0, 1), changes=both)])
+    # All problems go the same way, which is a direction by itself.
+    way = torch.tensor([1, 0.5], dtype=torch.float64) / 1.25**0.5
+    direction = (way @ traces[site].subspace.directions).view(1, -1, 32).double()
+    expected = torch.zeros(3, 12, dtype=torch.float64)
+    for layout, captured in capture(session, edited, [site]):
+        x = captured[site].double().unflatten(1, (-1, 32))
+        far = 1.25**0.5 * dose.changes[0, :, layout.rows, 0]
+        along = direction.expand(len(x), -1, -1)
+        expected[:, layout.rows] = dose_left(x, along, far, centred=True, eps=1e-5)
+    assert of_plane["dose_left"][1:].tolist() == pytest.approx(expected.mean(1)[1:].tolist())
 
 
 def test_some_problems_towards_several_sources():

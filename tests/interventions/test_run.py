@@ -120,8 +120,11 @@ def test_the_uncentred_variant_differs_by_the_means_coordinates():
 
 
 def test_controls_of_heads_are_others_and_those_of_whole_points_what_they_were():
+    target = Target((2,), ())
     first = {
-        head: torch.randint(2**31, (3,), generator=_generator(7, Site(3, "z", "last", head), 2))
+        head: torch.randint(
+            2**31, (3,), generator=_generator(7, Site(3, "z", "last", head), target)
+        )
         for head in (None, 0, 1)
     }
     assert first[None].tolist() == [2123353881, 1878675372, 1042534784]

@@ -30,6 +30,7 @@ from mech_arith.reports.figures import (
     specificity_maps,
 )
 from mech_arith.reports.figures.effects import SHIFT
+from mech_arith.reports.figures.ranks import iia_by_rank
 from mech_arith.reports.figures.rule import Claim, counts
 from mech_arith.reports.figures.sheet import DPI, Panel, Sheet
 from mech_arith.reports.figures.standard.heads import head_maps
@@ -291,6 +292,24 @@ def check_readable(sheet: Sheet) -> None:
     assert not crossing.any(), [(names[i], names[j]) for i, j in np.argwhere(crossing) if i < j]
 
 
+def of_ranks(table: pd.DataFrame, ranks: Sequence[int] = (1, 2, 4, 8)) -> pd.DataFrame:
+    """The same of subspaces of several ranks: the larger, the more answers follow."""
+    shares = {rank: (place + 1) / len(ranks) for place, rank in enumerate(ranks)}
+    numbers = ["iia", "iia_low", "iia_high"]
+    return pd.concat(
+        [
+            table.assign(
+                rank=rank,
+                n=200,
+                iia_random=0.1 * share,
+                **{name: share * table[name] for name in numbers},
+            )
+            for rank, share in shares.items()
+        ],
+        ignore_index=True,
+    )
+
+
 def of_heads(table: pd.DataFrame, heads: Sequence[int] = range(4)) -> pd.DataFrame:
     """The same at several heads, the later the clearer; numbers are a little other ones in each."""
     numbers = [name for name in ("r_fit", "r", "abs_r", "iia", "ceiling") if name in table]
@@ -398,6 +417,9 @@ FIGURES = {
     ),
     "example, 6 layers": lambda: locality_example(curves(6), title=TITLE),
     "example, one panel": lambda: locality_example(curves(1, ["b"]), title=TITLE),
+    "ranks, 4 layers": lambda: iia_by_rank(of_ranks(evidence(4)), title=TITLE),
+    "ranks, 30 layers": lambda: iia_by_rank(of_ranks(evidence(30)), title=TITLE),
+    "evidence of rank 2, 4 layers": lambda: evidence_maps(of_ranks(known(4), [2, 8]), title=TITLE),
     "heads, 4 layers": lambda: head_maps(of_heads(evidence(4)), title=TITLE),
     "heads, 30 layers": lambda: head_maps(of_heads(evidence(30), range(32)), title=TITLE),
     "heads, one of each": lambda: head_maps(of_heads(evidence(1, ["a"]), [7]), title=TITLE),
@@ -1246,3 +1268,31 @@ def test_without_heads_there_is_no_map_of_them() -> None:
     )
     with pytest.raises(ValueError, match="expected evidence at heads, got none; trace them with"):
         head_maps(evidence(2))
+
+
+def test_iia_against_rank_is_drawn_as_it_is() -> None:
+    table = of_ranks(evidence(2, ["b", "b-c"]))
+    sheet = iia_by_rank(table, counterfactual(of_ranks(evidence(2, ["b", "b-c"]))))
+    of_b = table.loc[(table["value"] == "b") & (table["layer"] == 1)]
+    lines = [np.asarray(line.get_ydata()).tolist() for line in sheet.panels[0].lines]
+    for name in ("iia", "iia_random", "floor", "ceiling"):
+        assert of_b[name].tolist() in lines
+    rows = pd.DataFrame(sheet.rows)
+    assert len(rows) == len(table)
+    assert rows["rank"].tolist() == [1, 2, 4, 8] * 4
+    assert set(rows["iia_random_low"].astype(float)) == {0.02}
+    with pytest.raises(ValueError, match="expected evidence of several ranks with IIA, got none"):
+        iia_by_rank(evidence(2))
+
+
+def test_figures_of_one_number_a_layer_show_the_least_rank() -> None:
+    table = pd.concat([effects(1, values=["b"]).assign(rank=rank) for rank in (4, 2)])
+    table.loc[table["rank"] == 4, "accuracy_drop"] += 0.5
+    sheet = dose_response(table)
+    assert {row["component"] for row in sheet.rows} == {0}
+    assert len(sheet.rows) == 2 * len(STRENGTHS)
+    assert any("subspaces of rank 2 of 2, 4" in text for text in texts(sheet))
+    assert "k2" in " ".join(texts(sheet))
+    maps = evidence_maps(of_ranks(evidence(2), [2, 8]))
+    assert {row["rank"] for row in maps.rows} == {2}
+    assert any("subspaces of rank 2 of 2, 8" in text for text in texts(maps))

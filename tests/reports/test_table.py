@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 from mech_arith.common.paths import SUMMARY
-from mech_arith.evidence.results import best_places, load_run
+from mech_arith.evidence.best import best_places
+from mech_arith.evidence.results import load_run
 from mech_arith.reports import table as command
 from mech_arith.reports.figures import __main__ as figures
 from mech_arith.reports.typeset import (

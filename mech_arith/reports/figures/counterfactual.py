@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.engine.sites import COMPONENT_COLUMNS
-from mech_arith.evidence.results import best_places, slopes_at_best
+from mech_arith.evidence.best import best_places
+from mech_arith.evidence.results import slopes_at_best
 from mech_arith.evidence.table import WHOLE_WAY
 from mech_arith.reports.figures.drawn import ARMS, in_order
 from mech_arith.reports.figures.evidence import FEW
@@ -68,9 +69,7 @@ def counterfactual_iia(
     shared = served(records(rows.loc[rows["arm"] == "target", [*COMPONENT_COLUMNS, "value"]]))
     grid = Grid(
         title=title,
-        subtitle="; ".join(
-            [edit, *rank_note(evidence), f"{n} problems per point", f"bars: {level:.0%} intervals"]
-        ),
+        subtitle=_said(edit, evidence, f"{n} problems per point; bars: {level:.0%} intervals"),
         across=across,
         down=ceil(len(values) / across),
         width=width,
@@ -103,6 +102,14 @@ def counterfactual_iia(
     shown = (row for row in found if row["arm"] in ARMS)
     sheet.record(shown, [*place, "iia", *ends])
     return sheet
+
+
+SLOPE = "slope of the answer's change against the change of an answer that follows"
+
+
+def _said(first: str, evidence: pd.DataFrame, *more: str) -> str:
+    """A subtitle, with the rank that is drawn."""
+    return "; ".join([first, *rank_note(evidence), *more])
 
 
 def _points(
@@ -163,12 +170,7 @@ def specificity_maps(
     upright = longest > cell - 0.05
     grid = Grid(
         title=title,
-        subtitle="; ".join(
-            [
-                "slope of the answer's change against the change of an answer that follows",
-                *rank_note(evidence),
-            ]
-        ),
+        subtitle=_said(SLOPE, evidence),
         across=across,
         down=ceil(len(layers) / across),
         width=cell * len(changed),

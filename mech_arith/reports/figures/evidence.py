@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.engine.sites import COMPONENT_COLUMNS
+from mech_arith.evidence.best import best_places
 from mech_arith.evidence.columns import TABLES, Beside, Column
-from mech_arith.evidence.results import best_places
 from mech_arith.reports.figures.layout import fitting, on_page, room
 from mech_arith.reports.figures.lettering import width_of
 from mech_arith.reports.figures.rule import Claim, Row, counts, number_of

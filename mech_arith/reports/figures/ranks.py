@@ -8,6 +8,8 @@ import pandas as pd
 
 from mech_arith.engine.sites import COMPONENT_COLUMNS
 from mech_arith.evidence.ranks import by_rank
+from mech_arith.evidence.table import WHOLE_WAY
+from mech_arith.interventions.controls import CONTROL
 from mech_arith.reports.figures.drawn import in_order
 from mech_arith.reports.figures.rule import number_of
 from mech_arith.reports.figures.sharing import sites_note
@@ -37,12 +39,24 @@ SHOWN = (
 """Columns of the numbers beside the figure."""
 
 
-def iia_by_rank(evidence: pd.DataFrame, *, title: str = "", level: float = 0.95) -> Sheet:
+def iia_by_rank(
+    evidence: pd.DataFrame,
+    counterfactual: pd.DataFrame | None = None,
+    *,
+    title: str = "",
+    level: float = 0.95,
+) -> Sheet:
     """Share of answers that follow the value put in place against rank, a panel for each value.
 
     A line per layer, at the layer's best site of the fit split, beside random frames of the same
     rank that move every problem as far. Between the chance floor and what the whole activation
     does.
+
+    Args:
+        evidence: the run's table.
+        counterfactual: the run's table; without it the random frames have no intervals.
+        title: model and template.
+        level: of the table's intervals.
 
     Raises:
         ValueError: the answers were not asked at several ranks.
@@ -50,6 +64,8 @@ def iia_by_rank(evidence: pd.DataFrame, *, title: str = "", level: float = 0.95)
     rows = by_rank(evidence)
     if rows.empty:
         raise ValueError("expected evidence of several ranks with IIA, got none; set tracing.rank")
+    if counterfactual is not None:
+        rows = _with_random_ends(rows, counterfactual)
     values, layers = in_order(rows), sorted(distinct(rows, "layer"))
     ranks, colours = sorted(distinct(rows, "rank")), layer_colours(layers)
     width, across = side_by_side(values, max(1.6, 0.35 * len(ranks)), 0.9, least=1.2)
@@ -73,18 +89,35 @@ def iia_by_rank(evidence: pd.DataFrame, *, title: str = "", level: float = 0.95)
         panel.limit((-0.4, len(ranks) - 0.6), (-0.03, 1.03))
         panel.tick_x(range(len(ranks)), [str(rank) for rank in ranks])
         panel.frame(x_grid=False, y_named=index % across == 0)
-        for place, layer in enumerate(layers):
-            # Side by side, so that the intervals of layers do not hide each other.
-            aside = 0.3 * ((place + 0.5) / len(layers) - 0.5)
-            found = lines.get((value, layer), [])
-            at = [ranks.index(row["rank"]) + aside for row in found]
-            _line(panel, at, found, colours[layer], intervals=len(layers) <= FEW)
+        _lines(panel, {layer: lines.get((value, layer), []) for layer in layers}, ranks, colours)
         beside = "IIA: answers that\nfollow the value" if index % across == 0 else ""
         panel.name(title=value, x="rank of the subspace", y=beside)
     sheet.record(
         (row for found in lines.values() for row in found), [c for c in SHOWN if c in rows]
     )
     return sheet
+
+
+def _lines(
+    panel: Panel,
+    by_layer: Mapping[int, Sequence[Mapping[str, Any]]],
+    ranks: Sequence[int],
+    colours: Mapping[int, Colour],
+) -> None:
+    """The layers of one value, side by side, so that their intervals do not hide each other."""
+    for place, (layer, rows) in enumerate(by_layer.items()):
+        aside = 0.3 * ((place + 0.5) / len(by_layer) - 0.5)
+        at = [ranks.index(row["rank"]) + aside for row in rows]
+        _line(panel, at, rows, colours[layer], intervals=len(by_layer) <= FEW)
+
+
+def _with_random_ends(rows: pd.DataFrame, counterfactual: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the intervals of random frames."""
+    place = ["value", *COMPONENT_COLUMNS]
+    whole = counterfactual["strength"] == WHOLE_WAY
+    drawn = counterfactual.loc[whole & (counterfactual["arm"] == CONTROL)]
+    ends = {f"iia_{end}": f"iia_random_{end}" for end in ("low", "high")}
+    return rows.merge(drawn[[*place, *ends]].rename(columns=ends), on=place, how="left")
 
 
 def _line(

@@ -13,6 +13,7 @@ from mech_arith.reports.page.compact import Plain, edited, overview_lines, trace
 from mech_arith.reports.page.evidence import (
     evidence_rows,
     headline_rows,
+    rank_lines,
     specificity_maps,
     token_maps,
 )
@@ -26,6 +27,7 @@ def cell_page(result: RunResult) -> Plain:
             result.tables.get("correlations", pd.DataFrame()), result.summary["cell"]["positions"]
         ),
         "edited": edited(result.tables.get("effects", pd.DataFrame())),
+        "ranks": rank_lines(evidence),
         "evidence": evidence_rows(evidence),
         "tokens": token_maps(result.tables.get("answer_tokens", pd.DataFrame()), evidence),
         "specificity": specificity_maps(result.tables.get("specificity", pd.DataFrame()), evidence),
@@ -77,6 +79,7 @@ def cell_overview(page: Plain, summary: Mapping[str, Any]) -> Plain:
         "map": page["traced"]["best"],
         "edit": [page["edited"].get("edit"), page["edited"].get("unit")],
         "lines": overview_lines(page["edited"]),
+        "ranks": page["ranks"],
     }
 
 

@@ -13,8 +13,9 @@ import torch
 
 from mech_arith.common.errors import UserError
 from mech_arith.engine.sites import COMPONENT_COLUMNS, WITHIN_LAYER
+from mech_arith.evidence.best import best_places
 from mech_arith.evidence.columns import Column, shown_columns
-from mech_arith.evidence.results import best_places, load_run, per_value
+from mech_arith.evidence.results import load_run, per_value
 from mech_arith.evidence.verdicts import known
 from mech_arith.reports.page.compact import DIGITS, Plain
 from mech_arith.reports.page.pairing import Pair

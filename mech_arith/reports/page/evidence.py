@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from mech_arith.engine.sites import COMPONENT_COLUMNS
-from mech_arith.evidence.best import best_rows
+from mech_arith.evidence.best import best_places, best_rows
 from mech_arith.evidence.columns import completed, shown_columns
-from mech_arith.evidence.results import best_places, slopes_at_best, tokens_at_best
+from mech_arith.evidence.ranks import at_headline
+from mech_arith.evidence.results import slopes_at_best, tokens_at_best
 from mech_arith.evidence.verdicts import is_truth, known, verdict
 from mech_arith.reports.page.compact import Plain, numbers, placed
 
@@ -59,6 +60,25 @@ def evidence_rows(evidence: pd.DataFrame) -> list[Plain]:
     if "r_fit" in filled:
         columns["best"] = evidence.index.isin(best_places(evidence).index).tolist()
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def rank_lines(evidence: pd.DataFrame) -> list[Plain]:
+    """Per value IIA by rank at its headline's site, with floor and ceiling."""
+    return [
+        {
+            "value": value,
+            "layer": rows[0]["layer"],
+            "head": rows[0]["head"],
+            "n": known(rows[0], "n"),
+            "rank": [row["rank"] for row in rows],
+            **{name: [known(row, name) for row in rows] for name in OF_RANKS},
+        }
+        for value, rows in at_headline(evidence).items()
+    ]
+
+
+OF_RANKS = ("iia", "iia_low", "iia_high", "iia_random", "floor", "ceiling")
+"""Columns of the evidence that are drawn against rank."""
 
 
 def headline_rows(rows: Sequence[Plain], summary: Mapping[str, Any]) -> list[Plain]:

@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 
 from mech_arith.engine.sites import COMPONENT_COLUMNS, WITHIN_LAYER
-from mech_arith.evidence.best import best_on_fit, of_least_rank
+from mech_arith.evidence.best import best_on_fit, best_places, of_least_rank
 from mech_arith.evidence.columns import TABLES
-from mech_arith.evidence.results import best_places, per_value, plain
+from mech_arith.evidence.results import per_value, plain
 from mech_arith.reports.wandb.names import part_name
 
 STRENGTH = "strength"

@@ -14,4 +14,5 @@ def ranks(tables: Tables, title: str, level: float) -> Iterator[Drawing]:
     """One figure, where subspaces of several ranks were interchanged."""
     evidence = tables.get("evidence", pd.DataFrame())
     if len(by_rank(evidence)):
-        yield Drawing("iia_by_rank", iia_by_rank, (evidence,), {"title": title, "level": level})
+        given = evidence, tables.get("counterfactual")
+        yield Drawing("iia_by_rank", iia_by_rank, given, {"title": title, "level": level})
