@@ -105,6 +105,7 @@ def test_the_largest_angle_between_subspaces(load: Load):
     assert subspaces.largest_angle(eye[:1], eye[:2]) == 90
 
 
+@pytest.mark.slow
 def test_random_networks_hold_no_check_digit(load: Load):
     nulls, bars = load("nulls"), load("bars")
     found = [nulls.trace_null(seed) for seed in range(4)]
