@@ -84,15 +84,16 @@ def evidence(
     from mech_arith.evidence.results import load_run
 
     runs = [load_run(directory) for directory in finished_runs(places)]
-    rows: list[tuple[dict[str, Any], dict[Any, Any]]] = []
-    for run in runs:
-        rows += [(run.summary, row) for row in _shown_rows(run, ranks=ranks)]
+    found = [_shown_rows(run, ranks=ranks) for run in runs]
+    cells = [cell for cell, _ in found]
+    rows = [
+        (run.summary, row) for run, (_, shown) in zip(runs, found, strict=True) for row in shown
+    ]
     if ranks and not rows:
         raise UserError(
             "expected answers towards other values with --ranks, found none; run with "
             "tracing.rank=[1,2,4] intervention=interchange"
         )
-    cells = [run.summary["cell"] for run in runs]
     told = _told_apart(cells) or ["identity"] * (len(runs) > 1)
     chosen = [
         column
@@ -102,7 +103,6 @@ def evidence(
         )
         if columns is not None or any(column.cell(row) not in _EMPTY for _, row in rows)
     ]
-    level = runs[0].summary.get("inference", {}).get("level", 0.95)
     fields = [Heading(name, name) for name in told]
     heads = [Heading("head", "head")] if any(row["head"] for _, row in rows) else []
     sizes = [Heading("rank", "rank")] if ranks or any(row["rank"] > 1 for _, row in rows) else []
@@ -121,14 +121,19 @@ def evidence(
         ],
         notes=[
             *(_made_by(run.directory, run.summary) for run in runs),
-            f"{OF_RANKS if sizes else OF_COMPONENT}, read on the report split; "
-            f"brackets: {level:.0%} intervals. {CHANCE}",
+            _how_read(runs[0].summary, OF_RANKS if sizes else OF_COMPONENT),
         ],
     )
 
 
-def _shown_rows(run: Any, *, ranks: bool) -> list[dict[Any, Any]]:
-    """The rows of a run's evidence that are in the table.
+def _how_read(summary: Mapping[str, Any], where: str) -> str:
+    """What the numbers of all rows are of."""
+    level = summary.get("inference", {}).get("level", 0.95)
+    return f"{where}, read on the report split; brackets: {level:.0%} intervals. {CHANCE}"
+
+
+def _shown_rows(run: Any, *, ranks: bool) -> tuple[dict[str, Any], list[dict[Any, Any]]]:
+    """A run's cell, and the rows of its evidence that are in the table.
 
     Raises:
         UserError: it has no evidence.
@@ -145,7 +150,7 @@ def _shown_rows(run: Any, *, ranks: bool) -> list[dict[Any, Any]]:
     with readable(run.directory):
         rows = shown(run.tables["evidence"]).to_dict(orient="records")
         rows.sort(key=lambda row: (row["layer"], len(row["value"]), row["value"]))
-    return rows
+        return run.summary["cell"], rows
 
 
 def comparison(one: Path, other: Path, quantities: Sequence[str] | None = None) -> Table:
