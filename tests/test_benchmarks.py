@@ -289,8 +289,8 @@ def test_a_small_benchmark_from_end_to_end(load: Any, monkeypatch: pytest.Monkey
 
 
 def test_unknown_workload(load: Any) -> None:
-    with pytest.raises(ValueError, match="unknown workload 'D'; expected one of: A, B, C, F"):
-        load("peers").load("D")
+    with pytest.raises(ValueError, match="unknown workload 'Z'; expected one of: A, B, C, E, F"):
+        load("peers").load("Z")
 
 
 def test_a_model_that_was_not_fetched(

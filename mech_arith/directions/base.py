@@ -48,6 +48,9 @@ from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet
 from mech_arith.problems.expressions import Constraint
 
+FIRST = "answer.0"
+"""Where the answer's first token is read: the prompt's last position."""
+
 EVERY_VALUE, EVERY_RANK = -1, 0
 """What a direction is for that was found for no value, or for no rank, in particular."""
 
@@ -297,6 +300,13 @@ class DirectionMethod:
     """All of them, also those that are left at their defaults."""
     ranks: tuple[int, ...] = ()
     """Of the subspaces that are asked for; none where directions are edited one at a time."""
+    registered: type | None = None
+    """Its class; None for the one that is registered by the name now."""
+
+    @property
+    def _class(self) -> Any:
+        """Also where the plugin that registered it is not in use any more."""
+        return self.registered or METHODS.find(self.name)
 
     @property
     def key(self) -> dict[str, Any]:
@@ -315,7 +325,7 @@ class DirectionMethod:
     @property
     def files(self) -> dict[str, Path]:
         """The files that its options name, by option."""
-        named = getattr(METHODS.find(self.name), "file_options", ())
+        named = getattr(self._class, "file_options", ())
         return {option: Path(self.options[option]).expanduser() for option in named}
 
     @property
@@ -328,26 +338,36 @@ class DirectionMethod:
         """Whether it runs the model with gradients."""
         return self._says("is_trained")
 
-    def check_model(self, model: Model) -> None:
-        """Raise a UserError where a method that is trained cannot be trained through a model."""
-        if self.is_trained:
-            check_differentiable(model)
+    def check_sites(self, model: Model, sites: Sequence[Site]) -> None:
+        """Raise a UserError where a method that is trained cannot be trained: through this model,
+        or where the answer is written, behind its first token.
+        """
+        if not self.is_trained:
+            return
+        check_differentiable(model)
+        beyond = [site.position for site in sites if site.in_answer and site.position != FIRST]
+        if beyond:
+            raise UserError(
+                f"expected positions of the prompt, or {FIRST}, with tracing.method={self.name}, "
+                f"got {beyond[0]!r}: it is not trained while an answer is written; choose others, "
+                "or another method"
+            )
 
     def _says(self, what: str) -> bool:
-        return bool(getattr(METHODS.find(self.name), what, False))
+        return bool(getattr(self._class, what, False))
 
     @property
     def code(self) -> tuple[ModuleType, ...]:
         """The modules of the method: its own, those of classes that it inherits from, and those
         that it names.
         """
-        inherited = (sys.modules[kind.__module__] for kind in METHODS.find(self.name).__mro__)
+        inherited = (sys.modules[kind.__module__] for kind in self._class.__mro__)
         ours = (module for module in inherited if module.__name__.startswith("mech_arith."))
-        uses = getattr(METHODS.find(self.name), "uses", ())
+        uses = getattr(self._class, "uses", ())
         return tuple(dict.fromkeys([METHODS.module(self.name), *ours, *uses]))
 
     def _made(self) -> Any:
-        return METHODS.find(self.name)(self.n_components, **self.options)
+        return self._class(self.n_components, **self.options)
 
     def check(self, problems: ProblemSet) -> None:
         """Whether it can be fitted on problems: those of the fit split.
@@ -408,7 +428,7 @@ def find_method(
         for option, each in known.items()
     }
     fitter(n_components, **chosen)
-    return DirectionMethod(name, n_components, chosen, tuple(ranks))
+    return DirectionMethod(name, n_components, chosen, tuple(ranks), fitter)
 
 
 def _default(option: Any) -> Any:

@@ -80,10 +80,10 @@ class Suffix:
 
     def _edited(self, activation: Float[Tensor, "few new d"], edit: Edit) -> Tensor:
         """The activation with the site's vectors edited."""
-        at = list(self.indices)
-        vectors = edit(activation[:, at].flatten(1))
+        at, own = list(self.indices), self.site.entries(self.site.width(self.model))
+        vectors = edit(activation[:, at][..., own].flatten(1))
         edited = activation.clone()
-        edited[:, at] = vectors.unflatten(1, (len(at), -1)).to(activation)
+        edited[:, at, own] = vectors.unflatten(1, (len(at), -1)).to(activation)
         return edited
 
     def _tap(self, edit: Edit) -> Tap:

@@ -113,6 +113,7 @@ def of_circle():
     return model, fit, report, fitter, found
 
 
+@pytest.mark.slow
 def test_a_planted_circle_is_found_by_a_rank_of_two_and_not_of_one():
     model, _, report, _, found = of_circle()
     index = TEMPLATE.expression.values.index("b-c")

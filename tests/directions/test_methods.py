@@ -137,6 +137,5 @@ def test_the_store_keeps_methods_and_their_options_apart(tmp_path):
 @pytest.mark.parametrize("name", [n for n in METHODS.names() if n != "pca_of_a_power"])
 def test_every_method_has_a_yaml_and_the_source_of_its_own(name):
     assert (conf_dir() / "tracing" / f"{name}.yaml").is_file()
-    assert METHODS.module(name).__name__ == f"mech_arith.directions.methods.{name}"
-    (module,) = DirectionMethod(name, 1).code
-    assert module is METHODS.module(name)
+    module, *_ = DirectionMethod(name, 1).code
+    assert module.__name__ == f"mech_arith.directions.methods.{name}"

@@ -70,6 +70,7 @@ def test_the_whole_activation_of_the_answer_carries_every_value(cell):
     assert cell.summary["engine_difference"] < 1e-3
 
 
+@pytest.mark.slow
 def test_prompt_and_answer_carry_every_value_in_every_layer(decoder):
     asked = plan(positions="all+answer", layers=(0, 2))
     found = run_cell(Session(decoder, Batching(64)), *problems(), asked)
@@ -103,6 +104,7 @@ def test_the_map_of_single_positions_goes_on_into_the_answer(cell):
     assert table.loc["answer", "position_reason"] == "it is several positions"
 
 
+@pytest.mark.slow
 def test_the_units_are_carried_where_they_are_read(decoder):
     """At answer.1 all of the units' digit comes from the source, and nothing of the others."""
     asked = plan(positions="answer.1", layers=(3,))
@@ -117,6 +119,7 @@ def test_the_units_are_carried_where_they_are_read(decoder):
 @pytest.mark.parametrize(
     ("edit", "strengths"), [("scale", (0.0, 1.0)), ("shift", (2.0,)), ("ablate", (1.0,))]
 )
+@pytest.mark.slow
 def test_edits_that_go_nowhere_in_particular(decoder, edit, strengths):
     asked = plan(edit, strengths, positions="answer.3", layers=(2,))
     found = run_cell(Session(decoder, Batching(64)), *problems(), asked)
@@ -130,6 +133,7 @@ def test_edits_that_go_nowhere_in_particular(decoder, edit, strengths):
         assert (same["mean_abs_shift"] == 0).all()
 
 
+@pytest.mark.slow
 def test_the_locality_test_runs_where_the_answer_is_written(decoder):
     finely = LocalityPlan(5, 6, 1.2, 3, ABC)
     asked = plan(positions="answer", layers=(3,), intervention=None, locality=finely)

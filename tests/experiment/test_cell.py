@@ -189,6 +189,7 @@ def test_what_lies_outside_the_training_is_said():
     ]
 
 
+@pytest.mark.slow
 def test_numbers_do_not_depend_on_batches():
     results = [run(PlantedModel(), *problems(), plan(), batch_size=size) for size in (7, 1000)]
     small, large = (result.tables["effects"] for result in results)

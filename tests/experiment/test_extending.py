@@ -113,6 +113,7 @@ def test_a_figure_and_a_column_are_in_wandb(cell):
     assert "explained" in json.loads(Path(table).read_text())["columns"]
 
 
+@pytest.mark.slow
 def test_a_column_is_in_the_dictionary():
     line = [sys.executable, "-m", "mech_arith.evidence.columns", str(EXAMPLES / "explained.py")]
     done = subprocess.run(line, capture_output=True, text=True, check=True)

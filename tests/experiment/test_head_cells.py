@@ -121,6 +121,7 @@ def test_a_head_alone_has_the_numbers_that_it_has_among_others(cell):
             np.testing.assert_allclose(*numbers, rtol=1e-12, atol=1e-15, err_msg=column)
 
 
+@pytest.mark.slow
 def test_the_store_keeps_heads_and_whole_points_apart(tmp_path):
     store = Store(tmp_path)
     plain = replace(PLAN, intervention=None, locality=None, layers=(1,))

@@ -64,6 +64,7 @@ def refused(monkeypatch, tmp_path, directory, *overrides) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_a_gguf_file_gives_the_numbers_of_the_directory_that_it_is_converted_to(
     monkeypatch, tmp_path
 ):

@@ -6,9 +6,11 @@ import shutil
 
 import pandas as pd
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
+from safetensors.torch import save_file
 
 from mech_arith.common.paths import conf_dir
 from mech_arith.evidence.results import load_run
@@ -38,8 +40,11 @@ def composed(*overrides):
         OPTIONS, [(group, name) for group, name in OPTIONS if group != "model" or name in MODELS]
     ),
 )
-def test_every_option_composes_and_validates(group, option):
+def test_every_option_composes_and_validates(group, option, tmp_path):
     extra = ["model.path=/some/where"] if option in ("trained", "hf_dir", "gguf") else []
+    if option == "from_file":
+        save_file({"frame": torch.eye(2)}, tmp_path / "frame.safetensors")
+        extra = [f"tracing.options.path={tmp_path}/frame.safetensors"]
     config = composed(f"{group}={option}", *extra)
     settings = OmegaConf.to_object(config)
     assert isinstance(settings, RunConfig)
@@ -216,7 +221,7 @@ BAD = {
     "layers.part=top": "unknown layers.part 'top'; expected one of: all, early, middle, late",
     "tracing.point=resid": "unknown point 'resid'; expected one of: resid_pre, z, attn_out",
     "tracing.positions=b+c": "unknown position 'b.c'; expected one of: each, all, first, last",
-    "tracing.method=umap": "unknown tracing method 'umap'; expected one of: pca",
+    "tracing.method=umap": "unknown tracing method 'umap'; expected one of: das, ",
     "tracing.rank=0": r"tracing\.rank of 1 or more, a list of such, or null, got 0; change it",
     "tracing.rank=-1": r"tracing\.rank of 1 or more, .* got -1; change it",
     "tracing.rank=x": r"tracing\.rank of 1 or more, .* got 'x'; change it",

@@ -355,6 +355,7 @@ def test_a_resume_of_nothing_is_one_line(tmp_path, monkeypatch, capsys, content)
     assert len(error.strip().splitlines()) <= 1
 
 
+@pytest.mark.slow
 def test_a_sweep_is_not_begun_where_another_stands(finished, monkeypatch, tmp_path, capfd):
     assert main(monkeypatch, tmp_path, *QUICK, "layers=early,late", sweep=True) == 1
     assert f"sweep.resume={finished}" in capfd.readouterr().err

@@ -63,13 +63,15 @@ def case(request, tmp_path_factory):
 SD = torch.tensor([0.7, 0.4, 1.1], dtype=torch.float64)
 
 
-def change_at(model, layer, point, edit="scale", strength=-1.5, *, rank=1, seed=0, head=None):
-    """An edit within a random subspace, about a random mean."""
+def change_at(
+    model, layer, point, edit="scale", strength=-1.5, *, rank=1, seed=0, head=None, centre=True
+):
+    """An edit within a random subspace, about a random mean, or about the origin."""
     generator = torch.Generator().manual_seed(seed)
     width = Site(layer, point, "last", head).width(model)
     frame = random_frame(rank, width, generator=generator)
     mean = torch.randn(width, generator=generator, dtype=torch.float64)
-    rule = find_edit(edit)
+    rule, mean = find_edit(edit), mean if centre else 0 * mean
     return fold_of((layer, point), frame, mean, rule, strength, sd=SD[:rank], head=head)
 
 
@@ -121,7 +123,7 @@ def test_an_edit_of_one_head_is_folded_into_its_columns(case, edit, strength):
     change = change_at(model, 1, "z", edit, strength, head=1)
     folded = fold(model, change)
     old, new = (matrix(one.projection(1, "z"))[0] for one in (model, folded))
-    width = len(change.direction)
+    width = change.frame.shape[1]
     same = (
         torch.equal(old[:, :width], new[:, :width]),
         torch.equal(old[:, 2 * width :], new[:, 2 * width :]),

@@ -136,7 +136,7 @@ def test_the_answer_is_edited_while_it_is_written_as_full_passes_do(tiny, monkey
     site = Site(0, "resid_post", "answer")
     plain = random_edits(model, prompts, site, size=30.0, n_edits=3, seed=1)
     slopes = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
-    ruled = SiteEdits(site, plain.directions, plain.changes, slopes)
+    ruled = SiteEdits(site, plain.frames, plain.changes, slopes)
     ours = edited_answers(Session(model, Batching(7)), baseline, ruled)
     assert (ours.tokens != baseline.written[:, :2].expand(3, -1, -1)).any()
     model.replays = False

@@ -298,6 +298,7 @@ def test_the_number_of_problems_leaves_a_choice() -> None:
 # In a cell
 
 
+@pytest.mark.slow
 def test_a_cell_says_what_its_design_achieved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -272,6 +272,7 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
         run.log_images({"heatmap": tmp_path / "missing.png"})
 
 
+@pytest.mark.slow
 def test_disabled_touches_nothing(tmp_path: Path) -> None:
     done = program(
         """

@@ -175,10 +175,12 @@ class DASFitter:
             found[rank] = tried[best]["frame"]
             for seed, one in enumerate(tried):
                 curve = one["curve"]
-                of_training = torch.tensor([index, rank, seed]).expand(len(curve), -1)
-                kept = torch.zeros(len(curve), 1)
+                of_training = torch.tensor([index, rank, seed], dtype=torch.float64)
+                kept = torch.zeros(len(curve), 1, dtype=torch.float64)
                 kept[curve[:, 2].argmin()] = seed == best
-                self._learning.append(torch.cat([of_training, curve, kept], dim=1))
+                self._learning.append(
+                    torch.cat([of_training.expand(len(curve), -1), curve, kept], dim=1)
+                )
         return found
 
     @property
