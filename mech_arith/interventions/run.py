@@ -293,9 +293,12 @@ def _grid(
 
 
 def _directions(bases: Bases, treatments: Sequence[_Treatment]) -> list[Direction]:
-    """Of each subspace that is edited, and all values whose own it is."""
+    """Of each subspace of the least rank that is edited, and all values whose own it is."""
+    least = min((treatment.target.rank for treatment in treatments), default=1)
     edited = dict.fromkeys(
-        (treatment.site, treatment.target.components) for treatment in treatments
+        (treatment.site, treatment.target.components)
+        for treatment in treatments
+        if treatment.target.rank == least
     )
     found = []
     for site, components in edited:
