@@ -16,7 +16,7 @@ def evidence(n_layers: int = 2) -> pd.DataFrame:
     """A row per layer and value, at one site each."""
     places = product(range(n_layers), VALUES)
     rows = [{"layer": layer, "value": value} for layer, value in places]
-    site = {"point": "resid_post", "position": "answer", "component": 1, "rank": 1}
+    site = {"point": "resid_post", "position": "answer", "head": "", "component": 1, "rank": 1}
     return pd.DataFrame(rows).assign(**site, r_fit=0.9)
 
 
