@@ -247,6 +247,7 @@ def test_bad_arguments_end_in_one_line(
     assert said in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_trained_rotation_finds_what_is_planted_and_no_more_than_its_control(load: Load):
     alignments = load("alignments")
     assert alignments.planted_iia(2) >= alignments.FOUND

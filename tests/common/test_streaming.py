@@ -58,10 +58,8 @@ def traced(directory, method):
 @pytest.mark.parametrize(
     ("batch", "method"),
     [
-        *thinned(
-            product(BATCHES, ["pca", "pls"]), [(2, "pls"), (9, "pca"), (14, "pca"), (17, "pls")]
-        ),
-        *product([2, 14], ["ridge", "mean_difference", "fourier"]),
+        *thinned(product(BATCHES, ["pca", "pls"]), [(2, "pls"), (14, "pca")]),
+        *thinned(product([2, 14], ["ridge", "mean_difference", "fourier"]), [(14, "ridge")]),
     ],
 )
 def test_a_pass_killed_at_any_batch_goes_on_to_the_same_bits(tmp_path, monkeypatch, batch, method):

@@ -21,6 +21,7 @@ from mech_arith.models.attention import KeysValues
 from mech_arith.models.base import POINTS
 from mech_arith.problems import draw
 from mech_arith.problems.templates import build_template
+from tests.thinned import thinned
 from tests.tiny import random_edits, tiny_decoder
 
 PROBLEMS = draw(
@@ -59,7 +60,7 @@ def assert_same(ours, theirs, *, atol=1e-5):
         )
 
 
-@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("position", thinned(POSITIONS, ["answer.3", "all+answer"]))
 @pytest.mark.parametrize("point", ["resid_pre", "attn_out", "resid_post"])
 def test_answers_are_those_of_full_passes_while_several_tokens_are_written(point, position):
     """Random weights write anything: rows part from the right answer at every token."""
@@ -114,7 +115,7 @@ def by_hand(model, layout, row, site, edit):
     return written[0, len(prompt) :]
 
 
-@pytest.mark.parametrize("slope", [0.0, 0.25, 1.0, -0.5])
+@pytest.mark.parametrize("slope", thinned([0.0, 0.25, 1.0, -0.5], [0.0, 0.25]))
 @pytest.mark.parametrize(
     ("position", "point"), [("answer.2", "mlp_out"), ("answer", "resid_post"), ("all+answer", "z")]
 )
@@ -245,7 +246,7 @@ def test_no_change_leaves_answers_bit_for_bit():
     assert torch.equal(ours.tokens, baseline.written[:, :5].expand(3, -1, -1))
 
 
-@pytest.mark.parametrize("rows", [1, 7, 100])
+@pytest.mark.parametrize("rows", thinned([1, 7, 100], [7]))
 def test_batching_does_not_matter(rows):
     baseline = baseline_of(DECODER)
     site = Site(1, "attn_out", "answer")

@@ -212,6 +212,7 @@ def test_the_most_edits_by_hand(plan: InterventionPlan, n_edits: int) -> None:
     assert most_edits(plan, n_sites=5, n_values=3, n_components=4) == n_edits
 
 
+@pytest.mark.slow
 def test_a_whole_cell_says_it_in_the_log_the_warnings_and_the_summary(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -71,6 +71,7 @@ def test_what_is_lost_to_other_sources_and_strengths_is_lost_as_well(m: int, s: 
         assert (row["p"], row["p_max"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_of_sparse_drops_few_targets_seem_to_cost_more_than_others():
     """Two thirds of all directions cost nothing, and the others an answer or two."""
     generator, found = torch.Generator().manual_seed(0), []

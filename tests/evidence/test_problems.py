@@ -162,6 +162,7 @@ def test_the_edited_problems_are_marked_and_tokens_without_characters_are_worded
     assert not traced["edited"].any()
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_problems_and_logs_one_whole_prompt(monkeypatch, tmp_path):
     directory = tiny_lm("llama", tmp_path / "llama")
     overrides = (

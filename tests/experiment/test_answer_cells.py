@@ -59,6 +59,7 @@ def cell(decoder):
     return run_cell(Session(decoder, Batching(64)), *problems(), plan(position_map=True))
 
 
+@pytest.mark.slow
 def test_the_whole_activation_of_the_answer_carries_every_value(cell):
     """At the last layer all that is read is the source's; below, the prompt is read once more."""
     evidence = cell.tables["evidence"]

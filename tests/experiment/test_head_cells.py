@@ -109,6 +109,7 @@ def test_heads_have_numbers_and_controls_of_their_own(cell):
     assert draws.nunique() > 1
 
 
+@pytest.mark.slow
 def test_a_head_alone_has_the_numbers_that_it_has_among_others(cell):
     """But for what is corrected for all sites."""
     alone = run(replace(PLAN, heads=(3,), locality=None)).tables

@@ -89,6 +89,7 @@ def test_a_gguf_file_gives_the_numbers_of_the_directory_that_it_is_converted_to(
     pd.testing.assert_frame_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_model_that_knows_no_arithmetic_is_traced_and_said_to_know_none(plain, llama):
     summary = summary_of(plain)
     assert summary["baseline_accuracy"] <= summary["majority_floor"]
@@ -123,6 +124,7 @@ def test_an_intervention_needs_answers(monkeypatch, tmp_path, llama):
     assert "got baseline accuracy 0 on 20 problems a+b: no drop can be reported" in line
 
 
+@pytest.mark.slow
 def test_full_passes_give_the_same_tables(monkeypatch, tmp_path, llama, plain):
     summary = run(monkeypatch, tmp_path, llama, "engine=full")
     assert summary["engine"] == "full passes"

@@ -213,6 +213,7 @@ def test_a_figure_that_fails_costs_itself_alone(tmp_path, caplog):
     assert "expected a new name for a figure, got 'evidence'" in said[2]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_drawn_again_with_its_plugins(tmp_path, monkeypatch, capsys, caplog):
     """Each run with its own, by the file of today; one that is gone costs its figures alone."""
     fine, gone = tmp_path / "fine.py", tmp_path / "gone.py"

@@ -414,6 +414,7 @@ def test_a_name_with_quotes_is_found_again(swept, monkeypatch):
     assert len(find_runs(directory)) == 2
 
 
+@pytest.mark.slow
 def test_a_cell_that_cannot_be_launched_stops_no_other(swept, capfd):
     directory, go = swept
     directory.mkdir(parents=True)
@@ -465,6 +466,7 @@ def test_two_cells_in_one_directory_are_refused(swept, capfd):
     assert not (directory / "same").exists()
 
 
+@pytest.mark.slow
 def test_a_cell_run_again_in_its_own_directory_is_kept(single, tmp_path, monkeypatch, capfd):
     before = stamps(single)
     assert main(monkeypatch, tmp_path, *QUICK) == 0

@@ -132,6 +132,7 @@ def test_a_damaged_entry_is_computed_again(monkeypatch, tmp_path, first, stage):
     assert cell(monkeypatch, tmp_path, "third", store).summary["store"]["misses"] == 0
 
 
+@pytest.mark.slow
 def test_a_store_that_is_off_changes_no_number(monkeypatch, tmp_path, first):
     run, _ = first
     off = cell(monkeypatch, tmp_path, "off", tmp_path / "nothing", "store.enabled=false")

@@ -117,7 +117,7 @@ def test_folded_weights_answer_as_the_edit_of_activations_does(case, point, edit
     assert difference(model, folded, change, prompts) < 1e-4
 
 
-@pytest.mark.parametrize(("edit", "strength"), [("scale", -1.5), ("shift", 2.0)])
+@pytest.mark.parametrize(("edit", "strength"), thinned([("scale", -1.5), ("shift", 2.0)], 1))
 def test_an_edit_of_one_head_is_folded_into_its_columns(case, edit, strength):
     model, prompts, asked = case
     change = change_at(model, 1, "z", edit, strength, head=1)
@@ -138,7 +138,7 @@ def test_an_edit_of_one_head_is_folded_into_its_columns(case, edit, strength):
 
 
 @FEW
-@pytest.mark.parametrize(("point", "edit", "strength"), TRIED)
+@pytest.mark.parametrize(("point", "edit", "strength"), thinned(TRIED, 2))
 def test_folded_weights_of_rank_3_answer_as_the_edit_of_activations_does(
     case, point, edit, strength
 ):

@@ -26,6 +26,7 @@ from mech_arith.interventions.run import InterventionPlan, intervene
 from mech_arith.problems import draw, split
 from mech_arith.statistics import Resampling
 from tests.directions.test_tracing import TEMPLATE, traced
+from tests.thinned import thinned
 from tests.tiny import tiny_encoder
 
 HOW = Resampling(n_resamples=100, n_permutations=100)
@@ -74,7 +75,7 @@ def tables_of(cell, plan, done):
     return intervention_tables(done, plan, scorer)
 
 
-@pytest.mark.parametrize("site", [LAST_LAYER, *READ], ids=lambda site: site.point)
+@pytest.mark.parametrize("site", thinned([LAST_LAYER, *READ], 1))
 def test_where_one_position_is_read_out_weights_do_what_activations_do(cell, site):
     found = by_weights(cell, SHIFT, site)
     assert found.difference < 1e-4
@@ -94,7 +95,7 @@ def test_where_one_position_is_read_out_weights_do_what_activations_do(cell, sit
     assert shift.max() > 5
 
 
-@pytest.mark.parametrize("site", [LAST_LAYER, *READ], ids=lambda site: site.point)
+@pytest.mark.parametrize("site", thinned([LAST_LAYER, *READ], 1))
 def test_a_scaled_target_does_what_the_edit_of_its_activations_does(cell, site):
     ours, theirs = (
         table.loc[table["arm"] == TARGET].drop(columns="change_rms")

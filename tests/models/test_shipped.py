@@ -215,6 +215,7 @@ def test_cards_state_the_bars(name):
 
 
 @pytest.mark.parametrize("name", BARS)
+@pytest.mark.slow
 def test_shipped_models_answer_held_out_problems_as_their_cards_say(name):
     model = load_arithmetic(name)
     row = model.card.held_out["operands_100_to_max"]["a-(b-c)"]

@@ -92,6 +92,7 @@ def test_of_equal_runs_no_difference_is_a_finding(tmp_path: Path) -> None:
     assert (table.dropna(subset=["p"])["p_holm"] == 1).all()
 
 
+@pytest.mark.slow
 def test_a_number_whose_interval_has_no_width_has_no_interval_of_a_difference(
     tmp_path: Path,
 ) -> None:
@@ -132,6 +133,7 @@ def test_positions_are_compared_by_name_or_the_best_of_each(tmp_path: Path) -> N
     assert set(best["position_b"]) == {"last"}
 
 
+@pytest.mark.slow
 def test_sweeps_are_compared_cell_by_cell(tmp_path: Path) -> None:
     """They differ in the model; the seed tells cells of one sweep from each other."""
     for seed in range(3):

@@ -118,6 +118,7 @@ def test_a_run_of_an_earlier_version_says_so(tmp_path: Path) -> None:
     assert "an earlier version" in table
 
 
+@pytest.mark.slow
 def test_many_cells_have_a_row_each(tmp_path: Path) -> None:
     places = [save_cell(tmp_path / str(i), seed=i) for i in range(FEW + 1)]
     console = Console(width=WIDTH, record=True, force_terminal=True, file=StringIO())
