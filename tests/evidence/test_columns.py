@@ -20,6 +20,12 @@ CELLS = {
     "ablate": ("intervention=ablate", "intervention.components=[1]"),
     "weights": ("intervention.via=weights", "tracing.point=mlp_out", "tracing.positions=last"),
     "regressing": ("model=arith_encoder", "intervention=set"),
+    "trained": (
+        "tracing=das",
+        "tracing.positions=last",
+        "tracing.options={steps:10,batch:8,pairs:16}",
+        "intervention=none",
+    ),
 }
 """Cells that are asked for different things."""
 
