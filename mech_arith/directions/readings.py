@@ -12,12 +12,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from mech_arith.directions.base import Subspace
 from mech_arith.problems import ProblemSet
 from mech_arith.statistics import Inference, r_squared
+
+
+def chosen_components(r_fit: Float64[Tensor, "k v"]) -> Int64[Tensor, " v"]:
+    """For each value the component with the largest |R| on the fit split; -1 where none has any."""
+    if not len(r_fit):
+        return torch.full(r_fit.shape[1:], -1, dtype=torch.int64)
+    found = r_fit.abs().nan_to_num(-1).max(0)
+    return torch.where(found.values < 0, -1, found.indices)
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,35 @@ class Fitted:
     value_mean: Float64[Tensor, " v"]
     """Of the fit split."""
     value_sd: Float64[Tensor, " v"]
+
+    @property
+    def r_for_choice(self) -> Float64[Tensor, "k v"]:
+        """R on the fit split; NaN where a direction was found for another value."""
+        mine = [self.subspace.of(value) for value in range(self.r_fit.shape[1])]
+        return self.r_fit.where(torch.stack(mine, dim=1), torch.nan) if mine else self.r_fit
+
+    @property
+    def chosen(self) -> Int64[Tensor, " v"]:
+        """The component that the fit split chooses for each value; -1 for none."""
+        return chosen_components(self.r_for_choice)
+
+    def frame(self, value: int, rank: int) -> tuple[int, ...]:
+        """The directions of a value's subspace of a rank; none if there are too few.
+
+        Of rank 1 it is the value's best component.
+        """
+        if rank == 1 and not self.subspace.has_own(value, rank):
+            best = int(self.chosen[value])
+            return () if best < 0 else (best,)
+        return self.subspace.frame(value, rank)
+
+    def readings(self, rank: int) -> tuple["Reading | None", ...]:
+        """Every value, read from its subspace of a rank; None as in `Readings`."""
+        frames = [self.frame(value, rank) for value in range(len(self.value_sd))]
+        return tuple(
+            self.reading(frame, value) if frame and self.value_sd[value] > 0 else None
+            for value, frame in enumerate(frames)
+        )
 
     def slope(self, components: Sequence[int], value: int) -> Float64[Tensor, " k"]:
         """How far coordinates go per unit of a value, by least squares over the fit split."""

@@ -26,7 +26,7 @@ from mech_arith.directions.base import (
 )
 from mech_arith.directions.covariance import Cross
 from mech_arith.directions.project import coordinates
-from mech_arith.directions.readings import Fitted, Reading, Readings, control_values
+from mech_arith.directions.readings import Fitted, Readings, control_values
 from mech_arith.engine import capture as activations
 from mech_arith.engine import sites
 from mech_arith.engine.capture import capture
@@ -108,11 +108,7 @@ class Trace:
 
         Of rank 1 it is the value's best component.
         """
-        index = self.values.index(value)
-        if rank == 1 and not self.subspace.has_own(index, rank):
-            best = self.best_component(value)
-            return () if best is None else (best,)
-        return self.subspace.frame(index, rank)
+        return self.fitted.frame(self.values.index(value), rank)
 
     def r_of_best(self) -> Float64[Tensor, " v"]:
         """R on the report split of each value's best component; NaN where there is none."""
@@ -131,31 +127,17 @@ class Trace:
     @property
     def r_for_choice(self) -> Float64[Tensor, "k v"]:
         """R on the fit split; NaN where a direction was found for another value."""
-        return r_for_choice(self.subspace, self.r_fit)
+        return self.fitted.r_for_choice
 
     @property
     def chosen(self) -> Int64[Tensor, " v"]:
         """The component that the fit split chooses for each value; -1 for none."""
-        return chosen_components(self.r_for_choice)
+        return self.fitted.chosen
 
     def best_component(self, value: str) -> int | None:
         """The component with the largest |R| on the fit split; None if the value never varies."""
         component = int(self.chosen[self.values.index(value)])
         return None if component < 0 else component
-
-
-def r_for_choice(subspace: Subspace, r_fit: Float64[Tensor, "k v"]) -> Float64[Tensor, "k v"]:
-    """R on the fit split, from which the best directions of each value are chosen."""
-    mine = [subspace.of(value) for value in range(r_fit.shape[1])]
-    return r_fit.where(torch.stack(mine, dim=1), torch.nan) if mine else r_fit
-
-
-def chosen_components(r_fit: Float64[Tensor, "k v"]) -> Int64[Tensor, " v"]:
-    """For each value the component with the largest |R| on the fit split; -1 where none has any."""
-    if not len(r_fit):
-        return torch.full(r_fit.shape[1:], -1, dtype=torch.int64)
-    found = r_fit.abs().nan_to_num(-1).max(0)
-    return torch.where(found.values < 0, -1, found.indices)
 
 
 CONTROL = "control_"
@@ -183,7 +165,7 @@ def _readings(
     traces: Mapping[Site, Trace], values: Float64[Tensor, "n v"], rank: int, how: Resampling
 ) -> dict[Site, Readings]:
     """Of every value at every site, from its subspace of one rank."""
-    read = {site: _read(found, rank) for site, found in traces.items()}
+    read = {site: found.fitted.readings(rank) for site, found in traces.items()}
     if rank == 1:
         inferred = [found.inference for found in traces.values()]
     else:
@@ -201,32 +183,12 @@ def _readings(
     }
 
 
-def _read(found: Trace, rank: int) -> tuple[Reading | None, ...]:
-    frames = [found.frame(value, rank) for value in found.values]
-    fitted = found.fitted
-    varies = [bool(sd > 0) for sd in found.value_sd]
-    return tuple(
-        fitted.reading(frame, index) if frame and varies[index] else None
-        for index, frame in enumerate(frames)
-    )
-
-
 def _control_r2(found: Trace, rank: int) -> tuple[float, ...]:
     """R squared of the control task of every value, read from its subspace of the same rank."""
     if found.control is None:
         return (float("nan"),) * len(found.values)
-    control = found.control
-    as_trace = replace(
-        found,
-        subspace=control.subspace,
-        r_fit=control.r_fit,
-        coordinates=control.coordinates,
-        values_report=control.values,
-        value_mean=control.value_mean,
-        value_sd=control.value_sd,
-        control=None,
-    )
-    return tuple(float("nan") if one is None else one.r2 for one in _read(as_trace, rank))
+    read = found.control.readings(rank)
+    return tuple(float("nan") if one is None else one.r2 for one in read)
 
 
 def value_table(problems: ProblemSet) -> Float64[Tensor, "n v"]:
@@ -269,7 +231,7 @@ def trace(
     }
     controls = _controls(splits, method, stored, projected)
     at = [found[site].coordinates for site in sites]
-    chosen = [chosen_components(r_for_choice(one.subspace, one.r_fit)) for one in found.values()]
+    chosen = [one.chosen for one in found.values()]
     inferred = infer(at, values_report, names, how, chosen=chosen)
     traces = {}
     for site, inference in zip(sites, inferred, strict=True):

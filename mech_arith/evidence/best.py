@@ -1,6 +1,6 @@
 """Which place or component is best for a value: by |R| on the fit split, and by nothing else.
 
-So nothing is chosen on the problems that are reported. Of arrays `tracing.chosen_components` does
+So nothing is chosen on the problems that are reported. Of arrays `readings.chosen_components` does
 the same.
 """
 

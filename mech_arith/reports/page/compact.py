@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mech_arith.directions.tracing import chosen_components
+from mech_arith.directions.readings import chosen_components
 from mech_arith.engine.sites import COMPONENT_COLUMNS
 from mech_arith.evidence.best import of_least_rank
 from mech_arith.evidence.results import per_value
