@@ -247,3 +247,17 @@ class JointMoments:
             cross, variances = x.mT @ rows[:, d:] / n**0.5, rows.square().sum(0) / n
         means = moments.mean
         return Joint(moments.count, means[:d], means[d:], cross, variances, rows, scatter)
+
+
+class KeepsMoments:
+    """What fitters share whose moments are all that they take in."""
+
+    _moments: Moments | JointMoments
+
+    def state(self) -> dict[str, Tensor]:
+        """All that it has taken in, for `restore`."""
+        return self._moments.state()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take up the state of another fitter, as if its batches had come to this one."""
+        self._moments.restore(state)

@@ -7,7 +7,7 @@ Source: Geiger et al. (2023), "Finding alignments between interpretable causal v
 distributed neural representations".
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -23,7 +23,7 @@ from mech_arith.common.digests import tensor_digest
 from mech_arith.common.errors import UserError
 from mech_arith.directions import base, moments, readings, rotation
 from mech_arith.directions.base import LEARNING, METHODS, FitTask, Subspace, positive_peaks
-from mech_arith.directions.moments import Moments
+from mech_arith.directions.moments import KeepsMoments, Moments
 from mech_arith.directions.rotation import (
     Pairs,
     Schedule,
@@ -37,7 +37,7 @@ from mech_arith.engine.gradients import check_differentiable
 
 @METHODS.register("das")
 @dataclass
-class DASFitter:
+class DASFitter(KeepsMoments):
     """Trains a frame for each value and each rank, on pairs of the fit split's problems.
 
     While batches come it keeps moments, in O(d^2) memory. When it trains it keeps, for the pairs of
@@ -102,14 +102,6 @@ class DASFitter:
             ValueError: the batch is empty, of another width, or not finite.
         """
         self._moments.update(activations)
-
-    def state(self) -> dict[str, Tensor]:
-        """All that it has taken in, for `restore`."""
-        return self._moments.state()
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take up the state of another fitter, as if its batches had come to this one."""
-        self._moments.restore(state)
 
     def fit(self) -> Subspace:
         """The trained frames of every value and rank, values one after another.

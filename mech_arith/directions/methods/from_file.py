@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mech_arith.common.errors import UserError
 from mech_arith.directions.base import METHODS, FitTask, Subspace
-from mech_arith.directions.moments import JointMoments
+from mech_arith.directions.moments import JointMoments, KeepsMoments
 from mech_arith.engine.sites import in_runs
 from mech_arith.problems import ProblemSet
 
@@ -38,7 +38,7 @@ class Frame(NamedTuple):
 
 @METHODS.register("from_file")
 @dataclass
-class FromFile:
+class FromFile(KeepsMoments):
     """Takes directions as a file has them, and sums up activations for their covariance.
 
     O(d^2) memory. What the file holds is part of the cell's identity, and not where it lies.
@@ -104,14 +104,6 @@ class FromFile:
             ValueError: the batch is empty, of another width, or not finite.
         """
         self._moments.update(activations, activations.double()[:, :0])
-
-    def state(self) -> dict[str, Tensor]:
-        """All that it has taken in, for `restore`."""
-        return self._moments.state()
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take up the state of another fitter, as if its batches had come to this one."""
-        self._moments.restore(state)
 
     def fit(self) -> Subspace:
         """The file's frame, whole.

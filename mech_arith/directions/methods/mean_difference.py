@@ -7,7 +7,7 @@ classes this is their difference. Any other value has two classes, above its med
 Source: Marks & Tegmark (2024), "The geometry of truth", whose probe of two classes this is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -23,13 +23,13 @@ from mech_arith.directions.base import (
     positive_peaks,
     values_of_frames,
 )
-from mech_arith.directions.moments import Joint, JointMoments
+from mech_arith.directions.moments import Joint, JointMoments, KeepsMoments
 from mech_arith.problems import ProblemSet
 
 
 @METHODS.register("mean_difference")
 @dataclass
-class MeanDifferenceFitter:
+class MeanDifferenceFitter(KeepsMoments):
     """Class means of every value, in O((d + classes)^2) memory."""
 
     is_supervised: ClassVar[bool] = True
@@ -94,14 +94,6 @@ class MeanDifferenceFitter:
             for of, ends in zip(values.mT, self._classes, strict=True)
         ]
         self._moments.update(activations, torch.cat(members, dim=1).double())
-
-    def state(self) -> dict[str, Tensor]:
-        """All that it has taken in, for `restore`."""
-        return self._moments.state()
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take up the state of another fitter, as if its batches had come to this one."""
-        self._moments.restore(state)
 
     def fit(self) -> Subspace:
         """The axes of every value in turn, as many as were asked for or its classes allow.

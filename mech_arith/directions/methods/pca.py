@@ -1,6 +1,5 @@
 """Principal components: the orthonormal directions of largest variance."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -8,12 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mech_arith.directions.base import METHODS, Subspace, positive_peaks
-from mech_arith.directions.moments import NEGLIGIBLE, Moments
+from mech_arith.directions.moments import NEGLIGIBLE, KeepsMoments, Moments
 
 
 @METHODS.register("pca")
 @dataclass
-class PCAFitter:
+class PCAFitter(KeepsMoments):
     """Accumulates what principal components need, batch by batch; see `Moments`.
 
     Without more rows than dimensions the components come from the rows' Gram matrix.
@@ -31,14 +30,6 @@ class PCAFitter:
             ValueError: the batch is empty, of another width, or not finite.
         """
         self._moments.update(activations)
-
-    def state(self) -> dict[str, Tensor]:
-        """All that it has taken in, for `restore`."""
-        return self._moments.state()
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take up the state of another fitter, as if its batches had come to this one."""
-        self._moments.restore(state)
 
     def fit(self) -> Subspace:
         """The components, variance descending: as many as were asked for, or fewer where the

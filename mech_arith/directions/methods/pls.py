@@ -8,7 +8,7 @@ MacGregor (1997), "Improved PLS algorithms", whose second algorithm needs only X
 deflates X'Y alone.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -17,12 +17,12 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mech_arith.directions.base import METHODS, Subspace, positive_peaks
-from mech_arith.directions.moments import JointMoments
+from mech_arith.directions.moments import JointMoments, KeepsMoments
 
 
 @METHODS.register("pls")
 @dataclass
-class PLSFitter:
+class PLSFitter(KeepsMoments):
     """PLS2 of the activations with all values that vary, each of unit variance.
 
     It keeps moments of activations and values side by side, in O((d + v)^2) memory.
@@ -42,14 +42,6 @@ class PLSFitter:
             ValueError: the batch is empty, of another width, or not finite.
         """
         self._moments.update(activations, values)
-
-    def state(self) -> dict[str, Tensor]:
-        """All that it has taken in, for `restore`."""
-        return self._moments.state()
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take up the state of another fitter, as if its batches had come to this one."""
-        self._moments.restore(state)
 
     def fit(self) -> Subspace:
         """The X-weights: as many as were asked for, or fewer where nothing is left that covaries.
