@@ -27,6 +27,7 @@ from mech_arith.common.paths import ERROR_FILE, conf_dir
 from mech_arith.common.runs.records import LOCK, PATIENCE_S, claimed, mark_interrupted
 from mech_arith.common.streams import lasting_output, no_room
 from mech_arith.experiment import callbacks
+from mech_arith.experiment.comparing import METHODS, TAKEN, compares_methods
 from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.flags import MULTIRUN, SHOW_ALONE, own_folders, split_flags
 from mech_arith.experiment.guide import answer
@@ -99,6 +100,9 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
             f"expected {swept[0]} or {shown[0]}, got both; leave {swept[0]} out, for "
             f"{shown[0]} shows one cell"
         )
+    if swept and resumed == list(arguments) and compares_methods(typed, own_folders(flags)):
+        sys.stderr.write(f"{TAKEN}\n")
+        typed.append(METHODS)
     # argparse takes overrides from one place alone, so all stand behind the flags.
     return [*flags, *typed]
 

@@ -5,7 +5,7 @@ whole answer is never the wanted one. A token that is the same with the value an
 to get right: the floor says how easy, and `iia_changed` is of the tokens that have to be others.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from mech_arith.interventions.run import InterventionPlan, InterventionRun
 from mech_arith.models.base import Model
 from mech_arith.models.prompts import NO_TOKEN
 from mech_arith.problems.sources import Sources
-from mech_arith.statistics import SHARES, Resampling, averaged
+from mech_arith.statistics import SHARES, Resampling, averaged, largest_of_all, rank_p
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,10 @@ class _Wanted:
     expected: Int64[Tensor, "m n length"]
     changed: Bool[Tensor, "m n length"]
     """They are others than those of the base problem's right answer."""
+    others: Int64[Tensor, "distinct length"]
+    """The tokens of the answers to other sources, each distinct answer once."""
+    places: Int64[Tensor, "shuffles m n"]
+    """Which of these each other source's answer is."""
     chance: list[Float64[Tensor, "n _"]]
     """By token: of each of those in `seen`, how often answers to other sources have it there."""
     seen: list[Int64[Tensor, " _"]]
@@ -75,17 +79,18 @@ class _Wanted:
     def of(cls, sources: Sources, spelling: Spelling) -> "_Wanted":
         expected = spelling.tokens(sources.expected)
         right = spelling.tokens(torch.from_numpy(sources.base.answers).double())
-        others, places = spelling.distinct(sources.other.flatten(0, 1))
+        others, places = spelling.distinct(sources.other)
+        flat = places.flatten(0, 1)
         seen, chance = [], []
         for token in others.unbind(1):
             known, which = token.unique(return_inverse=True)
-            cells = which[places] + len(known) * torch.arange(places.shape[1])
-            counts = cells.flatten().bincount(minlength=places.shape[1] * len(known))
+            cells = which[flat] + len(known) * torch.arange(flat.shape[1])
+            counts = cells.flatten().bincount(minlength=flat.shape[1] * len(known))
             seen.append(known)
-            chance.append(counts.view(-1, len(known)).double() / len(places))
+            chance.append(counts.view(-1, len(known)).double() / len(flat))
         changed = (expected != right) & (expected != NO_TOKEN)
         alone = sources.replaces_the_value_alone
-        return cls(expected, changed, chance, seen, alone)
+        return cls(expected, changed, others, places, chance, seen, alone)
 
     def by_chance(self, written: Int64[Tensor, "k m n length"]) -> Float64[Tensor, "length k m n"]:
         """How often answers to other sources have the token that was written; NaN where the wanted
@@ -101,6 +106,24 @@ class _Wanted:
             shares.append(found.masked_fill(self.expected[..., place] == NO_TOKEN, torch.nan))
         return torch.stack(shares)
 
+    def agreed(
+        self, written: Int64[Tensor, "m n length"]
+    ) -> tuple[Float64[Tensor, " length"], Float64[Tensor, "length shuffles"]]:
+        """How many tokens are the wanted ones, and how many are those of each draw of other sources.
+
+        NaN where no wanted answer has the token.
+        """
+        spelled = written != NO_TOKEN
+        found = ((written == self.expected) & spelled).sum((0, 1)).double()
+        draws = [
+            ((token[self.places] == there) & there_is).sum((1, 2))
+            for token, there, there_is in zip(
+                self.others.unbind(1), written.unbind(-1), spelled.unbind(-1), strict=True
+            )
+        ]
+        none = (self.expected == NO_TOKEN).all(0).all(0)
+        return found.masked_fill(none, torch.nan), torch.stack(draws).double()
+
     def hits(
         self, written: Int64[Tensor, "k m n length"], which: Bool[Tensor, "m n length"]
     ) -> Float64[Tensor, "length k n"]:
@@ -114,7 +137,7 @@ def answer_token_table(
 ) -> pd.DataFrame:
     """A row per site, value, arm, strength and token of the answer."""
     wanted = {value: _Wanted.of(sources, spelling) for value, sources in done.sources.items()}
-    rows = []
+    rows, agreed = [], []
     for one in done.results:
         value = one.target.target_value
         own, ceiling = wanted[value], done.ceilings[value, one.site]
@@ -122,6 +145,9 @@ def answer_token_table(
         for arm, answers in one.by_arm():
             for index, strength in enumerate(plan.strengths):
                 fields = _fields(arm, answers, index, own, how)
+                if arm.name == TARGET:
+                    assert answers.tokens is not None
+                    agreed.append(own.agreed(answers.tokens[0, :, index]))
                 rows += [
                     {
                         **one.key,
@@ -138,7 +164,33 @@ def answer_token_table(
                     }
                     for place, name in enumerate(spelling.names)
                 ]
-    return pd.DataFrame(rows)
+    return _with_p(pd.DataFrame(rows), agreed)
+
+
+def _with_p(
+    table: pd.DataFrame,
+    agreed: Sequence[tuple[Float64[Tensor, " length"], Float64[Tensor, "length shuffles"]]],
+) -> pd.DataFrame:
+    """The table with p of the targets against the floor, and p for all tokens of one strength.
+
+    Holm's over so many tokens could never be small with a thousand draws: the largest of all is
+    ranked among the largest of each draw (max-T).
+
+    Args:
+        table: of all arms.
+        agreed: of each target and strength, in the order of the table; see `_Wanted.agreed`.
+    """
+    targets = torch.tensor((table["arm"] == TARGET).tolist())
+    found = torch.cat([hits for hits, _ in agreed])
+    draws = torch.cat([of_draws for _, of_draws in agreed])
+    strengths = torch.tensor(table["strength"].tolist())[targets]
+    p, p_max = rank_p(found, draws), torch.full_like(found, torch.nan)
+    for strength in strengths.unique():
+        tested = (strengths == strength) & ~found.isnan()
+        p_max[tested] = largest_of_all(found[tested], draws[tested])
+    columns = torch.full((2, len(table)), torch.nan, dtype=torch.float64)
+    columns[:, targets] = torch.stack([p, p_max])
+    return table.assign(p=columns[0].numpy(), p_max=columns[1].numpy())
 
 
 def _plain(number: Tensor) -> float | int:
@@ -213,5 +265,8 @@ def token_summary(tokens: pd.DataFrame, best: Mapping[str, Mapping[str, Any]]) -
     return found
 
 
-IN_SUMMARY = ("iia", "iia_low", "iia_high", "floor", "ceiling", "iia_changed", "ceiling_changed")
+IN_SUMMARY = (
+    *("iia", "iia_low", "iia_high", "floor", "p_max", "ceiling"),
+    *("iia_changed", "ceiling_changed"),
+)
 """What the summary says of each token."""

@@ -170,3 +170,57 @@ def test_the_summary_is_read_at_the_place_of_the_headline(sources):
     assert found["b"]["10^0"]["iia"] == 1
     assert token_summary(table, {"b": {**place, "component": 1}}) == {}
     assert token_summary(pd.DataFrame(), {"b": place}) == {}
+
+
+def test_p_of_each_token_is_its_rank_among_draws_by_hand(sources):
+    """A run that follows the sign alone: its other digits are those of the right answer."""
+    sizes = torch.from_numpy(PROBLEMS.answers).double().abs()
+    edited = torch.where(sources.expected < 0, -sizes, sizes)
+    table = rows_of(run_of(edited[None, :, None], sources.expected[0], sources))
+    table = table.set_index("token_name")
+    for name, of in (("sign", lambda n: n < 0), ("10^0", lambda n: n.abs() % 10)):
+        agreed = (of(edited) == of(sources.expected)).sum()
+        draws = (of(edited) == of(sources.other)).sum((1, 2))
+        by_hand = (1 + int((draws >= agreed).sum())) / (1 + len(draws))
+        assert table.loc[name, "p"] == pytest.approx(by_hand)
+    assert table.loc["sign", "p"] < 0.1 < table.loc["10^0", "p"]
+    assert (table["p_max"] >= table["p"]).all()
+    assert table.loc["sign", "p_max"] <= 0.2
+
+
+def test_p_is_corrected_for_all_tokens_of_all_targets(sources):
+    """Beside a second target each p is as large or larger; another strength is another family."""
+    right = torch.from_numpy(PROBLEMS.answers).double().expand(1, 2, 1, 5)
+    alone = run_of(right, sources.expected[0], sources)
+    other = run_of(sources.expected[None, :, None], sources.expected[0], sources)
+    both = InterventionRun([*alone.results, *other.results], alone.sources, alone.ceilings)
+    single, joint = rows_of(alone), rows_of(both).iloc[:3]
+    np.testing.assert_array_equal(single["p"], joint["p"])
+    assert (joint["p_max"] >= single["p_max"]).all()
+    assert (joint["p_max"] > single["p_max"]).any()
+
+
+def test_controls_have_no_p_and_tokens_that_no_answer_has_none_either(sources):
+    arms = (
+        Arm("target", torch.ones(1, 1, 4), ("component 0",)),
+        Arm("control", torch.ones(1, 1, 4), ("random 0",)),
+    )
+    edited = sources.expected[:, None].expand(2, *sources.expected[:, None].shape)
+    plain = Spelling(lambda number: tuple(map(ord, str(number))), tuple(map(str, range(6))))
+    run = run_of(edited, sources.expected[0], sources, arms, spelling=plain)
+    table = rows_of(run, plain)
+    assert table.loc[table["arm"] == "control", ["p", "p_max"]].isna().all(axis=None)
+    target = table.loc[table["arm"] == "target"].set_index("token_name")
+    assert target.loc["0", "p"] < 0.05
+    assert target.loc["5", ["p", "p_max"]].isna().all()
+
+
+def test_draws_that_know_nothing_are_small_as_often_as_p_says():
+    """Answers drawn as the sources' answers are: p at most .1 in about a tenth of the cases."""
+    drawn = draw_sources(PROBLEMS, "b", m=2, n_shuffles=100, seed=1)
+    assert drawn is not None
+    found = [
+        rows_of(run_of(drawn.other[draw][None, :, None], drawn.expected[0], drawn))["p_max"].min()
+        for draw in range(60)
+    ]
+    assert np.mean(np.array(found) <= 0.1) <= 0.2

@@ -183,6 +183,12 @@ ANSWER_TOKENS = (
     N_SOURCES,
     *with_interval("iia", OF_TOKEN, SHARE),
     Column("floor", NUMBER, "`iia` with other sources, drawn by chance.", SHARE),
+    Column("p", NUMBER, f"{CHANCE[:-1]}, in this token; null for other arms than the target."),
+    Column(
+        "p_max",
+        NUMBER,
+        "`p` corrected for the search among all targets and tokens of the same strength (max-T).",
+    ),
     Column(
         "n_changed", WHOLE, "Problems of which a source wants another token than the right one."
     ),

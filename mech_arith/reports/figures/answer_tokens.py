@@ -8,6 +8,7 @@ import pandas as pd
 
 from mech_arith.engine.sites import COMPONENT_COLUMNS
 from mech_arith.evidence.results import tokens_at_best
+from mech_arith.evidence.verdicts import agree
 from mech_arith.reports.figures.drawn import in_order
 from mech_arith.reports.figures.evidence import CELL, FEW
 from mech_arith.reports.figures.layout import WIDEST, fitting, on_page
@@ -25,6 +26,7 @@ from mech_arith.reports.figures.style import (
     room_for,
     two_digits,
 )
+from mech_arith.statistics import ALPHA
 
 
 def answer_token_maps(
@@ -37,8 +39,7 @@ def answer_token_maps(
     """How often each token of the answer (columns) is as each value (rows) calls for.
 
     A panel per layer, in the component, and of several positions at the one, with the largest |R|
-    on the fit split; the whole way to the value. What does not lie above the floor is pale and in
-    brackets.
+    on the fit split; the whole way to the value. What may be chance is pale and in brackets.
 
     Raises:
         ValueError: no row of the table belongs to a component in the evidence.
@@ -83,21 +84,21 @@ def answer_token_maps(
         for row in at_layer if written else ():
             _write(panel, values.index(row["value"]), tokens.index(row["token_name"]), row)
         panel.name(title=f"layer {layer}", x="token of the answer")
-        sheet.record(at_layer, RECORDED)
+        sheet.record(at_layer, [name for name in RECORDED if name in rows])
     grid.add_scale(sheet, "IIA")
     return sheet
 
 
 RECORDED = [
     *("value", *COMPONENT_COLUMNS, "token", "token_name", "n", "iia", "iia_low", "iia_high"),
-    *("floor", "iia_changed", "ceiling", "ceiling_changed"),
+    *("floor", "p_max", "iia_changed", "ceiling", "ceiling_changed"),
 ]
 
 
 def _notes(level: float) -> list[str]:
     """What the marks in the cells mean."""
     return [
-        "pale, in brackets: the interval reaches the floor",
+        f"pale, in brackets: may be chance (p above {ALPHA:g}, or the interval reaches the floor)",
         f"small: {level:.0%} interval",
         "fl.: floor, by chance with other values",
         "c.: ceiling, the whole activation",
@@ -119,7 +120,8 @@ def _write(panel: Panel, at_row: int, at_column: int, row: dict[str, Any]) -> No
     if isnan(row["iia"]):
         return
     bounds = [("fl.", row["floor"]), ("c.", row["ceiling"])]
-    doubtful = not row["iia_low"] > row["floor"]
+    # Tables of earlier versions have no p of tokens.
+    doubtful = not agree(row.get("p_max", 0.0), row["iia_low"], row["floor"])
     number = two_digits(row["iia"])
     lines = [
         f"({number})" if doubtful else number,

@@ -161,7 +161,7 @@ def token_maps(answer_tokens: pd.DataFrame, evidence: pd.DataFrame) -> list[Plai
     ]
 
 
-TOKEN_NUMBERS = ("iia", "iia_low", "iia_high", "floor", "ceiling", "iia_changed", "n")
+TOKEN_NUMBERS = ("iia", "iia_low", "iia_high", "floor", "p_max", "ceiling", "iia_changed", "n")
 """What is said of each token."""
 
 
@@ -173,7 +173,7 @@ def _token_map(layer: int, rows: list[dict[Any, Any]]) -> Plain:
     for name in TOKEN_NUMBERS:
         array = np.full((len(values), len(names)), np.nan)
         for place, row in zip(places, rows, strict=True):
-            array[place] = row[name]
+            array[place] = row.get(name, np.nan)
         found[name] = numbers(array)
     components = {row["value"]: (row["component"], row["position"]) for row in rows}
     found["component"] = [components[value][0] for value in values]

@@ -223,7 +223,7 @@ function tokenPoint(map, row, column) {
     lines: [
       `token ${map.tokens[column]} of the answer, ${map.values[row]} changed`,
       `IIA ${two(of("iia"))}${interval(of("iia_low"), of("iia_high"))}; n = ${of("n")}`,
-      `floor ${two(of("floor"))}, ceiling ${two(of("ceiling"))}`,
+      `floor ${two(of("floor"))}${of("p_max") === null ? "" : `, p ${shownP(of("p_max"))}`}, ceiling ${two(of("ceiling"))}`,
       `where the token has to be another: ${two(of("iia_changed"))}`,
       `layer ${map.layer}, component ${map.component[row]}, ${map.position[row]}`,
     ],
