@@ -25,6 +25,7 @@ from mech_arith.reports.figures.effects import dose_response
 from mech_arith.reports.figures.evidence import evidence_maps
 from mech_arith.reports.figures.layout import laid_out
 from mech_arith.reports.figures.locality import locality_distance, locality_example
+from mech_arith.reports.figures.ranks import iia_by_rank, iia_by_rank_and_method
 from mech_arith.reports.figures.registered import FIGURES, Drawing, figure, figures
 from mech_arith.reports.figures.saving import NUMBERS, PRINTED_DPI, Files, file, stem, write
 from mech_arith.reports.figures.sheet import DPI
@@ -43,6 +44,8 @@ __all__ = [
     "figure",
     "figures",
     "heading",
+    "iia_by_rank",
+    "iia_by_rank_and_method",
     "locality_distance",
     "locality_example",
     "position_maps",

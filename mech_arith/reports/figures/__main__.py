@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
 from mech_arith.common.errors import UserError
@@ -29,7 +30,8 @@ def _main() -> None:
     try:
         formats = [name.strip() for name in arguments.format.split(",") if name.strip()]
         on = page(formats, arguments.width, title=arguments.title)
-        for path in _drawn(arguments.directories, on):
+        draw = _compared if arguments.ranks else _drawn
+        for path in draw(arguments.directories, on):
             sys.stdout.write(f"{path}\n")
     except UserError as error:
         sys.exit(f"error: {error}")
@@ -52,6 +54,48 @@ def _drawn(places: list[Path], on: Page) -> list[Path]:
             adopt_columns(directory)
             paths += draw_cell(run.tables, directory / "figures", **heading(run.summary), on=on)
     return paths
+
+
+def _compared(places: list[Path], on: Page) -> list[Path]:
+    """The files of IIA by rank of several runs, a figure for each model, expression and positions.
+
+    Raises:
+        UserError: no run was asked for answers at several ranks.
+    """
+    from mech_arith.common.runs.directories import check_writable, finished_runs
+    from mech_arith.evidence.ranks import by_rank
+    from mech_arith.evidence.results import RunResult, load_run
+    from mech_arith.reports.figures import heading, iia_by_rank_and_method, save_figures
+    from mech_arith.reports.figures.layout import laid_out
+
+    groups: dict[tuple[str, ...], dict[str, RunResult]] = {}
+    for directory in finished_runs(places):
+        run = load_run(directory)
+        if not len(by_rank(run.tables.get("evidence", pd.DataFrame()))):
+            continue
+        cell = run.summary["cell"]
+        group = groups.setdefault(tuple(str(cell.get(name)) for name in FIGURE_OF), {})
+        method = str(cell.get("tracing"))
+        group[method if method not in group else f"{method}, {directory.name}"] = run
+    if not groups:
+        raise UserError(
+            "expected runs of several ranks with --ranks, found none; run with "
+            "tracing.rank=[1,2,4] intervention=interchange"
+        )
+    check_writable(out := places[0] / "figures", else_do="make room there, or copy the runs")
+    paths = []
+    with laid_out(on):
+        for key, runs in groups.items():
+            first = next(iter(runs.values())).summary
+            tables = {name: run.tables for name, run in runs.items()}
+            sheet = iia_by_rank_and_method(tables, **heading(first))
+            name = "_".join(("iia_by_rank", *(key if len(groups) > 1 else ())))
+            paths += save_figures({name: sheet}, out, on)
+    return paths
+
+
+FIGURE_OF = ("model", "expression", "positions")
+"""Fields of a cell: of each combination there is one figure of ranks."""
 
 
 @contextmanager
@@ -94,6 +138,12 @@ def _parser() -> argparse.ArgumentParser:
         "--width",
         help=f"as wide as a column of {', '.join(WIDTHS)}, or so many inches; by default as wide "
         "as a figure needs",
+    )
+    parser.add_argument(
+        "--ranks",
+        action="store_true",
+        help="instead one figure of all runs, IIA (interchange-intervention accuracy) by rank with "
+        "a line per method, into the folder `figures` of the first DIR",
     )
     parser.add_argument(
         "--no-title",

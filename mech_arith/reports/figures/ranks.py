@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from mech_arith.engine.sites import COMPONENT_COLUMNS
-from mech_arith.evidence.ranks import by_rank
+from mech_arith.evidence.ranks import at_headline, by_rank
 from mech_arith.evidence.table import WHOLE_WAY
 from mech_arith.interventions.controls import CONTROL
 from mech_arith.reports.figures.drawn import in_order
+from mech_arith.reports.figures.registered import Tables
 from mech_arith.reports.figures.rule import number_of
 from mech_arith.reports.figures.sharing import sites_note
 from mech_arith.reports.figures.sheet import Panel, Sheet
@@ -21,6 +22,7 @@ from mech_arith.reports.figures.style import (
     distinct,
     grouped,
     layer_colours,
+    method_colours,
     side_by_side,
     tint,
 )
@@ -64,13 +66,58 @@ def iia_by_rank(
     rows = by_rank(evidence)
     if rows.empty:
         raise ValueError("expected evidence of several ranks with IIA, got none; set tracing.rank")
-    if counterfactual is not None:
-        rows = _with_random_ends(rows, counterfactual)
-    values, layers = in_order(rows), sorted(distinct(rows, "layer"))
-    ranks, colours = sorted(distinct(rows, "rank")), layer_colours(layers)
-    width, across = side_by_side(values, max(1.6, 0.35 * len(ranks)), 0.9, least=1.2)
-    bars = f"; bars: {level:.0%} intervals" if len(layers) <= FEW else ""
+    colours = layer_colours(sorted(distinct(rows, "layer")))
     where = sites_note(rows, "the best of the fit split")
+    rows = _with_random_ends(rows, counterfactual)
+    return _sheet(rows, "layer", colours, _layer_keys(colours), title, where, level)
+
+
+def iia_by_rank_and_method(
+    cells: Mapping[str, Tables],
+    *,
+    title: str = "",
+    level: float = 0.95,
+) -> Sheet:
+    """The same of several runs, a line for each, at the site of each value's headline.
+
+    Args:
+        cells: by name, as that of a method: the run's tables, `evidence` and `counterfactual`.
+        title: model and template.
+        level: of the tables' intervals.
+
+    Raises:
+        ValueError: in no run answers were asked at several ranks.
+    """
+    found = []
+    for name, tables in cells.items():
+        evidence = tables["evidence"]
+        if len(by_rank(evidence)):
+            rows = [row for rows in at_headline(evidence).values() for row in rows]
+            shown = _with_random_ends(pd.DataFrame(rows), tables.get("counterfactual"))
+            found.append(shown.assign(method=name))
+    if not found:
+        raise ValueError("expected runs of several ranks with IIA, got none; set tracing.rank")
+    rows = pd.concat(found, ignore_index=True)
+    colours = method_colours(distinct(rows, "method"))
+    layers = ", ".join(map(str, sorted(distinct(rows, "layer"))))
+    where = f"layer {layers}; {sites_note(rows, 'the best of the fit split')}"
+    keys = [Key(name, "line", colour) for name, colour in colours.items()]
+    return _sheet(rows, "method", colours, keys, title, where, level)
+
+
+def _sheet(
+    rows: pd.DataFrame,
+    by: str,
+    colours: Mapping[Any, Colour],
+    keys: list[Key],
+    title: str,
+    where: str,
+    level: float,
+) -> Sheet:
+    """A panel for each value, with a line for each entry of the column `by`."""
+    values, ranks = in_order(rows), sorted(distinct(rows, "rank"))
+    width, across = side_by_side(values, max(1.6, 0.35 * len(ranks)), 0.9, least=1.2)
+    bars = f"; bars: {level:.0%} intervals" if len(colours) <= FEW else ""
     grid = Grid(
         title=title,
         subtitle=f"{where}; {max(distinct(rows, 'n'))} problems per point{bars}",
@@ -80,39 +127,40 @@ def iia_by_rank(
         height=1.7,
         left=0.9,
         below=0.5,
-        keys=[_layer_keys(colours), _keys(colours[layers[len(layers) // 2]])],
+        keys=[keys, _keys(list(colours.values())[len(colours) // 2])],
     )
     sheet = grid.sheet()
-    lines = grouped(rows, "value", "layer")
+    lines = grouped(rows, "value", by)
     for index, value in enumerate(values):
         panel = grid.panel(sheet, index)
         panel.limit((-0.4, len(ranks) - 0.6), (-0.03, 1.03))
         panel.tick_x(range(len(ranks)), [str(rank) for rank in ranks])
         panel.frame(x_grid=False, y_named=index % across == 0)
-        _lines(panel, {layer: lines.get((value, layer), []) for layer in layers}, ranks, colours)
+        _lines(panel, {name: lines.get((value, name), []) for name in colours}, ranks, colours)
         beside = "IIA: answers that\nfollow the value" if index % across == 0 else ""
         panel.name(title=value, x="rank of the subspace", y=beside)
-    sheet.record(
-        (row for found in lines.values() for row in found), [c for c in SHOWN if c in rows]
-    )
+    shown = [column for column in dict.fromkeys((*SHOWN, by)) if column in rows]
+    sheet.record((row for found in lines.values() for row in found), shown)
     return sheet
 
 
 def _lines(
     panel: Panel,
-    by_layer: Mapping[int, Sequence[Mapping[str, Any]]],
+    named: Mapping[Any, Sequence[Mapping[str, Any]]],
     ranks: Sequence[int],
-    colours: Mapping[int, Colour],
+    colours: Mapping[Any, Colour],
 ) -> None:
-    """The layers of one value, side by side, so that their intervals do not hide each other."""
-    for place, (layer, rows) in enumerate(by_layer.items()):
-        aside = 0.3 * ((place + 0.5) / len(by_layer) - 0.5)
+    """The lines of one value, side by side, so that their intervals do not hide each other."""
+    for place, (name, rows) in enumerate(named.items()):
+        aside = 0.3 * ((place + 0.5) / len(named) - 0.5)
         at = [ranks.index(row["rank"]) + aside for row in rows]
-        _line(panel, at, rows, colours[layer], intervals=len(by_layer) <= FEW)
+        _line(panel, at, rows, colours[name], intervals=len(named) <= FEW)
 
 
-def _with_random_ends(rows: pd.DataFrame, counterfactual: pd.DataFrame) -> pd.DataFrame:
-    """The rows with the intervals of random frames."""
+def _with_random_ends(rows: pd.DataFrame, counterfactual: pd.DataFrame | None) -> pd.DataFrame:
+    """The rows with the intervals of random frames, where these are known."""
+    if counterfactual is None:
+        return rows
     place = ["value", *COMPONENT_COLUMNS]
     whole = counterfactual["strength"] == WHOLE_WAY
     drawn = counterfactual.loc[whole & (counterfactual["arm"] == CONTROL)]

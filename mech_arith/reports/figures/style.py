@@ -10,6 +10,7 @@ from typing import Any, Literal
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
@@ -278,6 +279,18 @@ def layer_colours(layers: Iterable[int]) -> dict[int, Colour]:
     ordered = sorted(set(layers))
     last = len(ordered) - 1
     return {layer: _viridis(place / last if last else 0.0) for place, layer in enumerate(ordered)}
+
+
+METHODS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Colours of things without an order, told apart by people who see colours differently.
+
+Source: Okabe & Ito (2008).
+"""
+
+
+def method_colours(names: Sequence[str]) -> dict[str, Colour]:
+    """One colour per name, in their order; more than seven share some."""
+    return {name: to_rgba(METHODS[place % len(METHODS)]) for place, name in enumerate(names)}
 
 
 def tint(colour: Colour, share: float = 0.45) -> Colour:

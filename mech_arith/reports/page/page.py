@@ -29,6 +29,7 @@ SCRIPTS = (
     "charts",
     "overview",
     "comparison",
+    "ranks",
     "figures",
     "evidence",
     "differences",

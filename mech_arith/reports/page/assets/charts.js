@@ -118,10 +118,10 @@ function heatmap({ rows, columns, r, about, xTitle, yTitle, framed = [], most = 
 /** Lines of points, drawn as one trace per style, with gaps between the lines. */
 function lineTraces(styles) {
   const points = [];
-  const traces = styles.map(({ lines, name, colour, width, symbol, opacity, dash, showlegend }) => {
+  const traces = styles.map(({ lines, name, colour, width, symbol, opacity, dash, showlegend, bars, group }) => {
     const trace = {
       ...{ type: "scatter", mode: "lines+markers", name: literal(name ?? ""), opacity },
-      ...{ line: { color: colour, width, dash }, showlegend },
+      ...{ line: { color: colour, width, dash }, showlegend, legendgroup: group },
       marker: { color: colour, size: width > 1 ? 5 : 3.5, symbol: symbol ?? "circle" },
       ...{ x: [], y: [], customdata: [], hovertext: [], hoverinfo: "text", connectgaps: false },
     };
@@ -133,7 +133,8 @@ function lineTraces(styles) {
         trace.customdata.push(point ? points.push(point) - 1 : null);
       }
     }
-    return trace;
+    const drawn = lines.flatMap((line) => [...line, { y: null, ends: [] }]);
+    return bars ? { ...trace, error_y: errorBars(drawn, colour) } : trace;
   });
   return { traces, pointOf: (point) => points[point.customdata] };
 }

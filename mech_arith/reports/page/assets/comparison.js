@@ -197,60 +197,11 @@ function curves(cells, kinds, pointsOf, axes) {
   return { traces, layout, pointOf };
 }
 
-/** IIA by rank of the cells that were asked for the chosen value; nothing where all have one rank. */
-function showRanks(cells, kinds) {
-  const wanted = (cell) => (choice.value === ANY ? largestDrop(cell)?.[0] : choice.value);
-  const lineFor = (cell) => cell.ranks?.find(({ value }) => value === wanted(cell));
-  const drawn = cells.map((cell) => [cell, lineFor(cell)]).filter(([, line]) => line);
-  const ranks = distinct(drawn.flatMap(([, line]) => line.rank)).sort((a, b) => a - b);
-  const grid = document.getElementById("ranks");
-  grid.closest("section").hidden = ranks.length < 2;
-  grid.replaceChildren();
-  if (ranks.length < 2) return;
-  const point = (cell, line, name, place) => ({
-    ...{ x: ranks.indexOf(line.rank[place]), y: line[name][place] },
-    lines: [
-      `IIA ${three(line.iia[place])}${interval(line.iia_low[place], line.iia_high[place])}, rank ${line.rank[place]}`,
-      `random ${three(line.iia_random[place])}, floor ${three(line.floor[place])}, ceiling ${three(line.ceiling[place])}`,
-      `cell ${cell.id}: ${cell.name}`,
-      `${line.value}, ${layerOf(line)}${line.n ? `, n = ${line.n}` : ""}`,
-    ],
-    show: () => showCommand({ what: `IIA by rank: cell ${cell.id}, ${line.value}`, command: cell.command, cell, linked: true }),
-  });
-  const arms = { ceiling: { dash: "dash", width: 1 }, iia_random: { dash: "dot", width: 1.2 }, iia: { width: 1.8 } };
-  const styles = Object.entries(arms).flatMap(([name, style]) =>
-    kinds.map((kind, index) => ({
-      lines: drawn
-        .filter(([cell]) => fieldText(cell, choice.colour) === kind)
-        .map(([cell, line]) => line.rank.map((_, place) => point(cell, line, name, place))),
-      ...{ name: clipped(kind, 40), colour: kindColour(index), symbol: kindSymbol(index) },
-      ...style,
-      showlegend: name === "iia",
-    })),
-  );
-  const legend = { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 } };
-  const chart = () => {
-    const { traces, pointOf } = lineTraces(styles.filter(({ lines }) => lines.length));
-    const layout = layoutOf({
-      ...{ showlegend: kinds.length <= LARGEST_LEGEND, legend, margin: { l: 48, r: 8, t: 34, b: 40 } },
-      xaxis: { ...ticks(ranks.map(String), 16), title: titled("rank of the subspace") },
-      yaxis: { range: [-0.03, 1.03], dtick: 0.25, tickformat: ".2f", title: titled("IIA (share of answers)") },
-    });
-    return { traces, layout, pointOf };
-  };
-  const heading = [
-    el("b", {}, isolated(clipped(choice.value, 40))),
-    el("span", { class: "quiet" }, ` ${counted(drawn.length, "cell")}`),
-  ];
-  grid.append(card(heading, 340, chart));
-}
-
 /** A panel per kind of edit, since strengths of different edits have different units. */
 function showCurves(cells, all) {
   const kinds = distinct(
     all.filter((cell) => cell.lines?.length).map((cell) => fieldText(cell, choice.colour)),
   );
-  showRanks(cells, kinds);
   const edits = distinct(cells.filter((cell) => cell.lines?.length).map((cell) => cell.edit.join("|")));
   const [doses, layers] = ["doses", "layers"].map((id) => document.getElementById(id));
   doses.replaceChildren();

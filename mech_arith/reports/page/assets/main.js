@@ -13,9 +13,11 @@ async function start() {
   const follow = (now) => {
     showCount(now);
     showMaps(now);
+    showRanks(now, cells);
     showCurves(now, cells);
   };
   makeChoices(cells, named.varying, () => showCurves(chosen(), cells));
+  makeRankChoices(cells, () => showRanks(chosen(), cells));
   showCount(cells);
   await showDifferences(data.differences, data);
   performance.mark("table");
