@@ -184,7 +184,13 @@ def massive_components(traces: Mapping[Site, Trace]) -> list[str]:
 
 
 def exhausted(traces: Mapping[Site, Trace], method: DirectionMethod) -> list[str]:
-    """Where a method finds fewer directions than it is asked for; one line per number of them."""
+    """Where a method finds fewer directions than it is asked for; one line per number of them.
+
+    Of a method with frames for each value, one line per value and the ranks that it has no frame
+    of: these ranks have no row in any table.
+    """
+    if method.ranks:
+        return _without_frames(traces, method)
     found: dict[tuple[str, int], list[Site]] = {}
     for site, trace_of in traces.items():
         n_found = len(trace_of.subspace.directions)
@@ -194,6 +200,24 @@ def exhausted(traces: Mapping[Site, Trace], method: DirectionMethod) -> list[str
         f"in {'; '.join(sites_text(sites))} {method.name} finds {n_found} of {method.n_components} "
         f"directions at position {position}: nothing beyond rounding is left for others"
         for (position, n_found), sites in found.items()
+    ]
+
+
+def _without_frames(traces: Mapping[Site, Trace], method: DirectionMethod) -> list[str]:
+    found: dict[tuple[tuple[str, ...], tuple[int, ...]], list[Site]] = {}
+    for site, trace_of in traces.items():
+        by_ranks: dict[tuple[int, ...], list[str]] = {}
+        for index, value in enumerate(trace_of.values):
+            frames = {rank: trace_of.subspace.frame(index, rank) for rank in method.ranks}
+            if lacking := tuple(rank for rank, frame in frames.items() if not frame):
+                by_ranks.setdefault(lacking, []).append(value)
+        for ranks, values in by_ranks.items():
+            found.setdefault((tuple(values), ranks), []).append(site)
+    return [
+        f"in {'; '.join(sites_text(sites))} {method.name} finds no subspace of rank "
+        f"{', '.join(map(str, ranks))} for {', '.join(values)}: nothing beyond rounding is left "
+        "for so many directions"
+        for (values, ranks), sites in found.items()
     ]
 
 

@@ -14,6 +14,7 @@ from mech_arith.engine.answers import Answers
 from mech_arith.evidence.iia import iia_table
 from mech_arith.evidence.metrics import edit_outcome, exact, shifts
 from mech_arith.evidence.scorer import Scorer
+from mech_arith.evidence.site_contrasts import site_contrast_table
 from mech_arith.evidence.specificity import specificity_table
 from mech_arith.interventions.controls import CONTROL, DRAWN, TARGET, Arm
 from mech_arith.interventions.edits.base import Edit
@@ -262,11 +263,15 @@ def intervention_tables(
         `effects`: a row per site, target, arm and strength. `contrasts`: the target against each
         other arm, over all strengths. `control_draws`: a row per control direction and strength. Of
         an edit towards values also `counterfactual`: a row per site, value, arm and strength; and
-        of `interchange` `specificity`: a row per site, direction and changed value.
+        of `interchange` `specificity`: a row per site, direction and changed value. Where a layer
+        has several sites, as heads, `site_contrasts`: a row per site and value.
     """
     tables = effect_tables(done.results, plan.edit, plan.strengths, scorer)
     if done.sources:
         tables["counterfactual"] = iia_table(done, plan, scorer)
+        contrasted = site_contrast_table(done, plan, scorer)
+        if len(contrasted):
+            tables["site_contrasts"] = contrasted
     if done.crossed is not None:
         tables["specificity"] = specificity_table(done.crossed, done.sources, scorer)
     return tables

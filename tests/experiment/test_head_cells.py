@@ -85,6 +85,7 @@ KEYS = {
     "contrasts": ("component", "target_value", "arm"),
     "control_draws": ("component", "target_value", "arm", "draw", "strength"),
     "counterfactual": ("component", "value", "arm", "strength"),
+    "site_contrasts": ("component", "value"),
     "specificity": ("component", "direction_of", "changed"),
     "off_distribution": ("component", "target_value", "strength"),
     "locality": ("component", "value", "moved_by"),
@@ -132,6 +133,18 @@ def test_the_store_keeps_heads_and_whole_points_apart(tmp_path):
     for ours, theirs in zip(tables, fresh, strict=True):
         pd.testing.assert_frame_equal(ours, theirs)
     assert len({float(table["r"].iloc[0]) for table in tables}) == 3
+
+
+def test_each_head_is_contrasted_with_the_others_of_its_layer(cell):
+    evidence = cell.tables["evidence"].set_index(["layer", "head", "value"])["iia"]
+    table = cell.tables["site_contrasts"]
+    assert set(table["value"]) == {"a", "b-c"}
+    for row in table.to_dict(orient="records"):
+        (other,) = (str(head) for head in HEADS if str(head) != row["head"])
+        own, there = (evidence[row["layer"], head, row["value"]] for head in (row["head"], other))
+        assert row["difference"] == pytest.approx(own - there, abs=1e-12)
+        assert row["low"] <= row["difference"] <= row["high"]
+        assert 0 < row["p"] <= row["p_max"] <= 1
 
 
 def test_figures_show_every_head_and_the_map_of_layers_and_heads(cell):

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import rgb_to_hsv, to_rgba
+from matplotlib.colors import rgb_to_hsv, same_color, to_rgba
 from matplotlib.figure import Figure
 from PIL import Image
 
 from mech_arith.engine.sites import COMPONENT_COLUMNS
+from mech_arith.evidence.best import best_rows, of_least_rank
 from mech_arith.evidence.verdicts import judged, slope_counts
 from mech_arith.reports.figures import (
     accuracy_by_layer,
@@ -30,11 +31,11 @@ from mech_arith.reports.figures import (
     specificity_maps,
 )
 from mech_arith.reports.figures.effects import SHIFT
-from mech_arith.reports.figures.ranks import iia_by_rank
+from mech_arith.reports.figures.ranks import iia_by_rank, iia_by_rank_and_method
 from mech_arith.reports.figures.rule import Claim, counts
 from mech_arith.reports.figures.sheet import DPI, Panel, Sheet
 from mech_arith.reports.figures.standard.heads import head_maps
-from mech_arith.reports.figures.style import layer_colours, tint, two_digits
+from mech_arith.reports.figures.style import FRAME, layer_colours, tint, two_digits
 from tests.thinned import thinned
 
 TITLE = "arith_encoder, a-(b-c)"
@@ -1253,6 +1254,44 @@ def test_the_map_of_heads_shows_each_number_at_its_layer_and_head() -> None:
     assert {"value", "layer", "head", "component", "r", "iia", "ceiling"} <= set(sheet.rows[0])
 
 
+def contrasts_of_heads(table: pd.DataFrame) -> pd.DataFrame:
+    """Head 2 of layer 1 carries more than the others; all else may be chance."""
+    stands = (table["layer"] == 1) & (table["head"] == "2") & (table["value"] == "a")
+    return table[["value", *COMPONENT_COLUMNS]].assign(
+        others_iia=0.1,
+        difference=0.3,
+        low=0.2,
+        high=0.4,
+        p_max=np.where(stands, 0.001, 0.2),
+    )
+
+
+def framed_in(sheet: Sheet) -> dict[str, list[tuple[int, int]]]:
+    """By the title of a map, the rows and columns of its cells with a frame."""
+    found = {}
+    for panel in sheet.panels:
+        for block in panel.blocks:
+            cells = [
+                (round((below + above) / 2), round((left + right) / 2))
+                for left, below, right, above in corners(block)
+            ]
+            if cells and same_color(block.get_edgecolor(), FRAME):
+                found[panel.title] = cells
+    return found
+
+
+def test_a_head_that_carries_more_than_the_others_is_framed() -> None:
+    table = of_heads(evidence(3, ["a", "b"]), [10, 2])
+    sheet = head_maps(table, contrasts_of_heads(table), title=TITLE)
+    assert framed_in(sheet) == {"a\nIIA": [(1, 0)]}  # layer 1, head 2 stands before 10
+    assert "framed: more than the layer's other heads" in " ".join(texts(sheet))
+    rows = pd.DataFrame(sheet.rows)
+    assert set(rows["difference"]) == {0.3}
+    plain = head_maps(table, title=TITLE)
+    assert framed_in(plain) == {}
+    assert "framed" not in " ".join(texts(plain))
+
+
 def test_of_several_positions_a_head_shows_the_one_that_is_best_on_the_fit_split() -> None:
     table = of_heads(evidence(1, ["a"], positions=("0", "1")), [0, 1])
     table.loc[table["position"] == "1", "r"] = 0.2  # worse on the report split, and yet it is it
@@ -1268,6 +1307,31 @@ def test_without_heads_there_is_no_map_of_them() -> None:
     )
     with pytest.raises(ValueError, match="expected evidence at heads, got none; trace them with"):
         head_maps(evidence(2))
+
+
+def test_methods_are_drawn_beside_each_other_as_they_are() -> None:
+    few = of_ranks(evidence(2, ["b", "b-c"]))
+    cells = {
+        "pca": {"evidence": few, "counterfactual": counterfactual(few)},
+        "das": {"evidence": few.assign(iia=0.5 * few["iia"])},
+        "scale": {"evidence": evidence(2)},  # no answers at several ranks
+    }
+    sheet = iia_by_rank_and_method(cells, title=TITLE)
+    rows = pd.DataFrame(sheet.rows)
+    assert set(rows["method"]) == {"pca", "das"}
+    best = best_rows(of_least_rank(few).to_dict(orient="records"))["b"]
+    of_b = few.loc[(few["value"] == "b") & (few["layer"] == best["layer"])]
+    lines = [np.asarray(line.get_ydata()).tolist() for line in sheet.panels[0].lines]
+    assert of_b["iia"].tolist() in lines
+    assert (0.5 * of_b["iia"]).tolist() in lines
+    of_pca = rows.loc[(rows["method"] == "pca") & (rows["value"] == "b")]
+    assert of_pca["iia"].tolist() == of_b["iia"].tolist()
+    assert of_pca["rank"].tolist() == [1, 2, 4, 8]
+    said = " ".join(texts(sheet))
+    assert "pca" in said
+    assert "das" in said
+    with pytest.raises(ValueError, match="expected runs of several ranks with IIA, got none"):
+        iia_by_rank_and_method({"scale": {"evidence": evidence(2)}})
 
 
 def test_iia_against_rank_is_drawn_as_it_is() -> None:

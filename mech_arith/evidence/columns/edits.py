@@ -199,6 +199,27 @@ ANSWER_TOKENS = (
     VIA,
 )
 
+SITE_CONTRASTS = (
+    *EDITED_DIRECTION,
+    VALUE,
+    EDIT,
+    STRENGTH,
+    N,
+    Column("n_others", WHOLE, "The layer's other sites, as its other heads."),
+    Column("iia", NUMBER, IIA, SHARE),
+    Column("others_iia", NUMBER, "Mean `iia` of the other sites, on the same problems.", SHARE),
+    Column("difference", NUMBER, "`iia` minus `others_iia`.", SHARE, low="low", high="high"),
+    Column("low", NUMBER, "Lower end of the interval of `difference`.", SHARE),
+    Column("high", NUMBER, "Upper end of the interval of `difference`.", SHARE),
+    Column("p", NUMBER, "p of `difference`, two-sided, by flipping signs problem by problem."),
+    Column(
+        "p_max",
+        NUMBER,
+        "`p` corrected for the search among all sites, values and ranks (max-T).",
+    ),
+    VIA,
+)
+
 SPECIFICITY = (
     *SITE,
     COMPONENT,

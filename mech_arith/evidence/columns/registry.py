@@ -19,6 +19,7 @@ from mech_arith.evidence.columns.edits import (
     COUNTERFACTUAL,
     EFFECTS,
     OFF_DISTRIBUTION,
+    SITE_CONTRASTS,
     SPECIFICITY,
 )
 from mech_arith.evidence.columns.evidence import EVIDENCE, PAGE_ORDER
@@ -46,6 +47,7 @@ _BUILT_IN: dict[str, Columns] = {
     "control_draws": CONTROL_DRAWS,
     "counterfactual": COUNTERFACTUAL,
     "answer_tokens": ANSWER_TOKENS,
+    "site_contrasts": SITE_CONTRASTS,
     "specificity": SPECIFICITY,
     "off_distribution": OFF_DISTRIBUTION,
     "locality": LOCALITY,

@@ -9,6 +9,7 @@ import pandas as pd
 
 from mech_arith.engine.sites import COMPONENT_COLUMNS
 from mech_arith.evidence.best import best_on_fit, of_least_rank
+from mech_arith.evidence.verdicts import agree
 from mech_arith.reports.figures.drawn import in_order
 from mech_arith.reports.figures.layout import fitting, on_page
 from mech_arith.reports.figures.lettering import width_of
@@ -24,11 +25,13 @@ from mech_arith.reports.figures.style import (
     evenly,
     heatmap,
     ink,
+    outline,
     records,
     room_for,
     thinned,
     two_digits,
 )
+from mech_arith.statistics import ALPHA
 
 MAPS = {
     "|R|": Claim("r", counts="r_counts"),
@@ -48,6 +51,7 @@ HEADS = "query head (0-based)"
 SHOWN = (
     *("value", *COMPONENT_COLUMNS, "r", "r_low", "r_high", "p_holm", "r_counts"),
     *("iia", "iia_low", "iia_high", "floor", "iia_p_holm", "iia_counts", "ceiling", "n"),
+    *("others_iia", "difference", "difference_low", "difference_high", "difference_p_max"),
 )
 """Columns of the numbers beside the figure."""
 
@@ -57,16 +61,25 @@ def heads(tables: Tables, title: str, _level: float) -> Iterator[Drawing]:
     """One figure, where heads are sites of their own."""
     evidence = tables.get("evidence", pd.DataFrame())
     if len(evidence) and any(evidence["head"]):
-        yield Drawing("heads", head_maps, (evidence,), {"title": title})
+        given = evidence, tables.get("site_contrasts")
+        yield Drawing("heads", head_maps, given, {"title": title})
 
 
-def head_maps(evidence: pd.DataFrame, *, title: str = "") -> Sheet:
+def head_maps(
+    evidence: pd.DataFrame, site_contrasts: pd.DataFrame | None = None, *, title: str = ""
+) -> Sheet:
     """|R| of every head (columns) at every layer (rows, layer 0 on top), a map for each value.
 
     After an interchange there stand beside it how often the answer is that of the source, and its
     ceiling: how often it is so where the head's whole activation is the source's. In the component,
     and of several positions at the one, with the largest |R| on the fit split; numbers of the
     report split. What may be chance is in brackets, or hatched where there is no room for numbers.
+    A head is framed whose answers follow more often than those of the layer's other heads.
+
+    Args:
+        evidence: the run's table.
+        site_contrasts: the run's table, where answers were asked.
+        title: model and template.
 
     Raises:
         ValueError: no row is about a head.
@@ -76,11 +89,13 @@ def head_maps(evidence: pd.DataFrame, *, title: str = "") -> Sheet:
         raise ValueError("expected evidence at heads, got none; trace them with tracing.heads=each")
     best = best_on_fit(of_least_rank(of_heads), ("value", "layer", "head"))
     values, layers = in_order(best), sorted(distinct(best, "layer"))
+    best = _contrasted(best, site_contrasts)
     columns = sorted(map(int, distinct(best, "head")))
     maps = {name: one for name, one in MAPS.items() if _known(best, one.number)}
     written = max(len(layers), len(columns)) <= MANY and not on_page()
     heading = {"title": title, "subtitle": _subtitle(of_heads)}
-    grid = _grid(values, [*maps], layers, columns, written=written, **heading)
+    framed = any(map(_stands_out, records(best)))
+    grid = _grid(values, [*maps], layers, columns, written=written, framed=framed, **heading)
     sheet = grid.sheet()
     depths = thinned(layers, max(1, int(grid.height / 0.14)))
     heads_named = thinned(columns, max(1, int(grid.width / 0.2)))
@@ -94,6 +109,8 @@ def head_maps(evidence: pd.DataFrame, *, title: str = "") -> Sheet:
         is_first = index % grid.across == 0
         axes = depths if is_first else [""] * len(layers), heads_named
         _draw(panel, at, axes, maps[name], written=written)
+        if name == "IIA":
+            outline(panel, [(layer, head) for layer, head, row in at if _stands_out(row)])
         panel.name(title=f"{value}\n{name}", x=HEADS, y=LAYERS if is_first else "")
     grid.add_scale(sheet, "|R| or share of answers" if len(maps) > 1 else "|R|")
     sheet.record(records(best), [name for name in SHOWN if _known(best, name)])
@@ -107,6 +124,7 @@ def _grid(
     columns: Sequence[int],
     *,
     written: bool,
+    framed: bool,
     **heading: str,
 ) -> Grid:
     """The maps of a value side by side, and as many values as fit; else maps below each other."""
@@ -128,7 +146,7 @@ def _grid(
         left=left,
         above=0.46,
         below=0.5,
-        keys=[[Key(_doubt(written=written), "tick")]],
+        keys=[[Key(note, "tick") for note in (_doubt(written=written), *([FRAMED] * framed))]],
         scale=True,
         **heading,  # pyright: ignore[reportArgumentType]  # title and subtitle
     )
@@ -157,6 +175,23 @@ def _draw(
     heatmap(panel, shares, rows=axes[0], columns=axes[1], notes=notes if written else None)
     for colour, written_in in () if written else (("0.75", "white"), ("0.55", "black")):
         panel.hatch([at for at in doubtful if ink(float(shares[at])) == written_in], colour)
+
+
+FRAMED = f"framed: more than the layer's other heads (p at most {ALPHA:g}, of all heads)"
+
+
+def _contrasted(best: pd.DataFrame, site_contrasts: pd.DataFrame | None) -> pd.DataFrame:
+    """The rows with each head's difference from the layer's other heads, where it is known."""
+    if site_contrasts is None or site_contrasts.empty:
+        return best
+    ends = {name: f"difference_{name}" for name in ("low", "high", "p_max")}
+    place = ["value", *COMPONENT_COLUMNS]
+    taken = site_contrasts[[*place, "others_iia", "difference", *ends]].rename(columns=ends)
+    return best.merge(taken, on=place, how="left")
+
+
+def _stands_out(row: Row) -> bool:
+    return agree(row.get("difference_p_max"), row.get("difference_low"))
 
 
 def _subtitle(of_heads: pd.DataFrame) -> str:
