@@ -109,7 +109,7 @@ class _Wanted:
     def agreed(
         self, written: Int64[Tensor, "m n length"]
     ) -> tuple[Float64[Tensor, " length"], Float64[Tensor, "length shuffles"]]:
-        """How many tokens are the wanted ones, and how many are those of each draw of other sources.
+        """How many tokens are the wanted ones, and how many those of each draw of other sources.
 
         NaN where no wanted answer has the token.
         """

@@ -207,8 +207,8 @@ def _without_frames(traces: Mapping[Site, Trace], method: DirectionMethod) -> li
     found: dict[tuple[tuple[str, ...], tuple[int, ...]], list[Site]] = {}
     for site, trace_of in traces.items():
         by_ranks: dict[tuple[int, ...], list[str]] = {}
-        for index, value in enumerate(trace_of.values):
-            frames = {rank: trace_of.subspace.frame(index, rank) for rank in method.ranks}
+        for value in trace_of.values:
+            frames = {rank: trace_of.frame(value, rank) for rank in method.ranks}
             if lacking := tuple(rank for rank, frame in frames.items() if not frame):
                 by_ranks.setdefault(lacking, []).append(value)
         for ranks, values in by_ranks.items():

@@ -66,7 +66,7 @@ def _hits(
     one: InterventionResult, sources: Sources, strength: int, scorer: Scorer
 ) -> Float64[Tensor, " n"]:
     """Share of each problem's sources whose answer the target's edit gives."""
-    answers = dict((arm.name, answers) for arm, answers in one.by_arm())[TARGET]
+    answers = {arm.name: answers for arm, answers in one.by_arm()}[TARGET]
     clean = scorer.of(one.rows).clean.numbers
     edited = settled(answers.numbers[:, :, strength], clean)
     return exact(edited, sources.expected, tolerance=scorer.tolerance).double().mean((0, 1))
@@ -88,7 +88,9 @@ def _at_rows(
 
 
 def _with_p(
-    rows: Sequence[Mapping[str, Any]], differences: Sequence[Float64[Tensor, " all"]], scorer: Scorer
+    rows: Sequence[Mapping[str, Any]],
+    differences: Sequence[Float64[Tensor, " all"]],
+    scorer: Scorer,
 ) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame()

@@ -1,5 +1,7 @@
 """Ridge probes against scikit-learn, and what further directions are."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,9 @@ from sklearn.model_selection import PredefinedSplit
 from mech_arith.common.errors import UserError
 from mech_arith.directions.base import find_method
 from tests.directions.fitting import drawn, fitted
+from tests.experiment.test_cell import plan, problems
+from tests.experiment.test_cell import run as run_planned
+from tests.tiny import PlantedModel
 
 PENALTIES = (1e-4, 1e-2, 1.0, 100.0)
 
@@ -92,3 +97,14 @@ def test_options_that_are_refused(options, message):
 def test_too_few_problems():
     with pytest.raises(UserError, match="at least 2 problems to fit a probe, got 1"):
         fitted("ridge", *drawn(1, 3))
+
+
+def test_ranks_that_there_is_no_subspace_of_are_said():
+    """The many directions of all values together are no excuse."""
+    few = find_method("ridge", 1, {}, ranks=(1, 6, 8))
+    asked = replace(plan(layers=(0,), intervention=None), method=few)
+    found = run_planned(PlantedModel(), *problems(), asked)
+    assert len(set(found.tables["correlations"]["component"])) > 8
+    (said,) = [line for line in found.summary["warnings"] if "finds" in line]
+    assert said.startswith("in layer 0 ridge finds no subspace of rank 8 for a, b, c, b-c, a-(b-c)")
+    assert set(found.tables["subspaces"]["rank"]) == {1, 6}

@@ -1,18 +1,14 @@
 """Numbers and words of several ranks: what each is of, and how many directions it takes."""
 
 import math
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-import torch
 
-from mech_arith.directions.base import Subspace, find_method
 from mech_arith.engine.sites import Site
 from mech_arith.evidence.best import best_places, of_least_rank
 from mech_arith.evidence.columns import TABLES
 from mech_arith.evidence.columns.disk import in_memory
-from mech_arith.evidence.correlations import exhausted
 from mech_arith.evidence.ranks import by_rank, of_ranks, rank_sentence, rank_summary
 from mech_arith.evidence.summary import verdict_summary
 from mech_arith.evidence.table import headline
@@ -101,17 +97,3 @@ def test_what_is_said_in_one_number_or_word_is_of_the_least_rank():
 def test_tables_of_earlier_versions_are_of_rank_1(name):
     old = pd.DataFrame({"layer": [0, 1], "component": [3, 4]})
     assert in_memory(old, TABLES[name])["rank"].tolist() == [1, 1]
-
-
-def test_ranks_that_a_method_finds_no_subspace_of_are_said():
-    """Of a method with frames for each value, the many directions of all values are no excuse."""
-    directions = torch.eye(6, dtype=torch.float64)
-    of_value = torch.tensor([0, 0, 0, 0, 1, 1])
-    found = Subspace(torch.zeros(6), directions, torch.eye(6), torch.tensor(6.0), of_value)
-    site = Site(3, "resid_post", "answer")
-    traces = {site: SimpleNamespace(site=site, subspace=found, values=("a", "b-c"))}
-    method = find_method("ridge", 1, {}, ranks=(1, 2, 4, 8))
-    (both, one) = sorted(exhausted(traces, method), key=len, reverse=True)
-    assert "ridge finds no subspace of rank 4, 8 for b-c: nothing beyond rounding" in both
-    assert "ridge finds no subspace of rank 8 for a: nothing" in one
-    assert exhausted(traces, find_method("ridge", 1, {}, ranks=(1, 2))) == []

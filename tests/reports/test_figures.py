@@ -1039,6 +1039,18 @@ def bands(panel: Panel) -> list[tuple[float, float]]:
     return [(low, high) for blocks in panel.blocks for _, low, _, high in corners(blocks)]
 
 
+def test_locality_names_what_was_moved_by_its_rank() -> None:
+    for draw in (locality_example, locality_distance):
+        (panel,) = draw(curves(1, ["b"]).assign(rank=4), title=TITLE).panels
+        assert panel.title == "layer 0, subspace of rank 4"
+        (panel,) = draw(curves(1, ["b"]).drop(columns="rank"), title=TITLE).panels
+        assert panel.title == "layer 0, component 0"
+    both = pd.concat([curves(1, ["b"]), curves(1, ["b"]).assign(rank=4)], ignore_index=True)
+    (panel,) = locality_distance(both, title=TITLE).panels
+    assert panel.title == "layer 0, component 0 and subspace of rank 4"
+    assert {row["rank"] for row in locality_distance(both).rows} == {1, 4}
+
+
 def test_the_locality_example_shows_both_functions_the_range_and_the_original() -> None:
     (panel,) = locality_example(curves(1, ["b"]), title=TITLE).panels
     actual, predicted, original = panel.lines

@@ -20,8 +20,8 @@ UNIT = "(units of activation)"
 OBSERVED = ("observed_low", "observed_high")
 
 SHOWN = (
-    *("value", "moved_by", "layer", "position", "head", "component", "kind", "problem"),
-    *("x", "y", "low", "high", "original", *OBSERVED),
+    *("value", "moved_by", "layer", "position", "head", "component", "rank", "kind"),
+    *("problem", "x", "y", "low", "high", "original", *OBSERVED),
 )
 """Columns of the numbers that a figure shows."""
 
@@ -158,14 +158,26 @@ def _small_multiples(
             panel = grid.panel(sheet, row * rows_per_value * across + column)
             sheet.record(records(draw(panel, here)), SHOWN)
             panel.frame()
-            components = ", ".join(str(k) for k in sorted(distinct(here, "component")))
             head = "" if site.head is None else f" head {site.head}"
             panel.name(
-                title=f"layer {site.layer}{head}, component {components}",
+                title=f"layer {site.layer}{head}, {_moved(here)}",
                 x=x_label.format(value=value),
                 y=y_label if column % across == 0 else "",
             )
     return sheet
+
+
+def _moved(curves: pd.DataFrame) -> str:
+    """Along what a site's curves go: components by their numbers, subspaces by their ranks."""
+    ranks = curves["rank"] if "rank" in curves else pd.Series(1, index=curves.index)
+    components = sorted(distinct(curves.loc[ranks == 1], "component"))
+    larger = sorted(set(ranks[ranks > 1].tolist()))
+    said = [
+        f"{name} {', '.join(map(str, of))}"
+        for name, of in (("component", components), ("subspace of rank", larger))
+        if of
+    ]
+    return " and ".join(said)
 
 
 def _sites(table: pd.DataFrame) -> dict[Site, pd.DataFrame]:
