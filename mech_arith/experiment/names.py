@@ -12,7 +12,14 @@ from mech_arith.directions import METHODS
 from mech_arith.experiment.checks import is_count
 from mech_arith.experiment.config import RunConfig
 from mech_arith.interventions.edits import EDITS, NO_EDIT, VIA, WEIGHTS
-from mech_arith.models.kinds import POINTS, LayerPart, ModelChoice, find_loader
+from mech_arith.models.kinds import (
+    ANSWER,
+    POINTS,
+    PROMPT_AND_ANSWER,
+    LayerPart,
+    ModelChoice,
+    find_loader,
+)
 from mech_arith.problems import ProblemSet, draw_splits, find_decorrelated, operand_ranges
 from mech_arith.problems.expressions import Constraint, parse_constraint
 from mech_arith.problems.templates import Template, build_template
@@ -155,11 +162,22 @@ def _check_intervention(config: RunConfig, template: Template) -> None:
     for value in asked.values or []:
         _check("value", value, template.expression.values)
     _check("intervention.via", asked.via, VIA)
+    if asked.via == WEIGHTS and config.tracing.positions in SEVERAL_POSITIONS:
+        raise UserError(
+            f"expected a single position with intervention.via=weights, got "
+            f"{config.tracing.positions!r}: weights act at every position alike, along one "
+            "direction of one position's width; choose tracing.positions=last, answer.1, another "
+            "single one or each, or intervention.via=activations"
+        )
     if not asked.centre:
         _check_uncentred(asked.edit)
     components, ranks = components_of(config), ranks_of(config)
     if asked.save_model is not None:
         _check_one_model(config, components, ranks)
+
+
+SEVERAL_POSITIONS = ("all", ANSWER, PROMPT_AND_ANSWER)
+"""Positions that are several in every model's prompts, or in nearly every one's."""
 
 
 def _check_uncentred(name: str) -> None:

@@ -17,6 +17,9 @@ side, which the attention's output matrix reads; `mlp_post` the neurons, which t
 HEADS_AT = "z"
 """The point that is made of the heads' parts side by side."""
 
+ANSWER, PROMPT_AND_ANSWER = "answer", "all+answer"
+"""Positions from which the answer's tokens are read: all of them, alone or behind the prompt's."""
+
 EACH = "each"
 """Every single position, or every head, is a site of its own."""
 

@@ -11,12 +11,10 @@ from torch.nn.functional import pad
 
 from mech_arith.common.digests import tensor_digest
 from mech_arith.common.errors import UserError, unknown
+from mech_arith.models.kinds import ANSWER, PROMPT_AND_ANSWER
 
 NO_TOKEN = -1
 """Where a row of tokens has ended."""
-
-ANSWER, PROMPT_AND_ANSWER = "answer", "all+answer"
-"""Positions from which the answer's tokens are read: all of them, alone or behind the prompt's."""
 
 _ONE = f"{ANSWER}."
 """Before t: the position from which token t of the answer is read."""

@@ -1,5 +1,6 @@
 """Cells by weights from the command line: what they leave, and what they refuse."""
 
+import re
 import shutil
 
 import pandas as pd
@@ -9,6 +10,7 @@ from omegaconf import OmegaConf
 from mech_arith.common.errors import UserError
 from mech_arith.common.paths import ERROR_FILE
 from mech_arith.evidence.results import load_run
+from mech_arith.experiment.names import look_up
 from mech_arith.experiment.plan import prepare
 from tests.experiment.test_main import composed
 from tests.running import main
@@ -73,7 +75,7 @@ def test_the_saved_model_answers_as_the_edited_one_did(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (("tracing=pca",), "expected a single position with intervention.via=weights, got 'all'"),
+        (("tracing.positions=b-c",), "expected a single position with intervention.via=weights, g"),
         (("layers.stop=4",), "expected one layer and one position with intervention.save_model, g"),
     ],
 )
@@ -122,6 +124,38 @@ def settings(**changes):
 def test_what_no_config_allows_is_said_before_a_model_is_loaded(changes, said):
     with pytest.raises(UserError, match=said):
         prepare(settings(**changes))
+
+
+@pytest.mark.parametrize("positions", ["all", "answer", "all+answer"])
+def test_several_positions_are_refused_before_a_model_is_loaded(positions):
+    config = settings()
+    config.tracing.positions = positions
+    said = (
+        rf"expected a single position with intervention\.via=weights, got '{re.escape(positions)}'"
+    )
+    with pytest.raises(UserError, match=said) as caught:
+        look_up(config)
+    assert "\n" not in str(caught.value)
+    config.tracing.positions = "answer.1"
+    look_up(config)
+
+
+def test_weights_are_edited_along_what_is_found_where_the_answer_is_written(monkeypatch, tmp_path):
+    """The model writes with the folded weights, and its answers are those of edits of activations
+    at every position, prompt and answer.
+    """
+    asked = ("tracing.positions=answer.1", "intervention.strengths=[0.0,10.0]")
+    assert main(monkeypatch, tmp_path, *BY_WEIGHTS, *asked) == 0
+    found = load_run(tmp_path / "run")
+    assert found.summary["weights_difference"] < 1e-4
+    effects = found.tables["effects"].set_index(["arm", "strength"])
+    assert set(effects["via"]) == {"weights"}
+    assert set(effects["position"]) == {"answer.1"}
+    assert effects.loc[("target", 0.0), "mean_abs_shift"] == 0
+    assert effects.loc[("target", 0.0), "accuracy_drop"] == 0
+    assert effects.loc[("target", 10.0), "accuracy_drop"] > 0.1
+    moved = effects.loc[[("target", 10.0), ("control", 10.0)], "change_rms"]
+    assert moved.nunique() == 1
 
 
 def test_the_residual_stream_is_refused_before_a_model_is_loaded():
