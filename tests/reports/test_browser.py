@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from PIL import Image
 from selenium import webdriver
@@ -20,6 +21,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.ui import WebDriverWait
 
+from mech_arith.evidence.ranks import at_headline
 from mech_arith.evidence.results import load_run, save_run
 from mech_arith.reports.page import write_report
 from mech_arith.reports.page.build import build_comparison
@@ -611,6 +613,101 @@ def test_heads_are_told_apart(page: Page, tmp_path: Path) -> None:
         row for row in page.texts("#cell table.plain-table tbody tr") if row.startswith("a ")
     )
     assert f"all, head {best['head']}" in line
+
+
+RANKS = {"das": (1, 4), "pca": (1, 2, 4, 8)}
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a cell for each method that was asked at its ranks, and of one that was not."""
+    directory = tmp_path_factory.mktemp("ranks")
+    for place, (method, asked) in enumerate(RANKS.items()):
+        path = save_cell(
+            directory / method, edit="interchange", seed=place, fields={"tracing": method}
+        )
+        run = load_run(path)
+        evidence = run.tables["evidence"]
+        tables = {"evidence": pd.concat([_of_rank(evidence, rank) for rank in asked])}
+        save_run(path, tables=run.tables | tables, summary=run.summary, config_yaml=run.config_yaml)
+    save_cell(directory / "scale", fields={"tracing": "pls"})
+    return write_report(directory)
+
+
+def _of_rank(evidence: pd.DataFrame, rank: int) -> pd.DataFrame:
+    """The larger the rank, the more answers follow; random frames do so too."""
+    numbers = {name: evidence[name] * rank / 8 for name in ("iia", "iia_low", "iia_high")}
+    return evidence.assign(rank=rank, iia_random=0.01 * rank, floor=0.02, **numbers)
+
+
+LINES = "return document.querySelectorAll('#ranks .plot')[arguments[0]].data.map((trace) => "
+
+
+def test_the_chart_of_ranks_has_the_tables_numbers(page: Page, ranks: Path) -> None:
+    page.open(ranks)
+    page.drawn("#ranks .plot")
+    cards = page.texts("#ranks figcaption")
+    assert [text.partition(",")[0] for text in cards] == ["a", "b", "c", "b-c", "a-(b-c)"]
+    assert all(text.endswith("2 cells") for text in cards)
+    lines = page.run(
+        LINES + "[trace.name, trace.line.dash ?? '', trace.y, trace.error_y?.array])", 0
+    )
+    for method in RANKS:
+        rows = at_headline(load_run(ranks.parent / method).tables["evidence"])["a"]
+        for column, dash in (
+            ("iia", ""),
+            ("iia_random", "dot"),
+            ("ceiling", "dash"),
+            ("floor", "longdashdot"),
+        ):
+            (shown,) = [y for name, of, y, _ in lines if (name, of) == (method, dash)]
+            assert shown[:-1] == pytest.approx([row[column] for row in rows], abs=1e-4)
+        (bars,) = [bars for name, dash, _, bars in lines if (name, dash) == (method, "")]
+        above = [row["iia_high"] - row["iia"] for row in rows]
+        assert bars[:-1] == pytest.approx(above, abs=1e-4)
+    legend = page.one("#ranks .plot").find_elements(By.CSS_SELECTOR, ".legendtext")
+    assert [text.text for text in legend] == ["das", "pca"]
+    ticks = page.run("return document.querySelector('#ranks .plot').layout.xaxis.ticktext")
+    assert ticks == ["1", "2", "4", "8"]
+
+
+def test_values_methods_and_ranks_can_be_chosen(page: Page, ranks: Path) -> None:
+    page.open(ranks)
+    assert page.options("ranks-method") == ["all", "das", "pca"]
+    assert page.options("ranks-rank") == ["all", "1", "2", "4", "8"]
+    page.choose("ranks-value", "b-c")
+    assert [text.partition(",")[0] for text in page.texts("#ranks figcaption")] == ["b-c"]
+    page.choose("ranks-method", "das")
+    page.drawn("#ranks .plot")
+    assert set(page.run(f"{LINES}trace.name)", 0)) == {"das"}
+    page.choose("ranks-rank", "4")
+    page.drawn("#ranks .plot")
+    (row,) = (
+        row
+        for row in at_headline(load_run(ranks.parent / "das").tables["evidence"])["b-c"]
+        if row["rank"] == 4
+    )
+    shown = page.run(f"{LINES}[trace.line.dash ?? '', trace.y])", 0)
+    assert {dash: y[0] for dash, y in shown}[""] == pytest.approx(row["iia"], abs=1e-4)
+    page.choose("ranks-rank", "2")  # das was not asked at it
+    assert page.one("#ranks").text == "no cell here was asked for this"
+    for name in ("value", "method", "rank"):
+        page.choose(f"ranks-{name}", "all")
+    assert len(page.all("#ranks figcaption")) == 5
+
+
+def test_a_point_of_the_chart_of_ranks_says_what_it_is(page: Page, ranks: Path) -> None:
+    page.open(ranks)
+    page.choose("ranks-value", "c")
+    chart = page.drawn("#ranks .plot")
+    said = page.hover(chart.find_elements(By.CSS_SELECTOR, ".scatterlayer .point")[-1])
+    assert re.search(r"IIA \d\.\d{3} \[\S+ \S+\], rank \d", said)
+    assert re.search(r"random \S+, floor \S+, ceiling \S+", said)
+
+
+def test_where_no_cell_has_several_ranks_there_is_no_chart_of_them(page: Page, sweep: Path) -> None:
+    page.open(sweep)
+    assert not page.one("#ranks-title").is_displayed()
 
 
 def test_two_runs_of_heads_have_a_chart_for_each_head(page: Page, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ function rankLines(cells) {
     (cell.ranks ?? [])
       .filter((line) => line.rank.length > 1)
       .filter((line) => chosenFor("method", methodOf(cell)) && chosenFor("value", line.value))
+      .filter((line) => line.rank.some((rank) => chosenFor("rank", rank)))
       .map((line) => ({ cell, line })),
   );
 }
@@ -86,6 +87,7 @@ function showRanks(cells, all) {
     ];
     grid.append(card(heading, 300, () => rankChart(here, ranks, kinds)));
   }
+  if (!lines.length) grid.append(el("p", { class: "quiet" }, "no cell here was asked for this"));
 }
 
 /** The choices above the cards: a value, a method, a rank, or all of them. */
