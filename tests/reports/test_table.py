@@ -353,3 +353,46 @@ def test_iia_by_rank_has_a_row_for_each_rank(tmp_path: Path) -> None:
     save_cell(tmp_path / "scaled")
     with pytest.raises(UserError, match="expected answers towards other values with --ranks"):
         command.evidence([tmp_path / "scaled"], ranks=True)
+
+
+def with_ranks(directory: Path, method: str, **what: Any) -> Path:
+    """A made-up run of one method at ranks 1 and 4."""
+    run = save_cell(directory, edit="interchange", fields={"tracing": method}, **what)
+    one = load_run(run)
+    table = one.tables["evidence"]
+    both = pd.concat([table, table.assign(rank=4, iia=0.25)], ignore_index=True)
+    tables = {**one.tables, "evidence": both}
+    save_run(run, tables=tables, summary=one.summary, config_yaml=one.config_yaml)
+    return run
+
+
+def test_methods_are_drawn_in_one_figure_for_each_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for method in ("pca", "das"):
+        with_ranks(tmp_path / f"decoder {method}", method)
+    with_ranks(tmp_path / "encoder", "pls", model="arith_encoder")
+    save_cell(tmp_path / "scaled")  # asked at no rank
+    monkeypatch.setattr(sys, "argv", ["figures", str(tmp_path), "--ranks", "--format", "svg"])
+    figures.main()
+    paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert all(path.parent == tmp_path / "figures" for path in paths)
+    numbers = {path.stem: pd.read_csv(path) for path in paths if path.suffix == ".csv"}
+    decoder, encoder = (
+        next(table for name, table in numbers.items() if model in name)
+        for model in ("arith_decoder", "arith_encoder")
+    )
+    assert set(decoder["method"]) == {"pca", "das"}
+    assert set(encoder["method"]) == {"pls"}
+    assert set(decoder.query("rank == 4")["iia"]) == {0.25}
+    assert len(decoder) == 2 * 2 * 5
+    assert not list(tmp_path.glob("encoder/figures/*"))
+
+
+def test_without_ranks_there_is_nothing_to_draw_of_methods(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_cell(tmp_path / "run")
+    monkeypatch.setattr(sys, "argv", ["figures", str(tmp_path), "--ranks"])
+    with pytest.raises(SystemExit, match="expected runs of several ranks with --ranks, found none"):
+        figures.main()

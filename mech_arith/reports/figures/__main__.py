@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pandas as pd
 import yaml
 
 from mech_arith.common.errors import UserError
@@ -71,7 +70,7 @@ def _compared(places: list[Path], on: Page) -> list[Path]:
     groups: dict[tuple[str, ...], dict[str, RunResult]] = {}
     for directory in finished_runs(places):
         run = load_run(directory)
-        if not len(by_rank(run.tables.get("evidence", pd.DataFrame()))):
+        if "evidence" not in run.tables or by_rank(run.tables["evidence"]).empty:
             continue
         cell = run.summary["cell"]
         group = groups.setdefault(tuple(str(cell.get(name)) for name in FIGURE_OF), {})
@@ -89,7 +88,7 @@ def _compared(places: list[Path], on: Page) -> list[Path]:
             first = next(iter(runs.values())).summary
             tables = {name: run.tables for name, run in runs.items()}
             sheet = iia_by_rank_and_method(tables, **heading(first))
-            name = "_".join(("iia_by_rank", *(key if len(groups) > 1 else ())))
+            name = "_".join(("iia_by_rank_and_method", *(key if len(groups) > 1 else ())))
             paths += save_figures({name: sheet}, out, on)
     return paths
 
