@@ -200,6 +200,7 @@ def _layer_range(
         LayerPart.EARLY: (0, third),
         LayerPart.MIDDLE: (n_layers // 3, n_layers - n_layers // 3),
         LayerPart.LATE: (n_layers - third, n_layers),
+        LayerPart.CENTRE: (n_layers // 2, n_layers // 2 + 1),
     }[part]
     first = first if start is None else start
     last = last if stop is None else stop

@@ -15,8 +15,8 @@ ASKS = ("intervention", "experiment", "tracing.rank")
 """Keys by which a command line asks a question of its own."""
 
 TAKEN = (
-    f"several methods are compared by IIA against rank, as {METHODS} says; to ask something else, "
-    "name an intervention, tracing.rank or an experiment"
+    f"several methods are compared by IIA against rank, as {METHODS} says (one layer unless layers "
+    "are named); to ask something else, name an intervention, tracing.rank or an experiment"
 )
 
 

@@ -38,6 +38,7 @@ class LayerPart(StrEnum):
     EARLY = "early"
     MIDDLE = "middle"
     LATE = "late"
+    CENTRE = "centre"
 
 
 @dataclass(frozen=True)

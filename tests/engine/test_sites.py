@@ -90,6 +90,9 @@ def test_unknown_positions_list_the_valid_ones(name):
         (LayerPart.MIDDLE, 4, [1, 2]),
         (LayerPart.LATE, 4, [2, 3]),
         (LayerPart.MIDDLE, 1, [0]),
+        (LayerPart.CENTRE, 6, [3]),
+        (LayerPart.CENTRE, 4, [2]),
+        (LayerPart.CENTRE, 1, [0]),
     ],
 )
 def test_parts_of_a_model(part, n_layers, expected):

@@ -277,7 +277,7 @@ MISTYPED = {
     "--help --halp": "unknown flag '--halp'; nearest of 24: --help",
     "-m template=glob(zzz*)": "at least one choice, got none by template=glob(zzz*)",
     "-m problems.seed=range(3,3)": "at least one choice, got none by problems.seed=range(3,3)",
-    "-m layers=early,top": "unknown layers 'top'; expected one of: all, early, late, middle",
+    "-m layers=early,top": "unknown layers 'top'; expected one of: all, centre, early, late, mi",
     "problems.n=40 -m layers=early,top": "unknown layers 'top'",  # overrides on both sides of -m
     "-m problems.n=0,1": "problems.n=0",
     "-m layers=early,late sweep.together=[layers,model]": "got 'model', which is not",
