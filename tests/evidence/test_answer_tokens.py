@@ -215,6 +215,27 @@ def test_controls_have_no_p_and_tokens_that_no_answer_has_none_either(sources):
     assert target.loc["5", ["p", "p_max"]].isna().all()
 
 
+def test_where_neither_answer_has_a_token_nothing_agrees(sources):
+    """As a language model writes: the third token is there in some answers alone."""
+    plain = Spelling(lambda number: tuple(map(ord, str(number))), ("0", "1", "2"))
+    right = torch.from_numpy(PROBLEMS.answers).double().expand(2, 5)
+    run = run_of(right[None, :, None], sources.expected[0], sources, spelling=plain)
+    third = rows_of(run, plain).set_index("token_name").loc["2"]
+    written = [[str(int(n))[2:3] for n in row] for row in right]
+    found = _same(written, sources.expected)
+    draws = np.array([_same(written, other) for other in sources.other])
+    assert third["p"] == pytest.approx((1 + (draws >= found).sum()) / (1 + len(draws)))
+
+
+def _same(written, numbers):
+    """How many third characters are there and are the same."""
+    return sum(
+        there != "" and there == str(int(number))[2:3]
+        for row, of_row in zip(written, numbers, strict=True)
+        for there, number in zip(row, of_row.tolist(), strict=True)
+    )
+
+
 def test_draws_that_know_nothing_are_small_as_often_as_p_says():
     """Answers drawn as the sources' answers are: p at most .1 in about a tenth of the cases."""
     drawn = draw_sources(PROBLEMS, "b", m=2, n_shuffles=100, seed=1)

@@ -1267,14 +1267,16 @@ def test_the_map_of_heads_shows_each_number_at_its_layer_and_head() -> None:
 
 
 def contrasts_of_heads(table: pd.DataFrame) -> pd.DataFrame:
-    """Head 2 of layer 1 carries more than the others; all else may be chance."""
-    stands = (table["layer"] == 1) & (table["head"] == "2") & (table["value"] == "a")
+    """For a head 2 of layer 1 carries more than the others, for b it carries less; all else may be
+    chance.
+    """
+    differs = (table["layer"] == 1) & (table["head"] == "2")
     return table[["value", *COMPONENT_COLUMNS]].assign(
         others_iia=0.1,
-        difference=0.3,
-        low=0.2,
-        high=0.4,
-        p_max=np.where(stands, 0.001, 0.2),
+        difference=np.where(table["value"] == "a", 0.3, -0.3),
+        low=np.where(table["value"] == "a", 0.2, -0.4),
+        high=np.where(table["value"] == "a", 0.4, -0.2),
+        p_max=np.where(differs, 0.001, 0.2),
     )
 
 
@@ -1298,7 +1300,7 @@ def test_a_head_that_carries_more_than_the_others_is_framed() -> None:
     assert framed_in(sheet) == {"a\nIIA": [(1, 0)]}  # layer 1, head 2 stands before 10
     assert "framed: more than the layer's other heads" in " ".join(texts(sheet))
     rows = pd.DataFrame(sheet.rows)
-    assert set(rows["difference"]) == {0.3}
+    assert set(rows["difference"]) == {0.3, -0.3}
     plain = head_maps(table, title=TITLE)
     assert framed_in(plain) == {}
     assert "framed" not in " ".join(texts(plain))

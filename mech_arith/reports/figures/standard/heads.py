@@ -186,7 +186,8 @@ def _contrasted(best: pd.DataFrame, site_contrasts: pd.DataFrame | None) -> pd.D
         return best
     ends = {name: f"difference_{name}" for name in ("low", "high", "p_max")}
     place = ["value", *COMPONENT_COLUMNS]
-    taken = site_contrasts[[*place, "others_iia", "difference", *ends]].rename(columns=ends)
+    columns = [*place, "others_iia", "difference", *ends]
+    taken = pd.DataFrame(site_contrasts[columns]).rename(columns=ends)
     return best.merge(taken, on=place, how="left")
 
 
