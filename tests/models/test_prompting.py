@@ -125,7 +125,8 @@ def test_other_readings_of_a_prompt(expression: str, style: str) -> None:
 def test_an_expression_within_words_is_no_equation() -> None:
     for wording in ("({expression})", "{a} and {b}", "{a} + {b}."):
         written = text(build_template("sum", "a+b", wording), (4, 5), Prompting("qa"), "digits")
-        assert written.startswith("Q: ") and "What is" not in written
+        assert written.startswith("Q: ")
+        assert "What is" not in written
 
 
 def test_a_chat_in_words_with_a_system_turn_of_ones_own() -> None:
