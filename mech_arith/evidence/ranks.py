@@ -60,6 +60,7 @@ def rank_summary(evidence: pd.DataFrame) -> dict[str, dict[str, Any]]:
 def _least_rank(rows: Sequence[Row]) -> dict[str, Any]:
     """Of one value at one site, ascending in rank."""
     ceiling, floor = known(rows[0], "ceiling"), max(known(row, "floor") or 0.0 for row in rows)
+    low = known(rows[0], "ceiling_low")
     answered = {row["rank"]: row["iia"] for row in rows}
     enough = [rank for rank, iia in answered.items() if iia >= ENOUGH * (ceiling or 0.0)]
     reason = ""
@@ -67,6 +68,11 @@ def _least_rank(rows: Sequence[Row]) -> dict[str, Any]:
         reason = rows[0].get("ceiling_reason") or "the ceiling is not known"
     elif ceiling <= floor:
         reason = f"the ceiling {ceiling:.2f} is not above the floor {floor:.2f}"
+    elif low is not None and low <= floor:
+        reason = (
+            f"the ceiling {ceiling:.2f} is not clearly above the floor {floor:.2f}: its interval "
+            f"begins at {low:.2f}"
+        )
     elif not enough:
         reason = f"IIA is {max(answered.values()):.2f} at most, and the ceiling {ceiling:.2f}"
     return {

@@ -5,17 +5,19 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from math import isnan
+from math import isnan, nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from mech_arith.common.errors import UserError
 from mech_arith.directions.base import DirectionMethod, Drawing
 from mech_arith.directions.tracing import Splits, Trace, trace
 from mech_arith.engine.guard import check_fast_path
-from mech_arith.engine.run import ReferenceAnswers, longest_answer, stored_baseline
+from mech_arith.engine.run import CODE, ReferenceAnswers, longest_answer, stored_baseline
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site, answer_positions, name_positions
 from mech_arith.evidence.answer_tokens import Spelling, answer_token_table, token_summary
@@ -254,7 +256,7 @@ def _check(work: _Work, sites: list[Site]) -> float | None:
     asked = work.plan.intervention
     with work.stage("check"):
         bound = int(np.abs(work.report.answers).max())
-        parity = check_fast_path(work.session.model, work.prompts, sites, bound=bound)
+        parity = _parity(work, sites, bound)
         if asked is not None and asked.via == WEIGHTS:
             check_by_weights(work.session.model, sites, work.prompts, asked)
         _check_ranks(work, sites)
@@ -264,6 +266,30 @@ def _check(work: _Work, sites: list[Site]) -> float | None:
             edited = work.report.take(np.arange(n_edited))
             check_sources(work.session.model, edited, asked, sites)
     return parity
+
+
+def _parity(work: _Work, sites: list[Site], bound: int) -> float | None:
+    """The fast path's difference from whole passes, which cells of the same sites share.
+
+    A model that cannot be replayed is checked every time, because it is turned to whole passes.
+    """
+    session, prompts = work.session, work.prompts
+
+    def check() -> float | None:
+        return check_fast_path(session.model, prompts, sites, bound=bound)
+
+    def make() -> dict[str, Tensor]:
+        found = check()
+        return {"difference": torch.tensor(nan if found is None else found, dtype=torch.float64)}
+
+    key = {
+        **session.model.fingerprint,
+        "prompts": prompts.digest(),
+        "sites": [site.key(prompts) for site in sites],
+        "bound": bound,
+    }
+    found = float(session.store.fetch("checks", key, make, code=CODE)["difference"])
+    return check() if isnan(found) else found
 
 
 def _check_ranks(work: _Work, sites: list[Site]) -> None:

@@ -289,6 +289,28 @@ def test_a_value_that_is_not_seen_at_a_site_has_no_frame():
     assert set(fitter.learning()[:, 0].tolist()) == {0, 4}
 
 
+def test_frames_are_trained_for_the_values_that_are_listed():
+    fit, _ = problems_of(60)
+    task = task_of(PlantedModel(), fit, ranks=(1, 2))
+    every, found = (fitted(task, **FEW, **some)[1] for some in ({}, {"values": ["b-c", "a"]}))
+    for value in range(5):
+        at = every.frame(value, 2) if value in (0, 3) else ()
+        mine = found.frame(value, 2)
+        torch.testing.assert_close(found.directions[list(mine)], every.directions[list(at)])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["b-d"], "unknown value in tracing.options.values 'b-d'; expected one of: a, b, c, b-c"),
+        ([], "expected values to train for in tracing.options.values, got none"),
+    ],
+)
+def test_values_that_are_not_there(values, message):
+    with pytest.raises(UserError, match=message):
+        find_method("das", 1, {"values": values}).check(problems_of(20)[0])
+
+
 def checkpointed(tmp_path, fit):
     checkpoint = Checkpoint(Store(tmp_path), cell="one", every_s=0.0)
     model = PlantedModel()

@@ -42,6 +42,8 @@ def test_the_least_rank_that_reaches_nine_tenths_of_the_ceiling():
     assert (found["layer"], found["rank_90"], found["reason"]) == (1, 2, "")  # .81 = .9 * .9
     assert found["iia"] == {"1": 0.3, "2": 0.81, "4": 0.88}
     assert rank_sentence(found) == "rank 2 of 1, 2, 4 reaches 90% of the ceiling"
+    clear = rank_summary(TWO_LAYERS.assign(ceiling_low=0.6))["b"]
+    assert (clear["rank_90"], clear["reason"]) == (2, "")
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,10 @@ def test_the_least_rank_that_reaches_nine_tenths_of_the_ceiling():
         (
             (row(1, 1, 0.1, ceiling=0.02), row(1, 2, 0.8, ceiling=0.02)),
             "the ceiling 0.02 is not above the floor 0.02",
+        ),
+        (
+            (row(1, 1, 0.06, ceiling=0.03, ceiling_low=0.0), row(1, 2, 0.03, ceiling=0.03)),
+            "the ceiling 0.03 is not clearly above the floor 0.02: its interval begins at 0.00",
         ),
         ((row(1, 1, 0.1, ceiling=math.nan), row(1, 2, 0.8, ceiling=math.nan)), "not known"),
     ],

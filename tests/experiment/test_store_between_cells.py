@@ -47,7 +47,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, Path]:
 def test_an_empty_store_is_filled(first):
     run, store = first
     assert run.summary["store"] == {"hits": 0, "misses": len(entries(store))}
-    assert len(entries(store)) == 2 * 2 + 1  # components and coordinates of two layers, answers
+    # Components and coordinates of two layers, answers, the check of the fast path.
+    assert len(entries(store)) == 2 * 2 + 2
 
 
 def test_the_second_of_two_cells_that_differ_in_strength_traces_nothing(
@@ -75,7 +76,6 @@ def test_the_second_of_two_cells_that_differ_in_strength_traces_nothing(
         "intervention=none",
         "intervention.n_problems=5",
         "intervention.components=all",
-        "layers.start=3",
         "batch_size=7",
     ],
 )
@@ -84,6 +84,34 @@ def test_what_tracing_does_not_depend_on_finds_all_of_it(monkeypatch, tmp_path, 
     run = cell(monkeypatch, tmp_path, "other", store, change)
     assert run.summary["store"]["misses"] == 0
     assert run.summary["store"]["hits"] > 0
+
+
+@pytest.mark.slow
+def test_of_fewer_layers_the_fast_path_alone_is_checked_anew(monkeypatch, tmp_path, first):
+    run = cell(monkeypatch, tmp_path, "other", _copy(first[1], tmp_path), "layers.start=3")
+    assert run.summary["store"]["misses"] == 1
+    assert run.summary["store"]["hits"] > 0
+
+
+def test_the_fast_path_is_checked_once_or_else_found_wanting_every_time(
+    monkeypatch, tmp_path, first
+):
+    """A model that is turned to whole passes has to be turned in every cell."""
+    checked: list[str] = []
+
+    def why(self: object, *_: object, **__: object) -> str | None:
+        checked.append(type(self).__name__)
+        return "a test" if wanting else None
+
+    monkeypatch.setattr("mech_arith.models.base.Model.why_not_replayed", why)
+    wanting, store = False, _copy(first[1], tmp_path)
+    assert cell(monkeypatch, tmp_path, "again", store).summary["engine"] == "resumed"
+    assert not checked
+    wanting = True
+    shutil.rmtree(store / "checks")
+    for name in ("one", "two"):
+        assert cell(monkeypatch, tmp_path, name, store).summary["engine"] == "full passes"
+    assert len(checked) >= 2
 
 
 @pytest.mark.slow
@@ -107,16 +135,20 @@ def test_what_tracing_depends_on_finds_nothing(monkeypatch, tmp_path, first, cha
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "change", ["tracing.point=mlp_out", "tracing.n_components=3", "tracing=pls"]
+    ("change", "found"),
+    [("tracing.point=mlp_out", 1), ("tracing.n_components=3", 2), ("tracing=pls", 2)],
 )
-def test_what_the_baseline_does_not_depend_on_finds_that(monkeypatch, tmp_path, first, change):
+def test_what_the_baseline_does_not_depend_on_finds_that(
+    monkeypatch, tmp_path, first, change, found
+):
+    """And the check of the fast path, which is one of the sites."""
     run = cell(monkeypatch, tmp_path, "other", _copy(first[1], tmp_path), change)
-    assert run.summary["store"]["hits"] == 1
+    assert run.summary["store"]["hits"] == found
     assert run.summary["store"]["misses"] > 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["baseline", "components", "coordinates"])
+@pytest.mark.parametrize("stage", ["baseline", "checks", "components", "coordinates"])
 def test_a_damaged_entry_is_computed_again(monkeypatch, tmp_path, first, stage):
     run, store = first[0], _copy(first[1], tmp_path)
     n_entries = len(entries(store))

@@ -102,6 +102,33 @@ def test_a_chat_begins_the_models_turn() -> None:
     )
 
 
+@pytest.mark.parametrize("style", sorted(STYLES))
+@pytest.mark.parametrize("expression", ["a+(b+c)", "(a+c)+b"])
+def test_other_readings_of_a_prompt(expression: str, style: str) -> None:
+    """A wording that writes an expression out is asked as one, whatever its values are."""
+    rows = [{"a": 1, "b": 2, "c": 3}, {"a": 4, "b": 5, "c": 6}]
+
+    def asked(expression: str, wording: str) -> str:
+        template = build_template("sum", expression, wording)
+        shot, drawn = (
+            problems(template, tuple(row[name] for name in template.expression.operands))
+            for row in rows
+        )
+        takes_shots = STYLES[style].takes_shots
+        prompting = Prompting(style, shot if takes_shots else None)
+        return render(drawn, prompting, tokenizer("chat"))[0].text
+
+    wording = "{a} + {b} + {c}" if STYLES[style].spaced else "{a}+{b}+{c}"
+    assert asked(expression, wording) == asked("a+b+c", "{expression}")
+
+
+def test_an_expression_within_words_is_no_equation() -> None:
+    for wording in ("({expression})", "{a} and {b}", "{a} + {b}."):
+        written = text(build_template("sum", "a+b", wording), (4, 5), Prompting("qa"), "digits")
+        assert written.startswith("Q: ")
+        assert "What is" not in written
+
+
 def test_a_chat_in_words_with_a_system_turn_of_ones_own() -> None:
     assert text(COINS, (9, 2), Prompting("chat", None, "Be brief."), "chat") == (
         "<|im_start|>system\nBe brief.<|im_end|>\n"

@@ -7,7 +7,7 @@ Source: Geiger et al. (2023), "Finding alignments between interpretable causal v
 distributed neural representations".
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mech_arith import engine, models, problems
 from mech_arith.common.digests import tensor_digest
-from mech_arith.common.errors import UserError
+from mech_arith.common.errors import UserError, unknown
 from mech_arith.directions import base, moments, readings, rotation
 from mech_arith.directions.base import LEARNING, METHODS, FitTask, Subspace, positive_peaks
 from mech_arith.directions.moments import KeepsMoments, Moments
@@ -33,6 +33,7 @@ from mech_arith.directions.rotation import (
 )
 from mech_arith.engine.batching import is_out_of_memory
 from mech_arith.engine.gradients import check_differentiable
+from mech_arith.problems import ProblemSet
 
 
 @METHODS.register("das")
@@ -62,6 +63,7 @@ class DASFitter(KeepsMoments):
     holdout: float = 0.2
     patience: int = 5
     pairs: int = 300
+    values: tuple[str, ...] | None = None
     _moments: Moments = field(init=False, default_factory=Moments)
     _task: FitTask | None = field(init=False, default=None)
     _learning: list[Float64[Tensor, "points 7"]] = field(init=False, default_factory=list)
@@ -83,6 +85,21 @@ class DASFitter(KeepsMoments):
             raise UserError(
                 f"expected tracing.options.holdout above 0 and below 1, got {self.holdout}"
             )
+        if self.values is not None and not self.values:
+            raise UserError(
+                "expected values to train for in tracing.options.values, got none; list some, or "
+                "null for all"
+            )
+
+    def check(self, problems: ProblemSet, ranks: Sequence[int]) -> None:
+        """Refuse values that the problems do not have.
+
+        Raises:
+            UserError: `values` names one.
+        """
+        for value in self.values or ():
+            if value not in problems.values:
+                raise unknown("value in tracing.options.values", value, problems.values)
 
     def start(self, task: FitTask) -> None:
         """Where it is to look.
@@ -106,8 +123,8 @@ class DASFitter(KeepsMoments):
     def fit(self) -> Subspace:
         """The trained frames of every value and rank, values one after another.
 
-        A value has none where no problem has a source, or where sources are as their bases at the
-        site.
+        A value has none where it is not among `values`, where no problem has a source, or where
+        sources are as their bases at the site.
 
         Raises:
             UserError: too few problems, losses that are not finite, or too little memory for a
@@ -116,7 +133,7 @@ class DASFitter(KeepsMoments):
         assert self._task is not None
         self._moments.require(self.n_components)
         frames, of_value, of_rank = [], [], []
-        for index in range(self._task.values.shape[1]):
+        for index in self._indices():
             for rank, frame in self._frames(index).items():
                 frames.append(self._in_order(frame))
                 of_value += [index] * rank
@@ -135,6 +152,12 @@ class DASFitter(KeepsMoments):
     def learning(self) -> Float64[Tensor, "points 7"]:
         """Every look at the held-out pairs of every training, by `LEARNING`."""
         return torch.cat([torch.zeros(0, len(LEARNING), dtype=torch.float64), *self._learning])
+
+    def _indices(self) -> list[int]:
+        """Of the values to train for, in the order of the expression's."""
+        assert self._task is not None
+        names = self._task.problems.template.expression.values
+        return [i for i, name in enumerate(names) if self.values is None or name in self.values]
 
     def _frames(self, index: int) -> dict[int, Float64[Tensor, "k d"]]:
         """A value's best frame of each rank."""

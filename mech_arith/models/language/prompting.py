@@ -20,7 +20,7 @@ from mech_arith.models.language.chat import (
 )
 from mech_arith.models.language.styles import QUESTION, STYLES, Form, Style, with_spaces
 from mech_arith.problems import ProblemSet
-from mech_arith.problems.expressions import Expression
+from mech_arith.problems.expressions import Expression, parse
 from mech_arith.problems.templates import EXPRESSION, Prompt, Template
 
 _EQUATION = f"{{{EXPRESSION}}}"
@@ -185,7 +185,20 @@ def _check(template: Template, prompting: Prompting) -> None:
 
 
 def _form(template: Template, style: Style) -> Form:
-    return style.equation if template.wording == _EQUATION else style.words
+    return style.equation if _is_equation(template) else style.words
+
+
+def _is_equation(template: Template) -> bool:
+    """Whether nothing but an expression stands in the prompt: the template's own, or one that the
+    wording writes out in its operands, as `{a} + {b} + {c}` does for a+(b+c).
+    """
+    if template.is_symbolic:
+        return template.wording == _EQUATION
+    try:
+        parse(template.wording.format(**{name: name for name in template.expression.operands}))
+    except UserError:
+        return False
+    return True
 
 
 def _shots(form: Form, prompting: Prompting) -> list[tuple[str, str]]:

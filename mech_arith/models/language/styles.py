@@ -31,7 +31,7 @@ class Style:
     """
 
     equation: Form
-    """Of templates whose wording is the expression alone."""
+    """Of templates whose wording is an expression alone."""
 
     words: Form
     """Of templates with any other wording."""
