@@ -34,7 +34,8 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Any:
             sys.modules.pop(path.stem, None)
 
 
-def tiny_workload(load: Any, *, first: int) -> Any:
+def tiny_workload(load: Any, *, first: int | None) -> Any:
+    """Edits from a position on; for None, interchanges at the last."""
     workloads = load("workloads")
     with tempfile.TemporaryDirectory() as directory:
         tiny_lm("llama", Path(directory))
@@ -46,15 +47,13 @@ def tiny_workload(load: Any, *, first: int) -> Any:
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(19, (6, 9), generator=generator)
     tokens[:, :5] = tokens[0, :5]
-    sites = workloads.scaling_edits(
-        loaded.model,
-        workloads.LLAMA,
-        tokens,
-        layers=(0, 2),
-        first=first,
-        n_components=2,
-        n_strengths=3,
-    )
+    where = (loaded.model, workloads.LLAMA, tokens)
+    if first is None:
+        sites = workloads.interchanges(*where, layers=(0, 2), ranks=(3, 8), n_random=1, n_sources=2)
+    else:
+        sites = workloads.scaling_edits(
+            *where, layers=(0, 2), first=first, n_components=2, n_strengths=3
+        )
     return workloads.Workload(
         name="tiny",
         title="a random Llama",
@@ -71,9 +70,9 @@ def tiny_workload(load: Any, *, first: int) -> Any:
     )
 
 
-@pytest.mark.parametrize("first", [5, 8])
+@pytest.mark.parametrize("first", [5, 8, None])
 @pytest.mark.parametrize("name", ["ForwardHooks", "TransformerLens", "PrefixCached"])
-def test_a_peer_gives_the_engines_logits(load: Any, name: str, first: int) -> None:
+def test_a_peer_gives_the_engines_logits(load: Any, name: str, first: int | None) -> None:
     check_agreement(load, name, first=first)
 
 
@@ -86,7 +85,7 @@ def test_an_optional_peer_gives_the_engines_logits(package: str, name: str) -> N
 import importlib, sys
 sys.path.insert(0, {str(SCRIPTS)!r})
 from tests.test_benchmarks import check_agreement
-for first in (5, 8):
+for first in (5, 8, None):
     check_agreement(importlib.import_module, {name!r}, first=first)
 """
     done = subprocess.run(
@@ -145,7 +144,7 @@ def check_training(load: Any, name: str, *kind: str) -> None:
 
 
 @torch.inference_mode()
-def check_agreement(load: Any, name: str, *, first: int) -> None:
+def check_agreement(load: Any, name: str, *, first: int | None) -> None:
     agreement_module: ModuleType = load("agreement")
     workload = tiny_workload(load, first=first)
     agreement = agreement_module.Agreement(workload)
@@ -155,7 +154,8 @@ def check_agreement(load: Any, name: str, *, first: int) -> None:
     compared = agreement_module.Compared()
     for site, edit in workload.passes:
         agreement.compare(compared, site, edit, peer.logits(workload.sites[site], edit))
-    assert compared.logits == 2 * 6 * 6 * 105
+    n_edits = 2 * 6 if first is not None else 2 * 2 * 4
+    assert compared.logits == n_edits * 6 * 105
     assert compared.largest_difference < 1e-4
     assert compared.same_top_token == 1
     clean = workload.module(workload.tokens).logits[:, -1]
@@ -289,7 +289,7 @@ def test_a_small_benchmark_from_end_to_end(load: Any, monkeypatch: pytest.Monkey
 
 
 def test_unknown_workload(load: Any) -> None:
-    with pytest.raises(ValueError, match="unknown workload 'Z'; expected one of: A, B, C, E, F"):
+    with pytest.raises(ValueError, match="unknown workload 'Z'; expected one of: A, B, C, D, E, F"):
         load("peers").load("Z")
 
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
-from workloads import SiteEdits, Workload
+from workloads import SiteEdits, SiteInterchanges, Workload
 
 Shape = tuple[int, int]
 """Width of a matrix' output and of its input."""
@@ -44,7 +44,7 @@ class Work:
         return each + self.attention / max(rates.values())
 
 
-def work_of_edit(workload: Workload, edits: SiteEdits) -> Work:
+def work_of_edit(workload: Workload, edits: SiteEdits | SiteInterchanges) -> Work:
     """The multiply-adds of one edit of one problem at a site."""
     return work_of_pass(
         list(workload.blocks),
@@ -131,7 +131,7 @@ def rates_of(workload: Workload, stacked: Callable[[Workload, int], int]) -> Rat
 def bound_seconds(workload: Workload, rates: dict[Shape, float]) -> float:
     """How long all edits take at these rates."""
     return sum(
-        edits.changes.numel() * work_of_edit(workload, edits).seconds(rates)
+        len(edits) * workload.n * work_of_edit(workload, edits).seconds(rates)
         for edits in workload.sites
     )
 

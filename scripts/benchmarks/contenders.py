@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from workloads import SiteEdits, Workload
+from workloads import SiteEdits, SiteInterchanges, Workload
 
 
 class Unavailable(Exception):
@@ -32,7 +32,7 @@ class Peer(ABC):
         self.workload = workload
 
     @abstractmethod
-    def logits(self, edits: SiteEdits, edit: int) -> Float[Tensor, "n vocab"]:
+    def logits(self, edits: SiteEdits | SiteInterchanges, edit: int) -> Float[Tensor, "n vocab"]:
         """Every problem's logits at the last position, under one edit."""
 
 
@@ -46,9 +46,9 @@ class ForwardHooks(Peer):
 
     name = "forward hooks"
 
-    def logits(self, edits: SiteEdits, edit: int) -> Float[Tensor, "n vocab"]:
+    def logits(self, edits: SiteEdits | SiteInterchanges, edit: int) -> Float[Tensor, "n vocab"]:
         work = self.workload
-        with _added(work.blocks[edits.layer], edits.first, edits.delta(edit)):
+        with _edited(work.blocks[edits.layer], edits.first, edits, edit):
             return last(work.module(work.tokens, **work.options))
 
 
@@ -73,10 +73,10 @@ class PrefixCached(Peer):
             workload.module(prefix, past_key_values=self.cache, logits_to_keep=1)
             self.cache.batch_repeat_interleave(workload.n)
 
-    def logits(self, edits: SiteEdits, edit: int) -> Float[Tensor, "n vocab"]:
+    def logits(self, edits: SiteEdits | SiteInterchanges, edit: int) -> Float[Tensor, "n vocab"]:
         work = self.workload
         first = edits.first - work.prefix
-        with _added(work.blocks[edits.layer], first, edits.delta(edit)):
+        with _edited(work.blocks[edits.layer], first, edits, edit):
             output = work.module(
                 work.tokens[:, work.prefix :], past_key_values=self.cache, logits_to_keep=1
             )
@@ -89,16 +89,15 @@ class TransformerLens(Peer):
 
     name = "TransformerLens"
 
-    def logits(self, edits: SiteEdits, edit: int) -> Float[Tensor, "n vocab"]:
-        delta = edits.delta(edit)
+    def logits(self, edits: SiteEdits | SiteInterchanges, edit: int) -> Float[Tensor, "n vocab"]:
 
-        def add(activation: Tensor, hook: Any) -> Tensor:
-            activation[:, edits.first :] += delta
+        def change(activation: Tensor, hook: Any) -> Tensor:
+            edits.make(edit, activation[:, edits.first :])
             return activation
 
         output = self.workload.bridge.run_with_hooks(
             self.workload.tokens,
-            fwd_hooks=[(f"blocks.{edits.layer}.hook_out", add)],
+            fwd_hooks=[(f"blocks.{edits.layer}.hook_out", change)],
             return_type="logits",
             **self.workload.options,
         )
@@ -106,7 +105,9 @@ class TransformerLens(Peer):
 
 
 class Pyvene(Peer):
-    """An `IntervenableModel` per layer, whose intervention adds a tensor at some positions."""
+    """An `IntervenableModel` per layer, whose intervention adds a tensor at some positions, or
+    exchanges what lies in a rotated subspace for what the sources have there.
+    """
 
     name = "pyvene"
 
@@ -121,26 +122,49 @@ class Pyvene(Peer):
         if not hasattr(module, "config"):
             # It reads these of every model, Hugging Face's or not.
             vars(module).update(config=SimpleNamespace(), device=workload.tokens.device)
-        self.models = {
-            edits.layer: pyvene.IntervenableModel(
-                {
-                    "component": f"{workload.parts.blocks}[{edits.layer}].output",
-                    "intervention": lambda base, _source: base + self.delta,
-                },
-                model=module,
-            )
-            for edits in workload.sites
-        }
+        self.pyvene, self.models = pyvene, {}
 
-    def logits(self, edits: SiteEdits, edit: int) -> Float[Tensor, "n vocab"]:
+    def logits(self, edits: SiteEdits | SiteInterchanges, edit: int) -> Float[Tensor, "n vocab"]:
         work = self.workload
-        self.delta = edits.delta(edit)
-        positions = list(range(edits.first, work.tokens.shape[1]))
-        _, output = self.models[edits.layer](
-            base={"input_ids": work.tokens, **work.options},
-            unit_locations={"base": [[positions] * work.n]},
-        )
+        at = [[list(range(edits.first, work.tokens.shape[1]))] * work.n]
+        base = {"input_ids": work.tokens, **work.options}
+        if isinstance(edits, SiteInterchanges):
+            model, rotated = self._rotated(edits)
+            rotated.rotate_layer.weight = edits.frames[edit].mT
+            (key,) = model.interventions
+            source = edits.sources[edit][:, None]
+            _, output = model(
+                base,
+                source_representations={key: source},
+                unit_locations={"sources->base": (at, at)},
+            )
+        else:
+            self.delta = edits.delta(edit)
+            _, output = self._added(edits.layer)(base, unit_locations={"base": at})
         return last(output)
+
+    def _added(self, layer: int) -> Any:
+        """Adds `delta` to a layer's output."""
+        if layer not in self.models:
+            self.models[layer] = self._model(layer, lambda base, _source: base + self.delta)
+        return self.models[layer]
+
+    def _rotated(self, edits: SiteInterchanges) -> tuple[Any, Any]:
+        """Interchanges within a subspace of a layer's output, and where its frame is put."""
+        _, rank, width = edits.frames.shape
+        key = edits.layer, rank
+        if key not in self.models:
+            rotated = self.pyvene.LowRankRotatedSpaceIntervention(
+                embed_dim=width, low_rank_dimension=rank
+            ).requires_grad_(False)
+            self.models[key] = self._model(edits.layer, rotated), rotated
+        return self.models[key]
+
+    def _model(self, layer: int, intervention: Any) -> Any:
+        component = f"{self.workload.parts.blocks}[{layer}].output"
+        return self.pyvene.IntervenableModel(
+            {"component": component, "intervention": intervention}, model=self.workload.module
+        )
 
 
 class NNsight(Peer):
@@ -157,13 +181,13 @@ class NNsight(Peer):
         self.model = nnsight.NNsight(workload.module)
         self.blocks = self.model.get(workload.parts.blocks)
 
-    def logits(self, edits: SiteEdits, edit: int) -> Float[Tensor, "n vocab"]:
+    def logits(self, edits: SiteEdits | SiteInterchanges, edit: int) -> Float[Tensor, "n vocab"]:
         work = self.workload
-        model, block, delta = self.model, self.blocks[edits.layer], edits.delta(edit)
+        model, block = self.model, self.blocks[edits.layer]
         first, in_tuple = edits.first, work.parts.blocks_return_tuples
         with model.trace(work.tokens, **work.options):
             hidden = block.output[0] if in_tuple else block.output
-            hidden[:, first:] += delta
+            edits.make(edit, hidden[:, first:])
             output = model.output.save()
         return last(output)
 
@@ -172,14 +196,16 @@ PEERS: tuple[type[Peer], ...] = (ForwardHooks, TransformerLens, Pyvene, NNsight,
 
 
 @contextmanager
-def _added(block: nn.Module, first: int, delta: Tensor) -> Iterator[None]:
-    """Add to a block's output, from a position on."""
+def _edited(
+    block: nn.Module, first: int, edits: SiteEdits | SiteInterchanges, edit: int
+) -> Iterator[None]:
+    """Make one edit of a block's output, from a position on."""
 
-    def add(_module: nn.Module, _args: Any, output: Any) -> None:
+    def change(_module: nn.Module, _args: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
-        hidden[:, first:] += delta
+        edits.make(edit, hidden[:, first:])
 
-    handle = block.register_forward_hook(add)
+    handle = block.register_forward_hook(change)
     try:
         yield
     finally:

@@ -23,7 +23,7 @@ def stacked(workload: Workload, site: int) -> int:
     """How many edited problems go through the layers above a site at once."""
     edits = workload.sites[site]
     rows = Batching().rows(workload.model, edits.positions)
-    return min(max(1, rows // workload.n) * workload.n, edits.changes.numel())
+    return min(max(1, rows // workload.n) * workload.n, len(edits) * workload.n)
 
 
 def logits(workload: Workload, consume: Consume) -> None:
@@ -31,8 +31,7 @@ def logits(workload: Workload, consume: Consume) -> None:
     plan = [
         engine.SiteEdits(
             Site(edits.layer, "resid_post", "last" if edits.positions == 1 else "all"),
-            edits.directions[:, None],
-            edits.changes[..., None],
+            *edits.within(),
         )
         for edits in workload.sites
     ]

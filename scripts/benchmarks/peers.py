@@ -1,11 +1,12 @@
 """Time this engine against its peers on the same sweeps, in one process, and compare all logits.
 
     pip install -e '.[bench]'
-    python scripts/benchmarks/peers.py --workload A,B,C,E,F --threads 2
+    python scripts/benchmarks/peers.py --workload A,B,C,D,E,F --threads 2
 
 F is a cell as a user runs it, beside forward hooks alone (see `cells`). E are the steps of a
-rotation that is trained, beside pyvene's (see `trained`). In A, B and C an edit is
-one change of one problem's residual stream; its result is the logits at the last position. Peers
+rotation that is trained, beside pyvene's (see `trained`). In A, B, C and D an edit is one change of
+one problem's residual stream; its result is the logits at the last position. D interchanges what
+problems have within subspaces; the sources' activations are there before the clock starts. Peers
 run as many of the edits as fit into their time, sites taking turns; the engine runs all. Peers that
 are not installed are left out. Tools take turns in every round, so that the machine's noise hits
 all alike.
@@ -38,7 +39,7 @@ from workloads import Workload, language_model, shipped_decoder
 from mech_arith.common.errors import UserError, unknown
 
 OURS = "mech_arith"
-NAMES = ("A", "B", "C", "E", "F")
+NAMES = ("A", "B", "C", "D", "E", "F")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 BOUND_SECONDS = 2.0
 """How long the machine's rate is measured in every round."""
@@ -131,7 +132,7 @@ def benchmark(
         runners.append((peer, timing, cycle(workload.passes)))
     rates = bound.rates_of(workload, ours.stacked)
     bounds = []
-    edits = sum(site.changes.numel() for site in workload.sites)
+    edits = workload.n * sum(map(len, workload.sites))
     for _ in range(rounds):
         bounds.append(
             bound.bound_seconds(workload, rates.measure(seconds=BOUND_SECONDS, clock=clock))

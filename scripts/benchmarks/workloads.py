@@ -34,6 +34,10 @@ LLAMA = Parts("model.layers", "model.norm", "lm_head", blocks_return_tuples=Fals
 NATIVE = Parts("layers", "ln_out", "head", blocks_return_tuples=True)
 
 
+Within = tuple[Float[Tensor, "edits k width"], Float[Tensor, "edits n k"]]
+"""Orthonormal directions of each edit, and how far it moves each problem along them."""
+
+
 @dataclass(frozen=True)
 class SiteEdits:
     """Edits of `resid_post` of one layer, at all positions from `first` to the last."""
@@ -51,10 +55,51 @@ class SiteEdits:
         moved = torch.outer(self.changes[edit], self.directions[edit])
         return moved.unflatten(1, (self.positions, -1))
 
+    def make(self, edit: int, activation: Float[Tensor, "n positions d"]) -> None:
+        """Make one edit of every problem, in place."""
+        activation += self.delta(edit)
+
+    def within(self) -> Within:
+        """The directions, and how far each edit moves each problem."""
+        return self.directions[:, None], self.changes[..., None]
+
+    def __len__(self) -> int:
+        """Edits of each problem."""
+        return len(self.changes)
+
     @property
     def positions(self) -> int:
         """How many positions are edited."""
         return self.directions.shape[1] // self.d_model
+
+
+@dataclass(frozen=True)
+class SiteInterchanges:
+    """Interchanges within subspaces of one rank at the last position, behind one layer."""
+
+    layer: int
+    first: int
+    """The last position."""
+    frames: Float[Tensor, "edits k d"]
+    """Orthonormal directions of each edit's subspace."""
+    clean: Float[Tensor, "n d"]
+    """What the problems have at the site."""
+    sources: Float[Tensor, "edits n d"]
+    """What the problems have there that each edit takes from."""
+    positions = 1
+
+    def make(self, edit: int, activation: Float[Tensor, "n one d"]) -> None:
+        """Make one edit of every problem, in place."""
+        frame = self.frames[edit]
+        activation += (self.sources[edit][:, None] - activation) @ frame.mT @ frame
+
+    def within(self) -> Within:
+        """The subspaces, and how far each edit moves each problem."""
+        return self.frames, (self.sources - self.clean) @ self.frames.mT
+
+    def __len__(self) -> int:
+        """Edits of each problem."""
+        return len(self.frames)
 
 
 @dataclass(frozen=True)
@@ -76,7 +121,7 @@ class Workload:
     """Prompts without padding."""
     prefix: int
     """How many first tokens all prompts share."""
-    sites: tuple[SiteEdits, ...]
+    sites: tuple[SiteEdits, ...] | tuple[SiteInterchanges, ...]
     bar: float
     """How many times faster than the fastest peer is asked for."""
     share_bar: float | None = None
@@ -91,9 +136,7 @@ class Workload:
     def passes(self) -> list[tuple[int, int]]:
         """(site, edit) for every edit, sites taking turns."""
         by_edit = [
-            (edit, site)
-            for site, edits in enumerate(self.sites)
-            for edit in range(len(edits.changes))
+            (edit, site) for site, edits in enumerate(self.sites) for edit in range(len(edits))
         ]
         return [(site, edit) for edit, site in sorted(by_edit)]
 
@@ -145,6 +188,46 @@ def scaling_edits(
     return tuple(sites)
 
 
+def interchanges(
+    module: nn.Module,
+    parts: Parts,
+    tokens: Int64[Tensor, "n pos"],
+    *,
+    layers: Sequence[int],
+    ranks: Sequence[int],
+    n_random: int,
+    n_sources: int,
+) -> tuple[SiteInterchanges, ...]:
+    """Interchanges with other problems, rank by rank, layer by layer.
+
+    Of each rank the first principal components of these very problems, behind the last of which
+    come random directions, and random frames.
+    """
+    random = torch.Generator().manual_seed(0)
+    clean = {
+        layer: _output_of(module.get_submodule(f"{parts.blocks}.{layer}"), module, tokens)[:, -1]
+        for layer in layers
+    }
+    sites = []
+    for rank in ranks:
+        for layer, activation in clean.items():
+            principal = (activation - activation.mean(0)).svd().V[:, : len(activation) - 1]
+            drawn = torch.randn(1 + n_random, len(principal), rank, generator=random)
+            spans = [torch.cat([principal, drawn[0]], dim=1), *drawn[1:]]
+            frames = torch.stack([torch.linalg.qr(span).Q[:, :rank].mT for span in spans])
+            others = torch.stack([activation.roll(1 + turn, 0) for turn in range(n_sources)])
+            sites.append(
+                SiteInterchanges(
+                    layer,
+                    tokens.shape[1] - 1,
+                    frames.repeat_interleave(n_sources, 0),
+                    activation,
+                    others.repeat(len(frames), 1, 1),
+                )
+            )
+    return tuple(sites)
+
+
 def factors_less_one(n: int) -> list[float]:
     """Strengths r of the edit that scales a coordinate, as r - 1: from -3 to 3, never zero.
 
@@ -169,8 +252,16 @@ def _output_of(
     return seen[0][0] if isinstance(seen[0], tuple) else seen[0]
 
 
+LANGUAGE_MODEL = {
+    "A": ("last position", 90, 0.7),
+    "B": ("all query positions", 25, None),
+    "D": ("last position, interchange in subspaces of ranks 1 to 32", 20, None),
+}
+"""What is edited; the bars: times as fast as the fastest peer, and share of the bound."""
+
+
 def language_model(name: str, directory: Path) -> Workload:
-    """Workload A or B: a Hugging Face Llama on sums after eight examples."""
+    """Workload A, B or D: a Hugging Face Llama on sums after eight examples."""
     from transformer_lens.model_bridge import TransformerBridge
 
     loaded, for_bridge = (load(directory) for _ in range(2))
@@ -183,20 +274,30 @@ def language_model(name: str, directory: Path) -> Workload:
     assert len({len(row) for row in rows}) == 1
     tokens = torch.tensor(rows)
     prefix = int((tokens == tokens[0]).all(0).int().cumprod(0).sum())
-    everywhere = name == "B"
-    sites = scaling_edits(
-        loaded.model,
-        LLAMA,
-        tokens,
-        layers=(4, 14, 24),
-        first=prefix if everywhere else tokens.shape[1] - 1,
-        n_components=5,
-        n_strengths=9,
-    )
+    if name == "D":
+        sites = interchanges(
+            loaded.model,
+            LLAMA,
+            tokens,
+            layers=range(4, 28, 4),
+            ranks=(1, 2, 4, 8, 16, 32),
+            n_random=3,
+            n_sources=2,
+        )
+    else:
+        sites = scaling_edits(
+            loaded.model,
+            LLAMA,
+            tokens,
+            layers=(4, 14, 24),
+            first=prefix if name == "B" else tokens.shape[1] - 1,
+            n_components=5,
+            n_strengths=9,
+        )
+    what, bar, share_bar = LANGUAGE_MODEL[name]
     return Workload(
         name=name,
-        title="SmolLM2-135M, 8 shots, "
-        + ("all query positions" if everywhere else "last position"),
+        title=f"SmolLM2-135M, 8 shots, {what}",
         model=PretrainedModel(loaded, Prompting("comma")),
         module=loaded.model,
         bridge=bridge.requires_grad_(False),
@@ -205,8 +306,8 @@ def language_model(name: str, directory: Path) -> Workload:
         tokens=tokens,
         prefix=prefix,
         sites=sites,
-        bar=8 if everywhere else 60,
-        share_bar=None if everywhere else 0.7,
+        bar=bar,
+        share_bar=share_bar,
     )
 
 
@@ -268,5 +369,6 @@ def shipped_decoder() -> Workload:
         tokens=layout.tokens,
         prefix=0,
         sites=sites,
-        bar=4,
+        bar=5,
+        share_bar=0.7,
     )

@@ -1,7 +1,7 @@
 """One Transformer block, written out with a tap wherever activations are read or edited.
 
-The functions take the blocks of a TransformerLens bridge (`bridge.blocks[i]`): submodules go by
-TransformerLens names, so its own hooks fire too.
+The functions take the blocks of a TransformerLens bridge (`bridge.blocks[i]`), by whose names
+submodules go, and run the network's own modules behind them (`plain`).
 """
 
 from typing import Any
@@ -12,6 +12,14 @@ from torch import Tensor
 
 from mech_arith.models.attention import NOTHING, KeysValues, Past, attend
 from mech_arith.models.base import EVERY, Tap, untouched
+
+
+def plain(component: Any) -> Any:
+    """The network's own module behind a component of the bridge; a module of no bridge itself.
+
+    A component calls hooks, and its norms go through memory once for each of their seven steps.
+    """
+    return getattr(component, "original_component", component)
 
 
 def attention(
@@ -30,9 +38,9 @@ def attention(
     query, key, value = (
         project(rows).unflatten(2, (n_heads, -1)).transpose(1, 2)
         for project, rows in (
-            (module.q, hidden[:, at]),
-            (module.k, hidden),
-            (module.v, hidden),
+            (plain(module.q), hidden[:, at].contiguous()),
+            (plain(module.k), hidden),
+            (plain(module.v), hidden),
         )
     )
     new = KeysValues(key, value)
@@ -52,23 +60,18 @@ def pre_norm_block(
 ) -> tuple[Float[Tensor, "rows at d"], KeysValues]:
     """A block that normalises before attention and MLP (GPT-2's order)."""
     z, new = attention(
-        block.attn, block.ln1(resid_pre), n_heads=n_heads, causal=causal, past=past, at=at
+        block.attn, plain(block.ln1)(resid_pre), n_heads=n_heads, causal=causal, past=past, at=at
     )
-    attn_out = tap("attn_out", block.attn.o(tap("z", z)))
+    attn_out = tap("attn_out", plain(block.attn.o)(tap("z", z)))
     resid_mid = tap("resid_mid", resid_pre[:, at] + attn_out)
-    mlp_out = tap("mlp_out", _tapped_mlp(block.mlp, block.ln2(resid_mid), tap))
+    mlp_out = tap("mlp_out", _mlp(plain(block.mlp), plain(block.ln2)(resid_mid), tap))
     return tap("resid_post", resid_mid + mlp_out), new
 
 
-def _tapped_mlp(mlp: Any, hidden: Float[Tensor, "rows at d"], tap: Tap) -> Tensor:
-    """An MLP's output, `tap` being called with what its output matrix reads."""
-    if tap is untouched:
-        return mlp(hidden)
-    handle = mlp.out.register_forward_pre_hook(lambda _, args: tap("mlp_post", args[0]))
-    try:
-        return mlp(hidden)
-    finally:
-        handle.remove()
+def _mlp(mlp: Any, hidden: Float[Tensor, "rows at d"], tap: Tap) -> Tensor:
+    """The output of an MLP, by the names of a native network's."""
+    inner = mlp.act(plain(mlp.fc_in)(hidden))
+    return plain(mlp.fc_out)(tap("mlp_post", inner))
 
 
 def post_norm_block(
@@ -81,8 +84,8 @@ def post_norm_block(
 ) -> tuple[Float[Tensor, "rows at d"], KeysValues]:
     """A bidirectional block that normalises each sum (BERT's order)."""
     z, new = attention(block.attn, resid_pre, n_heads=n_heads, causal=False, at=at)
-    attn_out = tap("attn_out", block.attn.o(tap("z", z)))
-    resid_mid = tap("resid_mid", block.ln1(resid_pre[:, at] + attn_out))
-    inner = torch.nn.functional.gelu(getattr(block.mlp, "in")(resid_mid))
-    mlp_out = tap("mlp_out", block.mlp.out(tap("mlp_post", inner)))
-    return tap("resid_post", block.ln2(resid_mid + mlp_out)), new
+    attn_out = tap("attn_out", plain(block.attn.o)(tap("z", z)))
+    resid_mid = tap("resid_mid", plain(block.ln1)(resid_pre[:, at] + attn_out))
+    inner = torch.nn.functional.gelu(plain(getattr(block.mlp, "in"))(resid_mid))
+    mlp_out = tap("mlp_out", plain(block.mlp.out)(tap("mlp_post", inner)))
+    return tap("resid_post", plain(block.ln2)(resid_mid + mlp_out)), new

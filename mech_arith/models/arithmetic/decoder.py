@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mech_arith.models.arithmetic.blocks import plain
 from mech_arith.models.arithmetic.checkpoints import Card
 from mech_arith.models.arithmetic.digits import Frame, PreNormModel
 from mech_arith.models.arithmetic.networks import DecoderShape
@@ -34,7 +35,7 @@ class ArithmeticDecoder(PreNormModel):
         return tuple(self.answer_format.labels())
 
     def read_out(self, resid: Float[Tensor, "rows at d"]) -> Float[Tensor, "rows at out"]:
-        return self.bridge.unembed(self.bridge.ln_final(resid)).float()
+        return plain(self.bridge.unembed)(plain(self.bridge.ln_final)(resid)).float()
 
     def _of_bridge(self, read: Tensor, last: int) -> Float[Tensor, "rows last out"]:
         return read[:, -last:].float()
