@@ -55,8 +55,8 @@ class DASFitter(KeepsMoments):
     )
 
     n_components: int
-    steps: int = 100
-    batch: int = 128
+    steps: int = 200
+    batch: int = 300
     lr: float = 0.1
     seeds: int = 1
     holdout: float = 0.2
@@ -117,7 +117,7 @@ class DASFitter(KeepsMoments):
         self._moments.require(self.n_components)
         frames, of_value, of_rank = [], [], []
         for index in range(self._task.values.shape[1]):
-            for rank, frame in self._frames(index).items():
+            for rank, frame in self.frames(index).items():
                 frames.append(self._in_order(frame))
                 of_value += [index] * rank
                 of_rank += [rank] * rank
@@ -136,7 +136,7 @@ class DASFitter(KeepsMoments):
         """Every look at the held-out pairs of every training, by `LEARNING`."""
         return torch.cat([torch.zeros(0, len(LEARNING), dtype=torch.float64), *self._learning])
 
-    def _frames(self, index: int) -> dict[int, Float64[Tensor, "k d"]]:
+    def frames(self, index: int) -> dict[int, Float64[Tensor, "k d"]]:
         """A value's best frame of each rank."""
         assert self._task is not None
         task = self._task
