@@ -48,9 +48,6 @@ from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet
 from mech_arith.problems.expressions import Constraint
 
-FIRST = "answer.0"
-"""Where the answer's first token is read: the prompt's last position."""
-
 EVERY_VALUE, EVERY_RANK = -1, 0
 """What a direction is for that was found for no value, or for no rank, in particular."""
 
@@ -338,20 +335,10 @@ class DirectionMethod:
         """Whether it runs the model with gradients."""
         return self._says("is_trained")
 
-    def check_sites(self, model: Model, sites: Sequence[Site]) -> None:
-        """Raise a UserError where a method that is trained cannot be trained: through this model,
-        or where the answer is written, behind its first token.
-        """
-        if not self.is_trained:
-            return
-        check_differentiable(model)
-        beyond = [site.position for site in sites if site.in_answer and site.position != FIRST]
-        if beyond:
-            raise UserError(
-                f"expected positions of the prompt, or {FIRST}, with tracing.method={self.name}, "
-                f"got {beyond[0]!r}: it is not trained while an answer is written; choose others, "
-                "or another method"
-            )
+    def check_model(self, model: Model) -> None:
+        """Raise a UserError where a method that is trained cannot be trained through this model."""
+        if self.is_trained:
+            check_differentiable(model)
 
     def _says(self, what: str) -> bool:
         return bool(getattr(self._class, what, False))

@@ -5,6 +5,11 @@ has within a subspace of the site is replaced by what its source has there, and 
 run. The subspace is turned until the model is as likely as can be to give the answer of the base
 problem with its value replaced by the source's.
 
+Where the answer is written, the source is read behind its own right answer's tokens. The base is
+forced to the tokens that it would have written when the model gets there: up to the first edited
+position, where nothing is edited yet, those of its own right answer, and from there on those of the
+wanted one, which the edit is to bring about.
+
 Source: Geiger et al. (2023), "Finding alignments between interpretable causal variables and
 distributed neural representations" (distributed alignment search).
 """
@@ -14,8 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mech_arith.common.errors import UserError
 from mech_arith.common.progress import progress
@@ -25,6 +31,8 @@ from mech_arith.engine.batching import is_out_of_memory
 from mech_arith.engine.capture import capture
 from mech_arith.engine.gradients import Edit, Objective, Suffix, open_suffixes
 from mech_arith.engine.session import Session
+from mech_arith.models.answered import encode_for
+from mech_arith.models.prompts import ANSWER, Prompts
 from mech_arith.problems import ProblemSet
 from mech_arith.problems.sources import Sources, draw_sources
 
@@ -32,8 +40,8 @@ EVALUATED_EVERY = 10
 """Steps from one look at the held-out pairs to the next."""
 
 GAIN, LEAST_GAIN = 0.01, 1e-6
-"""By which share of itself the held-out loss has to fall, and by how much at least, for training to
-go on."""
+"""By which share of what is left of it the held-out loss has to fall, and by how much at least, for
+training to go on."""
 
 ALIKE = 1e-5
 """Where sources differ from their bases by less than this share of their size, they do not."""
@@ -42,8 +50,11 @@ BETAS = (0.9, 0.9)
 """Of Adam. A frame that is nearly right has a gradient far below that of a random one: the mean of
 its squares must not remember those for long."""
 
+RELAXED_STEPS = 40
+"""Towards the start of the first training."""
+
 ASIDE = 0.1
-"""How far the first training starts from where the first order says: there it may be stuck."""
+"""How far the first training starts from there, where it may be stuck."""
 
 CURVE = ("step", "loss", "held_out_loss")
 """What is kept of each look at the held-out pairs."""
@@ -77,6 +88,9 @@ class Pairs:
     trained: Int64[Tensor, " some"]
     held_out: Int64[Tensor, " others"]
     """None of their base problems is among those that are trained on."""
+    n_settled: int
+    """The site's first positions at which bases are what they are behind their right answers: up to
+    the first one behind a token that an edit brings about."""
 
     @property
     def width(self) -> int:
@@ -89,6 +103,17 @@ class Pairs:
 
         def work(suffix: Suffix, at: Tensor) -> None:
             losses.append(self._loss(suffix, at, self._interchange(suffix, at, frame))[0])
+
+        self._in_chunks(some, work)
+        return sum(losses) / len(some)
+
+    def bound(self, some: Int64[Tensor, " few"]) -> float:
+        """The mean loss where the whole vector is the source's: an interchange of full rank."""
+        losses: list[float] = []
+
+        def work(suffix: Suffix, at: Tensor) -> None:
+            sources = self.sources[suffix.rows[at]]
+            losses.append(self._loss(suffix, at, lambda _: sources)[0])
 
         self._in_chunks(some, work)
         return sum(losses) / len(some)
@@ -109,16 +134,21 @@ class Pairs:
         self._in_chunks(some, work)
         return sum(losses) / len(some), gradient / len(some)
 
-    def pulls(self, some: Int64[Tensor, " few"]) -> Float[Tensor, "few width"]:
-        """Gradients of the losses with respect to the bases' vectors, before any interchange."""
-        found = torch.zeros_like(self.sources)
+    def relaxed_gradient(
+        self, some: Int64[Tensor, " few"], basis: Float[Tensor, "width r"], by: Float[Tensor, "r r"]
+    ) -> Float[Tensor, "r r"]:
+        """The mean loss's gradient by a matrix, in a basis: it says how much of each coordinate of
+        what sources and bases are apart is added to each coordinate of the bases.
+        """
+        matrix, gradient = by.detach().requires_grad_(), torch.zeros_like(by)
 
         def work(suffix: Suffix, at: Tensor) -> None:
-            added = torch.zeros_like(self.sources[suffix.rows[at]]).requires_grad_()
-            found[suffix.rows[at]] = self._loss(suffix, at, lambda x: x + added, added)[1]
+            apart = self.apart[suffix.rows[at]] @ basis
+            edit: Edit = lambda x: x + (apart @ matrix) @ basis.mT  # noqa: E731
+            gradient.add_(self._loss(suffix, at, edit, matrix)[1])
 
         self._in_chunks(some, work)
-        return found[some]
+        return gradient / len(some)
 
     def _in_chunks(self, some: Tensor, work: Callable[[Suffix, Tensor], None]) -> None:
         """Some of the pairs, as many at a time as memory holds."""
@@ -138,9 +168,26 @@ class Pairs:
                 self.session.batching.halve(lacking, suffix.model, suffix.resid.shape[1])
 
     def _interchange(self, suffix: Suffix, at: Tensor, frame: Float[Tensor, "width k"]) -> Edit:
-        """What bases have within the span of the frame is replaced by what sources have."""
-        sources = self.sources[suffix.rows[at]]
-        return lambda bases: bases + ((sources - bases.float()) @ frame) @ frame.mT
+        """What bases have within the span of the frame is replaced by what sources have.
+
+        Several positions where the answer is written are edited one after another, by the rules of
+        `engine.rules`: what other tokens than the right ones make of a base is taken back at each
+        of them, within the span of the frame's part there.
+        """
+        sources, apart = self.sources[suffix.rows[at]], self.apart[suffix.rows[at]]
+        n_positions = len(suffix.indices)
+        if self.n_settled == n_positions:
+            return lambda bases: bases + ((sources - bases.float()) @ frame) @ frame.mT
+        parts = torch.linalg.qr(frame.unflatten(0, (n_positions, -1))[self.n_settled :]).Q
+
+        def edit(bases: Float[Tensor, "few width"]) -> Float[Tensor, "few width"]:
+            other = bases.float() - (sources - apart)
+            other = other.unflatten(1, (n_positions, -1))[:, self.n_settled :]
+            back = torch.einsum("npd,pdk,pek->npe", other, parts, parts).flatten(1)
+            back = pad(back, (bases.shape[1] - back.shape[1], 0))
+            return bases + (apart @ frame) @ frame.mT - back
+
+        return edit
 
     def _loss(
         self, suffix: Suffix, at: Tensor, edit: Edit, by: Tensor | None = None
@@ -179,9 +226,12 @@ class Drawn:
 def draw_pairs(task: FitTask, index: int, *, n: int) -> Drawn | None:
     """Pairs that differ in one value; None where there is none that the model could answer.
 
-    Sources are drawn among the problems of the task. For a control task the value is replaced by a
-    random function of the source's operands, of the value's own distribution: a value that is not
-    there. As much is to be learnt, and as much can be learnt by heart.
+    Sources are drawn among the problems of the task. Where the answer is written, theirs has to
+    have the site's positions, and the wanted one a token that is read there or behind.
+
+    For a control task the value is replaced by a random function of the source's operands, of the
+    value's own distribution: a value that is not there. As much is to be learnt, and as much can be
+    learnt by heart.
 
     Args:
         task: with the problems of the fit split.
@@ -196,7 +246,10 @@ def draw_pairs(task: FitTask, index: int, *, n: int) -> Drawn | None:
     if drawn is None:
         return None
     wanted = torch.cat([_wanted(task, drawn, source, index) for source in drawn.problems])
-    known = Objective.of(task.session.model, wanted).known.nonzero()[:n, 0]
+    ahead = task.prompts.layouts[0].n_ahead(task.site.position)
+    known = Objective.of(task.session.model, wanted).known(n_ahead=ahead)
+    known &= torch.cat([_are_there(task, source) for source in drawn.problems])
+    known = known.nonzero()[:n, 0]
     of_base = torch.arange(len(drawn.base)).repeat(m)[known]
     if not len(known):
         return None
@@ -218,22 +271,43 @@ def open_pairs(task: FitTask, drawn: Drawn, *, holdout: float) -> Pairs | None:
     if len(order) <= n_held:
         return None
     is_held = torch.isin(drawn.of_base, order[:n_held])
-    session, digits = task.session, task.drawing.digits
-    objective = Objective.of(session.model, drawn.wanted)
     sources = _vectors(task, drawn.sources)
     apart = sources - _vectors(task, drawn.bases)
     if float(apart.norm()) <= ALIKE * float(sources.norm()):
         return None
-    prompts = session.model.encode(drawn.bases, digits=digits)
+    prompts, site = _encoded(task, drawn.bases), task.site
+    layout = prompts.layouts[0]
+    n_ahead, n_before = layout.n_ahead(site.position), layout.n_before(site.position)
+    objective = Objective.of(task.session.model, drawn.wanted)
+    if prompts.answers is not None:
+        objective = objective.behind(prompts.answers[:, :n_ahead])
+    # A wanted answer may be shorter than all that are right: its positions are there all the same.
+    fed = pad(objective.fed, (0, max(0, n_before - objective.fed.shape[1])))
     return Pairs(
-        session,
-        open_suffixes(session, prompts, objective.fed, task.site),
+        task.session,
+        open_suffixes(task.session, prompts, fed, site),
         objective,
         sources,
         apart,
         (~is_held).nonzero()[:, 0],
         is_held.nonzero()[:, 0],
+        n_settled=len(layout.positions(site.position)) - (n_before - n_ahead),
     )
+
+
+def _encoded(task: FitTask, problems: ProblemSet) -> Prompts:
+    """Problems as prompts like the task's, with their right answers if those have theirs."""
+    behind = [ANSWER] if task.prompts.answers is not None else []
+    return encode_for(task.session.model, problems, behind, digits=task.drawing.digits)
+
+
+def _are_there(task: FitTask, problems: ProblemSet) -> Bool[Tensor, " n"]:
+    """Marks the problems whose right answers have the site's positions."""
+    reader, layout = task.session.model.reader, task.prompts.layouts[0]
+    if reader is None or layout.answer is None:
+        return torch.ones(len(problems), dtype=torch.bool)
+    lengths = [len(reader.tokens(answer)) for answer in problems.answers.tolist()]
+    return torch.tensor([layout.fits(task.site.position, length) for length in lengths])
 
 
 def _wanted(task: FitTask, drawn: Sources, source: ProblemSet, index: int) -> Float64[Tensor, " n"]:
@@ -263,7 +337,7 @@ def _some_of_all(sets: tuple[ProblemSet, ...], rows: Int64[Tensor, " n"]) -> Pro
 def _vectors(task: FitTask, problems: ProblemSet) -> Float[Tensor, "n width"]:
     """The site's vectors of problems, on the model's device."""
     session, site = task.session, task.site
-    prompts = session.model.encode(problems, digits=task.drawing.digits)
+    prompts = _encoded(task, problems)
     found: Tensor | None = None
     for layout, captured in capture(session, prompts, [site]):
         vectors = captured[site].float()
@@ -275,11 +349,15 @@ def _vectors(task: FitTask, problems: ProblemSet) -> Float[Tensor, "n width"]:
 
 
 class Rotation:
-    """A frame that turns.
+    """A frame that turns, within the span of what sources and bases are apart.
 
     It is the orthonormal factor of a matrix that Adam moves: whatever the matrix becomes, its
     columns span a subspace of the rank. Trainings start from random frames; the first one from the
     directions in which, to first order, an interchange lowers the loss most, where that is better.
+
+    Beyond that span there is nothing to interchange. A direction that leans out of it would push
+    activations to where they never are, which may answer as wanted without the value being held
+    there. Source: Makelov et al. (2023), "Is this the subspace you are looking for?".
     """
 
     def __init__(self, pairs: Pairs, *, rank: int, lr: float, seed: int) -> None:
@@ -293,29 +371,39 @@ class Rotation:
         """
         mixed = np.random.SeedSequence([seed, rank]).generate_state(1, np.uint32)
         self.random = torch.Generator().manual_seed(int(mixed[0]))
-        # Entries of size 1: then `lr` is about the angle of a step, whatever the width.
-        start = torch.randn(pairs.width, rank, generator=self.random)
-        if seed == 0:
-            informed = ASIDE * start + _first_order(pairs, rank)
-            start = min(start, informed, key=lambda x: pairs.loss(pairs.trained, _span(x, pairs)))
-        self._matrix = start.to(pairs.sources.device).requires_grad_()
         self._pairs, self._lr = pairs, lr
+        self._exact_basis = _basis(pairs, rank, self.random)
+        self._basis = self._exact_basis.to(pairs.sources)
+        # Entries of size 1: then `lr` is about the angle of a step, whatever the width.
+        start = torch.randn(self._basis.shape[1], rank, generator=self.random)
+        if seed == 0:
+            informed = ASIDE * start + _relaxed(pairs, self._basis, rank)
+            start = min(
+                start, informed, key=lambda x: pairs.loss(pairs.trained, self._turned(x)[0])
+            )
+        self._matrix = start.to(self._basis).requires_grad_()
         self._optimizer = torch.optim.Adam([self._matrix], lr=lr, betas=BETAS)
+
+    def _turned(self, matrix: Float[Tensor, "r k"]) -> tuple[Float[Tensor, "width k"], Tensor]:
+        """A matrix's frame, and the same within the basis, through which gradients flow."""
+        within = torch.linalg.qr(matrix.to(self._basis)).Q
+        return self._basis @ within.detach(), within
 
     @property
     def frame(self) -> Float[Tensor, "width k"]:
         """Orthonormal columns."""
-        return torch.linalg.qr(self._matrix.detach()).Q
+        return self._turned(self._matrix.detach())[0]
 
     def exact(self) -> Float64[Tensor, "k width"]:
         """The same as rows, in double precision, on the CPU."""
-        return torch.linalg.qr(self._matrix.detach().double().cpu()).Q.mT.contiguous()
+        within = torch.linalg.qr(self._matrix.detach().double().cpu()).Q
+        return (self._exact_basis @ within).mT.contiguous()
 
     def step(self, some: Int64[Tensor, " few"], *, share: float = 1.0) -> float:
         """Turn towards a smaller loss of some pairs, by a share of `lr`; the loss before."""
-        frame = torch.linalg.qr(self._matrix).Q
-        loss, gradient = self._pairs.loss_and_gradient(some, frame.detach())
-        (self._matrix.grad,) = torch.autograd.grad(frame, self._matrix, gradient)
+        frame, within = self._turned(self._matrix)
+        loss, gradient = self._pairs.loss_and_gradient(some, frame)
+        (self._matrix.grad,) = torch.autograd.grad(within, self._matrix, self._basis.mT @ gradient)
         self._optimizer.param_groups[0]["lr"] = share * self._lr
         self._optimizer.step()
         return loss
@@ -333,6 +421,7 @@ def train_rotation(
     rotation = Rotation(pairs, rank=rank, lr=schedule.lr, seed=seed)
     batches = _batches(pairs.trained, schedule.batch, rotation.random)
     best, lowest, mark, waited = rotation.exact(), float("inf"), float("inf"), 0
+    bound = pairs.bound(pairs.held_out)  # found once: it is of no frame
     curve: list[tuple[float, float, float]] = []
     losses: list[float] = []
     bar = progress(range(schedule.steps + 1), description="training", unit="steps")
@@ -341,7 +430,7 @@ def train_rotation(
             held_out = pairs.loss(pairs.held_out, rotation.frame)
             if held_out < lowest:
                 best, lowest = rotation.exact(), held_out
-            if held_out < min(mark * (1 - GAIN), mark - LEAST_GAIN):
+            if not curve or mark - held_out > max(GAIN * _left(mark, bound), LEAST_GAIN):
                 mark, waited = held_out, 0
             else:
                 waited += 1
@@ -354,29 +443,49 @@ def train_rotation(
     return best, torch.tensor(curve, dtype=torch.float64)
 
 
-def _span(matrix: Float[Tensor, "width k"], pairs: Pairs) -> Float[Tensor, "width k"]:
-    """Orthonormal columns with the same span, where the sources are."""
-    return torch.linalg.qr(matrix.to(pairs.sources.device)).Q
+def _left(loss: float, bound: float) -> float:
+    """What may be left to gain: down to the loss of the whole activation's interchange, or to 0
+    where it is lower than that already.
 
-
-def _first_order(pairs: Pairs, rank: int) -> Float[Tensor, "width k"]:
-    """Columns, with entries of size 1, along which an interchange counts most to first order.
-
-    Under an interchange by a projection P the loss of a pair changes by g'Pd, with g its gradient
-    and d what source and base are apart. Over all pairs that is least for the eigenvectors of the
-    sum of (gd' + dg') / 2 whose eigenvalues are most below 0. Those above 0 come behind, the
-    largest first.
+    Tokens that no edit at the site reaches add a loss that stays, and may be far above the rest.
     """
-    by = pairs.pulls(pairs.trained).double().cpu()
+    return loss - bound if bound < loss else loss
+
+
+def _basis(pairs: Pairs, rank: int, random: torch.Generator) -> Float64[Tensor, "width r"]:
+    """Orthonormal columns that span what sources and bases are apart in training, and as many more
+    of any kind as a frame of the rank needs.
+    """
     apart = pairs.apart[pairs.trained].double().cpu()
-    # Everything is within the span of these rows, of which there may be far fewer than dimensions.
-    basis = torch.linalg.qr(torch.cat([by, apart]).mT).Q
-    product = (by @ basis).mT @ (apart @ basis)
-    sizes, vectors = torch.linalg.eigh(product + product.mT)
-    order = torch.where(sizes < 0, sizes, 1 / (sizes + 1e-300)).argsort()[:rank]
-    columns = basis @ vectors[:, order]
-    filled = torch.nn.functional.pad(columns, (0, rank - columns.shape[1]))
-    return filled.float() * len(basis) ** 0.5
+    _, sizes, rows = torch.linalg.svd(apart, full_matrices=False)
+    columns = rows[sizes > ALIKE * sizes[0]].mT
+    more = torch.randn(pairs.width, max(0, rank - columns.shape[1]), generator=random)
+    return torch.linalg.qr(torch.cat([columns, more.double()], dim=1)).Q
+
+
+def _relaxed(pairs: Pairs, basis: Float[Tensor, "width r"], rank: int) -> Float[Tensor, "r k"]:
+    """Columns, with entries of size 1, that an interchange needs if it may be of many directions.
+
+    Between two subspaces lie frames that mix a direction of one with a direction of the other: what
+    one of them says of the source is written along the other. Where a loud coordinate says nothing,
+    training does not get past that. Between their *projections* P lie their weighted means, which
+    mix nothing. So the loss is lowered over these: symmetric matrices with eigenvalues from 0 to 1
+    and trace k. From each P the way goes towards the subspace in which, to first order, an
+    interchange lowers the loss most: that of the eigenvectors of the gradient by P whose
+    eigenvalues are most below 0. Each P stands for the subspace of its k largest eigenvectors, of
+    which the best is taken.
+
+    Source: Frank & Wolfe (1956), an algorithm for quadratic programming; Overton & Womersley (1992)
+    for the set of matrices.
+    """
+    found, tried = torch.zeros(basis.shape[1], basis.shape[1]).to(basis), []
+    for step in range(RELAXED_STEPS):
+        gradient = pairs.relaxed_gradient(pairs.trained, basis, found)
+        lowest = torch.linalg.eigh(gradient + gradient.mT)[1][:, :rank]
+        found += 2 / (step + 2) * (lowest @ lowest.mT - found)
+        tried.append(torch.linalg.eigh(found)[1][:, -rank:])
+    best = min(tried, key=lambda within: pairs.loss(pairs.trained, basis @ within))
+    return best.cpu() * len(found) ** 0.5
 
 
 def _batches(

@@ -6,7 +6,7 @@ constants: no gradient of theirs is computed.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
@@ -47,7 +47,8 @@ class Suffix:
     start: int
     """Position of the first that is run, from the beginning of the prompt."""
     n_read: int
-    """Positions that are read out: the prompt's last one, and those of the tokens behind it."""
+    """Positions that are read out: the prompt's last one and those of the tokens behind it, but for
+    those before the first that is run."""
 
     @property
     def first_layer(self) -> int:
@@ -58,7 +59,8 @@ class Suffix:
         return len(self.rows)
 
     def read_outs(self, some: Int64[Tensor, " few"], edit: Edit) -> Float[Tensor, "few read out"]:
-        """What is read at the prompt's end and behind each token, with the site's vectors edited.
+        """What is read at the prompt's end and behind each token, with the site's vectors edited;
+        from the first edited position on.
 
         Args:
             some: of these problems.
@@ -145,7 +147,7 @@ def _suffix(
 ) -> Suffix:
     """The clean pass over some problems; of it what is needed."""
     positions, n_prefix = layout.positions(site.position), len(prompts.prefix)
-    first = min(*positions, layout.tokens.shape[1] - 1) if model.causal else 0
+    first = min(positions) if model.causal else 0
     start = site.layer + (site.point == "resid_post")
     tokens = torch.cat([layout.tokens, fed], dim=1).to(model.device)
     # Where every position is run again, nothing is needed of the layers above.
@@ -164,7 +166,7 @@ def _suffix(
         prefix=prefix,
         before=[_copied(new.shared().before(first)) for new in seen[start:]] if first else [],
         start=n_prefix + first,
-        n_read=1 + fed.shape[1],
+        n_read=1 + fed.shape[1] - layout.n_ahead(site.position),
     )
 
 
@@ -206,6 +208,8 @@ class Objective:
 
     right: Int64[Tensor, "n length"]
     """Their tokens, `NO_TOKEN` behind the last; no columns for a model that regresses."""
+    ahead: Int64[Tensor, "n ahead"]
+    """Tokens that are written before any of these, and cannot be changed."""
     numbers: Float64[Tensor, " n"]
     scale: float
     """Standard deviation of the numbers: the unit of a regressing model's error."""
@@ -219,26 +223,33 @@ class Objective:
         asked = ReferenceAnswers(numbers, torch.full_like(numbers, torch.nan), bound=0)
         scale = float(numbers[torch.isfinite(numbers)].std()) if len(numbers) > 1 else 0.0
         longer = None if model.reader is None else model.reader.longer
-        return cls(force(model, asked).right, numbers, scale if scale > 0 else 1.0, longer)
+        right, nothing = force(model, asked).right, torch.empty(len(numbers), 0, dtype=torch.int64)
+        return cls(right, nothing, numbers, scale if scale > 0 else 1.0, longer)
+
+    def behind(self, ahead: Int64[Tensor, "n ahead"]) -> "Objective":
+        """What is wanted where other tokens are written already: the rest of the wanted answers."""
+        return replace(self, right=self.right[:, ahead.shape[1] :], ahead=ahead)
 
     @property
     def fed(self) -> Int64[Tensor, "n fed"]:
         """The tokens that go behind the prompts, so that all that counts is read."""
-        return self.right[:, : -1 if self.longer is None else None].clamp(min=0)
+        wanted = self.right[:, : -1 if self.longer is None else None].clamp(min=0)
+        return torch.cat([self.ahead, wanted], dim=1)
 
-    @property
-    def known(self) -> Bool[Tensor, " n"]:
-        """Marks the numbers that the model could give."""
+    def known(self, *, n_ahead: int = 0) -> Bool[Tensor, " n"]:
+        """Marks the numbers that the model could give, in more than so many tokens."""
         known = torch.isfinite(self.numbers)
-        return known & (self.right != NO_TOKEN).any(1) if self.right.shape[1] else known
+        if not self.right.shape[1]:
+            return known
+        return known & ((self.right != NO_TOKEN).sum(1) > n_ahead)
 
     def losses(
         self, read: Float[Tensor, "rows read out"], problems: Int64[Tensor, " rows"]
     ) -> Float[Tensor, " rows"]:
         """How far what is read is from the wanted answers.
 
-        Minus the log-probability of all tokens of the answer, and then of no further digit, in
-        nats; for a model that regresses, the squared error in units of `scale`.
+        Minus the log-probability of all wanted tokens, and then of no further digit, in nats; for a
+        model that regresses, the squared error in units of `scale`.
         """
         right = self.right[problems].to(read.device)
         length = right.shape[1]

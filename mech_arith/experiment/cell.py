@@ -260,7 +260,7 @@ def _check(work: _Work, sites: list[Site]) -> float | None:
         if asked is not None and asked.via == WEIGHTS:
             check_by_weights(work.session.model, sites, work.prompts, asked)
         _check_ranks(work, sites)
-        work.plan.method.check_sites(work.session.model, sites)
+        work.plan.method.check_model(work.session.model)
         if asked is not None:
             n_edited = min(work.plan.n_edited or len(work.report), len(work.report))
             edited = work.report.take(np.arange(n_edited))

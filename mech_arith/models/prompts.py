@@ -117,6 +117,15 @@ class Layout:
         """Tokens of the right answer that stand behind the prompt, up to the last position."""
         return max(0, max(self.positions(name)) - self.tokens.shape[1] + 1)
 
+    def n_ahead(self, name: str) -> int:
+        """Tokens of the answer that are written before the model gets to the first position."""
+        return max(0, min(self.positions(name)) - self.tokens.shape[1] + 1)
+
+    def fits(self, name: str, length: int) -> bool:
+        """Whether an answer of so many tokens has the positions, as many as these answers have."""
+        needed = self.n_before(name) + 1
+        return length == needed if name in (ANSWER, PROMPT_AND_ANSWER) else length >= needed
+
     def with_answer(self, n: int) -> Int64[Tensor, "rows all"]:
         """The prompts, and the first `n` tokens of their right answers behind them."""
         if n == 0:
@@ -162,6 +171,17 @@ class Prompts:
                 "'a.last'), or operands of one length"
             )
         return found
+
+    @property
+    def answers(self) -> Int64[Tensor, "n length"] | None:
+        """Tokens of the right answers, where they stand behind the prompts; `NO_TOKEN` behind the
+        last.
+        """
+        parts = [layout.answer for layout in self.layouts if layout.answer is not None]
+        if not parts:
+            return None
+        order = torch.cat([layout.rows for layout in self.layouts]).argsort()
+        return _stacked(parts)[order]
 
     def digest(self) -> str:
         """SHA-256 of all tokens."""

@@ -40,6 +40,11 @@ def at_least(what: str, hits: int, n: int, *, of: float = 1.0, note: str = "") -
     return Row(what, n, f"{hits}{note}", f">= {of * n:g}", hits >= of * n)
 
 
+def never(what: str, hits: int, n: int, *, note: str = "") -> Row:
+    """A count that is to be 0."""
+    return Row(what, n, f"{hits}{note}", "0", hits == 0)
+
+
 def at_most(what: str, hits: int, n: int, *, note: str = "") -> Row:
     """A count of false positives: within the binomial interval around `ALPHA`, or below."""
     most = int(binom.ppf(1 - ALPHA / 2, n, ALPHA))

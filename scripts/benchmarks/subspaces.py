@@ -1,16 +1,21 @@
-"""Planted subspaces: which methods find them, by the largest angle between them and what is found?
+"""Planted subspaces: which methods find them?
 
-Beside each lies a coordinate that says nothing, and is louder than the value's own.
+By the largest angle between them and what is found, and by how often an interchange within what is
+found makes the answer the other value's. Beside each lies a coordinate that says nothing, and is
+louder than the value's own.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from bars import Row, at_least, shown
+from alignments import FOUND as CARRIED
+from alignments import iia, trained
+from bars import Row, at_least, never, shown
 from jaxtyping import Float64
 from torch import Tensor
 
@@ -20,24 +25,30 @@ from mech_arith.engine.capture import capture
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.models.planted.codes import Code, CodedModel
+from mech_arith.problems import ProblemSet
+from mech_arith.problems.sources import draw_sources
 
 FOUND = 0.99
 """Least cosine of the largest principal angle: 8.1 degrees."""
 RANKS = range(1, 9)
 HELIX = 0
 """In the place of a rank."""
-N_PROBLEMS = 6000
+N_FIT, N_REPORT = 6000, 300
 OTHER_PERIODS = (2.0, 3.5, 5.0, 7.0)
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A method, and where it has to find what is planted."""
+    """A method, and where it has to find what is planted, or cannot."""
 
     label: str
     method: str
     finds: frozenset[int]
     """Ranks, and `HELIX`."""
+    misses: frozenset[int]
+    """The same where it is not to."""
+    is_judged_by_iia: bool = False
+    """Alone: of many dimensions some count for little, and answers follow without them."""
     gets_periods: bool = False
     others: tuple[float, ...] = ()
     """Periods that it gets in place of the planted ones."""
@@ -55,18 +66,43 @@ class Contender:
         return find_method(self.method, rank, options, ranks=(rank,))
 
 
+NOTHING: frozenset[int] = frozenset()
 EVERYTHING = frozenset([HELIX, *RANKS])
+LINE = frozenset([1])
+SPANNED = frozenset([1, 8])
+"""Where a line and any four periods do: as many terms as there are numbers, less one."""
 CONTENDERS = (
-    Contender("pca", "pca", frozenset()),
-    Contender("pls", "pls", frozenset({1})),
-    Contender("ridge", "ridge", frozenset({1})),
-    Contender("mean_difference", "mean_difference", EVERYTHING),
-    Contender("fourier of its periods", "fourier", EVERYTHING, gets_periods=True),
-    Contender("fourier of other periods", "fourier", frozenset(), others=OTHER_PERIODS),
+    Contender("pca", "pca", NOTHING, EVERYTHING),
+    Contender("pls", "pls", LINE, EVERYTHING - LINE),
+    Contender("ridge", "ridge", LINE, EVERYTHING - LINE),
+    Contender("mean_difference", "mean_difference", EVERYTHING, NOTHING),
+    Contender("fourier of its periods", "fourier", EVERYTHING, NOTHING, gets_periods=True),
+    Contender(
+        "fourier of other periods", "fourier", NOTHING, EVERYTHING - SPANNED, others=OTHER_PERIODS
+    ),
+    Contender("das", "das", EVERYTHING, NOTHING, is_judged_by_iia=True),
 )
 
-Angles = Mapping[tuple[str, int], Sequence[float]]
-"""(a contender's label, a rank or `HELIX`) -> degrees, plant by plant."""
+
+class Found(NamedTuple):
+    """What a contender found in a plant."""
+
+    angle: float
+    """The largest one between it and what is planted, in degrees."""
+    iia: float
+
+    @property
+    def is_near(self) -> bool:
+        return math.cos(math.radians(self.angle)) >= FOUND
+
+    @property
+    def is_carried(self) -> bool:
+        """Whether answers follow it."""
+        return self.iia >= CARRIED
+
+
+Measured = Mapping[tuple[str, int], Sequence[Found]]
+"""(a contender's label, a rank or `HELIX`) -> what it found, plant by plant."""
 
 
 def plants(seeds: Sequence[int]) -> Iterator[tuple[int, CodedModel]]:
@@ -77,20 +113,37 @@ def plants(seeds: Sequence[int]) -> Iterator[tuple[int, CodedModel]]:
         yield HELIX, CodedModel.with_helix(seed)
 
 
-def found_subspaces(model: CodedModel) -> dict[str, Subspace]:
-    """What every contender finds where a planted value is written, by label, in one pass."""
-    problems = model.plant.problems(N_PROBLEMS)
-    site = Site(model.plant.read.layer, "resid_post", "last")
+def found_in(model: CodedModel) -> dict[str, Found]:
+    """What every contender finds where a planted value is written, by label."""
+    read = model.plant.read
+    problems = model.plant.problems(N_FIT + N_REPORT)
+    fit, report = (problems.take(rows) for rows in np.split(np.arange(len(problems)), [N_FIT]))
+    site = Site(read.layer, "resid_post", "last")
+    sources = draw_sources(report, read.value, m=1, n_shuffles=1, seed=0)
+    assert sources is not None
+    return {
+        label: Found(largest_angle(frame, model.axes), iia(model, sources, site, frame))
+        for label, frame in found_frames(model, fit, site).items()
+    }
+
+
+def found_frames(
+    model: CodedModel, problems: ProblemSet, site: Site
+) -> dict[str, Float64[Tensor, "k d"]]:
+    """The frame of the planted value, of the planted rank, by every contender."""
     session, prompts, values = Session(model), model.encode(problems), value_table(problems)
+    rank = len(model.axes)
+    task = FitTask(session, problems, prompts, site, values, (rank,))
     fitters = {}
     for contender in CONTENDERS:
-        method = contender.on(model.code)
-        task = FitTask(session, problems, prompts, site, values, method.ranks)
-        fitters[contender.label] = method.fitter(task)
+        if contender.method != "das":
+            fitters[contender.label] = contender.on(model.code).fitter(task)
     for layout, found in capture(session, prompts, [site]):
         for fitter in fitters.values():
             fitter.update(found[site], values[layout.rows])
-    return {label: fitter.fit() for label, fitter in fitters.items()}
+    frames = {label: frame_of(model, fitter.fit()) for label, fitter in fitters.items()}
+    # A training for each value would be one too many: only the planted one is asked for.
+    return {**frames, "das": trained(task, model.plant.read.value)}
 
 
 def frame_of(model: CodedModel, found: Subspace) -> Float64[Tensor, "k d"]:
@@ -106,33 +159,37 @@ def largest_angle(one: Float64[Tensor, "k d"], two: Float64[Tensor, "k d"]) -> f
     return math.degrees(math.acos(min(1.0, float(torch.linalg.svdvals(one @ two.mT).min()))))
 
 
-def angles(seeds: Sequence[int]) -> Angles:
+def measured(seeds: Sequence[int]) -> Measured:
     """Of every contender on every plant."""
-    by_kind: dict[tuple[str, int], list[float]] = {}
+    by_kind: dict[tuple[str, int], list[Found]] = {}
     for kind, model in plants(seeds):
-        for label, found in found_subspaces(model).items():
-            angle = largest_angle(frame_of(model, found), model.axes)
-            by_kind.setdefault((label, kind), []).append(angle)
+        for label, found in found_in(model).items():
+            by_kind.setdefault((label, kind), []).append(found)
     return by_kind
 
 
 def subspace_rows(seeds: Sequence[int]) -> list[Row]:
     """Plant subspaces of every rank and helices, and look for them with every method."""
-    return rows_of(angles(seeds))
+    return rows_of(measured(seeds))
 
 
-def rows_of(found: Angles) -> list[Row]:
-    """How often each contender finds what is planted, and how far it is from it."""
+def rows_of(found: Measured) -> list[Row]:
+    """How often each contender finds what is planted, how far it is from it, and the iia."""
     rows = []
     for contender in CONTENDERS:
         for kind in (*RANKS, HELIX):
-            degrees = found[contender.label, kind]
-            hits = sum(math.cos(math.radians(angle)) >= FOUND for angle in degrees)
+            some = found[contender.label, kind]
             planted = "helix of rank 6" if kind == HELIX else f"subspace of rank {kind}"
-            what, note = f"{planted}, {contender.label}", f", {median(degrees):.1f} degrees"
-            n = len(degrees)
+            what, n = f"{planted}, {contender.label}", len(some)
+            angle, share = (median(numbers) for numbers in zip(*some, strict=True))
+            note = f", {angle:.1f} degrees, iia {share:.3f}"
+            alone = contender.is_judged_by_iia
+            both = sum(one.is_carried and (alone or one.is_near) for one in some)
             if kind in contender.finds:
-                rows.append(at_least(what, hits, n, note=note))
+                rows.append(at_least(what, both, n, note=note))
+            elif kind in contender.misses:
+                either = sum(one.is_near or one.is_carried for one in some)
+                rows.append(never(what, either, n, note=note))
             else:
-                rows.append(shown(what, n, f"{hits}{note}"))
+                rows.append(shown(what, n, f"{both}{note}"))
     return rows

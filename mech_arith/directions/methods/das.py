@@ -56,8 +56,8 @@ class DASFitter(KeepsMoments):
     )
 
     n_components: int
-    steps: int = 100
-    batch: int = 128
+    steps: int = 200
+    batch: int = 300
     lr: float = 0.1
     seeds: int = 1
     holdout: float = 0.2
@@ -134,7 +134,7 @@ class DASFitter(KeepsMoments):
         self._moments.require(self.n_components)
         frames, of_value, of_rank = [], [], []
         for index in self._indices():
-            for rank, frame in self._frames(index).items():
+            for rank, frame in self.frames(index).items():
                 frames.append(self._in_order(frame))
                 of_value += [index] * rank
                 of_rank += [rank] * rank
@@ -154,12 +154,12 @@ class DASFitter(KeepsMoments):
         return torch.cat([torch.zeros(0, len(LEARNING), dtype=torch.float64), *self._learning])
 
     def _indices(self) -> list[int]:
-        """Of the values to train for, in the order of the expression's."""
+        """Of the values to train for, in the order of the hypothesis' values."""
         assert self._task is not None
         names = self._task.problems.template.expression.values
         return [i for i, name in enumerate(names) if self.values is None or name in self.values]
 
-    def _frames(self, index: int) -> dict[int, Float64[Tensor, "k d"]]:
+    def frames(self, index: int) -> dict[int, Float64[Tensor, "k d"]]:
         """A value's best frame of each rank."""
         assert self._task is not None
         task = self._task
