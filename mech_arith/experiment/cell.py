@@ -197,7 +197,7 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
         **({} if written is None else written.summary()),
         **tracing_summary(bases.traces, tables["correlations"], report, how),
         **learning_summary(tables),
-        **intervention_summary(tables, report.template.expression.values),
+        **intervention_summary(tables, report.hypothesis.values),
         "answer_tokens": token_summary(
             tables.get("answer_tokens", pd.DataFrame()), headline(tables["evidence"])
         ),
@@ -423,7 +423,7 @@ def _say_baseline(work: _Work, reported: Reported, n_sites: int) -> WrittenAnswe
         UserError: no problem that is to be edited is answered right, or the baseline is not clearly
             above the floor while that is required.
     """
-    model, plan, expression = work.session.model, work.plan, work.report.template.expression
+    model, plan, hypothesis = work.session.model, work.plan, work.report.hypothesis
     written = written_answers(model, reported, work.report)
     if written is not None and is_low(reported):
         work.warn([str(written)])
@@ -431,8 +431,8 @@ def _say_baseline(work: _Work, reported: Reported, n_sites: int) -> WrittenAnswe
     if asked is not None and not reported.passed[:n].any():
         raise UserError(
             f"expected a model that answers some problems, got baseline accuracy 0 on {n} "
-            f"problems {expression}: no drop can be reported; choose problems that {model.name} "
-            "can answer, or intervention=none to trace all the same"
+            f"problems {hypothesis.answer}: no drop can be reported; choose problems that "
+            f"{model.name} can answer, or intervention=none to trace all the same"
             + (f" ({written})" if written is not None else "")
         )
     n_edits = 0
@@ -440,7 +440,7 @@ def _say_baseline(work: _Work, reported: Reported, n_sites: int) -> WrittenAnswe
         n_edits = most_edits(
             asked,
             n_sites=n_sites,
-            n_values=len(expression.values),
+            n_values=len(hypothesis.values),
             n_components=plan.method.n_components,
         )
     work.warn(

@@ -52,7 +52,7 @@ def look_up(config: RunConfig) -> Request:
     constraints = tuple(parse_constraint(text) for text in config.problems.constraints)
     _check_intervention(config, template)
     decorrelated = find_decorrelated(
-        config.problems.design, config.problems.decorrelate, template.expression
+        config.problems.design, config.problems.decorrelate, template.hypothesis
     )
     fit, report, shots = draw_splits(
         template,
@@ -153,7 +153,7 @@ def _check_intervention(config: RunConfig, template: Template) -> None:
     if asked.edit not in EDITS.names():
         raise EDITS.unknown(asked.edit, also=[NO_EDIT])
     for value in asked.values or []:
-        _check("value", value, template.expression.values)
+        _check("value", value, template.hypothesis.values)
     _check("intervention.via", asked.via, VIA)
     if not asked.centre:
         _check_uncentred(asked.edit)

@@ -88,7 +88,7 @@ def draw_sources(
         constraints: kept by the sources too.
     """
     random = np.random.default_rng([seed, *value.encode()])
-    inside = problems.template.expression.operands_of(value)
+    inside = problems.hypothesis.operands_of(value)
 
     def drawn(rows: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " some"]:
         return _partners(problems, rows, value, inside, constraints, random)
@@ -110,8 +110,8 @@ def _expected(
     base: ProblemSet, value: str, wanted: Sequence[Int64[np.ndarray, " n"]]
 ) -> Float64[Tensor, "m n"]:
     """The answers with the value replaced by each of the wanted ones."""
-    expression = base.template.expression
-    return _stacked([expression.replace(value, column, base.operands) for column in wanted])
+    hypothesis = base.hypothesis
+    return _stacked([hypothesis.replace(value, column, base.operands) for column in wanted])
 
 
 def _replaced(
@@ -145,7 +145,7 @@ def _partners(
             for name, numbers in problems.operands.items()
         }
         mask = problems.values[value][base] != problems.values[value][partner]
-        mask &= problems.template.expression.defined(operands)
+        mask &= problems.hypothesis.defined(operands)
         for constraint in constraints:
             mask &= constraint.holds(operands)
         return mask

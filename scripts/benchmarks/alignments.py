@@ -57,7 +57,7 @@ def trained(
     task: FitTask, value: str, rank: int, schedule: Schedule, *, restarts: int = 1
 ) -> Float64[Tensor, "k width"]:
     """The frame with the smallest held-out loss of some trainings."""
-    index = task.problems.template.expression.values.index(value)
+    index = task.problems.hypothesis.values.index(value)
     drawn = draw_pairs(task, index, n=N_PAIRS)
     assert drawn is not None
     pairs = open_pairs(task, drawn, holdout=HOLDOUT)
@@ -113,7 +113,8 @@ def null_hits(seed: int) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " n"]]:
     assert sources is not None
     index = DIGIT.expression.values.index(INNER)
     there = control_values(fit, sources.problems[0])[:, index]
-    stand_in = DIGIT.expression.replace(INNER, there.long().numpy(), sources.base.operands)
+    numbers = there.long().numpy()
+    stand_in = DIGIT.hypothesis.replace(INNER, numbers, sources.base.operands)
     wanted = (sources.expected[0], torch.from_numpy(stand_in).double())
     hits = []
     for is_control, numbers in zip((False, True), wanted, strict=True):

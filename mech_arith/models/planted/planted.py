@@ -103,7 +103,7 @@ class Plant:
         """Of every value the operands that make it up, and how often each counts."""
         operands = self.template.expression.operands
         ones = dict(zip(operands, np.eye(len(operands), dtype=np.int64), strict=True))
-        values = self.template.expression.evaluate(ones)
+        values = self.template.hypothesis.evaluate(ones)
         return {
             value: {name: int(k) for name, k in zip(operands, of, strict=True) if k}
             for value, of in values.items()
@@ -136,7 +136,7 @@ def _places(template: Template, value: str, *, causal: bool) -> list[int]:
     Not at its own operands, whose coordinate goes with it, nor before them if none is seen there.
     """
     positions: Mapping[str, int] = operand_positions(template)
-    own = [positions[name] for name in template.expression.operands_of(value)]
+    own = [positions[name] for name in template.hypothesis.operands_of(value)]
     first = max(own) if causal else N_DISTRACTORS
     return [at for at in range(first + 1, len(prompt_labels(template))) if at not in own]
 
