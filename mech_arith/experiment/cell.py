@@ -66,6 +66,7 @@ from mech_arith.interventions.run import InterventionPlan, check_sources, interv
 from mech_arith.models.answered import encode_for
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet, design_summary, design_warnings
+from mech_arith.problems.asked import hypothesis_notes
 from mech_arith.problems.expressions import Constraint
 from mech_arith.statistics import Resampling
 
@@ -218,6 +219,7 @@ def _begin(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPlan
     )
     work = _Work(session, fit, report, prompts_fit, prompts, plan)
     log.info("the first prompt, whole: %r", whole_prompt(model, report, prompts))
+    work.warn(hypothesis_notes(fit.hypothesis, fit.operands))
     work.warn(outside_training(model, report) + design_warnings(fit, report))
     work.warn(model.prompt_warnings(report))
     return work
