@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from mech_arith.engine.answers import Answers
+from mech_arith.evidence.hypotheses import hypothesis_table
 from mech_arith.evidence.iia import iia_table
 from mech_arith.evidence.metrics import edit_outcome, exact, shifts
 from mech_arith.evidence.scorer import Scorer
@@ -262,11 +263,14 @@ def intervention_tables(
         `effects`: a row per site, target, arm and strength. `contrasts`: the target against each
         other arm, over all strengths. `control_draws`: a row per control direction and strength. Of
         an edit towards values also `counterfactual`: a row per site, value, arm and strength; and
-        of `interchange` `specificity`: a row per site, direction and changed value.
+        of `interchange` `specificity`: a row per site, direction and changed value. Where there are
+        rival hypotheses, `hypotheses`: a row per site, value and rival's value.
     """
     tables = effect_tables(done.results, plan.edit, plan.strengths, scorer)
     if done.sources:
         tables["counterfactual"] = iia_table(done, plan, scorer)
+        rivals = hypothesis_table(done, plan, scorer)
+        tables |= {} if rivals.empty else {"hypotheses": rivals}
     if done.crossed is not None:
         tables["specificity"] = specificity_table(done.crossed, done.sources, scorer)
     return tables

@@ -172,6 +172,7 @@ def _wanted(problems: ProblemSet, plan: InterventionPlan, n_shuffles: int) -> di
             constraints=plan.constraints,
         )
         for value in values
+        if problems.hypothesis.is_used(value)
     }
     return {value: sources for value, sources in found.items() if sources is not None}
 

@@ -22,6 +22,7 @@ from mech_arith.evidence.columns.edits import (
     SPECIFICITY,
 )
 from mech_arith.evidence.columns.evidence import EVIDENCE, PAGE_ORDER
+from mech_arith.evidence.columns.hypotheses import HYPOTHESES
 from mech_arith.evidence.columns.shared import MADE_BY
 from mech_arith.evidence.columns.tracing import (
     CORRELATIONS,
@@ -46,6 +47,7 @@ _BUILT_IN: dict[str, Columns] = {
     "control_draws": CONTROL_DRAWS,
     "counterfactual": COUNTERFACTUAL,
     "answer_tokens": ANSWER_TOKENS,
+    "hypotheses": HYPOTHESES,
     "specificity": SPECIFICITY,
     "off_distribution": OFF_DISTRIBUTION,
     "locality": LOCALITY,
