@@ -212,14 +212,14 @@ class Verdict:
     @property
     def text(self) -> str:
         """One sentence."""
-        parts = [f"held in {_listed(self.held)}" if self.held else ""]
-        parts += [f"shared with {other} in {_listed(at)}" for other, at in self.shared.items()]
+        parts = [f"held in {listed(self.held)}" if self.held else ""]
+        parts += [f"shared with {other} in {listed(at)}" for other, at in self.shared.items()]
         if not (self.held or self.shared):
             return f"{self.value}: held nowhere"
-        parts.append(f"used in {_listed(self.used)}" if self.used else "")
+        parts.append(f"used in {listed(self.used)}" if self.used else "")
         told = "elsewhere " if self.used else ""
         parts += [
-            f"{told}it cannot be told whether it is used in {_listed(at)}: {why}"
+            f"{told}it cannot be told whether it is used in {listed(at)}: {why}"
             for why, at in self.untold.items()
         ]
         if not (self.used or self.untold):
@@ -285,7 +285,7 @@ MOST_PLACES = 4
 """That are listed in a sentence."""
 
 
-def _listed(at: Sequence[str]) -> str:
+def listed(at: Sequence[str]) -> str:
     """Places in a row; of many the first ones."""
     rest = len(at) - MOST_PLACES
     text = "; ".join(at[:MOST_PLACES])

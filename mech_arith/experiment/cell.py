@@ -33,6 +33,7 @@ from mech_arith.evidence.correlations import (
     subspace_table,
 )
 from mech_arith.evidence.effects import intervention_tables
+from mech_arith.evidence.hypothesis_summary import hypothesis_summary
 from mech_arith.evidence.learning import learning_summary, learning_tables
 from mech_arith.evidence.locality import locality_tables
 from mech_arith.evidence.off_distribution import off_distribution_table
@@ -199,6 +200,7 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
         **tracing_summary(bases.traces, tables["correlations"], report, how),
         **learning_summary(tables),
         **intervention_summary(tables, report.hypothesis.values),
+        "hypotheses": hypothesis_summary(tables),
         "answer_tokens": token_summary(
             tables.get("answer_tokens", pd.DataFrame()), headline(tables["evidence"])
         ),

@@ -20,6 +20,7 @@ from mech_arith.common.runs.sweeps import (
 )
 from mech_arith.engine.sites import site_of
 from mech_arith.evidence.columns import own_columns
+from mech_arith.evidence.hypothesis_summary import clearest_text
 from mech_arith.evidence.ranks import rank_sentence
 from mech_arith.evidence.results import adopt_columns, load_summary
 from mech_arith.evidence.summary import CLEARLY
@@ -102,6 +103,7 @@ def print_cells(directories: Sequence[Path], *, console: Console | None = None) 
     else:
         for summary in summaries:
             console.print(cell_table(summary))
+            console.print(*_rival_lines(summary), sep="\n", highlight=False, markup=False)
     console.print(*_legend(summaries), sep="\n", highlight=False, markup=False)
     # Of a large sweep the report says where what is.
     for directory in directories if len(directories) <= FEW else ():
@@ -151,6 +153,15 @@ def cell_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+def _rival_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Which hypothesis of two the interventions support; none where there are no rivals."""
+    return [
+        line
+        for names, pair in (summary.get("hypotheses") or {}).items()
+        for line in (f"{names}? {pair['text']}", f"  {clearest_text(pair)}")
+    ]
+
+
 def _verdicts_by_cell(summaries: Sequence[Mapping[str, Any]]) -> Table:
     """A row per cell: how well it answers, and the verdict of each value."""
     table = Table(show_lines=True)
@@ -159,6 +170,7 @@ def _verdicts_by_cell(summaries: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("verdicts", overflow="fold")
     for summary in summaries:
         said = [found["text"] for _, found in _by_length(summary.get("verdicts") or {})]
+        said += _rival_lines(summary)
         entries = (cell_name(summary["cell"]), _baseline(summary), "\n".join(said))
         table.add_row(*(Text(entry) for entry in entries))
     return table
