@@ -185,7 +185,9 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
     tables = {
         "problems": _problems(work, reported),
         "correlations": correlation_table(traces, prompts=work.prompts, n_fit=len(fit)),
-        "subspaces": subspace_table(bases.traces, n_fit=len(fit)),
+        "subspaces": subspace_table(
+            bases.traces, n_fit=len(fit), by_class=report.steps_beside_the_tree, how=plan.how
+        ),
         **learning_tables(bases.traces, regresses=session.model.regresses),
         **edited.tables,
         **_locality(work, bases),

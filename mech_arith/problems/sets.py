@@ -61,6 +61,12 @@ class ProblemSet:
         """By which the answer is taken to be computed: it names the values."""
         return self.template.hypothesis
 
+    @property
+    def steps_beside_the_tree(self) -> tuple[str, ...]:
+        """The values of hypotheses that are no sub-expressions of the template."""
+        own = self.template.expression.values
+        return tuple(value for value in self.values if value not in own)
+
     def __len__(self) -> int:
         return len(self.answers)
 

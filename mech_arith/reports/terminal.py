@@ -58,6 +58,10 @@ COSTED = (
     "between them that carry no value. p: of so large a difference by chance, for all edits "
     "together."
 )
+TOLD = (
+    "Class: how often a step of few numbers (a digit, a carry, a residue) is told right from the "
+    "direction, which no correlation says; always the same: by telling the most frequent one."
+)
 RANKED = (
     "Rank: directions of the subspace whose coordinates are replaced. All else in the table is of "
     "the least rank that was asked for. Ceiling: IIA where the whole activation is replaced."
@@ -182,6 +186,7 @@ def _legend(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
         found["best"] for summary in summaries for found in (summary.get("verdicts") or {}).values()
     ]
     legend = [TRACED] if best else []
+    legend += [TOLD] if any(row.get("class_accuracy") is not None for row in best) else []
     legend += [FOLLOWED] if any(row.get("iia") is not None for row in best) else []
     costs = [row for row in best if row.get("iia") is None and row.get("edit") is not None]
     legend += [COSTED] if costs else []
@@ -210,6 +215,11 @@ def _entries(
     untrained = best.get("untrained_abs_r")
     floor = "" if untrained is None else f"\nuntrained {_two(untrained)}"
     r = f"{_two(abs(best['r']))}{_r_interval(best)} {_place(best)}{floor}"
+    if best.get("class_accuracy") is not None:
+        r = (
+            f"class {_two(best['class_accuracy'])}{_interval(best, 'class_accuracy')} "
+            f"{_place(best)}\nalways the same {_two(best['class_chance'])}"
+        )
     why = list(found["untold"]) if held and not found["used"] else []
     return (
         "\n".join(held) or "nowhere",
