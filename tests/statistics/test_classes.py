@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from mech_arith.statistics import n_classes, pearson, told_apart
 
@@ -10,14 +11,12 @@ DIGITS = RANDOM.integers(10, size=400).astype(float)
 
 
 def test_digits_on_a_circle_are_told_apart_where_no_direction_correlates() -> None:
-    import torch
-
     angle = 2 * np.pi * DIGITS / 10
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     noisy = circle + 0.02 * RANDOM.standard_normal(circle.shape)
     assert told_apart(noisy, DIGITS).mean() > 0.99
     r = pearson(torch.from_numpy(noisy), torch.from_numpy(DIGITS)[:, None]).abs().max()
-    assert r < 0.75  # along the best of the two directions
+    assert r < 0.8  # along the best of the two directions
     assert told_apart(noisy[:, :1], DIGITS).mean() < 0.7
 
 
