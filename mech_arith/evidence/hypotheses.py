@@ -8,6 +8,7 @@ nothing; on all others at most one of them can be right.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -56,8 +57,13 @@ class Rivalry:
 
     @cached_property
     def distinguishing(self) -> Bool[Tensor, "m n"]:
-        """Pairs of which the two expect different answers."""
-        return (self.expected - self.by_rival).abs() > 2 * self.tolerance  # NaN is not
+        """Pairs of which the two expect different answers, both others than the base's: an edit
+        that does nothing is right by none of them.
+        """
+        right = torch.from_numpy(self.sources.base.answers).double()
+        three = (right.expand_as(self.expected), self.expected, self.by_rival)
+        apart = [(one - other).abs() > 2 * self.tolerance for one, other in combinations(three, 2)]
+        return torch.stack(apart).all(0)  # what is NaN is not
 
     @cached_property
     def by_chance(self) -> tuple[Float64[Tensor, "s m n"], Float64[Tensor, "s m n"]]:

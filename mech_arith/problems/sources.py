@@ -224,7 +224,7 @@ class _Search:
         return bool(self.siblings or self.rival_values)
 
     def _preferred(self, base: np.ndarray, partner: np.ndarray) -> np.ndarray:
-        """The siblings stay, and no rival expects the answer that is expected here."""
+        """The siblings stay, and rivals expect a change of the answer, but another one."""
         mask = self._allowed(base, partner)
         rows = np.flatnonzero(mask)
         base, partner = base[rows], partner[rows]
@@ -238,8 +238,10 @@ class _Search:
             can = good & hypothesis.can_replace(name, values[name], own)
             can &= hypothesis.can_replace(self.value, values[self.value], own)
             kept = {operand: numbers[can] for operand, numbers in own.items()}
+            clean = self.problems.answers[base][can]
             here = hypothesis.replace(self.value, values[self.value][can], kept)
-            good[can] &= here != hypothesis.replace(name, values[name][can], kept)
+            there = hypothesis.replace(name, values[name][can], kept)
+            good[can] &= (here != there) & (here != clean) & (there != clean)
         mask[rows] = good
         return mask
 

@@ -13,7 +13,7 @@ from mech_arith.evidence.columns.shared import (
     N,
 )
 
-APART = "on the pairs for which the two expect different answers"
+APART = "on the pairs that tell the two apart"
 
 HYPOTHESES = (
     *EDITED_DIRECTION,
@@ -32,7 +32,12 @@ HYPOTHESES = (
         SHARE,
     ),
     Column("n_pairs", WHOLE, "Pairs of a base and a source."),
-    Column("n_distinguishing", WHOLE, "Pairs for which the two expect different answers."),
+    Column(
+        "n_distinguishing",
+        WHOLE,
+        "Pairs that tell the two apart: both expect another answer than the base's, and not the "
+        "same one.",
+    ),
     Column("iia", NUMBER, IIA, SHARE),
     Column("iia_rival", NUMBER, "The same with the rival's value replaced, as the rival has it."),
     *with_interval("distinguishing", f"`iia` {APART}.", SHARE),
