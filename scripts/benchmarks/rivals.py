@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from alignments import digit_model
 from bars import Row, at_least, at_most, shown
-from random_networks import RANGES, FirstToken, random_decoder
+from random_networks import RANGES
 from recovery import INTERCHANGE, N_COMPONENTS
 
 from mech_arith.directions.base import find_method
@@ -92,10 +93,12 @@ NO_CONTROLS = Controls(0, 0, 0, other=False, shuffled=False)
 
 
 def of_nothing(seed: int) -> list[str]:
-    """What is supported of two hypotheses in a random network, in every layer, for either step."""
-    model = random_decoder(seed)
-    model.reader = FirstToken()
-    fit, report = split(rival_problems(seed), fit_share=0.5, seed=seed)
+    """What is supported of two hypotheses in a random network, in every layer, for either step.
+
+    Answers are one digit, so that one in ten is as either expects by chance.
+    """
+    model = digit_model(seed)
+    fit, report = split(digit_problems(seed), fit_share=0.5, seed=seed)
     return [
         row["supports"]
         for layer in range(model.n_layers)
@@ -104,12 +107,14 @@ def of_nothing(seed: int) -> list[str]:
     ]
 
 
-def rival_problems(seed: int) -> ProblemSet:
-    """Problems a-(b-c) of both hypotheses, for any model."""
-    template = build_template("null", "a-(b-c)")
+def digit_problems(seed: int) -> ProblemSet:
+    """The last digit of a-(b-c), by the tree or from the left."""
+    template = build_template("null", "(a-(b-c))%10")
     drawn = draw(template, n=400, ranges=RANGES, seed=seed)
-    own, rival = map(AskedHypothesis, RIVALS)
-    template = with_hypotheses(template, own, [rival], ranges=RANGES, operands=drawn.operands)
+    rival = AskedHypothesis("left_to_right", steps=["a-b", "answer: (a-b+c)%10"])
+    template = with_hypotheses(
+        template, AskedHypothesis(), [rival], ranges=RANGES, operands=drawn.operands
+    )
     return ProblemSet.of(template, drawn.operands)
 
 
