@@ -257,3 +257,20 @@ def test_a_trained_rotation_finds_what_is_planted_and_no_more_than_its_control(l
     assert alignments.beats(torch.arange(200) < 60, torch.arange(200) < 40)
     assert not alignments.beats(torch.arange(200) < 60, torch.arange(200) < 57)
     assert not alignments.beats(own, own)
+
+
+def test_the_hypothesis_by_which_a_plant_computes_wins(load: Load) -> None:
+    rivals = load("rivals")
+    for hypothesis in rivals.RIVALS:
+        plant = Plant.of_rivals(5, hypothesis)
+        read, unread = (rivals.compared(plant, at) for at in (plant.read, plant.unread))
+        assert (read.supports, read.iia, read.wrong) == (hypothesis, 1, 0)
+        assert read.n_apart > 0.3
+        # Written and not read: nothing follows, whatever is expected.
+        assert (unread.supports, unread.iia, unread.wrong) == (rivals.TIE, 0, 0)
+
+
+@pytest.mark.slow
+def test_random_networks_support_no_hypothesis(load: Load) -> None:
+    rivals = load("rivals")
+    assert set(rivals.of_nothing(3)) == {rivals.TIE}

@@ -31,7 +31,7 @@ class TinyRegressor(Model):
     def encode(self, problems, *, digits=0):
         numbers = [torch.from_numpy(problems.operands[name]) for name in "abc"]
         tokens = torch.stack([*numbers, 0 * numbers[0]], dim=1)
-        values = problems.template.expression.values
+        values = problems.hypothesis.values
         spans = {value: tuple(i for i, x in enumerate("abc") if x in value) for value in values}
         return Prompts.uniform(tokens, ("a", "b", "c", "="), spans)
 

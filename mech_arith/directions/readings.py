@@ -130,10 +130,10 @@ def control_values(fit: ProblemSet, problems: ProblemSet) -> Float64[Tensor, "n 
     is the value's own, equal operands have equal numbers in both splits, and nothing else is to be
     learnt.
     """
-    expression = problems.template.expression
+    hypothesis = problems.hypothesis
     columns = []
-    for index, value in enumerate(expression.values):
-        operands = [problems.operands[name] for name in expression.operands_of(value)]
+    for index, value in enumerate(hypothesis.values):
+        operands = [problems.operands[name] for name in hypothesis.operands_of(value)]
         numbers = np.sort(fit.values[value])
         columns.append(numbers[_draws(np.stack(operands, axis=1), index, len(numbers))])
     return torch.from_numpy(np.stack(columns, axis=1)).double()

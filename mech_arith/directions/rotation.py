@@ -239,7 +239,7 @@ def draw_pairs(task: FitTask, index: int, *, n: int) -> Drawn | None:
         n: pairs at most: one of each base problem, then a second one of each, and so on.
     """
     problems = task.problems
-    value = problems.template.expression.values[index]
+    value = problems.hypothesis.values[index]
     m = -(-n // len(problems))
     constraints = task.drawing.constraints
     drawn = draw_sources(problems, value, m=m, n_shuffles=1, seed=0, constraints=constraints)
@@ -318,10 +318,10 @@ def _wanted(task: FitTask, drawn: Sources, source: ProblemSet, index: int) -> Fl
     numbers = source.values[drawn.value]
     if task.is_control:
         numbers = control_values(task.problems, source)[:, index].long().numpy()
-    expression, operands = drawn.base.template.expression, drawn.base.operands
-    defined = expression.can_replace(drawn.value, numbers, operands)
+    hypothesis, operands = drawn.base.hypothesis, drawn.base.operands
+    defined = hypothesis.can_replace(drawn.value, numbers, operands)
     numbers = np.where(defined, numbers, source.values[drawn.value])
-    answers = torch.from_numpy(expression.replace(drawn.value, numbers, operands)).double()
+    answers = torch.from_numpy(hypothesis.replace(drawn.value, numbers, operands)).double()
     return answers.where(torch.from_numpy(defined), torch.nan)
 
 

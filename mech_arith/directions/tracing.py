@@ -193,7 +193,7 @@ def _control_r2(found: Trace, rank: int) -> tuple[float, ...]:
 
 def value_table(problems: ProblemSet) -> Float64[Tensor, "n v"]:
     """Every value of every problem, in the order of the expression's values."""
-    names = problems.template.expression.values
+    names = problems.hypothesis.values
     return torch.from_numpy(np.stack([problems.values[name] for name in names], axis=1)).double()
 
 
@@ -222,7 +222,7 @@ def trace(
     What the store has of other runs, or the session's checkpoint of earlier attempts at this one,
     is not computed again. The p-values are corrected for all these sites.
     """
-    names = splits.fit.template.expression.values
+    names = splits.fit.hypothesis.values
     values_fit, values_report = value_table(splits.fit), value_table(splits.report)
     stored, projected = _fitted_and_projected(session, splits, sites, method)
     found = {

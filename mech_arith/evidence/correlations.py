@@ -13,7 +13,16 @@ from mech_arith.directions.tracing import Trace
 from mech_arith.engine.sites import Site
 from mech_arith.evidence.verdicts import sites_text
 from mech_arith.models.prompts import Prompts
-from mech_arith.statistics import pearson
+from mech_arith.statistics import (
+    Resampling,
+    binomial_above,
+    holm,
+    majority_floor,
+    n_classes,
+    pearson,
+    share_interval,
+    told_apart,
+)
 
 
 def correlation_table(
@@ -31,18 +40,68 @@ def correlation_table(
     return table.assign(n_fit=n_fit, n_report=len(prompts))
 
 
-def subspace_table(traces: Mapping[Site, Trace], *, n_fit: int) -> pd.DataFrame:
+def subspace_table(
+    traces: Mapping[Site, Trace],
+    *,
+    n_fit: int,
+    by_class: Collection[str] = (),
+    how: Resampling | None = None,
+) -> pd.DataFrame:
     """A row per site, rank and value, for the value's subspace of that rank.
 
     R is that of what is read from the subspace; of rank 1 that of the component, with its sign.
+
+    Args:
+        traces: by site.
+        n_fit: problems of the fit split.
+        by_class: values that are judged by their classes, if they have few.
+        how: the level of the intervals; the usual one by default.
     """
+    how = how or Resampling()
     rows = [
-        {**site.columns(), **row, "n_fit": n_fit, "n_report": len(found.coordinates)}
+        {
+            **site.columns(),
+            **row,
+            **_classes(found, row, by_class, how),
+            "n_fit": n_fit,
+            "n_report": len(found.coordinates),
+        }
         for site, found in traces.items()
         for readings in found.readings
         for row in _subspaces(found, readings)
     ]
-    return pd.DataFrame(rows)
+    p = torch.tensor([row["class_p"] for row in rows], dtype=torch.float64)
+    corrected = zip(rows, holm(p).tolist(), strict=True)
+    return pd.DataFrame([{**row, "class_p_holm": p_holm} for row, p_holm in corrected])
+
+
+def _classes(
+    found: Trace, row: Mapping[str, Any], by_class: Collection[str], how: Resampling
+) -> dict[str, float | int | None]:
+    """How well the class of a row's value is told; nothing for a value that is judged by R."""
+    index = found.values.index(row["value"])
+    values = found.values_report[:, index].numpy()
+    n = n_classes(values) if row["value"] in by_class else 0
+    if not n:
+        return {"n_classes": None, **dict.fromkeys(OF_CLASSES, float("nan"))}
+    at = list(found.fitted.frame(index, row["rank"]))
+    right = told_apart(found.coordinates[:, at].numpy(), values)
+    ends = share_interval(torch.from_numpy(right), how)
+    chance = majority_floor(values.astype(np.int64))
+    return {
+        "n_classes": n,
+        "class_accuracy": float(right.mean()),
+        "class_accuracy_low": float(ends.low),
+        "class_accuracy_high": float(ends.high),
+        "class_chance": chance,
+        "class_p": binomial_above(int(right.sum()), len(right), chance),
+    }
+
+
+OF_CLASSES = (
+    *("class_accuracy", "class_accuracy_low", "class_accuracy_high"),
+    *("class_chance", "class_p"),
+)
 
 
 def _subspaces(found: Trace, readings: Readings) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from mech_arith.engine.answers import Answers
+from mech_arith.evidence.hypotheses import hypothesis_table
 from mech_arith.evidence.iia import iia_table
 from mech_arith.evidence.metrics import edit_outcome, exact, shifts
 from mech_arith.evidence.scorer import Scorer
@@ -264,14 +265,16 @@ def intervention_tables(
         other arm, over all strengths. `control_draws`: a row per control direction and strength. Of
         an edit towards values also `counterfactual`: a row per site, value, arm and strength; and
         of `interchange` `specificity`: a row per site, direction and changed value. Where a layer
-        has several sites, as heads, `site_contrasts`: a row per site and value.
+        has several sites, as heads, `site_contrasts`: a row per site and value. Where there are
+        rival hypotheses, `hypotheses`: a row per site, value and rival's value.
     """
     tables = effect_tables(done.results, plan.edit, plan.strengths, scorer)
     if done.sources:
         tables["counterfactual"] = iia_table(done, plan, scorer)
         contrasted = site_contrast_table(done, plan, scorer)
-        if len(contrasted):
-            tables["site_contrasts"] = contrasted
+        tables |= {} if contrasted.empty else {"site_contrasts": contrasted}
+        rivals = hypothesis_table(done, plan, scorer)
+        tables |= {} if rivals.empty else {"hypotheses": rivals}
     if done.crossed is not None:
         tables["specificity"] = specificity_table(done.crossed, done.sources, scorer)
     return tables

@@ -41,7 +41,7 @@ def iia_rows(
         scorer: of all edited problems.
     """
     scorer = scorer.of(results.rows)
-    bound = _ceiling_fields(ceiling, sources, scorer)
+    bound = ceiling_fields(ceiling, sources, scorer)
     return [
         {
             **results.key,
@@ -69,7 +69,7 @@ def iia_rows(
     ]
 
 
-def _ceiling_fields(
+def ceiling_fields(
     ceiling: Float64[Tensor, " n"], sources: Sources, scorer: Scorer
 ) -> dict[str, float | str]:
     """NaN where a source differs from its base in more than the value."""

@@ -124,7 +124,7 @@ def tracing_summary(
             "n_significant_holm": len(tests.loc[tests["p_holm"] <= ALPHA]),
             "n_significant_bh": len(tests.loc[tests["p_bh"] <= ALPHA]),
         },
-        "collinear": relations(value_table(report), report.template.expression.values),
+        "collinear": relations(value_table(report), report.hypothesis.values),
     }
 
 

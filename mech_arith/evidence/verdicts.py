@@ -6,6 +6,8 @@ split:
 - *Held*: p of its own R is at most `ALPHA`, corrected for all sites and values (Holm), and the
   whole interval of |R| lies above `HELD` and above |R| in the same network with random weights,
   where that was traced.
+  A step of a hypothesis with few numbers (a digit, a carry, a residue) is held where its class is
+  told better than chance (p corrected, and the whole interval above it), and is never shared.
 - *Shared*: it is held, but with one other value held fixed |R| is below `HELD`: the coordinate is
   that other value's as well.
 - *Used*: it is held or shared, and the answer follows it. Of an edit towards other values: answers
@@ -79,6 +81,11 @@ def r_counts(row: Row) -> bool:
     return agree(row.get("p_holm"), _abs_low(row))
 
 
+def class_counts(row: Row) -> bool:
+    """Classes are told better than by always telling the most frequent one."""
+    return agree(row.get("class_p_holm"), row.get("class_accuracy_low"), row.get("class_chance"))
+
+
 def drop_counts(row: Row) -> bool:
     """The drop at one strength exceeds that of random directions."""
     return agree(row.get("excess_p"), row.get("excess_low"))
@@ -132,13 +139,15 @@ def _abs_low(row: Row) -> float:
 def judged(row: Row) -> dict[str, Any]:
     """The columns that say what of a row of the evidence counts, and its verdict."""
     floor = max(HELD, _least(row.get("untrained_abs_r"), 0.0))
-    held = r_counts(row) and _abs_low(row) >= floor
-    apart = abs(_least(row.get("least_partial_r"), 1.0)) >= HELD
+    is_class = _known(row.get("class_accuracy"))
+    held = class_counts(row) if is_class else r_counts(row) and _abs_low(row) >= floor
+    apart = is_class or abs(_least(row.get("least_partial_r"), 1.0)) >= HELD
     untold = _untold(row)
     follows = iia_counts(row) or slope_counts(row)
     used = held and (follows if _has_target_value(row) else excess_counts(row))
     return {
         "r_counts": r_counts(row),
+        "class_counts": class_counts(row) if is_class else None,
         "excess_counts": excess_counts(row) if _known(row.get("excess_drop")) else None,
         "iia_counts": iia_counts(row) if _known(row.get("iia")) else None,
         "slope_counts": slope_counts(row) if _known(row.get("slope")) else None,
@@ -212,14 +221,14 @@ class Verdict:
     @property
     def text(self) -> str:
         """One sentence."""
-        parts = [f"held in {_listed(self.held)}" if self.held else ""]
-        parts += [f"shared with {other} in {_listed(at)}" for other, at in self.shared.items()]
+        parts = [f"held in {listed(self.held)}" if self.held else ""]
+        parts += [f"shared with {other} in {listed(at)}" for other, at in self.shared.items()]
         if not (self.held or self.shared):
             return f"{self.value}: held nowhere"
-        parts.append(f"used in {_listed(self.used)}" if self.used else "")
+        parts.append(f"used in {listed(self.used)}" if self.used else "")
         told = "elsewhere " if self.used else ""
         parts += [
-            f"{told}it cannot be told whether it is used in {_listed(at)}: {why}"
+            f"{told}it cannot be told whether it is used in {listed(at)}: {why}"
             for why, at in self.untold.items()
         ]
         if not (self.used or self.untold):
@@ -285,7 +294,7 @@ MOST_PLACES = 4
 """That are listed in a sentence."""
 
 
-def _listed(at: Sequence[str]) -> str:
+def listed(at: Sequence[str]) -> str:
     """Places in a row; of many the first ones."""
     rest = len(at) - MOST_PLACES
     text = "; ".join(at[:MOST_PLACES])

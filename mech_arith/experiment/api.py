@@ -168,7 +168,7 @@ class Cell:
             fitted = fit_directions(
                 self.session, problems, prompts, [site], method, drawing=drawing
             )
-        found, names = Subspace.of_tensors(fitted[site]), problems.template.expression.values
+        found, names = Subspace.of_tensors(fitted[site]), problems.hypothesis.values
         if value is None:
             return found
         if value not in names:

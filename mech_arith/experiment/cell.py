@@ -35,6 +35,7 @@ from mech_arith.evidence.correlations import (
     subspace_table,
 )
 from mech_arith.evidence.effects import intervention_tables
+from mech_arith.evidence.hypothesis_summary import hypothesis_summary
 from mech_arith.evidence.learning import learning_summary, learning_tables
 from mech_arith.evidence.locality import locality_tables
 from mech_arith.evidence.off_distribution import off_distribution_table
@@ -68,6 +69,7 @@ from mech_arith.interventions.run import InterventionPlan, check_sources, interv
 from mech_arith.models.answered import encode_for
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet, design_summary, design_warnings
+from mech_arith.problems.asked import hypothesis_notes
 from mech_arith.problems.expressions import Constraint
 from mech_arith.statistics import Resampling
 
@@ -185,7 +187,9 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
     tables = {
         "problems": _problems(work, reported),
         "correlations": correlation_table(traces, prompts=work.prompts, n_fit=len(fit)),
-        "subspaces": subspace_table(bases.traces, n_fit=len(fit)),
+        "subspaces": subspace_table(
+            bases.traces, n_fit=len(fit), by_class=report.steps_beside_the_tree, how=plan.how
+        ),
         **learning_tables(bases.traces, regresses=session.model.regresses),
         **edited.tables,
         **_locality(work, bases),
@@ -199,7 +203,8 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
         **({} if written is None else written.summary()),
         **tracing_summary(bases.traces, tables["correlations"], report, how),
         **learning_summary(tables),
-        **intervention_summary(tables, report.template.expression.values),
+        **intervention_summary(tables, report.hypothesis.values),
+        "hypotheses": hypothesis_summary(tables),
         "answer_tokens": token_summary(
             tables.get("answer_tokens", pd.DataFrame()), headline(tables["evidence"])
         ),
@@ -220,6 +225,7 @@ def _begin(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPlan
     )
     work = _Work(session, fit, report, prompts_fit, prompts, plan)
     log.info("the first prompt, whole: %r", whole_prompt(model, report, prompts))
+    work.warn(hypothesis_notes(fit.hypothesis, fit.operands))
     work.warn(outside_training(model, report) + design_warnings(fit, report))
     work.warn(model.prompt_warnings(report))
     return work
@@ -449,7 +455,7 @@ def _say_baseline(work: _Work, reported: Reported, n_sites: int) -> WrittenAnswe
         UserError: no problem that is to be edited is answered right, or the baseline is not clearly
             above the floor while that is required.
     """
-    model, plan, expression = work.session.model, work.plan, work.report.template.expression
+    model, plan, hypothesis = work.session.model, work.plan, work.report.hypothesis
     written = written_answers(model, reported, work.report)
     if written is not None and is_low(reported):
         work.warn([str(written)])
@@ -457,8 +463,8 @@ def _say_baseline(work: _Work, reported: Reported, n_sites: int) -> WrittenAnswe
     if asked is not None and not reported.passed[:n].any():
         raise UserError(
             f"expected a model that answers some problems, got baseline accuracy 0 on {n} "
-            f"problems {expression}: no drop can be reported; choose problems that {model.name} "
-            "can answer, or intervention=none to trace all the same"
+            f"problems {hypothesis.answer}: no drop can be reported; choose problems that "
+            f"{model.name} can answer, or intervention=none to trace all the same"
             + (f" ({written})" if written is not None else "")
         )
     n_edits = 0
@@ -466,7 +472,7 @@ def _say_baseline(work: _Work, reported: Reported, n_sites: int) -> WrittenAnswe
         n_edits = most_edits(
             asked,
             n_sites=n_sites,
-            n_values=len(expression.values),
+            n_values=len(hypothesis.values),
             n_components=plan.method.n_components,
         )
     work.warn(

@@ -5,6 +5,7 @@ from enum import Enum
 from typing import Any
 
 from mech_arith.models.kinds import PROMPT_DATE
+from mech_arith.problems.hypotheses import TREE
 from mech_arith.reports.papers import PNG
 
 
@@ -83,6 +84,17 @@ class TemplateConfig:
     name: str = "custom"
     expression: str = "???"
     wording: str = "{expression}"
+
+
+@dataclass
+class HypothesisConfig:
+    """How the answer is taken to be computed: by steps, or else by a rule that makes them."""
+
+    name: str = TREE
+    rule: str | None = TREE
+    steps: Any = None
+    options: dict[str, Any] = field(default_factory=dict)
+    rivals: list[Any] = field(default_factory=list)
 
 
 @dataclass
@@ -198,6 +210,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     prompt: PromptConfig = field(default_factory=PromptConfig)
     template: TemplateConfig = field(default_factory=TemplateConfig)
+    hypothesis: HypothesisConfig = field(default_factory=HypothesisConfig)
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     layers: LayersConfig = field(default_factory=LayersConfig)
     tracing: TracingConfig = field(default_factory=TracingConfig)

@@ -4,6 +4,7 @@ Nothing heavy is imported here, so that a mistyped name is said at once.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from mech_arith.models.kinds import (
     find_loader,
 )
 from mech_arith.problems import ProblemSet, draw_splits, find_decorrelated, operand_ranges
+from mech_arith.problems.algorithms import RULES
+from mech_arith.problems.asked import AskedHypothesis, read_asked, with_hypotheses
 from mech_arith.problems.expressions import Constraint, parse_constraint
 from mech_arith.problems.templates import Template, build_template
 
@@ -57,21 +60,47 @@ def look_up(config: RunConfig) -> Request:
     _check("layers.part", config.layers.part, LayerPart)
     ranges = operand_ranges(config.problems.operands, template.expression.operands)
     constraints = tuple(parse_constraint(text) for text in config.problems.constraints)
-    _check_intervention(config, template)
-    decorrelated = find_decorrelated(
-        config.problems.design, config.problems.decorrelate, template.expression
-    )
-    fit, report, shots = draw_splits(
-        template,
+    draw = partial(
+        draw_splits,
         n=config.problems.n,
         n_shots=choice.shots if loader.takes_examples else 0,
         ranges=ranges,
         constraints=constraints,
         fit_share=config.problems.fit_share,
         seed=config.problems.seed,
-        decorrelate=decorrelated,
     )
+    own, rivals = hypotheses_of(config)
+    if not own.is_tree or rivals:
+        template = with_hypotheses(
+            template, own, rivals, ranges=ranges, operands=draw(template)[0].operands
+        )
+    _check_intervention(config, template)
+    decorrelated = find_decorrelated(
+        config.problems.design, config.problems.decorrelate, template.hypothesis
+    )
+    fit, report, shots = draw(template, decorrelate=decorrelated)
     return Request(template, ranges, constraints, shots, fit, report)
+
+
+def hypotheses_of(config: RunConfig) -> tuple[AskedHypothesis, tuple[AskedHypothesis, ...]]:
+    """The hypothesis that is asked for, and its rivals.
+
+    Raises:
+        UserError: a name is unknown, or an entry is malformed.
+    """
+    asked = config.hypothesis
+    steps = asked.steps
+    if steps is not None and not isinstance(steps, list):
+        raise UserError(
+            f"expected hypothesis.steps as a list of texts, got {steps!r}; write for example "
+            "hypothesis.steps=['ones: (a+b)%10','answer: (a+b)//10*10+ones']"
+        )
+    if not asked.name:
+        raise UserError("expected a name of the hypothesis, got ''; set hypothesis.name")
+    if steps is None:
+        RULES.check(asked.rule or asked.name)
+    own = AskedHypothesis(asked.name, asked.rule, steps, asked.options)
+    return own, tuple(read_asked(rival) for rival in asked.rivals)
 
 
 def model_choice(config: RunConfig) -> ModelChoice:
@@ -160,7 +189,7 @@ def _check_intervention(config: RunConfig, template: Template) -> None:
     if asked.edit not in EDITS.names():
         raise EDITS.unknown(asked.edit, also=[NO_EDIT])
     for value in asked.values or []:
-        _check("value", value, template.expression.values)
+        _check("value", value, template.hypothesis.values)
     _check("intervention.via", asked.via, VIA)
     if asked.via == WEIGHTS and config.tracing.positions in SEVERAL_POSITIONS:
         raise UserError(

@@ -19,15 +19,17 @@ from mech_arith.experiment.config import RunConfig
 def checked(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
     """The config as typed values, after its numbers are checked and its plugins are imported.
 
-    An expression from the command line is no longer the template that it replaces, unless it is
-    given a name of its own. Plugins are named by their absolute paths from here on.
+    An expression from the command line is no longer the template that it replaces, nor are steps
+    the hypothesis, unless they are given a name of their own. Plugins are named by their absolute
+    paths from here on.
 
     Raises:
         UserError: something is missing, or does not fit; or a plugin cannot be imported.
     """
     given = {override.split("=")[0].lstrip("+") for override in overrides}
-    if "template.expression" in given and "template.name" not in given:
-        config.template.name = "custom"
+    for section, key in (("template", "expression"), ("hypothesis", "steps")):
+        if f"{section}.{key}" in given and f"{section}.name" not in given:
+            config[section].name = "custom"
     own = copy.deepcopy(config)
     with read_write(own), open_dict(own):
         own.pop("hydra", None)

@@ -161,7 +161,7 @@ Places = dict[str, dict[Site, Float64[Tensor, "m n k"]]]
 
 def _wanted(problems: ProblemSet, plan: InterventionPlan, n_shuffles: int) -> dict[str, Sources]:
     """Sources of every value that is edited; values that are the same everywhere have none."""
-    values = problems.template.expression.values if plan.values is None else plan.values
+    values = problems.hypothesis.values if plan.values is None else plan.values
     found = {
         value: draw_sources(
             problems,
@@ -172,6 +172,7 @@ def _wanted(problems: ProblemSet, plan: InterventionPlan, n_shuffles: int) -> di
             constraints=plan.constraints,
         )
         for value in values
+        if problems.hypothesis.is_used(value)
     }
     return {value: sources for value, sources in found.items() if sources is not None}
 

@@ -10,8 +10,10 @@ from jaxtyping import Float64
 
 from mech_arith.common.errors import UserError, unknown
 from mech_arith.problems.balancing import choose, decorrelating_logits
+from mech_arith.problems.computing import Interval
 from mech_arith.problems.drawing import MAX_PROBLEMS, draw_with_shots, split
-from mech_arith.problems.expressions import Constraint, Expression, Interval
+from mech_arith.problems.expressions import Constraint
+from mech_arith.problems.hypotheses import Hypothesis
 from mech_arith.problems.seeds import check_integer, generator
 from mech_arith.problems.sets import DECORRELATED, UNIFORM, Design, ProblemSet
 from mech_arith.problems.templates import Template
@@ -35,7 +37,7 @@ _LEAST_POOL = 2**16
 _TIED = 1 - 1e-9
 
 
-def find_decorrelated(design: str, value: str | None, expression: Expression) -> str | None:
+def find_decorrelated(design: str, value: str | None, hypothesis: Hypothesis) -> str | None:
     """The value that a design by name draws nearly uncorrelated with the others; None for none.
 
     Raises:
@@ -53,10 +55,10 @@ def find_decorrelated(design: str, value: str | None, expression: Expression) ->
     if value is None:
         raise UserError(
             f"expected problems.decorrelate with problems.design={DECORRELATED}, got none; set it "
-            f"to one of: {', '.join(expression.values)}"
+            f"to one of: {', '.join(hypothesis.values)}"
         )
-    if value not in expression.values:
-        raise unknown("value of problems.decorrelate", value, expression.values)
+    if value not in hypothesis.values:
+        raise unknown("value of problems.decorrelate", value, hypothesis.values)
     return value
 
 
@@ -203,7 +205,7 @@ def _others(pool: ProblemSet, value: str) -> list[str]:
     if not others:
         raise UserError(
             f"expected another value that varies beside {asked}, got none in "
-            f"{str(pool.template.expression)!r}; use problems.design={UNIFORM}"
+            f"{pool.hypothesis.answer!r}; use problems.design={UNIFORM}"
         )
     found = correlations(pool)[own]
     tied = [name for name in others if abs(found[names.index(name)]) > _TIED]

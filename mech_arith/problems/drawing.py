@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from mech_arith.common.errors import UserError
-from mech_arith.problems.expressions import Constraint, Interval
+from mech_arith.problems.computing import Interval
+from mech_arith.problems.expressions import Constraint
 from mech_arith.problems.seeds import check_integer, generator
 from mech_arith.problems.sets import ProblemSet
 from mech_arith.problems.spaces import checked_space
@@ -34,7 +35,7 @@ def draw(
             or there are, or are found, fewer than n problems.
     """
     check_integer("problems.n", n, least=2, greatest=MAX_PROBLEMS)
-    space = checked_space(template.expression, ranges, constraints)
+    space = checked_space(template.hypothesis, ranges, constraints)
     return ProblemSet.of(template, space.draw(n, generator(seed, "draw"), wanted=_wanted(n)))
 
 
@@ -63,7 +64,7 @@ def draw_with_shots(
     """
     check_integer("problems.n", n, least=2, greatest=MAX_PROBLEMS)
     check_integer("prompt.shots", n_shots, least=0, greatest=MAX_PROBLEMS)
-    space = checked_space(template.expression, ranges, constraints)
+    space = checked_space(template.hypothesis, ranges, constraints)
     least = n if least is None else least
     wanted = _wanted(least, n_shots)
     drawn = space.draw(n + n_shots, generator(seed, "draw"), wanted=wanted, least=least + n_shots)

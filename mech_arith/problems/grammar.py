@@ -5,6 +5,7 @@ of this grammar are taken over. Nothing is ever compiled or executed.
 """
 
 import ast
+import keyword
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,11 @@ MAX_CHARACTERS = 1_000
 MAX_NESTING = 50
 MAX_OPERATIONS = 100
 MAX_LITERAL_DIGITS = 9
+
+STEP = "step"
+"""The kind of an expression that may name steps of a hypothesis."""
+
+MAX_NAME = 30
 
 _CALLS = ("max", "min")
 _COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
@@ -45,10 +51,10 @@ class Node:
     """One node of a tree: an operand, a literal, an operation or (in constraints) a condition."""
 
     symbol: str
-    """The operand's letter, the literal's digits, or the operator."""
+    """The operand's letter, the step's name, the literal's digits, or the operator."""
 
     arguments: tuple["Node", ...]
-    """Empty for operands and literals."""
+    """Empty for operands, steps and literals."""
 
     name: str
     """Canonical text; two nodes of one name always have the same number."""
@@ -57,18 +63,18 @@ class Node:
     """Half-open range of characters in the source, without parentheses around it."""
 
     @property
-    def is_operand(self) -> bool:
-        """Whether the node is a letter."""
-        return not self.arguments and self.symbol.isalpha()
+    def is_name(self) -> bool:
+        """Whether the node is an operand's letter or a step's name."""
+        return not self.arguments and not self.symbol.isdecimal()
 
 
-def read_expression(text: str) -> tuple[str, Node]:
-    """An expression's text without spaces, and its tree.
+def read_expression(text: str, *, kind: str = "expression") -> tuple[str, Node]:
+    """An expression's text without spaces, and its tree. Steps of a hypothesis may name words.
 
     Raises:
         UserError: anything outside the grammar, or over the caps.
     """
-    source, body = _read(text, "expression")
+    source, body = _read(text, kind)
     return source, _arithmetic(body, source)
 
 
@@ -80,6 +86,16 @@ def read_constraint(text: str) -> tuple[str, Node]:
     """
     source, body = _read(text, "constraint")
     return source, _condition(body, source)
+
+
+def is_step_name(text: str) -> bool:
+    """Whether a step may have this name: words that mean something to Python are none."""
+    return (
+        re.fullmatch(r"[a-z][a-z_0-9]*", text) is not None
+        and len(text) <= MAX_NAME
+        and not keyword.iskeyword(text)
+        and text not in (*_CALLS, *_PRECEDENCE)
+    )
 
 
 # Reading
@@ -96,12 +112,17 @@ class _Text:
     def holds_conditions(self) -> bool:
         return self.kind == "constraint"
 
+    @property
+    def holds_words(self) -> bool:
+        return self.kind == STEP
+
     def refusal(self, expected: str, at: int, got: str) -> UserError:
         place = f"at character {at + 1}" if at < len(self.text) else "at the end"
+        names = "operands and earlier steps" if self.holds_words else "letters a to z"
         more = ", < <= > >= == !=, and, or, not" if self.holds_conditions else ""
         return UserError(
             f"{self.kind} {shown(self.text)}: expected {expected} {place}, got {got}; allowed are "
-            f"letters a to z, whole numbers, + - * // %, max(x, y), min(x, y), parentheses{more}"
+            f"{names}, whole numbers, + - * // %, max(x, y), min(x, y), parentheses{more}"
         )
 
 
@@ -157,10 +178,12 @@ def _tokens(whole: _Text) -> Iterator[_Token]:
         if group == "number" and token.startswith("0") and token != "0":
             raise whole.refusal("a number without leading zeros", at, repr(token))
         is_letter = len(token) == 1 and token.isalpha() and token.islower()
-        if group == "word" and token not in words and not is_letter:
-            raise whole.refusal("a single letter a to z", at, shown(token))
+        is_name = is_letter or (whole.holds_words and is_step_name(token))
+        if group == "word" and token not in words and not is_name:
+            expected = "a name of small letters" if whole.holds_words else "a single letter a to z"
+            raise whole.refusal(expected, at, shown(token))
         if group != "space":
-            yield _Token(token, at, group in ("word", "number"), group == "number" or is_letter)
+            yield _Token(token, at, group in ("word", "number"), group == "number" or is_name)
         at = match.end()
 
 
@@ -290,6 +313,6 @@ def walk(node: Node) -> Iterator[Node]:
     yield node
 
 
-def letters(node: Node) -> tuple[str, ...]:
-    """The operands at or below a node, in order of first appearance."""
-    return tuple(dict.fromkeys(part.name for part in walk(node) if part.is_operand))
+def names(node: Node) -> tuple[str, ...]:
+    """The operands and steps at or below a node, in order of first appearance."""
+    return tuple(dict.fromkeys(part.name for part in walk(node) if part.is_name))

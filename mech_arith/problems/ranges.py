@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from mech_arith.common.errors import UserError, unknown
-from mech_arith.problems.expressions import Interval
+from mech_arith.problems.computing import Interval
 from mech_arith.problems.seeds import is_integer
 
 

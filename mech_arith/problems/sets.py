@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Int64, Integer
 
 from mech_arith.common.errors import unknown
-from mech_arith.problems.expressions import IntArray
+from mech_arith.problems.computing import IntArray
+from mech_arith.problems.hypotheses import Hypothesis
 from mech_arith.problems.templates import Prompt, Template
 
 
@@ -40,7 +41,7 @@ class ProblemSet:
     """Operand -> its numbers."""
 
     values: dict[str, Int64[np.ndarray, " n"]]
-    """Every value of the expression, operands and answer included -> its numbers."""
+    """Every value of the hypothesis, operands and answer included -> its numbers."""
 
     design: Design = Design()
     """How they were drawn."""
@@ -50,10 +51,21 @@ class ProblemSet:
         """The problems that have these operands.
 
         Raises:
-            UserError: as `Expression.evaluate`.
+            UserError: as `Hypothesis.evaluate`.
         """
-        values = template.expression.evaluate(operands)
+        values = template.hypothesis.evaluate(operands)
         return cls(template, {name: values[name] for name in template.expression.operands}, values)
+
+    @property
+    def hypothesis(self) -> Hypothesis:
+        """By which the answer is taken to be computed: it names the values."""
+        return self.template.hypothesis
+
+    @property
+    def steps_beside_the_tree(self) -> tuple[str, ...]:
+        """The values of hypotheses that are no sub-expressions of the template."""
+        own = self.template.expression.values
+        return tuple(value for value in self.values if value not in own)
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -61,7 +73,7 @@ class ProblemSet:
     @property
     def answers(self) -> Int64[np.ndarray, " n"]:
         """The answer of each problem."""
-        return self.values[self.template.expression.answer]
+        return self.values[self.hypothesis.answer]
 
     def take(self, indices: Integer[np.ndarray, " m"]) -> "ProblemSet":
         """The problems at `indices`, in that order."""
@@ -73,7 +85,7 @@ class ProblemSet:
 
         Raises:
             UserError: `operand` is not an operand (a sub-expression has no input of its own), or
-                as `Expression.evaluate`.
+                as `Hypothesis.evaluate`.
         """
         if operand not in self.operands:
             raise unknown("operand", operand, self.operands)

@@ -8,7 +8,7 @@ evaluated with the value replaced by v'.
 Source: interchange interventions, Geiger et al. (2021), "Causal abstractions of neural networks".
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -54,6 +54,19 @@ class Sources:
         """The mean of the answers expected of each problem's sources, were they drawn anew."""
         return self.other.mean((0, 1))
 
+    @cached_property
+    def siblings_kept(self) -> float:
+        """Share of sources in which all other steps of the value's level are as in the base."""
+        siblings = self.base.hypothesis.siblings(self.value)
+        kept = [
+            np.logical_and.reduce(
+                [source.values[name] == self.base.values[name] for name in siblings]
+                + [np.ones(len(self.base), dtype=bool)]
+            )
+            for source in self.problems
+        ]
+        return float(np.mean(kept))
+
     @property
     def replaces_the_value_alone(self) -> bool:
         """The sources' own answers are the expected ones: the value's operands stand nowhere else.
@@ -76,7 +89,8 @@ def draw_sources(
     """Give each problem m sources, drawn among its fellows; None where no problem has any.
 
     A partner has another value, and with its operands the problem is defined and within the
-    constraints. Problems for which no partner will do are left out.
+    constraints. Problems for which no partner will do are left out. Where it can be, the other
+    steps of the value's level stay as they are, and rival hypotheses expect other answers.
 
     Args:
         problems: the base problems.
@@ -88,10 +102,12 @@ def draw_sources(
         constraints: kept by the sources too.
     """
     random = np.random.default_rng([seed, *value.encode()])
-    inside = problems.template.expression.operands_of(value)
+    inside = problems.hypothesis.operands_of(value)
+
+    search = _Search(problems, value, inside, tuple(constraints), random)
 
     def drawn(rows: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " some"]:
-        return _partners(problems, rows, value, inside, constraints, random)
+        return search.partners(rows)
 
     everyone = np.arange(len(problems))
     first = drawn(everyone)
@@ -110,8 +126,8 @@ def _expected(
     base: ProblemSet, value: str, wanted: Sequence[Int64[np.ndarray, " n"]]
 ) -> Float64[Tensor, "m n"]:
     """The answers with the value replaced by each of the wanted ones."""
-    expression = base.template.expression
-    return _stacked([expression.replace(value, column, base.operands) for column in wanted])
+    hypothesis = base.hypothesis
+    return _stacked([hypothesis.replace(value, column, base.operands) for column in wanted])
 
 
 def _replaced(
@@ -128,40 +144,106 @@ def _replaced(
     return ProblemSet.of(base.template, operands)
 
 
-def _partners(
-    problems: ProblemSet,
-    rows: Int64[np.ndarray, " some"],
-    value: str,
-    inside: Sequence[str],
-    constraints: Sequence[Constraint],
-    random: np.random.Generator,
-) -> Int64[np.ndarray, " some"]:
-    """For some problems another one each whose operands may be taken; -1 where there is none."""
-    found = np.full(len(rows), -1)
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """For some problems another one each whose operands may be taken."""
 
-    def allowed(base: np.ndarray, partner: np.ndarray) -> np.ndarray:
-        operands = {
-            name: numbers[partner if name in inside else base]
-            for name, numbers in problems.operands.items()
+    problems: ProblemSet
+    value: str
+    inside: tuple[str, ...]
+    """The operands that are taken."""
+    constraints: tuple[Constraint, ...]
+    random: np.random.Generator
+
+    def partners(self, rows: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " some"]:
+        """For each row another problem; -1 where there is none."""
+        if not self.is_choosy:
+            return self._first(rows, self._allowed)
+        found = self._first(rows, self._preferred)
+        left = np.flatnonzero(found < 0)
+        found[left] = self._first(rows[left], self._allowed)
+        return found
+
+    def _first(
+        self,
+        rows: Int64[np.ndarray, " some"],
+        will_do: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    ) -> Int64[np.ndarray, " some"]:
+        """The first that will do, in random order."""
+        found = np.full(len(rows), -1)
+        for _ in range(TRIES):
+            left = np.flatnonzero(found < 0)
+            if not len(left):
+                return found
+            partner = self.random.integers(len(self.problems), size=len(left))
+            mask = will_do(rows[left], partner)
+            found[left[mask]] = partner[mask]
+        for place in np.flatnonzero(found < 0):
+            everyone = self.random.permutation(len(self.problems))
+            good = everyone[will_do(np.full(len(everyone), rows[place]), everyone)]
+            found[place] = good[0] if len(good) else -1
+        return found
+
+    def _operands(self, base: np.ndarray, partner: np.ndarray) -> dict[str, np.ndarray]:
+        """Those of the base, and the partner's where the value is computed from them."""
+        return {
+            name: numbers[partner if name in self.inside else base]
+            for name, numbers in self.problems.operands.items()
         }
-        mask = problems.values[value][base] != problems.values[value][partner]
-        mask &= problems.template.expression.defined(operands)
-        for constraint in constraints:
+
+    def _allowed(self, base: np.ndarray, partner: np.ndarray) -> np.ndarray:
+        operands, values = self._operands(base, partner), self.problems.values[self.value]
+        mask = values[base] != values[partner]
+        mask &= self.problems.hypothesis.defined(operands)
+        for constraint in self.constraints:
             mask &= constraint.holds(operands)
         return mask
 
-    for _ in range(TRIES):
-        left = np.flatnonzero(found < 0)
-        if not len(left):
-            return found
-        partner = random.integers(len(problems), size=len(left))
-        mask = allowed(rows[left], partner)
-        found[left[mask]] = partner[mask]
-    for place in np.flatnonzero(found < 0):
-        everyone = random.permutation(len(problems))
-        will_do = everyone[allowed(np.full(len(everyone), rows[place]), everyone)]
-        found[place] = will_do[0] if len(will_do) else -1
-    return found
+    @cached_property
+    def siblings(self) -> tuple[str, ...]:
+        """Other steps of the value's level that share an operand with it."""
+        hypothesis = self.problems.hypothesis
+        return tuple(
+            name
+            for name in hypothesis.siblings(self.value)
+            if not set(hypothesis.operands_of(name)).isdisjoint(self.inside)
+        )
+
+    @cached_property
+    def rival_values(self) -> tuple[str, ...]:
+        """The steps of other hypotheses; none for a value that is one of theirs too."""
+        hypothesis = self.problems.hypothesis
+        if self.value in (*hypothesis.operands, hypothesis.answer):
+            return ()
+        own = hypothesis.of(self.value).own_values
+        return tuple(name for name in hypothesis.values if name not in own)
+
+    @property
+    def is_choosy(self) -> bool:
+        """Whether some partners are better than others."""
+        return bool(self.siblings or self.rival_values)
+
+    def _preferred(self, base: np.ndarray, partner: np.ndarray) -> np.ndarray:
+        """The siblings stay, and rivals expect a change of the answer, but another one."""
+        mask = self._allowed(base, partner)
+        rows = np.flatnonzero(mask)
+        base, partner = base[rows], partner[rows]
+        hypothesis, operands = self.problems.hypothesis, self._operands(base, partner)
+        values = hypothesis.evaluate(operands)
+        good = np.ones(len(rows), dtype=bool)
+        for name in self.siblings:
+            good &= values[name] == self.problems.values[name][base]
+        own = {name: numbers[base] for name, numbers in self.problems.operands.items()}
+        for name in self.rival_values:
+            can = good & hypothesis.can_replace(name, values[name], own)
+            can &= hypothesis.can_replace(self.value, values[self.value], own)
+            kept = {operand: numbers[can] for operand, numbers in own.items()}
+            clean = self.problems.answers[base][can]
+            here = hypothesis.replace(self.value, values[self.value][can], kept)
+            there = hypothesis.replace(name, values[name][can], kept)
+            good[can] &= (here != there) & (here != clean) & (there != clean)
+        mask[rows] = good
+        return mask
 
 
 def _stacked(columns: Sequence[np.ndarray]) -> Float64[Tensor, "m n"]:

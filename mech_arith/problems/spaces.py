@@ -8,7 +8,9 @@ import numpy as np
 from jaxtyping import Int64, UInt64
 
 from mech_arith.common.errors import UserError, unknown
-from mech_arith.problems.expressions import BoolArray, Constraint, Expression, IntArray, Interval
+from mech_arith.problems.computing import BoolArray, IntArray, Interval
+from mech_arith.problems.expressions import Constraint
+from mech_arith.problems.hypotheses import Hypothesis
 from mech_arith.problems.ranges import checked_ranges, described
 
 LARGEST_EXACT = 2**53
@@ -21,29 +23,29 @@ _CHUNK = 2**16
 
 
 def checked_space(
-    expression: Expression, ranges: Mapping[str, object], constraints: Sequence[Constraint]
+    hypothesis: Hypothesis, ranges: Mapping[str, object], constraints: Sequence[Constraint]
 ) -> "Space":
     """The space of these ranges.
 
     Raises:
         UserError: a range or constraint is malformed, or a value could exceed `LARGEST_EXACT`.
     """
-    ranges = checked_ranges(ranges, expression.operands)
-    _check_constraints(constraints, expression.operands)
-    bound = expression.bound(ranges)
+    ranges = checked_ranges(ranges, hypothesis.operands)
+    _check_constraints(constraints, hypothesis.operands)
+    bound = hypothesis.bound(ranges)
     if bound > LARGEST_EXACT:
         raise UserError(
-            f"expected values of at most 2**53 = {LARGEST_EXACT}, got {str(expression)!r} that may "
-            f"reach {bound} with {described(ranges)}; narrow the ranges"
+            f"expected values of at most 2**53 = {LARGEST_EXACT}, got {hypothesis.answer!r} that "
+            f"may reach {bound} with {described(ranges)}; narrow the ranges"
         )
-    return Space(expression, ranges, tuple(constraints))
+    return Space(hypothesis, ranges, tuple(constraints))
 
 
 @dataclass(frozen=True)
 class Space:
     """All combinations of operands, numbered: the first operand counts fastest."""
 
-    expression: Expression
+    hypothesis: Hypothesis
     ranges: dict[str, Interval]
     constraints: tuple[Constraint, ...]
 
@@ -70,7 +72,7 @@ class Space:
 
     def allowed(self, operands: Mapping[str, IntArray]) -> BoolArray:
         """Problems without a divisor of 0 that meet every constraint."""
-        mask = self.expression.defined(operands)
+        mask = self.hypothesis.defined(operands)
         for constraint in self.constraints:
             mask &= constraint.holds(operands)
         return mask
@@ -102,7 +104,7 @@ def _enumerate(
     possible = np.concatenate([chunk[space.allowed(space.at(chunk))] for chunk in chunks])
     if len(possible) < least:
         raise UserError(
-            f"expected {wanted} of {str(space.expression)!r}, got only "
+            f"expected {wanted} of {space.hypothesis.answer!r}, got only "
             f"{len(possible)} possible among {space.size} combinations of {space}; widen the "
             "ranges, loosen the constraints or lower problems.n"
         )
@@ -130,7 +132,7 @@ def _reject(
         count = len(first)
     if count < least:
         raise UserError(
-            f"expected {wanted} of {str(space.expression)!r}, got "
+            f"expected {wanted} of {space.hypothesis.answer!r}, got "
             f"{count} in {drawn} draws from {space.size} combinations of {space}; "
             "widen the ranges, loosen the constraints or lower problems.n"
         )

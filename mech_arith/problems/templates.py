@@ -7,6 +7,7 @@ from string import Formatter
 
 from mech_arith.common.errors import UserError
 from mech_arith.problems.expressions import Expression, parse
+from mech_arith.problems.hypotheses import Hypothesis
 
 Span = tuple[int, int]
 
@@ -35,6 +36,8 @@ class Template:
     name: str
     expression: Expression
     wording: str = "{expression}"
+    computed_by: Hypothesis | None = None
+    """See `hypothesis`."""
 
     def __post_init__(self) -> None:
         _check(self)
@@ -52,6 +55,11 @@ class Template:
         if self.is_symbolic:
             return self._symbolic(digits)
         return self._worded(digits)
+
+    @property
+    def hypothesis(self) -> Hypothesis:
+        """How the answer is taken to be computed: by the expression's own tree, or else as said."""
+        return self.expression.hypothesis if self.computed_by is None else self.computed_by
 
     @property
     def is_symbolic(self) -> bool:
@@ -82,7 +90,7 @@ class Template:
                 text += digits[name]
         for value in self.expression.values:
             if not spans[value]:
-                operands = self.expression.operands_of(value)
+                operands = self.expression.hypothesis.operands_of(value)
                 spans[value] = [_smallest_range([spans[operand] for operand in operands])]
         return Prompt(text, spans)
 
@@ -169,7 +177,7 @@ def _pieces(template: Template) -> list[tuple[str, str | None]]:
 def _digits(expression: Expression, operands: Mapping[str, int], width: int) -> dict[str, str]:
     if not 0 <= width <= MAX_WIDTH:
         raise UserError(f"expected a width of 0 to {MAX_WIDTH} digits, got {width}; change it")
-    expression.require(operands)
+    expression.hypothesis.require(operands)
     numbers = {name: index(operands[name]) for name in expression.operands}
     return {
         name: ("-" if number < 0 else "") + str(abs(number)).zfill(width)

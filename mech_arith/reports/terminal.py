@@ -20,6 +20,7 @@ from mech_arith.common.runs.sweeps import (
 )
 from mech_arith.engine.sites import site_of
 from mech_arith.evidence.columns import own_columns
+from mech_arith.evidence.hypothesis_summary import clearest_text
 from mech_arith.evidence.ranks import rank_sentence
 from mech_arith.evidence.results import adopt_columns, load_summary
 from mech_arith.evidence.summary import CLEARLY
@@ -56,6 +57,10 @@ COSTED = (
     "far along drawn directions, of whatever kind: any, those between the components, or those "
     "between them that carry no value. p: of so large a difference by chance, for all edits "
     "together."
+)
+TOLD = (
+    "Class: how often a step of few numbers (a digit, a carry, a residue) is told right from the "
+    "direction, which no correlation says; always the same: by telling the most frequent one."
 )
 RANKED = (
     "Rank: directions of the subspace whose coordinates are replaced. All else in the table is of "
@@ -102,6 +107,7 @@ def print_cells(directories: Sequence[Path], *, console: Console | None = None) 
     else:
         for summary in summaries:
             console.print(cell_table(summary))
+            console.print(*_rival_lines(summary), sep="\n", highlight=False, markup=False)
     console.print(*_legend(summaries), sep="\n", highlight=False, markup=False)
     # Of a large sweep the report says where what is.
     for directory in directories if len(directories) <= FEW else ():
@@ -151,6 +157,15 @@ def cell_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+def _rival_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Which hypothesis of two the interventions support; none where there are no rivals."""
+    return [
+        line
+        for names, pair in (summary.get("hypotheses") or {}).items()
+        for line in (f"{names}? {pair['text']}", f"  {clearest_text(pair)}")
+    ]
+
+
 def _verdicts_by_cell(summaries: Sequence[Mapping[str, Any]]) -> Table:
     """A row per cell: how well it answers, and the verdict of each value."""
     table = Table(show_lines=True)
@@ -159,6 +174,7 @@ def _verdicts_by_cell(summaries: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("verdicts", overflow="fold")
     for summary in summaries:
         said = [found["text"] for _, found in _by_length(summary.get("verdicts") or {})]
+        said += _rival_lines(summary)
         entries = (cell_name(summary["cell"]), _baseline(summary), "\n".join(said))
         table.add_row(*(Text(entry) for entry in entries))
     return table
@@ -170,6 +186,7 @@ def _legend(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
         found["best"] for summary in summaries for found in (summary.get("verdicts") or {}).values()
     ]
     legend = [TRACED] if best else []
+    legend += [TOLD] if any(row.get("class_accuracy") is not None for row in best) else []
     legend += [FOLLOWED] if any(row.get("iia") is not None for row in best) else []
     costs = [row for row in best if row.get("iia") is None and row.get("edit") is not None]
     legend += [COSTED] if costs else []
@@ -198,6 +215,11 @@ def _entries(
     untrained = best.get("untrained_abs_r")
     floor = "" if untrained is None else f"\nuntrained {_two(untrained)}"
     r = f"{_two(abs(best['r']))}{_r_interval(best)} {_place(best)}{floor}"
+    if best.get("class_accuracy") is not None:
+        r = (
+            f"class {_two(best['class_accuracy'])}{_interval(best, 'class_accuracy')} "
+            f"{_place(best)}\nalways the same {_two(best['class_chance'])}"
+        )
     why = list(found["untold"]) if held and not found["used"] else []
     return (
         "\n".join(held) or "nowhere",

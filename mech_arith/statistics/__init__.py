@@ -2,6 +2,7 @@
 
 from mech_arith.statistics.basic import binomial_above, majority_floor, pearson, r_squared
 from mech_arith.statistics.bootstrap import correlation_interval
+from mech_arith.statistics.classes import n_classes, told_apart
 from mech_arith.statistics.contrast import (
     Averaged,
     Excess,
@@ -63,6 +64,7 @@ __all__ = [
     "least_p",
     "majority_floor",
     "mean_interval",
+    "n_classes",
     "paired_interval",
     "partial_correlation",
     "partial_given_each",
@@ -73,4 +75,5 @@ __all__ = [
     "relations",
     "shapley_shares",
     "share_interval",
+    "told_apart",
 ]

@@ -56,7 +56,7 @@ def trained(
     """The frame of a value, of the task's only rank."""
     (rank,) = task.ranks
     fitter: Any = find_method("das", rank, options, ranks=task.ranks).fitter(task)
-    return fitter.frames(task.problems.template.expression.values.index(value))[rank]
+    return fitter.frames(task.problems.hypothesis.values.index(value))[rank]
 
 
 def interchanged(
@@ -110,7 +110,8 @@ def null_hits(seed: int) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " n"]]:
     assert sources is not None
     index = DIGIT.expression.values.index(INNER)
     there = control_values(fit, sources.problems[0])[:, index]
-    stand_in = DIGIT.expression.replace(INNER, there.long().numpy(), sources.base.operands)
+    numbers = there.long().numpy()
+    stand_in = DIGIT.hypothesis.replace(INNER, numbers, sources.base.operands)
     wanted = (sources.expected[0], torch.from_numpy(stand_in).double())
     hits = []
     for is_control, numbers in zip((False, True), wanted, strict=True):

@@ -1,7 +1,7 @@
 """Is the tool right when it says how sure it is? Cases whose truth is known.
 
     python scripts/benchmarks/calibration.py [--plants 100 --subspaces 20 --nulls 200 --cases 2000]
-            [--seed 0] [--only planted,subspaces,null,coverage,ties,slopes,das] [--json FILE]
+            [--seed 0] [--only planted,subspaces,null,coverage,ties,slopes,das,rivals] [--json FILE]
 
 planted: Transformers whose weights are set by hand (`mech_arith.models.planted`). Tracing must find
 what they write, first where it is written, and an interchange tell what is read from what is
@@ -10,8 +10,9 @@ direction methods that can must find. null: random networks, in which there is n
 find. coverage: intervals of drawn numbers whose true mean or R is known. ties: p-values where drops
 are rare, so that many directions cost the same. slopes: answers that are destroyed, which follow
 nothing. das: trained rotations, in planted models, and beside their control task in half as many
-random networks. Prints one table, and exits with 1 if a bar is missed. A quarter of an hour and
-more on one core, for --threads 1.
+random networks. rivals: models that compute by one of two hypotheses and write the step of the
+other as well: the right one must win, and in random networks none. Prints one table, and exits with
+1 if a bar is missed. A quarter of an hour and more on one core, for --threads 1.
 """
 
 import argparse
@@ -26,10 +27,11 @@ from bars import Row, print_rows, save_rows
 from covering import coverage_rows
 from nulls import null_rows
 from recovery import planted_rows
+from rivals import rival_rows
 from simulated import slope_rows, tie_rows
 from subspaces import subspace_rows
 
-PARTS = ("planted", "subspaces", "null", "coverage", "ties", "slopes", "das")
+PARTS = ("planted", "subspaces", "null", "coverage", "ties", "slopes", "das", "rivals")
 
 
 def main() -> int:
@@ -58,6 +60,7 @@ def main() -> int:
         "ties": lambda: tie_rows(arguments.cases, seed=arguments.seed),
         "slopes": lambda: slope_rows(arguments.cases, seed=arguments.seed),
         "das": lambda: das_rows(seeds(arguments.plants), seeds(max(1, arguments.nulls // 2))),
+        "rivals": lambda: rival_rows(seeds(arguments.plants), seeds(max(1, arguments.nulls // 10))),
     }
     rows: list[Row] = []
     for name in arguments.only:

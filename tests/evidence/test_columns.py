@@ -16,7 +16,11 @@ from tests.running import SMALL, main
 CELLS = {
     "none": ("intervention=none",),
     "scale": ("intervention=scale",),
-    "interchange": ("intervention=interchange", "locality.enabled=true"),
+    "interchange": (
+        "intervention=interchange",
+        "locality.enabled=true",
+        "hypothesis=left_to_right",
+    ),
     "ablate": ("intervention=ablate", "intervention.components=[1]"),
     "weights": ("intervention.via=weights", "tracing.point=mlp_out", "tracing.positions=last"),
     "regressing": ("model=arith_encoder", "intervention=set"),

@@ -45,7 +45,7 @@ def with_chance(value: str) -> Sources:
 @pytest.mark.parametrize("value", TEMPLATE.expression.values)
 def test_a_source_differs_in_the_value_and_in_what_follows_from_it(value):
     sources = drawn(value)
-    inside = TEMPLATE.expression.operands_of(value)
+    inside = TEMPLATE.expression.hypothesis.operands_of(value)
     assert len(sources.rows) == 40
     for source, wanted, expected in zip(
         sources.problems, sources.wanted, sources.expected, strict=True
@@ -174,7 +174,7 @@ def following_edits(sources: Sources, clean: torch.Tensor, *, seed: int = 0) -> 
     generator = torch.Generator().manual_seed(seed)
     shape, right = sources.expected.shape, torch.from_numpy(sources.base.answers).double()
     order = torch.randperm(len(right), generator=generator)
-    inside = sources.base.template.expression.operands_of(sources.value)
+    inside = sources.base.hypothesis.operands_of(sources.value)
     operands = {
         name: np.full_like(numbers, numbers.mean()) if name in inside else numbers
         for name, numbers in sources.base.operands.items()

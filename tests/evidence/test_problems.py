@@ -66,7 +66,7 @@ def assert_rows(table: pd.DataFrame, fit: ProblemSet, report: ProblemSet) -> Non
             assert row["operands"] == operands
             assert row["values"] == {
                 value: int(numbers[0])
-                for value, numbers in expression.evaluate(
+                for value, numbers in expression.hypothesis.evaluate(
                     {operand: problems.operands[operand][[at]] for operand in operands}
                 ).items()
             }

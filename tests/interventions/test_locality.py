@@ -77,7 +77,7 @@ def test_slopes(expression, value, expected):
         ranges=dict.fromkeys(parse(expression).operands, (10, 99)),
         seed=0,
     )
-    slope = _slope(parse(expression), value, problems)
+    slope = _slope(parse(expression).hypothesis, value, problems)
     if expected is None:
         assert slope is None
     elif expected == "a":
@@ -119,7 +119,7 @@ def test_steps(expression, value, operand, expected):
         ranges=dict.fromkeys(parse(expression).operands, (10, 99)),
         seed=0,
     )
-    assert _step(parse(expression), value, operand, problems) == expected
+    assert _step(parse(expression).hypothesis, value, operand, problems) == expected
 
 
 def test_a_match_by_chance_has_the_places_of_the_value_in_any_order():

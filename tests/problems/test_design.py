@@ -93,7 +93,7 @@ def test_problems_are_distinct_in_range_and_allowed() -> None:
     assert all(b > c and a - (b - c) >= 0 and a % 2 == 0 for a, b, c in drawn)
     assert design_summary(fit, report)["largest"] <= 0.15
     for part in (fit, report):
-        values = NESTED.expression.evaluate(part.operands)
+        values = NESTED.expression.hypothesis.evaluate(part.operands)
         assert all((values[name] == part.values[name]).all() for name in values)
 
 
@@ -193,11 +193,11 @@ def test_the_summary_of_a_decorrelated_value() -> None:
 
 @pytest.mark.parametrize("value", NESTED.expression.values)
 def test_any_value_can_be_decorrelated(value: str) -> None:
-    assert find_decorrelated("decorrelated", value, NESTED.expression) == value
+    assert find_decorrelated("decorrelated", value, NESTED.hypothesis) == value
 
 
 def test_uniform_decorrelates_nothing() -> None:
-    assert find_decorrelated("uniform", None, NESTED.expression) is None
+    assert find_decorrelated("uniform", None, NESTED.hypothesis) is None
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_uniform_decorrelates_nothing() -> None:
 )
 def test_design_and_value_go_together(design: str, value: str | None, said: str) -> None:
     with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
-        find_decorrelated(design, value, NESTED.expression)
+        find_decorrelated(design, value, NESTED.hypothesis)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,8 @@ def test_replacing_an_operand_changes_what_follows_from_it_and_no_more(
     np.testing.assert_array_equal(replaced.values["b-c"], b - c)
     np.testing.assert_array_equal(replaced.answers, a - (b - c))
     np.testing.assert_array_equal(
-        replaced.answers, NESTED.expression.replace(operand, int64(*numbers), problems.operands)
+        replaced.answers,
+        NESTED.hypothesis.replace(operand, int64(*numbers), problems.operands),
     )
     assert rows(problems) == before
 
@@ -122,7 +123,7 @@ def test_problems_are_distinct_in_range_and_allowed(way: str, seed: int) -> None
         assert problems.operands[name].max() <= high
     for constraint in constraints:
         assert constraint.holds(problems.operands).all()
-    values = NESTED.expression.evaluate(problems.operands)
+    values = NESTED.hypothesis.evaluate(problems.operands)
     assert all((values[name] == problems.values[name]).all() for name in values)
 
 
@@ -467,7 +468,7 @@ def test_splits_are_disjoint_and_whole(n: int, fit_share: float, seed: int) -> N
     assert set(rows(fit)) | set(rows(report)) == set(rows(problems))
     for part in (fit, report):
         np.testing.assert_array_equal(
-            part.answers, NESTED.expression.evaluate(part.operands)["a-(b-c)"]
+            part.answers, NESTED.hypothesis.evaluate(part.operands)["a-(b-c)"]
         )
     again = split(problems, fit_share=fit_share, seed=seed)
     assert same(fit, again[0])

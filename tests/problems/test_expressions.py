@@ -130,7 +130,7 @@ def int64(*numbers: int) -> np.ndarray:
 
 
 def defined_rows(expression: Expression, operands: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    mask = expression.defined(operands)
+    mask = expression.hypothesis.defined(operands)
     return {name: numbers[mask] for name, numbers in operands.items()}
 
 
@@ -204,7 +204,7 @@ def test_values_are_distinct_operands_first_answer_last(text: str) -> None:
         # Whatever a value is computed from stands before it.
         inner = parse(value).values
         assert all(values.index(part) <= values.index(value) for part in inner)
-        assert set(expression.operands_of(value)) == set(parse(value).operands)
+        assert set(expression.hypothesis.operands_of(value)) == set(parse(value).operands)
 
 
 def test_twenty_six_operands() -> None:
@@ -216,14 +216,14 @@ def test_twenty_six_operands() -> None:
         assert len(expression.values) == 51
         ones = {letter: int64(1, 2) for letter in letters}
         expected = [by_hand(text, dict.fromkeys(letters, number)) for number in (1, 2)]
-        assert expression.evaluate(ones)[expression.answer].tolist() == expected
+        assert expression.hypothesis.evaluate(ones)[expression.answer].tolist() == expected
 
 
 def test_operands_of_an_unknown_value() -> None:
     with pytest.raises(
         UserError, match=r"unknown value of 'a-b' 'b-a'; expected one of: a, b, a-b"
     ):
-        parse("a-b").operands_of("b-a")
+        parse("a-b").hypothesis.operands_of("b-a")
 
 
 # Numbers
@@ -233,7 +233,7 @@ def test_operands_of_an_unknown_value() -> None:
 def test_evaluate_equals_python(text: str, operands: dict[str, np.ndarray]) -> None:
     expression = readable(text)
     operands = defined_rows(expression, operands)
-    values = expression.evaluate(operands)
+    values = expression.hypothesis.evaluate(operands)
     assert tuple(values) == expression.values
     for value, numbers in values.items():
         assert numbers.dtype == np.int64
@@ -253,7 +253,9 @@ def test_defined_where_python_divides(text: str, operands: dict[str, np.ndarray]
             return False
         return True
 
-    assert expression.defined(operands).tolist() == [divides(row) for row in rows(operands)]
+    assert expression.hypothesis.defined(operands).tolist() == [
+        divides(row) for row in rows(operands)
+    ]
 
 
 @given(texts, columns())
@@ -262,9 +264,9 @@ def test_replacing_a_value_by_itself_changes_nothing(
 ) -> None:
     expression = readable(text)
     operands = defined_rows(expression, operands)
-    values = expression.evaluate(operands)
+    values = expression.hypothesis.evaluate(operands)
     for value in expression.values:
-        answer = expression.replace(value, values[value], operands)
+        answer = expression.hypothesis.replace(value, values[value], operands)
         np.testing.assert_array_equal(answer, values[expression.answer])
 
 
@@ -281,7 +283,7 @@ def test_replacing_a_value_changes_what_follows_from_it(
     except ZeroDivisionError:
         assume(False)
     with_ = np.full(len(operands["a"]), number, dtype=np.int64)
-    assert expression.replace(value, with_, operands).tolist() == expected
+    assert expression.hypothesis.replace(value, with_, operands).tolist() == expected
 
 
 @given(texts, columns(), st.data())
@@ -291,28 +293,28 @@ def test_replacing_an_operand_is_evaluating_with_another(
     expression = readable(text)
     operand = data.draw(st.sampled_from(expression.operands))
     other = {**operands, operand: operands[operand][::-1].copy()}
-    mask = expression.defined(other)
+    mask = expression.hypothesis.defined(other)
     other = {name: numbers[mask] for name, numbers in other.items()}
     before = {name: numbers[mask] for name, numbers in operands.items()}
     np.testing.assert_array_equal(
-        expression.replace(operand, other[operand], before),
-        expression.evaluate(other)[expression.answer],
+        expression.hypothesis.replace(operand, other[operand], before),
+        expression.hypothesis.evaluate(other)[expression.answer],
     )
 
 
 def test_replace_by_hand() -> None:
     operands = {"a": int64(10, 20), "b": int64(7, 8), "c": int64(1, 2)}
     expression = parse("a-(b-c)")
-    assert expression.replace("b", int64(9, 9), operands).tolist() == [2, 13]
-    assert expression.replace("b-c", int64(0, 5), operands).tolist() == [10, 15]
-    assert expression.replace("a-(b-c)", int64(3, 4), operands).tolist() == [3, 4]
+    assert expression.hypothesis.replace("b", int64(9, 9), operands).tolist() == [2, 13]
+    assert expression.hypothesis.replace("b-c", int64(0, 5), operands).tolist() == [10, 15]
+    assert expression.hypothesis.replace("a-(b-c)", int64(3, 4), operands).tolist() == [3, 4]
     twice = parse("(a-b)*(a-b)+b")
-    assert twice.replace("a-b", int64(2, 3), operands).tolist() == [4 + 7, 9 + 8]
+    assert twice.hypothesis.replace("a-b", int64(2, 3), operands).tolist() == [4 + 7, 9 + 8]
 
 
 def test_a_divisor_below_a_set_value_plays_no_part() -> None:
     operands = {"a": int64(6), "b": int64(0), "c": int64(5)}
-    assert parse("a//b+c").replace("a//b", int64(2), operands).tolist() == [7]
+    assert parse("a//b+c").hypothesis.replace("a//b", int64(2), operands).tolist() == [7]
 
 
 @given(texts, columns(), st.integers(0, 3))
@@ -324,8 +326,8 @@ def test_no_value_exceeds_the_bound(text: str, operands: dict[str, np.ndarray], 
         name: (int(numbers.min()) - slack, int(numbers.max()) + slack)
         for name, numbers in operands.items()
     }
-    bound = expression.bound(ranges)
-    for numbers in expression.evaluate(operands).values():
+    bound = expression.hypothesis.bound(ranges)
+    for numbers in expression.hypothesis.evaluate(operands).values():
         assert int(np.abs(numbers).max()) <= bound
 
 
@@ -338,8 +340,9 @@ def test_the_bound_is_reached_where_each_operand_stands_once(text: str, low: int
     ranges = dict.fromkeys(expression.operands, (low, low + 5))
     grid = np.array(list(product(range(low, low + 6), repeat=len(ranges))), dtype=np.int64)
     operands = defined_rows(expression, dict(zip(ranges, grid.T.copy(), strict=True)))
-    reached = max(int(np.abs(numbers).max()) for numbers in expression.evaluate(operands).values())
-    assert expression.bound(ranges) == reached
+    values = expression.hypothesis.evaluate(operands)
+    reached = max(int(np.abs(numbers).max()) for numbers in values.values())
+    assert expression.hypothesis.bound(ranges) == reached
 
 
 @pytest.mark.parametrize(
@@ -352,15 +355,15 @@ def test_the_bound_is_reached_where_each_operand_stands_once(text: str, low: int
     ],
 )
 def test_bound_by_hand(text: str, expected: int) -> None:
-    assert parse(text).bound(dict.fromkeys("abc", (100, 999))) == expected
+    assert parse(text).hypothesis.bound(dict.fromkeys("abc", (100, 999))) == expected
 
 
 def extremes(text: str, ranges: dict[str, tuple[int, int]]) -> tuple[int, int]:
     """Least and greatest number that `text` may have, as far as `bound` can tell."""
     far = 1_000_000  # so far off that only one end of the interval counts
     return (
-        far - parse(f"{far}-({text})").bound(ranges),
-        parse(f"{far}+({text})").bound(ranges) - far,
+        far - parse(f"{far}-({text})").hypothesis.bound(ranges),
+        parse(f"{far}+({text})").hypothesis.bound(ranges) - far,
     )
 
 
@@ -413,43 +416,44 @@ def test_the_interval_of_a_remainder(
 
 def test_evaluate_needs_every_operand() -> None:
     with pytest.raises(UserError, match=r"expected operands a, b for 'a-b', got a; add b"):
-        parse("a-b").evaluate({"a": int64(1)})
+        parse("a-b").hypothesis.evaluate({"a": int64(1)})
     with pytest.raises(UserError, match=r"got none; add a, b"):
-        parse("a-b").bound({})
+        parse("a-b").hypothesis.bound({})
 
 
 @pytest.mark.parametrize("other", [int64(1, 2, 3), np.array([1.0, 2.0]), int64(1, 2)[:, None], 5])
 def test_evaluate_needs_whole_numbers_of_one_length(other: np.ndarray) -> None:
     with pytest.raises(UserError, match=r"expected int64 arrays of one length \(n,\), got a int64"):
-        parse("a-b").evaluate({"a": int64(1, 2), "b": other})
+        parse("a-b").hypothesis.evaluate({"a": int64(1, 2), "b": other})
 
 
 def test_a_divisor_of_zero_is_refused_with_its_row() -> None:
+    divided = parse("a//(b-c)").hypothesis
     with pytest.raises(
         UserError,
         match=r"no divisor of 'a//\(b-c\)' to be 0, got 2 of 3 rows with one .row 1: a=5, b=7, c=7",
     ):
-        parse("a//(b-c)").evaluate({"a": int64(4, 5, 6), "b": int64(9, 7, 7), "c": int64(7, 7, 7)})
+        divided.evaluate({"a": int64(4, 5, 6), "b": int64(9, 7, 7), "c": int64(7, 7, 7)})
     with pytest.raises(UserError, match=r"row 0: a=1, b=2, c=3, b-c=0"):
-        parse("a//(b-c)").replace("b-c", int64(0), {"a": int64(1), "b": int64(2), "c": int64(3)})
+        divided.replace("b-c", int64(0), {"a": int64(1), "b": int64(2), "c": int64(3)})
 
 
 def test_numbers_beyond_64_bits_are_refused_and_not_wrapped() -> None:
     big = {"a": int64(2**40), "b": int64(2**40)}
     with pytest.raises(UserError, match=rf"within 64 bits, got 'a\*b' that may reach {2**80}"):
-        parse("a*b").evaluate(big)
+        parse("a*b").hypothesis.evaluate(big)
     with pytest.raises(UserError, match="within 64 bits"):
         parse_constraint("a*b > 3").holds(big)
 
 
 def test_replace_needs_a_value() -> None:
     with pytest.raises(UserError, match=r"unknown value of 'a-b' 'c'; expected one of: a, b, a-b"):
-        parse("a-b").replace("c", int64(1), {"a": int64(1), "b": int64(1)})
+        parse("a-b").hypothesis.replace("c", int64(1), {"a": int64(1), "b": int64(1)})
 
 
 def test_no_rows_are_no_trouble() -> None:
     empty = int64()
-    assert parse("a//b").evaluate({"a": empty, "b": empty})["a//b"].shape == (0,)
+    assert parse("a//b").hypothesis.evaluate({"a": empty, "b": empty})["a//b"].shape == (0,)
 
 
 # Text
@@ -715,17 +719,19 @@ def test_the_caps_are_reached() -> None:
     n = MAX_NESTING
     assert str(parse("(" * n + "a" + ")" * n)) == "a"
     deep = parse("-(" * (n // 2) + "a-b" + ")" * (n // 2))
-    assert deep.evaluate({"a": int64(5), "b": int64(3)})[deep.answer].tolist() == [
+    assert deep.hypothesis.evaluate({"a": int64(5), "b": int64(3)})[deep.answer].tolist() == [
         -2 if n // 2 % 2 else 2
     ]
     wide = parse("+".join("a" * (MAX_OPERATIONS + 1)))
-    assert wide.evaluate({"a": int64(2)})[wide.answer].tolist() == [2 * (MAX_OPERATIONS + 1)]
+    assert wide.hypothesis.evaluate({"a": int64(2)})[wide.answer].tolist() == [
+        2 * (MAX_OPERATIONS + 1)
+    ]
     assert str(parse("a" + " " * (MAX_CHARACTERS - 1))) == "a"
     # Depth is what encloses one place: side by side does not add up.
     signs = parse("(" * 20 + "+".join(["-a"] * 40) + ")" * 20)
-    assert signs.evaluate({"a": int64(2)})[signs.answer].tolist() == [-80]
+    assert signs.hypothesis.evaluate({"a": int64(2)})[signs.answer].tolist() == [-80]
     beside = parse("+".join(["((a))"] * 60))
-    assert beside.evaluate({"a": int64(2)})[beside.answer].tolist() == [120]
+    assert beside.hypothesis.evaluate({"a": int64(2)})[beside.answer].tolist() == [120]
 
 
 symbols = "a b z 0 1 9 10 + - * // % ( ) , < <= == != max min and or not"

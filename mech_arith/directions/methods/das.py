@@ -156,7 +156,7 @@ class DASFitter(KeepsMoments):
     def _indices(self) -> list[int]:
         """Of the values to train for, in the order of the hypothesis' values."""
         assert self._task is not None
-        names = self._task.problems.template.expression.values
+        names = self._task.problems.hypothesis.values
         return [i for i, name in enumerate(names) if self.values is None or name in self.values]
 
     def frames(self, index: int) -> dict[int, Float64[Tensor, "k d"]]:

@@ -15,7 +15,7 @@ from mech_arith.evidence.columns.base import (
 )
 from mech_arith.evidence.columns.edits import COUNTERFACTUAL
 from mech_arith.evidence.columns.shared import COMPONENT, EDIT, RANDOM_ARMS, RANK, SITE, VALUE, N
-from mech_arith.evidence.columns.tracing import CORRELATIONS
+from mech_arith.evidence.columns.tracing import CORRELATIONS, SUBSPACES
 from mech_arith.evidence.verdicts import verdict
 
 LEAST_GIVEN = Beside("least_partial_given", "given", short="given")
@@ -74,6 +74,34 @@ TRACED = _from_tracing(
     *("r_fit", "r", "r_low", "r_high", "p", "p_holm", "p_bh", "p_site", "p_site_holm"),
     *("partial_r", "partial_r_undefined", "least_partial_r", "least_partial_given", "shapley"),
 )
+
+
+CLASSES = tuple(
+    replace(column, taken=Taken("correlations", column.name), **more)
+    for column, more in zip(
+        named(
+            SUBSPACES,
+            *("n_classes", "class_accuracy", "class_accuracy_low", "class_accuracy_high"),
+            *("class_chance", "class_p_holm"),
+        ),
+        (
+            {},
+            {
+                "label": "class told right",
+                "about": "share of problems whose class (a digit, a carry, a residue) is told from "
+                "the subspace; floor: always the most frequent class; p: Holm's",
+                "p": "class_p_holm",
+                "counts": "class_counts",
+                "null": "class_chance",
+                "is_headline": True,
+                "is_compared": True,
+            },
+            *({},) * 4,
+        ),
+        strict=True,
+    )
+)
+"""Of values of few classes, which no correlation shows."""
 
 
 def _contrast(name: str, taken: str, meaning: str, unit: str = "", **more: object) -> Column:
@@ -272,6 +300,12 @@ ANSWERED = (
 )
 
 JUDGED = (
+    Column(
+        "class_counts",
+        FLAG,
+        "Classes are told better than by chance: `class_p_holm` is at most .05, and the interval "
+        "lies above `class_chance`; null for a value that is judged by R.",
+    ),
     Column("r_counts", FLAG, "R is not chance: `p_holm` is at most .05, its interval without 0."),
     Column(
         "excess_counts",
@@ -317,6 +351,7 @@ EVIDENCE = (
     COMPONENT,
     RANK,
     *TRACED,
+    *CLASSES,
     Column(
         "untrained_abs_r",
         NUMBER,
@@ -329,7 +364,7 @@ EVIDENCE = (
 )
 
 PAGE_ORDER = (
-    *("verdict", "r", "iia", "slope", "excess_drop"),
+    *("verdict", "r", "class_accuracy", "iia", "slope", "excess_drop"),
     *("least_partial_r", "partial_r", "shapley"),
 )
 """The order in which a report shows the columns that have a label; others come last."""

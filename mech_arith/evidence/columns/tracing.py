@@ -4,6 +4,7 @@ from mech_arith.evidence.columns.base import (
     ACTIVATION,
     FLAG,
     NUMBER,
+    SHARE,
     TEXT,
     WHOLE,
     Column,
@@ -79,6 +80,21 @@ SUBSPACES = (
         "The same of the control task: the method fitted to a random function of the operands; "
         "null for a method that uses no values.",
     ),
+    Column(
+        "n_classes",
+        WHOLE,
+        "Numbers that the value has, where it is a step of a hypothesis with 10 or fewer: such a "
+        "value is judged by its classes, and not by R; else null.",
+    ),
+    *with_interval(
+        "class_accuracy",
+        "Share of report problems whose class is told right from the subspace (linear "
+        "discriminants, 5-fold cross-validation).",
+        SHARE,
+    ),
+    Column("class_chance", NUMBER, "The same by always telling the most frequent class.", SHARE),
+    Column("class_p", NUMBER, "One-sided binomial p of `class_accuracy` above `class_chance`."),
+    Column("class_p_holm", NUMBER, "`class_p` corrected for all sites, ranks and values (Holm)."),
     Column("selectivity", NUMBER, "`decoding_r2` minus `control_r2`, neither counted below 0."),
 )
 

@@ -32,7 +32,7 @@ from mech_arith.interventions.locality.functions import Functions, Line, Probe, 
 from mech_arith.interventions.run import line_of
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet
-from mech_arith.problems.expressions import Expression, parse
+from mech_arith.problems.hypotheses import Hypothesis
 
 
 @dataclass(frozen=True)
@@ -111,26 +111,26 @@ class Move:
 
 def _moves(problems: ProblemSet) -> list[Move]:
     """Every way to move a value, if the answer is an affine function of it and not constant."""
-    expression = problems.template.expression
-    slopes = {value: _slope(expression, value, problems) for value in expression.values}
+    hypothesis = problems.hypothesis
+    slopes = {value: _slope(hypothesis, value, problems) for value in hypothesis.values}
     return [
         Move(value, operand, step, slope)
         for value, slope in slopes.items()
         if slope is not None
-        for operand in expression.operands_of(value)
-        if (step := _step(expression, value, operand, problems))
+        for operand in hypothesis.operands_of(value)
+        if (step := _step(hypothesis, value, operand, problems))
     ]
 
 
 def _slope(
-    expression: Expression, value: str, problems: ProblemSet
+    hypothesis: Hypothesis, value: str, problems: ProblemSet
 ) -> Float64[Tensor, " n"] | None:
     """The answer's change per unit of the value, by problem; None unless affine and not flat."""
     current = problems.values[value]
     try:
         answers = {
             by: torch.from_numpy(
-                expression.replace(value, current + by, problems.operands)
+                hypothesis.replace(value, current + by, problems.operands)
             ).double()
             for by in (-300, -1, 0, 1, 300)
         }
@@ -141,18 +141,18 @@ def _slope(
     return slope if straight and bool((slope != 0).all()) else None
 
 
-def _step(expression: Expression, value: str, operand: str, problems: ProblemSet) -> int:
+def _step(hypothesis: Hypothesis, value: str, operand: str, problems: ProblemSet) -> int:
     """+1 or -1: how far the value goes when the operand rises by one.
 
     0 where that is not so in every problem, or where the operand stands outside the value too.
     """
-    inside = len(parse(value).render({o: o for o in expression.operands}).spans[operand])
-    everywhere = len(expression.render({o: o for o in expression.operands}).spans[operand])
-    raised = {**problems.operands, operand: problems.operands[operand] + 1}
-    if not expression.defined(raised).all():
+    if hypothesis.acts_beside(operand, value):
         return 0
-    steps = set((expression.evaluate(raised)[value] - problems.values[value]).tolist())
-    return steps.pop() if inside == everywhere and steps in ({1}, {-1}) else 0
+    raised = {**problems.operands, operand: problems.operands[operand] + 1}
+    if not hypothesis.defined(raised).all():
+        return 0
+    steps = set((hypothesis.evaluate(raised)[value] - problems.values[value]).tolist())
+    return steps.pop() if steps in ({1}, {-1}) else 0
 
 
 def _sweep(

@@ -207,7 +207,7 @@ class Objective(ABC):
             sparse_share=sparse_share,
             want_held_out=want_held_out,
         )
-        answers = expression.evaluate(operands)[expression.answer]
+        answers = expression.hypothesis.evaluate(operands)[expression.answer]
         return self.encode(expression, operands), torch.from_numpy(answers)
 
     @torch.inference_mode()

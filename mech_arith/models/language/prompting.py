@@ -289,6 +289,6 @@ def _has_negatives(expression: Expression, shots: ProblemSet | None) -> bool:
         return True
     random = np.random.default_rng(0)
     operands = {name: random.integers(0, 100, size=256) for name in expression.operands}
-    defined = expression.defined(operands)
+    defined = expression.hypothesis.defined(operands)
     kept = {name: numbers[defined] for name, numbers in operands.items()}
-    return bool((expression.evaluate(kept)[expression.answer] < 0).any())
+    return bool((expression.hypothesis.evaluate(kept)[expression.answer] < 0).any())

@@ -281,7 +281,7 @@ class PlantedModel(Model):
             dim=1,
         )
         spans = {
-            value: tuple(self._at[name] for name in expression.operands_of(value))
+            value: tuple(self._at[name] for name in expression.hypothesis.operands_of(value))
             for value in expression.values
         }
         return Prompts.uniform(tokens, prompt_labels(plant.template), spans)

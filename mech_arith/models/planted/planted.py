@@ -1,19 +1,26 @@
 """What a planted model is made to do: the truth that tracing and intervention are to find."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from mech_arith.problems import ProblemSet, draw
+from mech_arith.problems.algorithms import Task
+from mech_arith.problems.asked import AskedHypothesis
+from mech_arith.problems.hypotheses import TREE
 from mech_arith.problems.templates import Template, build_template
 
 MOST_LAYERS = 6
 WIDTHS = (24, 32, 48, 64)
 N_DISTRACTORS = 2
 """Tokens of a prompt that say nothing of the problem."""
+
+LEFT_TO_RIGHT = "left_to_right"
+RIVALS = (TREE, LEFT_TO_RIGHT)
+"""Hypotheses by which a plant of rivals may compute."""
 
 RUNG = 2.5
 """Of neighbouring coordinates at a planted position one is so many times as large. Where two are
@@ -45,13 +52,48 @@ class Plant:
     """The layer that reads it, and the operands that do not make it up, and writes the answer."""
     unread: WrittenValue
     absent: str
-    """A value that is written nowhere."""
+    """A value that is written nowhere; '' for a plant of rivals, which has none."""
     operand_sd: float
     """Of an operand's coordinate at its own position."""
     noise: tuple[float, ...]
     """sd of each coordinate that follows the distractors alone, at all positions but theirs."""
     seed: int
     """Of the directions and the distractors."""
+    hypothesis: str = TREE
+    """By which it computes. Other than the tree, the tree is its rival."""
+
+    @classmethod
+    def of_rivals(cls, seed: int, hypothesis: str) -> "Plant":
+        """A plant of a-(b-c) or the like, computed by the `tree` or from `left_to_right`.
+
+        The step of the hypothesis is read; the step of the other one is written and not read. So
+        both can be traced, and only one is used.
+        """
+        random = np.random.default_rng([seed, *b"rivals"])
+        first, second = random.choice(["+", "-"], size=2)
+        steps = {TREE: f"b{second}c", LEFT_TO_RIGHT: f"a{first}b"}
+        own, other = steps[hypothesis], steps[LEFT_TO_RIGHT if hypothesis == TREE else TREE]
+        template = build_template("plant", f"a{first}(b{second}c)")
+        n_layers, causal = int(random.integers(3, MOST_LAYERS + 1)), bool(random.integers(2))
+        reader = int(random.integers(1, n_layers))
+        rungs = iter(_rungs(random, n_noise=int(random.integers(1, 4))))
+        end = len(prompt_labels(template)) - 1
+        return cls(
+            expression=str(template.expression),
+            largest=9,
+            n_layers=n_layers,
+            d_model=int(random.choice(WIDTHS)),
+            causal=causal,
+            read=WrittenValue(own, int(random.integers(reader)), end, next(rungs)),
+            reader=reader,
+            # On `;`: behind `=` the two and the answer would follow from each other.
+            unread=WrittenValue(other, int(random.integers(reader)), end - 1, next(rungs)),
+            absent="",
+            operand_sd=next(rungs),
+            noise=tuple(rungs),
+            seed=seed,
+            hypothesis=hypothesis,
+        )
 
     @classmethod
     def drawn(cls, seed: int) -> "Plant":
@@ -95,15 +137,27 @@ class Plant:
 
     @cached_property
     def template(self) -> Template:
-        """Its expression, symbolic."""
-        return build_template("plant", self.expression)
+        """Its expression, symbolic; of a plant of rivals with the hypothesis that it computes by
+        and the other one.
+        """
+        template = build_template("plant", self.expression)
+        if self.absent:
+            return template
+        least, greatest = -2 * self.largest, 3 * self.largest
+        ranges = dict.fromkeys(template.expression.operands, (0, self.largest))
+        task = Task(template.expression, ranges, (least, greatest))
+        own, other = (
+            AskedHypothesis(name).build(task)
+            for name in sorted(RIVALS, key=lambda name: name != self.hypothesis)
+        )
+        return replace(template, computed_by=replace(own, rivals=(other,)))
 
     @cached_property
     def coefficients(self) -> dict[str, dict[str, int]]:
         """Of every value the operands that make it up, and how often each counts."""
         operands = self.template.expression.operands
         ones = dict(zip(operands, np.eye(len(operands), dtype=np.int64), strict=True))
-        values = self.template.expression.evaluate(ones)
+        values = self.template.hypothesis.evaluate(ones)
         return {
             value: {name: int(k) for name, k in zip(operands, of, strict=True) if k}
             for value, of in values.items()
@@ -136,7 +190,7 @@ def _places(template: Template, value: str, *, causal: bool) -> list[int]:
     Not at its own operands, whose coordinate goes with it, nor before them if none is seen there.
     """
     positions: Mapping[str, int] = operand_positions(template)
-    own = [positions[name] for name in template.expression.operands_of(value)]
+    own = [positions[name] for name in template.hypothesis.operands_of(value)]
     first = max(own) if causal else N_DISTRACTORS
     return [at for at in range(first + 1, len(prompt_labels(template))) if at not in own]
 

@@ -1,0 +1,64 @@
+"""Columns of the table that lets rival hypotheses compete."""
+
+from mech_arith.evidence.columns.base import NUMBER, SHARE, TEXT, WHOLE, Column, with_interval
+from mech_arith.evidence.columns.shared import (
+    CEILING,
+    EDIT,
+    EDITED_DIRECTION,
+    IIA,
+    N_SOURCES,
+    STRENGTH,
+    VALUE,
+    VIA,
+    N,
+)
+
+APART = "on the pairs that tell the two apart"
+
+HYPOTHESES = (
+    *EDITED_DIRECTION,
+    VALUE,
+    Column("hypothesis", TEXT, "Hypothesis that the value is a step of."),
+    Column("rival", TEXT, "Another hypothesis of how the answer is computed."),
+    Column("rival_value", TEXT, "Step of the rival that the same sources are taken to change."),
+    EDIT,
+    STRENGTH,
+    N,
+    N_SOURCES,
+    Column(
+        "siblings_kept",
+        NUMBER,
+        "Share of sources in which all other steps of the value's level are as in the base.",
+        SHARE,
+    ),
+    Column("n_pairs", WHOLE, "Pairs of a base and a source."),
+    Column(
+        "n_distinguishing",
+        WHOLE,
+        "Pairs that tell the two apart: both expect another answer than the base's, and not the "
+        "same one.",
+    ),
+    Column("iia", NUMBER, IIA, SHARE),
+    Column("iia_rival", NUMBER, "The same with the rival's value replaced, as the rival has it."),
+    *with_interval("distinguishing", f"`iia` {APART}.", SHARE),
+    Column("floor", NUMBER, "`distinguishing` with sources dealt out anew, by chance.", SHARE),
+    Column("p", NUMBER, "Share of such deals, the real one among them, that are right as often."),
+    *with_interval("distinguishing_rival", f"`iia_rival` {APART}.", SHARE),
+    Column("floor_rival", NUMBER, "`distinguishing_rival` by chance.", SHARE),
+    Column("p_rival", NUMBER, "p of `distinguishing_rival`, as `p`."),
+    *with_interval("difference", "`distinguishing` minus `distinguishing_rival`, paired.", SHARE),
+    Column("p_difference", NUMBER, "Two-sided sign test over problems of that difference."),
+    Column(
+        "p_holm",
+        NUMBER,
+        "`p_difference` corrected for all sites, subspaces and rivals of one strength (Holm).",
+    ),
+    *with_interval("ceiling", CEILING, SHARE),
+    Column("ceiling_reason", TEXT, "Why there is no `ceiling`."),
+    Column(
+        "supports",
+        TEXT,
+        "The hypothesis that is right more often, and more often than by chance; or tie.",
+    ),
+    VIA,
+)

@@ -1,0 +1,238 @@
+"""Rival hypotheses side by side: on the same pairs, and on pairs for which they differ.
+
+A subspace that holds a step of one hypothesis is edited towards a source. Each hypothesis says what
+the answer should become. Pairs of a base and a source for which two of them say the same tell
+nothing; on all others at most one of them can be right.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float64
+from scipy.stats import binomtest
+from torch import Tensor
+
+from mech_arith.evidence.iia import ceiling_fields
+from mech_arith.evidence.metrics import exact
+from mech_arith.evidence.scorer import Scorer
+from mech_arith.interventions.controls import TARGET
+from mech_arith.interventions.result import InterventionResult
+from mech_arith.interventions.run import InterventionPlan, InterventionRun
+from mech_arith.problems.sources import Sources
+from mech_arith.statistics import ALPHA, SHARES, Resampling, averaged, holm, paired_interval, rank_p
+
+N_SHUFFLES = 200
+"""Draws of other sources for the floors; p of a floor is never below 1 / (N_SHUFFLES + 1)."""
+
+TIE = "tie"
+
+
+@dataclass(frozen=True)
+class Rivalry:
+    """A value of one hypothesis and a value of another one, on the sources of the first."""
+
+    sources: Sources
+    """Of the value."""
+    rival: str
+    """A value of the other hypothesis."""
+    tolerance: float
+    """Within which an answer is exact: answers that differ by less than two of it are one."""
+    seed: int
+
+    @cached_property
+    def expected(self) -> Float64[Tensor, "m n"]:
+        """The answers that the hypothesis expects."""
+        return self._answers(self.sources.value)
+
+    @cached_property
+    def by_rival(self) -> Float64[Tensor, "m n"]:
+        """The answers that the rival expects of the same pairs."""
+        return self._answers(self.rival)
+
+    @cached_property
+    def distinguishing(self) -> Bool[Tensor, "m n"]:
+        """Pairs of which the two expect different answers, both others than the base's: an edit
+        that does nothing is right by none of them.
+        """
+        right = torch.from_numpy(self.sources.base.answers).double()
+        three = (right.expand_as(self.expected), self.expected, self.by_rival)
+        apart = [(one - other).abs() > 2 * self.tolerance for one, other in combinations(three, 2)]
+        return torch.stack(apart).all(0)  # what is NaN is not
+
+    @cached_property
+    def by_chance(self) -> tuple[Float64[Tensor, "s m n"], Float64[Tensor, "s m n"]]:
+        """What both would expect if the sources were dealt out anew among the problems."""
+        random = np.random.default_rng([self.seed, *f"{self.sources.value}|{self.rival}".encode()])
+        orders = [random.permutation(len(self.sources.base)) for _ in range(N_SHUFFLES)]
+        own, rival = (
+            torch.stack([self._answers(value, order) for order in orders])
+            for value in (self.sources.value, self.rival)
+        )
+        return own, rival
+
+    def _answers(self, value: str, order: np.ndarray | None = None) -> Float64[Tensor, "m n"]:
+        """With a value replaced by that of each source; NaN where a divisor would be 0."""
+        base = self.sources.base
+        answers = []
+        for source in self.sources.problems:
+            numbers = source.values[value] if order is None else source.values[value][order]
+            can = base.hypothesis.can_replace(value, numbers, base.operands)
+            found = np.full(len(base), np.nan)
+            kept = {name: of[can] for name, of in base.operands.items()}
+            if can.any():
+                found[can] = base.hypothesis.replace(value, numbers[can], kept)
+            answers.append(torch.from_numpy(found))
+        return torch.stack(answers)
+
+
+def rivalries(sources: Sources, *, tolerance: float, seed: int) -> Iterator[tuple[str, Rivalry]]:
+    """Every step of every other hypothesis, beside a value and its sources.
+
+    Yields:
+        The name of the other hypothesis, and the two values side by side.
+    """
+    hypothesis = sources.base.hypothesis
+    own = hypothesis.of(sources.value)
+    if sources.value in (*hypothesis.operands, hypothesis.answer):
+        return  # it is a value of all of them, and means the same
+    for other in (hypothesis.alone(), *hypothesis.rivals):
+        if other.name == own.name or sources.value in other.own_values:
+            continue
+        for step in other.steps[:-1]:
+            if step.name not in own.own_values and other.is_used(step.name):
+                yield other.name, Rivalry(sources, step.name, tolerance, seed)
+
+
+def hypothesis_table(done: InterventionRun, plan: InterventionPlan, scorer: Scorer) -> pd.DataFrame:
+    """A row per site, subspace, strength and rival value: which hypothesis the answers follow.
+
+    p of a difference is corrected for all rows of one strength (Holm).
+    """
+    known = {
+        value: list(rivalries(sources, tolerance=scorer.tolerance, seed=plan.seed))
+        for value, sources in done.sources.items()
+    }
+    rows = []
+    for one in done.results:
+        value = one.target.target_value
+        ceiling = done.ceilings[value, one.site].numbers
+        for name, pair in known[value]:
+            rows += list(_rows(one, name, pair, ceiling, plan, scorer.of(one.rows)))
+    return _judged(rows)
+
+
+def _rows(
+    one: InterventionResult,
+    name: str,
+    pair: Rivalry,
+    ceiling: Float64[Tensor, " n"],
+    plan: InterventionPlan,
+    scorer: Scorer,
+) -> Iterator[dict[str, Any]]:
+    """A row per strength."""
+    bound = ceiling_fields(ceiling, pair.sources, scorer)
+    sources, hypothesis = pair.sources, pair.sources.base.hypothesis
+    (answers,) = (answers for arm, answers in one.by_arm() if arm.name == TARGET)
+    for index, strength in enumerate(plan.strengths):
+        edited = answers.numbers[0, :, index]
+        yield {
+            **one.key,
+            "value": sources.value,
+            "hypothesis": hypothesis.of(sources.value).name,
+            "rival": name,
+            "rival_value": pair.rival,
+            "edit": plan.edit.name,
+            "strength": strength,
+            "n": len(one.rows),
+            "n_sources": len(sources.problems),
+            "siblings_kept": sources.siblings_kept,
+            **_compared(edited, pair, scorer),
+            **bound,
+        }
+
+
+def _compared(
+    edited: Float64[Tensor, "m n"], pair: Rivalry, scorer: Scorer
+) -> dict[str, float | int]:
+    """How often each of the two is right, on all pairs and on those for which they differ."""
+    own = exact(edited, pair.expected, tolerance=scorer.tolerance).double()
+    rival = exact(edited, pair.by_rival, tolerance=scorer.tolerance).double()
+    apart = pair.distinguishing
+    of_problems = (own - rival).masked_fill(~apart, torch.nan).nanmean(0)
+    ends = paired_interval(of_problems, scorer.how)
+    chance = (_floor(edited, other, apart, scorer.tolerance) for other in pair.by_chance)
+    fields = {
+        "n_pairs": apart.numel(),
+        "n_distinguishing": int(apart.sum()),
+        "iia": float(own.mean()),
+        "iia_rival": float(rival.mean()),
+    }
+    for suffix, hits, by_chance in zip(("", "_rival"), (own, rival), chance, strict=True):
+        fields |= _share(f"distinguishing{suffix}", hits.masked_fill(~apart, torch.nan), scorer.how)
+        fields[f"floor{suffix}"] = float(by_chance.mean())
+        fields[f"p{suffix}"] = float(rank_p(hits[apart].mean(), by_chance))
+    return {
+        **fields,
+        "difference": float(of_problems.nanmean()),
+        "difference_low": float(ends.low),
+        "difference_high": float(ends.high),
+        "p_difference": sign_p(of_problems),
+    }
+
+
+def sign_p(differences: Float64[Tensor, " n"]) -> float:
+    """Two-sided p of as many problems on one side, were either side as likely; NaN without any."""
+    above, below = int((differences > 0).sum()), int((differences < 0).sum())
+    if not torch.isfinite(differences).any():
+        return float("nan")
+    return float(binomtest(above, above + below).pvalue) if above + below else 1.0
+
+
+def _floor(
+    edited: Float64[Tensor, "m n"],
+    by_chance: Float64[Tensor, "s m n"],
+    apart: Bool[Tensor, "m n"],
+    tolerance: float,
+) -> Float64[Tensor, " s"]:
+    """How often answers are those that other sources want, on the pairs that tell apart."""
+    hits = exact(edited.expand_as(by_chance), by_chance, tolerance=tolerance)
+    return hits[:, apart].double().mean(1)
+
+
+def _share(name: str, hits: Float64[Tensor, "m n"], how: Resampling) -> dict[str, float]:
+    found = averaged(hits.nanmean(0)[None], how, drawn=False, of=SHARES)
+    return {
+        name: float(found.mean),
+        f"{name}_low": float(found.low),
+        f"{name}_high": float(found.high),
+    }
+
+
+def _judged(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """The rows with `p_holm`, and the hypothesis that each supports."""
+    p_holm = torch.full((len(rows),), torch.nan, dtype=torch.float64)
+    for strength in {row["strength"] for row in rows}:
+        places = [i for i, row in enumerate(rows) if row["strength"] == strength]
+        p = torch.tensor([rows[i]["p_difference"] for i in places], dtype=torch.float64)
+        p_holm[places] = holm(p)
+    return pd.DataFrame(
+        [
+            {**row, "p_holm": p, "supports": _supported(row, p)}
+            for row, p in zip(rows, p_holm.tolist(), strict=True)
+        ]
+    )
+
+
+def _supported(row: dict[str, Any], p_holm: float) -> str:
+    """The hypothesis that is right more often, beyond chance; a tie where neither is."""
+    if not p_holm <= ALPHA:
+        return TIE
+    side, own = ("", "hypothesis") if row["difference"] > 0 else ("_rival", "rival")
+    above = row[f"distinguishing{side}"] > row[f"floor{side}"] and row[f"p{side}"] <= ALPHA
+    return row[own] if above else TIE

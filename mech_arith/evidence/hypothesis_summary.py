@@ -1,0 +1,104 @@
+"""Which hypothesis the interventions support, and where, in words and as numbers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from mech_arith.engine.sites import COMPONENT_COLUMNS, SITE_COLUMNS, component_of
+from mech_arith.evidence.best import best_places
+from mech_arith.evidence.hypotheses import TIE
+from mech_arith.evidence.table import WHOLE_WAY
+from mech_arith.evidence.verdicts import listed, places
+
+Row = Mapping[str, Any]
+
+
+def at_best(hypotheses: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
+    """The rows per value and layer at the site that is best on the fit split, of every rank, the
+    whole way to the value.
+    """
+    place = ["value", *SITE_COLUMNS]
+    whole = hypotheses["strength"] == WHOLE_WAY
+    return hypotheses.loc[whole].merge(best_places(evidence)[place], on=place)
+
+
+def hypothesis_summary(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
+    """Per two hypotheses, in words which is supported where; the numbers of the clearest place.
+
+    Every value is judged at its best sites of the fit split, one per layer.
+    """
+    table = tables.get("hypotheses", pd.DataFrame())
+    if table.empty:
+        return {}
+    rows = at_best(table, tables["evidence"]).to_dict(orient="records")
+    pairs: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        first, second = sorted((row["hypothesis"], row["rival"]))
+        pairs.setdefault((first, second), []).append(row)
+    return {f"{a} or {b}": _of_pair(a, b, of_both) for (a, b), of_both in pairs.items()}
+
+
+def _of_pair(first: str, second: str, rows: Sequence[Row]) -> dict[str, Any]:
+    supported = {
+        name: _where([row for row in rows if row["supports"] == name]) for name in (first, second)
+    }
+    ties = sum(row["supports"] == TIE for row in rows)
+    clearest = max(rows, key=lambda row: (row["supports"] != TIE, abs(row["difference"] or 0.0)))
+    won = [name for name in (first, second) if supported[name]]
+    if len(won) == 1:
+        text = f"{won[0]}, and not {second if won[0] == first else first}: {supported[won[0]]}"
+    elif won:
+        text = "; ".join(f"{name}: {supported[name]}" for name in won)
+    else:
+        text = "a tie: no subspace tells them apart"
+    return {
+        "text": f"{text} ({ties} of {len(rows)} comparisons are ties)",
+        "supported": supported,
+        "n_ties": ties,
+        "n_comparisons": len(rows),
+        "clearest": {name: clearest[name] for name in ("value", *COMPONENT_COLUMNS, *NUMBERS)},
+    }
+
+
+NUMBERS = (
+    *("hypothesis", "rival", "rival_value", "n_distinguishing"),
+    *("distinguishing", "distinguishing_low", "distinguishing_high", "floor"),
+    *("distinguishing_rival", "distinguishing_rival_low", "distinguishing_rival_high"),
+    *("floor_rival", "difference", "difference_low", "difference_high", "p_holm"),
+)
+"""What is said of the clearest place."""
+
+
+def _where(rows: Sequence[Row]) -> str:
+    """Values with the places at which a hypothesis is supported."""
+    by_value: dict[str, list[Row]] = {}
+    for row in rows:
+        # The value of the hypothesis that is supported, in whosever subspace.
+        own = row["value"] if row["supports"] == row["hypothesis"] else row["rival_value"]
+        by_value.setdefault(own, []).append(row)
+    return "; ".join(
+        f"{value} in {listed(places(of_value))}" for value, of_value in by_value.items()
+    )
+
+
+def clearest_text(pair: Mapping[str, Any]) -> str:
+    """The numbers of the clearest place in a line."""
+    row = pair["clearest"]
+    site, component, rank = component_of(row)
+    subspace = f"component {component}" if rank == 1 else f"subspace of rank {rank}"
+    return (
+        f"in layer {site.layer}{site.at}, {subspace} of {row['value']}: the answer is as "
+        f"{row['hypothesis']} expects in {_share(row, 'distinguishing')}, as {row['rival']} "
+        f"({row['rival_value']}) in {_share(row, 'distinguishing_rival')}, of "
+        f"{row['n_distinguishing']} pairs that tell them apart; chance {_two(row['floor'])} and "
+        f"{_two(row['floor_rival'])}"
+    )
+
+
+def _share(row: Row, name: str) -> str:
+    return f"{_two(row[name])} [{_two(row[f'{name}_low'])}, {_two(row[f'{name}_high'])}]"
+
+
+def _two(number: float | None) -> str:
+    return "-" if number is None or number != number else f"{number:.2f}"

@@ -1,0 +1,199 @@
+"""From the names of hypotheses to a template whose answer is taken to be computed that way."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from inspect import signature
+from typing import Any
+
+import numpy as np
+
+from mech_arith.common.errors import UserError, nearest
+from mech_arith.problems.algorithms import RULES, Task
+from mech_arith.problems.computing import IntArray, Interval
+from mech_arith.problems.hypotheses import TREE, Hypothesis
+from mech_arith.problems.steps import read_hypothesis
+from mech_arith.problems.templates import Template
+
+
+@dataclass(frozen=True)
+class AskedHypothesis:
+    """A hypothesis as it is asked for: by steps, or else by a rule that makes them."""
+
+    name: str = TREE
+    rule: str | None = None
+    """The one of its own name by default."""
+    steps: Sequence[str] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the rule."""
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether it is the template as it is written."""
+        return self.steps is None and (self.rule or self.name) == TREE
+
+    def build(self, task: Task) -> Hypothesis:
+        """The hypothesis for a template.
+
+        Raises:
+            UserError: a step is malformed, or the rule does not apply or has no such option.
+        """
+        if self.steps is not None:
+            return read_hypothesis(self.name, list(self.steps), task.expression)
+        rule = RULES.find(self.rule or self.name)
+        known = [name for name in signature(rule).parameters if name != "task"]
+        for option in self.options:
+            if option not in known:
+                raise UserError(
+                    f"unknown option {option!r} of hypothesis {self.name!r}; "
+                    + (nearest(option, known) if known else "it has none")
+                )
+        return read_hypothesis(self.name, rule(task, **self.options), task.expression)
+
+
+def read_asked(given: object) -> AskedHypothesis:
+    """A rival as a config names it: by the name of a rule, or as {name, steps} or {name, options}.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if isinstance(given, str):
+        RULES.check(given)
+        return AskedHypothesis(given)
+    if isinstance(given, Mapping) and isinstance(given.get("name"), str):
+        keys = ("name", "rule", "steps", "options")
+        extra = [key for key in given if key not in keys]
+        if not extra:
+            return AskedHypothesis(**{str(key): entry for key, entry in given.items()})
+    raise UserError(
+        "expected an entry of hypothesis.rivals as the name of a hypothesis or as {name, steps}, "
+        f"got {given!r}; write for example [tree] or [{{name: mine, steps: [...]}}]"
+    )
+
+
+def with_hypotheses(
+    template: Template,
+    own: AskedHypothesis,
+    rivals: Sequence[AskedHypothesis],
+    *,
+    ranges: Mapping[str, Interval],
+    operands: Mapping[str, IntArray],
+) -> Template:
+    """The template with the hypothesis and its rivals, checked on problems that were drawn from it.
+
+    Args:
+        template: with its own tree as the hypothesis.
+        own: the hypothesis that is asked for.
+        rivals: others, of other names.
+        ranges: of each operand.
+        operands: of the problems.
+
+    Raises:
+        UserError: a hypothesis is malformed, gives another answer than the template, has a step
+            that never varies or a divisor of 0; or two have one name, or one name for two things.
+    """
+    asked_names = [asked.name for asked in (own, *rivals)]
+    for name in asked_names:
+        if asked_names.count(name) > 1:
+            raise UserError(
+                f"expected hypotheses of unlike names, got {name!r} twice; rename one, or leave it "
+                "out of hypothesis.rivals"
+            )
+    answers = template.expression.hypothesis.evaluate(operands)[template.expression.answer]
+    task = Task(template.expression, ranges, (int(answers.min()), int(answers.max())))
+    found = [asked.build(task) for asked in (own, *rivals)]
+    for hypothesis in found:
+        _check_on(hypothesis, operands, answers)
+    joined = replace(found[0], rivals=tuple(found[1:]))
+    _check_shared(joined, operands)
+    return replace(template, computed_by=joined)
+
+
+def _check_on(hypothesis: Hypothesis, operands: Mapping[str, IntArray], answers: IntArray) -> None:
+    """Raise a UserError where it does not compute these answers, or a step never varies."""
+    where = f"hypothesis {hypothesis.name!r}"
+    try:
+        found = hypothesis.evaluate(operands)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    wrong = np.flatnonzero(found[hypothesis.answer] != answers)
+    if len(wrong):
+        row = int(wrong[0])
+        drawn = ", ".join(f"{name}={int(numbers[row])}" for name, numbers in operands.items())
+        raise UserError(
+            f"expected {where} to compute {hypothesis.answer}, got "
+            f"{int(found[hypothesis.answer][row])} instead of {int(answers[row])} for {drawn} "
+            f"({len(wrong)} of {len(answers)} problems); change its steps"
+        )
+    for step in hypothesis.steps:
+        numbers = found[step.name]
+        if (numbers == numbers[0]).all() and step.name != hypothesis.answer:
+            raise UserError(
+                f"expected a step that varies for {where}, got {step.name!r} = {int(numbers[0])} "
+                f"in all {len(numbers)} problems; leave it out, or widen problems.operands"
+            )
+
+
+def _check_shared(joined: Hypothesis, operands: Mapping[str, IntArray]) -> None:
+    """Raise a UserError where a value of two hypotheses is not the same variable in both."""
+    for index, rival in enumerate(joined.rivals):
+        for other in (joined.alone(), *joined.rivals[:index]):
+            shared = set(rival.own_values) & set(other.own_values) - set(joined.operands)
+            for value in sorted(shared - {joined.answer}):
+                if not _same(rival, value, other, value, operands):
+                    raise UserError(
+                        f"expected one meaning of {value!r}, got others in hypotheses "
+                        f"{other.name!r} and {rival.name!r}; rename the step in one of them"
+                    )
+
+
+def _same(
+    first: Hypothesis,
+    value: str,
+    second: Hypothesis,
+    other: str,
+    operands: Mapping[str, IntArray],
+) -> bool:
+    """Whether two values are one variable on these problems: equal, and of equal consequence."""
+    numbers = first.evaluate(operands)[value]
+    if not np.array_equal(numbers, second.evaluate(operands)[other]):
+        return False
+    moved = np.roll(numbers, 1)
+    can = first.can_replace(value, moved, operands) & second.can_replace(other, moved, operands)
+    kept = {name: of[can] for name, of in operands.items()}
+    answers = (
+        first.replace(value, moved[can], kept),
+        second.replace(other, moved[can], kept),
+    )
+    return np.array_equal(*answers)
+
+
+def hypothesis_notes(hypothesis: Hypothesis, operands: Mapping[str, IntArray]) -> Iterator[str]:
+    """What has to be said of a hypothesis and its rivals before anything is run."""
+    for each in (hypothesis.alone(), *hypothesis.rivals):
+        for step in each.steps:
+            if not each.is_used(step.name):
+                yield (
+                    f"{step.name} of hypothesis {each.name} is not used by the answer: it can be "
+                    "traced, but no interchange of it changes what is expected"
+                )
+    for rival in hypothesis.rivals:
+        if _cannot_be_told_apart(hypothesis.alone(), rival, operands):
+            yield (
+                f"hypotheses {hypothesis.name} and {rival.name} cannot be told apart: they have "
+                "the same values, and an interchange of any of them is expected to have the same "
+                "answer"
+            )
+
+
+def _cannot_be_told_apart(
+    first: Hypothesis, second: Hypothesis, operands: Mapping[str, IntArray]
+) -> bool:
+    """Whether every step of each is a variable of the other too."""
+
+    def covers(one: Hypothesis, of: Hypothesis) -> bool:
+        return all(
+            any(_same(one, mine.name, of, theirs.name, operands) for mine in one.steps)
+            for theirs in of.steps
+        )
+
+    return covers(first, second) and covers(second, first)

@@ -1,0 +1,117 @@
+"""Rival hypotheses over the layers: how often the answer is as each of them expects."""
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+from typing import Any
+
+import pandas as pd
+
+from mech_arith.engine.sites import COMPONENT_COLUMNS
+from mech_arith.evidence.hypothesis_summary import at_best
+from mech_arith.reports.figures.rule import number_of
+from mech_arith.reports.figures.sharing import sites_note
+from mech_arith.reports.figures.sheet import Panel, Sheet
+from mech_arith.reports.figures.style import Colour, Grid, Key, distinct, grouped, side_by_side
+from mech_arith.reports.figures.style import layer_colours as colours_of
+
+MOST_PANELS = 12
+"""Values and rivals that are drawn: those with the clearest difference."""
+
+SHOWN = (
+    *("value", "hypothesis", "rival", "rival_value", *COMPONENT_COLUMNS, "n_distinguishing"),
+    *("distinguishing", "distinguishing_low", "distinguishing_high", "floor"),
+    *("distinguishing_rival", "distinguishing_rival_low", "distinguishing_rival_high"),
+    *("floor_rival", "difference", "difference_low", "difference_high", "p_holm", "supports"),
+)
+"""Columns of the numbers beside the figure."""
+
+
+def rival_hypotheses(
+    hypotheses: pd.DataFrame,
+    evidence: pd.DataFrame,
+    *,
+    title: str = "",
+    level: float = 0.95,
+) -> Sheet:
+    """Share of answers that are as each of two hypotheses expects, over layers; a panel for each
+    value and rival value, on the pairs for which the two differ.
+
+    At the layer's best site of the fit split, in the subspace of the largest rank.
+
+    Args:
+        hypotheses: the run's table.
+        evidence: the run's table.
+        title: model and template.
+        level: of the table's intervals.
+
+    Raises:
+        ValueError: no row is of a site in the evidence.
+    """
+    rows = at_best(hypotheses, evidence)
+    rows = rows.loc[(rows["rank"] == rows["rank"].max()) & (rows["n_distinguishing"] > 0)]
+    if rows.empty:
+        raise ValueError("expected hypotheses compared at sites of the evidence, got none")
+    panels = _panels(rows)
+    layers = sorted(distinct(rows, "layer"))
+    own, rival, *_ = colours_of([0, 1, 2]).values()
+    width, across = side_by_side(list(panels), max(1.8, 0.3 * len(layers)), 0.9, least=1.2)
+    grid = Grid(
+        title=title,
+        subtitle=f"{sites_note(rows, 'the best of the fit split')}, rank {rows['rank'].max()}; "
+        f"bars: {level:.0%} intervals",
+        across=across,
+        down=ceil(len(panels) / across),
+        width=width,
+        height=1.7,
+        left=0.9,
+        below=0.5,
+        keys=[
+            [Key("as the value's own hypothesis expects", "point", own)],
+            [Key("as the rival expects", "point", rival), Key("by chance", "dotted")],
+        ],
+    )
+    sheet = grid.sheet()
+    for index, (name, of_panel) in enumerate(panels.items()):
+        panel = grid.panel(sheet, index)
+        panel.limit((layers[0] - 0.5, layers[-1] + 0.5), (-0.03, 1.03))
+        panel.tick_x(layers, [str(layer) for layer in layers])
+        panel.frame(x_grid=False, y_named=index % across == 0)
+        ordered = sorted(of_panel, key=lambda row: row["layer"])
+        _line(panel, ordered, "distinguishing", "floor", own, aside=-0.08)
+        _line(panel, ordered, "distinguishing_rival", "floor_rival", rival, aside=0.08)
+        beside = "share of the pairs that\ntell them apart" if index % across == 0 else ""
+        panel.name(title=name, x="layer", y=beside)
+        sheet.record(ordered, SHOWN)
+    return sheet
+
+
+def _panels(rows: pd.DataFrame) -> dict[str, Sequence[Mapping[str, Any]]]:
+    """The rows of each value and rival value, under what is compared."""
+    found = grouped(rows, "value", "hypothesis", "rival_value", "rival")
+    clearest = sorted(
+        found.items(), key=lambda item: -max(abs(number_of(r, "difference")) for r in item[1])
+    )
+    return {
+        f"{value} ({hypothesis})\nor {other} ({rival})": of_pair
+        for (value, hypothesis, other, rival), of_pair in clearest[:MOST_PANELS]
+    }
+
+
+def _line(
+    panel: Panel,
+    rows: Sequence[Mapping[str, Any]],
+    name: str,
+    floor: str,
+    colour: Colour,
+    *,
+    aside: float,
+) -> None:
+    """What one hypothesis expects, with its floor."""
+    at = [row["layer"] + aside for row in rows]
+    numbers = [number_of(row, name) for row in rows]
+    ends = [[number_of(row, f"{name}_{end}") for row in rows] for end in ("low", "high")]
+    panel.intervals(at, *ends, colors=[colour], linewidths=1.1)
+    panel.line(at, numbers, color=colour, linewidth=1.3)
+    panel.points(at, numbers, markersize=3.5, color=colour, markerfacecolor=colour)
+    chance = [number_of(row, floor) for row in rows]
+    panel.line(at, chance, color=colour, linestyle=":", linewidth=1)
