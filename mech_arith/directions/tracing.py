@@ -302,6 +302,7 @@ def _fitted_and_projected(
     }
     if method.is_trained:
         of_fit["constraints"] = [str(each) for each in splits.drawing.constraints]
+        of_fit["hypothesis"] = splits.fit.hypothesis.texts
     keys = {
         site: {
             **session.model.fingerprint,

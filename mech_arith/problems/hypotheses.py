@@ -61,6 +61,15 @@ class Hypothesis:
         """Name of the answer's value."""
         return self.own_values[-1]
 
+    @property
+    def texts(self) -> list[str]:
+        """The steps of the hypothesis and its rivals, as they may be written."""
+        return [
+            f"{each.name}: {step.name}: {step.tree.name}"
+            for each in (self, *self.rivals)
+            for step in each.steps
+        ]
+
     def of(self, value: str) -> "Hypothesis":
         """The hypothesis whose value this is: this one, or else the first rival that has it.
 
