@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from mech_arith.common.paths import conf_dir
+from mech_arith.experiment.overrides import choices_of
 
 METHODS = "+experiment=methods"
 """Asks the question: interchanges of subspaces of several ranks."""
@@ -23,19 +23,17 @@ TAKEN = (
 def compares_methods(overrides: Sequence[str], folders: Iterable[Path] = ()) -> bool:
     """Whether a sweep's overrides choose several methods and ask nothing of their own.
 
-    Without a question, most edits would say nothing of ranks, and the report could not compare the
-    methods.
+    The default edit says nothing of ranks, so that a report could not compare the methods.
 
     Args:
         overrides: as Hydra's grammar reads them.
         folders: the user's own folders of options.
     """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    if any(one.key_or_group in ASKS for one in parsed):
+    choices = choices_of(overrides)
+    if any(key in choices for key in ASKS):
         return False
-    swept = [o for o in parsed if o.key_or_group == "tracing" and o.is_discrete_sweep()]
-    choices = {str(choice) for one in swept for choice in one.sweep_string_iterator()}
-    return len({_method(choice, [conf_dir(), *folders]) for choice in choices}) > 1
+    methods = {_method(choice, [conf_dir(), *folders]) for choice in choices.get("tracing", ())}
+    return len(methods) > 1
 
 
 def _method(choice: str, folders: Sequence[Path]) -> str:

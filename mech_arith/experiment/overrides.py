@@ -241,6 +241,18 @@ def check_grammar(arguments: Sequence[str]) -> None:
             ) from None
 
 
+def choices_of(arguments: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Key or group -> its choices, of overrides that Hydra's grammar reads; one if not swept.
+
+    A key that is given twice has the choices of the last.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(arguments))
+    return {
+        one.key_or_group: tuple(one.sweep_string_iterator()) if one.is_discrete_sweep() else ("",)
+        for one in parsed
+    }
+
+
 def _better(key: str, value: str) -> str:
     """How to write what Hydra's grammar could not read."""
     kind = kind_of(key.lstrip("+"), RunConfig)
