@@ -73,27 +73,45 @@ def test_a_plant_that_is_not_recovered_misses_its_bars(load: Load):
 def test_planted_subspaces_are_found_by_the_methods_that_can(load: Load):
     subspaces = load("subspaces")
     subspaces.RANKS = (1, 5)
-    found = subspaces.angles([7])
+    found = subspaces.measured([7])
     assert [row.what for row in subspaces.rows_of(found) if not row.met] == []
     # And by no others, beside what is louder.
     for label in ("pca", "pls", "ridge", "fourier of other periods"):
-        assert found[label, 5][0] > 20
-        assert found[label, subspaces.HELIX][0] > 20
+        for kind in (5, subspaces.HELIX):
+            assert found[label, kind][0].angle > 20
+            assert found[label, kind][0].iia < 0.9
+    for kind in (1, 5, subspaces.HELIX):
+        assert found["das", kind][0].iia >= 0.99
 
 
 def test_a_subspace_that_is_not_found_misses_its_bar(load: Load):
     subspaces = load("subspaces")
     kinds = (*subspaces.RANKS, subspaces.HELIX)
-    near = {(one.label, kind): [5.0, 8.0] for one in subspaces.CONTENDERS for kind in kinds}
-    assert all(row.met for row in subspaces.rows_of(near))
-    for label, kind, what in (
-        ("ridge", 1, "subspace of rank 1, ridge"),
-        ("mean_difference", 8, "subspace of rank 8, mean_difference"),
-        ("fourier of its periods", subspaces.HELIX, "helix of rank 6, fourier of its periods"),
+    found, lost = subspaces.Found(8.0, 0.99), subspaces.Found(60.0, 0.2)
+    right = {
+        (one.label, kind): [lost if kind in one.misses else found] * 2
+        for one in subspaces.CONTENDERS
+        for kind in kinds
+    }
+    assert all(row.met for row in subspaces.rows_of(right))
+    tilted, loose = subspaces.Found(8.2, 0.99), subspaces.Found(8.0, 0.98)
+    for label, kind, missed, what in (
+        ("ridge", 1, tilted, "subspace of rank 1, ridge"),
+        ("ridge", 1, loose, "subspace of rank 1, ridge"),
+        ("mean_difference", 8, tilted, "subspace of rank 8, mean_difference"),
+        ("fourier of its periods", subspaces.HELIX, tilted, "helix of rank 6, fourier of its"),
+        ("das", 4, loose, "subspace of rank 4, das"),
+        ("pca", 3, tilted, "subspace of rank 3, pca"),
+        ("pls", 2, loose, "subspace of rank 2, pls"),
     ):
-        rows = subspaces.rows_of(near | {(label, kind): [5.0, 8.2]})
-        assert [row.what for row in rows if not row.met] == [what]
-    assert all(row.met for row in subspaces.rows_of(near | {("pca", 3): [90.0, 90.0]}))
+        rows = subspaces.rows_of(right | {(label, kind): [right[label, kind][0], missed]})
+        (row,) = [row for row in rows if not row.met]
+        assert row.what.startswith(what)
+    # Of a subspace that carries the answer it does not matter what else it has.
+    assert all(row.met for row in subspaces.rows_of(right | {("das", 7): [tilted, found]}))
+    # A small tilt lets in what is louder: for the class means the angle alone is asked for.
+    kept = right | {("mean_difference", 2): [loose, loose]}
+    assert all(row.met for row in subspaces.rows_of(kept))
 
 
 def test_the_largest_angle_between_subspaces(load: Load):
@@ -206,6 +224,8 @@ def test_bars_by_hand(load: Load):
     assert not bars.at_least("", 99, 100).met
     assert bars.at_least("", 9, 10).verdict == "MISSED"
     assert bars.shown("", 1, "7").verdict == ""
+    assert bars.never("", 0, 10).met
+    assert bars.never("", 1, 10).verdict == "MISSED"
 
 
 @pytest.mark.parametrize(("level", "code"), [(0.95, 0), (0.5, 1)])

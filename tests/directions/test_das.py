@@ -23,6 +23,7 @@ from mech_arith.engine.run import ReferenceAnswers, SiteEdits, edited_answers, r
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.interventions.controls import SHUFFLED, Controls, arms, choose_targets
+from mech_arith.models.planted.codes import CodedModel
 from mech_arith.models.planted.model import PlantedModel as WrittenModel
 from mech_arith.models.planted.planted import Plant
 from mech_arith.problems import draw, split
@@ -175,6 +176,42 @@ def test_a_planted_direction_is_found_where_it_is_written(seed):
     assert float(curve[:, 2].min()) < 0.01 * float(curve[0, 2])
 
 
+def test_a_frame_is_of_what_sources_and_bases_are_apart():
+    """In this plant the model also reads directions in which nothing varies where the value is."""
+    plant = Plant.drawn(4)
+    model, read = WrittenModel(plant), plant.read
+    fit = plant.problems(200)
+    task = task_of(model, fit, Site(read.layer, "resid_post", str(read.position)))
+    drawn = draw_pairs(task, plant.template.expression.values.index(read.value), n=100)
+    assert drawn is not None
+    pairs = open_pairs(task, drawn, holdout=0.2)
+    assert pairs is not None
+    apart = torch.linalg.svd(pairs.apart[pairs.trained].double(), full_matrices=False)
+    span = apart.Vh[1e-4 * apart.S[0] < apart.S]
+    assert len(span) < 10 < pairs.width
+    frame, _ = train_rotation(pairs, rank=1, schedule=Schedule(20, 100, 0.1, 5), seed=1)
+    assert float((frame @ span.mT).norm()) == pytest.approx(1, abs=1e-6)
+    # A frame of more directions has others beside them.
+    wider, _ = train_rotation(pairs, rank=12, schedule=Schedule(2, 100, 0.1, 5), seed=0)
+    torch.testing.assert_close(wider @ wider.mT, torch.eye(12).double(), atol=1e-6, rtol=0)
+    own = torch.linalg.matrix_norm(span - span @ wider.mT @ wider)
+    assert float(own) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "rank"), [(1000, 8), (1002, 5)])
+def test_a_loud_coordinate_does_not_keep_it_from_several_dimensions(seed, rank):
+    model = CodedModel.drawn(seed, rank)
+    fit, report = split(model.plant.problems(1000), fit_share=0.75, seed=seed)
+    site = Site(model.plant.read.layer, "resid_post", "last")
+    task = task_of(model, fit, site, rows=300, ranks=(rank,))
+    index = fit.template.expression.values.index(model.plant.read.value)
+    fitter: Any = find_method("das", 1, ranks=(rank,)).fitter(task)
+    frame = fitter.frames(index)[rank]
+    value = model.plant.read.value
+    assert interchanged(model, report, value, site, frame, tolerance=0.5) >= 0.99
+
+
 def test_it_is_the_same_again_and_however_problems_are_batched():
     model, (fit, _) = PlantedModel(), problems_of(80)
     _, one = fitted(task_of(model, fit), **FEW)
@@ -188,16 +225,18 @@ def test_several_trainings_start_elsewhere_and_the_best_is_kept():
     model, (fit, _) = PlantedModel(), problems_of(80)
     fitter, found = fitted(task_of(model, fit), seeds=3, **FEW)
     curves = fitter.learning()
-    lowest = {}
+    lowest, n_ends = {}, []
     for index in range(5):
         ends = [
             float(curves[(curves[:, 0] == index) & (curves[:, 2] == seed), 5].min())
             for seed in range(3)
         ]
-        assert len(set(ends)) == 3
+        n_ends.append(len(set(ends)))
         lowest[index] = ends.index(min(ends))
         (kept,) = curves[(curves[:, 0] == index) & (curves[:, 6] == 1), 2].tolist()
         assert kept == lowest[index]
+    # Where sources and bases are apart along one direction, there is nothing to turn.
+    assert max(n_ends) == 3
     assert len(found.directions) == 5
 
 
