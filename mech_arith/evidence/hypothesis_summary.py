@@ -57,6 +57,7 @@ def _of_pair(first: str, second: str, rows: Sequence[Row]) -> dict[str, Any]:
         "supported": supported,
         "n_ties": ties,
         "n_comparisons": len(rows),
+        "numbers": _numbers(clearest),
         "clearest": {name: clearest[name] for name in ("value", *COMPONENT_COLUMNS, *NUMBERS)},
     }
 
@@ -82,9 +83,8 @@ def _where(rows: Sequence[Row]) -> str:
     )
 
 
-def clearest_text(pair: Mapping[str, Any]) -> str:
-    """The numbers of the clearest place in a line."""
-    row = pair["clearest"]
+def _numbers(row: Row) -> str:
+    """The numbers of a place in a line."""
     site, component, rank = component_of(row)
     subspace = f"component {component}" if rank == 1 else f"subspace of rank {rank}"
     return (

@@ -20,7 +20,6 @@ from mech_arith.common.runs.sweeps import (
 )
 from mech_arith.engine.sites import site_of
 from mech_arith.evidence.columns import own_columns
-from mech_arith.evidence.hypothesis_summary import clearest_text
 from mech_arith.evidence.ranks import rank_sentence
 from mech_arith.evidence.results import adopt_columns, load_summary
 from mech_arith.evidence.summary import CLEARLY
@@ -162,7 +161,7 @@ def _rival_lines(summary: Mapping[str, Any]) -> list[str]:
     return [
         line
         for names, pair in (summary.get("hypotheses") or {}).items()
-        for line in (f"{names}? {pair['text']}", f"  {clearest_text(pair)}")
+        for line in (f"{names}? {pair['text']}", f"  {pair['numbers']}")
     ]
 
 

@@ -11,8 +11,15 @@ from mech_arith.evidence.hypothesis_summary import at_best
 from mech_arith.reports.figures.rule import number_of
 from mech_arith.reports.figures.sharing import sites_note
 from mech_arith.reports.figures.sheet import Panel, Sheet
-from mech_arith.reports.figures.style import Colour, Grid, Key, distinct, grouped, side_by_side
-from mech_arith.reports.figures.style import layer_colours as colours_of
+from mech_arith.reports.figures.style import (
+    Colour,
+    Grid,
+    Key,
+    distinct,
+    grouped,
+    layer_colours,
+    side_by_side,
+)
 
 MOST_PANELS = 12
 """Values and rivals that are drawn: those with the clearest difference."""
@@ -34,7 +41,7 @@ def rival_hypotheses(
     level: float = 0.95,
 ) -> Sheet:
     """Share of answers that are as each of two hypotheses expects, over layers; a panel for each
-    value and rival value, on the pairs for which the two differ.
+    value and rival value, on the pairs that tell the two apart. A hypothesis has one colour.
 
     At the layer's best site of the fit split, in the subspace of the largest rank.
 
@@ -53,7 +60,8 @@ def rival_hypotheses(
         raise ValueError("expected hypotheses compared at sites of the evidence, got none")
     panels = _panels(rows)
     layers = sorted(distinct(rows, "layer"))
-    own, rival, *_ = colours_of([0, 1, 2]).values()
+    names = sorted({*distinct(rows, "hypothesis"), *distinct(rows, "rival")})
+    colours = dict(zip(names, layer_colours(list(range(len(names) + 1))).values(), strict=False))
     width, across = side_by_side(list(panels), max(1.8, 0.3 * len(layers)), 0.9, least=1.2)
     grid = Grid(
         title=title,
@@ -66,8 +74,8 @@ def rival_hypotheses(
         left=0.9,
         below=0.5,
         keys=[
-            [Key("as the value's own hypothesis expects", "point", own)],
-            [Key("as the rival expects", "point", rival), Key("by chance", "dotted")],
+            [Key(f"as {name} expects", "point", colour) for name, colour in colours.items()],
+            [Key("by chance", "dotted")],
         ],
     )
     sheet = grid.sheet()
@@ -77,6 +85,7 @@ def rival_hypotheses(
         panel.tick_x(layers, [str(layer) for layer in layers])
         panel.frame(x_grid=False, y_named=index % across == 0)
         ordered = sorted(of_panel, key=lambda row: row["layer"])
+        own, rival = (colours[ordered[0][side]] for side in ("hypothesis", "rival"))
         _line(panel, ordered, "distinguishing", "floor", own, aside=-0.08)
         _line(panel, ordered, "distinguishing_rival", "floor_rival", rival, aside=0.08)
         beside = "share of the pairs that\ntell them apart" if index % across == 0 else ""

@@ -11,6 +11,7 @@ async function showCellPage(cell, { cells, chunk, columns, site }) {
       ...parts,
       ...warningsOf(page.summary),
       ...verdictsOf(page.summary),
+      ...hypothesesOf(page.summary),
       el("h2", {}, "Headline numbers"),
       ...headlines(cell, page, columns),
       ...(await evidenceTable(page.evidence, columns, site)),
@@ -67,6 +68,22 @@ const warningsOf = (summary) =>
         el("ul", { class: "warn" }, ...summary.warnings.map((text) => el("li", {}, isolated(text)))),
       ]
     : [];
+
+/** Which of two rival hypotheses the interventions support, and where. */
+function hypothesesOf({ hypotheses = {} }) {
+  const pairs = Object.entries(hypotheses);
+  if (!pairs.length) return [];
+  return [
+    el("h2", {}, "How is the answer computed?"),
+    el(
+      "ul",
+      { class: "hypotheses" },
+      ...pairs.map(([names, pair]) =>
+        el("li", {}, isolated(`${names}? ${pair.text}`), el("br"), isolated(pair.numbers)),
+      ),
+    ),
+  ];
+}
 
 /** For each value where it is held and where it is used, in words. */
 function verdictsOf({ verdicts = {} }) {
@@ -175,7 +192,7 @@ function dropTable(cell) {
 
 /** Everything in the summary that is not shown elsewhere, by dotted names. */
 function factTable(summary) {
-  const shown = ["best", "verdicts", "largest_drop", "excess_drop", "counterfactual", "cell", "warnings", "command"];
+  const shown = ["best", "verdicts", "largest_drop", "excess_drop", "counterfactual", "hypotheses", "cell", "warnings", "command"];
   const rows = [];
   const add = (name, value) => {
     if (name === "design.correlations") return; // of every pair of values: in the summary's file

@@ -1,0 +1,86 @@
+"""Cells with hypotheses: their values are traced and edited, and rivals compared, end to end."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mech_arith.evidence.hypothesis_summary import at_best
+from tests.running import SMALL, main
+
+ASKED = (
+    *SMALL,
+    "layers=[2]",
+    "tracing.positions=last",
+    "tracing.position_map=false",
+    "intervention=interchange",
+    "intervention.controls.valueless=1",
+)
+STEPS = '["ones: a%10+b%10","carry: ones//10","tens: a//10+b//10+carry","answer: tens*10+ones%10"]'
+SUM = ("template=sum_of_two", "problems.operands={min:10,max:99}")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *overrides: str) -> Path:
+    assert main(monkeypatch, tmp_path, *ASKED, *overrides) == 0
+    return tmp_path / "run"
+
+
+def test_rivals_are_compared_in_tables_summary_and_figure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = run(monkeypatch, tmp_path, "hypothesis=left_to_right")
+    table, evidence = (
+        pd.read_parquet(found / f"{name}.parquet") for name in ("hypotheses", "evidence")
+    )
+    assert set(evidence["value"]) == {"a", "b", "c", "a-b", "b-c", "a-(b-c)"}
+    compared = set(zip(table["value"], table["rival_value"], strict=True))
+    assert compared == {("a-b", "b-c"), ("b-c", "a-b")}
+    assert (table["n_distinguishing"] > 0.8 * table["n_pairs"]).all()
+    summary = json.loads((found / "summary.json").read_text())
+    (names, pair) = next(iter(summary["hypotheses"].items()))
+    assert names == "left_to_right or tree"
+    assert pair["n_comparisons"] == len(at_best(table, evidence)) == 2
+    assert f"{names}? {pair['text']}" in " ".join(capsys.readouterr().out.split())
+    assert (found / "figures" / "hypotheses.png").is_file()
+    drawn = pd.read_csv(found / "figures" / "hypotheses.csv")
+    assert sorted(drawn["value"]) == ["a-b", "b-c"]
+
+
+def test_steps_of_ones_own_are_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = run(monkeypatch, tmp_path, *SUM, f"hypothesis.steps={STEPS}")
+    evidence = pd.read_parquet(found / "evidence.parquet")
+    assert set(evidence["value"]) == {"a", "b", "ones", "carry", "tens", "a+b"}
+    carry = evidence.set_index("value").loc["carry"]
+    assert carry["n_classes"] == 2
+    assert carry["class_accuracy_low"] <= carry["class_accuracy"] <= 1
+    assert evidence.set_index("value").loc["a", ["n_classes"]].isna().all()
+    assert "name: custom" in (found / "config.yaml").read_text()
+    assert not (found / "hypotheses.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("hypothesis=digit",), "digit"),
+        (("hypothesis.rivals=[treee]",), "unknown hypothesis.rule 'treee'"),
+        (("hypothesis.rivals=[tree]",), "unlike names, got 'tree' twice"),
+        (("hypothesis.steps=['answer: a-b']",), "expected hypothesis 'custom' to compute a-(b-c)"),
+        (("hypothesis.steps='answer: a'",), "expected hypothesis.steps as a list of texts"),
+        (("hypothesis=modulo", "hypothesis.options={moduli:[4,6]}"), "hypothesis.options.moduli"),
+        (("hypothesis=digits", "template=product_of_two"), "does not apply to 'a*b'"),
+        (("hypothesis.name=''",), "expected a name of the hypothesis"),
+        (("intervention.values=[a-b]",), "unknown value 'a-b'"),
+    ],
+)
+def test_bad_input_is_one_line_before_a_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    overrides: tuple[str, ...],
+    said: str,
+) -> None:
+    assert main(monkeypatch, tmp_path, *ASKED, "model=hf_dir", "model.path=/no", *overrides) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said in last
+    assert last.startswith("error:")
