@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from workloads import LLAMA, Parts, load
 
 from mech_arith.directions.base import FitTask
-from mech_arith.directions.rotation import Pairs, Rotation, draw_pairs, open_pairs
+from mech_arith.directions.pairs import Pairs, draw_pairs, open_pairs
+from mech_arith.directions.rotation import Rotation
 from mech_arith.directions.tracing import value_table
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site

@@ -13,8 +13,9 @@ from mech_arith.common.errors import UserError
 from mech_arith.common.store import Store
 from mech_arith.directions.base import LEARNING, Drawing, FitTask, Subspace, find_method
 from mech_arith.directions.methods import das
+from mech_arith.directions.pairs import draw_pairs, open_pairs
 from mech_arith.directions.readings import control_values
-from mech_arith.directions.rotation import Schedule, draw_pairs, open_pairs, train_rotation
+from mech_arith.directions.rotation import Schedule, train_rotation
 from mech_arith.directions.tracing import Splits, fit_directions, trace, value_table
 from mech_arith.engine.batching import Batching
 from mech_arith.engine.capture import capture

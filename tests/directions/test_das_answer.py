@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from mech_arith.directions.base import FitTask, find_method
+from mech_arith.directions.pairs import draw_pairs, open_pairs
 from mech_arith.directions.readings import control_values
-from mech_arith.directions.rotation import Schedule, draw_pairs, open_pairs, train_rotation
+from mech_arith.directions.rotation import Schedule, train_rotation
 from mech_arith.directions.tracing import value_table
 from mech_arith.engine.batching import Batching
 from mech_arith.engine.capture import capture

@@ -24,13 +24,8 @@ from mech_arith.common.errors import UserError, unknown
 from mech_arith.directions import base, moments, readings, rotation
 from mech_arith.directions.base import LEARNING, METHODS, FitTask, Subspace, positive_peaks
 from mech_arith.directions.moments import KeepsMoments, Moments
-from mech_arith.directions.rotation import (
-    Pairs,
-    Schedule,
-    draw_pairs,
-    open_pairs,
-    train_rotation,
-)
+from mech_arith.directions.pairs import Pairs, draw_pairs, open_pairs
+from mech_arith.directions.rotation import Schedule, train_rotation
 from mech_arith.engine.batching import is_out_of_memory
 from mech_arith.engine.gradients import check_differentiable
 from mech_arith.problems import ProblemSet
