@@ -18,7 +18,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from mech_arith.common.progress import progress
-from mech_arith.directions.pairs import Pairs
+from mech_arith.directions.pairs import ALIKE, Pairs
 
 EVALUATED_EVERY = 10
 """Steps from one look at the held-out pairs to the next."""
