@@ -247,7 +247,7 @@ def test_the_program_exits_with_1_where_a_bar_is_missed(
     [
         (
             ["--only", "nulls"],
-            "expected some of planted,subspaces,null,coverage,ties,slopes,das, got 'nulls'",
+            "expected some of planted,subspaces,null,coverage,ties,slopes,das,rivals, got 'nulls'",
         ),
         (["--plants", "0"], "expected a whole number of 1 or more, got '0'"),
         (["--seed", "-1"], "expected a whole number of 0 or more, got '-1'"),

@@ -265,7 +265,8 @@ def _are_there(task: FitTask, problems: ProblemSet) -> Bool[Tensor, " n"]:
     if reader is None or layout.answer is None:
         return torch.ones(len(problems), dtype=torch.bool)
     lengths = [len(reader.tokens(answer)) for answer in problems.answers.tolist()]
-    return torch.tensor([layout.fits(task.site.position, length) for length in lengths])
+    fit = [layout.fits(task.site.position, length) for length in lengths]
+    return torch.tensor(fit, dtype=torch.bool)
 
 
 def _wanted(task: FitTask, drawn: Sources, source: ProblemSet, index: int) -> Float64[Tensor, " n"]:

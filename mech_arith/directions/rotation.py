@@ -184,7 +184,7 @@ def _relaxed(pairs: Pairs, basis: Float[Tensor, "width r"], rank: int) -> Float[
     Source: Frank & Wolfe (1956), an algorithm for quadratic programming; Overton & Womersley (1992)
     for the set of matrices.
     """
-    found, tried = torch.zeros(basis.shape[1], basis.shape[1]).to(basis), []
+    found, tried = basis.new_zeros(basis.shape[1], basis.shape[1]), []
     for step in range(RELAXED_STEPS):
         gradient = pairs.relaxed_gradient(pairs.trained, basis, found)
         lowest = torch.linalg.eigh(gradient + gradient.mT)[1][:, :rank]

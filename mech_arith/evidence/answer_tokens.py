@@ -180,10 +180,10 @@ def _with_p(
         table: of all arms.
         agreed: of each target and strength, in the order of the table; see `_Wanted.agreed`.
     """
-    targets = torch.tensor((table["arm"] == TARGET).tolist())
+    targets = torch.tensor((table["arm"] == TARGET).tolist(), dtype=torch.bool)
     found = torch.cat([hits for hits, _ in agreed])
     draws = torch.cat([of_draws for _, of_draws in agreed])
-    strengths = torch.tensor(table["strength"].tolist())[targets]
+    strengths = torch.tensor(table["strength"].tolist(), dtype=torch.float64)[targets]
     p, p_max = rank_p(found, draws), torch.full_like(found, torch.nan)
     for strength in strengths.unique():
         tested = (strengths == strength) & ~found.isnan()

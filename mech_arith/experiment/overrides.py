@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException
 from hydra_plugins.hydra_submitit_launcher.config import LocalQueueConf, SlurmQueueConf
 from omegaconf import OmegaConf
@@ -242,13 +243,16 @@ def check_grammar(arguments: Sequence[str]) -> None:
 
 
 def choices_of(arguments: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Key or group -> its choices, of overrides that Hydra's grammar reads; one if not swept.
+    """Key or group -> its choices, of overrides that Hydra's grammar reads; one if not swept, or
+    swept by a pattern.
 
     A key that is given twice has the choices of the last.
     """
     parsed = OverridesParser.create().parse_overrides(list(arguments))
     return {
-        one.key_or_group: tuple(one.sweep_string_iterator()) if one.is_discrete_sweep() else ("",)
+        one.key_or_group: tuple(one.sweep_string_iterator())
+        if one.is_discrete_sweep() and one.value_type is not ValueType.GLOB_CHOICE_SWEEP
+        else ("",)
         for one in parsed
     }
 
