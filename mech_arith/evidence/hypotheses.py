@@ -8,7 +8,7 @@ nothing; on all others at most one of them can be right.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -57,12 +57,14 @@ class Rivalry:
 
     @cached_property
     def distinguishing(self) -> Bool[Tensor, "m n"]:
-        """Pairs of which the two expect different answers, both others than the base's: an edit
-        that does nothing is right by none of them.
+        """Pairs of which the two expect different answers, both others than the base's and the
+        source's own: an edit that does nothing, or carries everything, is right by neither.
         """
-        right = torch.from_numpy(self.sources.base.answers).double()
-        three = (right.expand_as(self.expected), self.expected, self.by_rival)
-        apart = [(one - other).abs() > 2 * self.tolerance for one, other in combinations(three, 2)]
+        base = torch.from_numpy(self.sources.base.answers).double().expand_as(self.expected)
+        own = [torch.from_numpy(source.answers).double() for source in self.sources.problems]
+        pairs = [(self.expected, self.by_rival)]
+        pairs += list(product((self.expected, self.by_rival), (base, torch.stack(own))))
+        apart = [(one - other).abs() > 2 * self.tolerance for one, other in pairs]
         return torch.stack(apart).all(0)  # what is NaN is not
 
     @cached_property

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mech_arith.problems import ProblemSet
 from mech_arith.problems.expressions import Constraint
+from mech_arith.problems.hypotheses import Hypothesis
 
 TRIES = 50
 """Partners drawn for a problem before all others are looked through."""
@@ -102,8 +103,7 @@ def draw_sources(
         constraints: kept by the sources too.
     """
     random = np.random.default_rng([seed, *value.encode()])
-    inside = problems.hypothesis.operands_of(value)
-
+    inside = taken_operands(problems.hypothesis, value)
     search = _Search(problems, value, inside, tuple(constraints), random)
 
     def drawn(rows: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " some"]:
@@ -120,6 +120,24 @@ def draw_sources(
     other = _expected(base, value, others).unflatten(0, (n_shuffles, m))
     sources = tuple(_replaced(base, problems, inside, column) for column in partners)
     return Sources(value, base, torch.from_numpy(rows), sources, other)
+
+
+def taken_operands(hypothesis: Hypothesis, value: str) -> tuple[str, ...]:
+    """The operands that a source has from another problem: those of the value.
+
+    Of a step that has rivals they are all operands. Were it those of the value alone, the source's
+    own answer would be the one that the value's hypothesis expects, and a subspace that carries
+    everything to the answer would speak for whatever step it is asked for.
+    """
+    return hypothesis.operands if rival_steps(hypothesis, value) else hypothesis.operands_of(value)
+
+
+def rival_steps(hypothesis: Hypothesis, value: str) -> tuple[str, ...]:
+    """The steps of other hypotheses; none for a value that is one of theirs too."""
+    if value in (*hypothesis.operands, hypothesis.answer):
+        return ()
+    own = hypothesis.of(value).own_values
+    return tuple(name for name in hypothesis.values if name not in own)
 
 
 def _expected(
@@ -211,12 +229,8 @@ class _Search:
 
     @cached_property
     def rival_values(self) -> tuple[str, ...]:
-        """The steps of other hypotheses; none for a value that is one of theirs too."""
-        hypothesis = self.problems.hypothesis
-        if self.value in (*hypothesis.operands, hypothesis.answer):
-            return ()
-        own = hypothesis.of(self.value).own_values
-        return tuple(name for name in hypothesis.values if name not in own)
+        """The steps of other hypotheses."""
+        return rival_steps(self.problems.hypothesis, self.value)
 
     @property
     def is_choosy(self) -> bool:
@@ -224,7 +238,9 @@ class _Search:
         return bool(self.siblings or self.rival_values)
 
     def _preferred(self, base: np.ndarray, partner: np.ndarray) -> np.ndarray:
-        """The siblings stay, and rivals expect a change of the answer, but another one."""
+        """The siblings stay, and rivals expect another answer: neither is the base's or the
+        source's own.
+        """
         mask = self._allowed(base, partner)
         rows = np.flatnonzero(mask)
         base, partner = base[rows], partner[rows]
@@ -241,7 +257,10 @@ class _Search:
             clean = self.problems.answers[base][can]
             here = hypothesis.replace(self.value, values[self.value][can], kept)
             there = hypothesis.replace(name, values[name][can], kept)
-            good[can] &= (here != there) & (here != clean) & (there != clean)
+            theirs = values[hypothesis.answer][can]
+            apart = [here != there]
+            apart += [one != other for one in (here, there) for other in (clean, theirs)]
+            good[can] &= np.logical_and.reduce(apart)
         mask[rows] = good
         return mask
 

@@ -108,6 +108,19 @@ def test_answers_that_follow_neither_are_a_tie(sources: Sources) -> None:
     assert row_of(sources, half)["supports"] == TIE
 
 
+def test_answers_that_follow_everything_support_nothing(sources: Sources) -> None:
+    """A source is another problem altogether: its own answer is what neither expects."""
+    whole = torch.stack([torch.from_numpy(source.answers).double() for source in sources.problems])
+    for name in "abc":
+        moved = [
+            source.operands[name] != sources.base.operands[name] for source in sources.problems
+        ]
+        assert np.mean(moved) > 0.8
+    row = row_of(sources, whole)
+    assert (row["distinguishing"], row["distinguishing_rival"]) == (0, 0)
+    assert row["supports"] == TIE
+
+
 def test_pairs_of_one_expectation_do_not_count() -> None:
     base = drawn("tree", "left_to_right")
     found = draw_sources(base, "b-c", m=1, n_shuffles=1, seed=0)

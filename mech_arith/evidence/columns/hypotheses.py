@@ -35,8 +35,8 @@ HYPOTHESES = (
     Column(
         "n_distinguishing",
         WHOLE,
-        "Pairs that tell the two apart: both expect another answer than the base's, and not the "
-        "same one.",
+        "Pairs that tell the two apart: they expect different answers, and neither is the base's "
+        "or the source's own.",
     ),
     Column("iia", NUMBER, IIA, SHARE),
     Column("iia_rival", NUMBER, "The same with the rival's value replaced, as the rival has it."),
