@@ -21,7 +21,7 @@ FINE = (
 
 @pytest.mark.slow
 def test_a_sweep_over_methods(monkeypatch, tmp_path):
-    asked = ("tracing=pca,pls", "model=arith_encoder", "layers=[2]", *FINE)
+    asked = ("tracing=pca,pls", "intervention=scale", "model=arith_encoder", "layers=[2]", *FINE)
     assert main(monkeypatch, tmp_path, *SMALL, *asked, sweep=True) == 0
     pca, pls = (load_run(path.parent) for path in sorted(tmp_path.glob("run/**/summary.json")))
     assert [run.summary["cell"]["tracing"] for run in (pca, pls)] == ["pca", "pls"]

@@ -24,6 +24,13 @@ CELLS = {
     "ablate": ("intervention=ablate", "intervention.components=[1]"),
     "weights": ("intervention.via=weights", "tracing.point=mlp_out", "tracing.positions=last"),
     "regressing": ("model=arith_encoder", "intervention=set"),
+    "heads": (
+        "intervention=interchange",
+        "tracing.point=z",
+        "tracing.heads=[0,1]",
+        "tracing.positions=last",
+        "tracing.position_map=false",
+    ),
     "trained": (
         "tracing=das",
         "tracing.positions=last",
