@@ -1,6 +1,8 @@
 """Checks of a config that need nothing but its numbers. names.py checks its names."""
 
 import math
+from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import date
 from typing import Any
 
@@ -60,6 +62,21 @@ def check_numbers(config: RunConfig) -> None:
         raise UserError(
             f"expected threads from 1 to {MAX_THREADS} or null, got {config.threads}; change it"
         )
+    for key, number in _numbers(asdict(config)):
+        if not math.isfinite(number):
+            raise UserError(f"expected a finite number in {key}, got {number}; change it")
+
+
+def _numbers(entry: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Every number with a fraction, under its dotted key: in options and lists too."""
+    if isinstance(entry, float):
+        yield key, entry
+    elif isinstance(entry, dict):
+        for name, inner in entry.items():
+            yield from _numbers(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(entry, list | tuple):
+        for inner in entry:
+            yield from _numbers(inner, key)
 
 
 def _check_paths(config: RunConfig) -> None:

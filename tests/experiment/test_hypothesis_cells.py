@@ -71,6 +71,10 @@ def test_steps_of_ones_own_are_values(monkeypatch: pytest.MonkeyPatch, tmp_path:
         (("hypothesis=digits", "template=product_of_two"), "does not apply to 'a*b'"),
         (("hypothesis.name=''",), "expected a name of the hypothesis"),
         (("intervention.values=[a-b]",), "unknown value 'a-b'"),
+        (
+            ("tracing=fourier", "tracing.options.periods=[nan]"),
+            "a finite number in tracing.options",
+        ),
     ],
 )
 def test_bad_input_is_one_line_before_a_model_is_loaded(
