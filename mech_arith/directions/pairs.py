@@ -277,11 +277,9 @@ def _wanted(task: FitTask, drawn: Sources, source: ProblemSet, index: int) -> Fl
     numbers = source.values[drawn.value]
     if task.is_control:
         numbers = control_values(task.problems, source)[:, index].long().numpy()
-    hypothesis, operands = drawn.base.hypothesis, drawn.base.operands
-    defined = hypothesis.can_replace(drawn.value, numbers, operands)
-    numbers = np.where(defined, numbers, source.values[drawn.value])
-    answers = torch.from_numpy(hypothesis.replace(drawn.value, numbers, operands)).double()
-    return answers.where(torch.from_numpy(defined), torch.nan)
+    return torch.from_numpy(
+        drawn.base.hypothesis.expected(drawn.value, numbers, drawn.base.operands)
+    )
 
 
 def _some_of_all(sets: tuple[ProblemSet, ...], rows: Int64[Tensor, " n"]) -> ProblemSet:

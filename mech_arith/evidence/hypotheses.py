@@ -15,17 +15,16 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float64
-from scipy.stats import binomtest
 from torch import Tensor
 
 from mech_arith.evidence.iia import ceiling_fields
 from mech_arith.evidence.metrics import exact
 from mech_arith.evidence.scorer import Scorer
-from mech_arith.interventions.controls import TARGET
 from mech_arith.interventions.result import InterventionResult
 from mech_arith.interventions.run import InterventionPlan, InterventionRun
 from mech_arith.problems.sources import Sources
 from mech_arith.statistics import ALPHA, SHARES, Resampling, averaged, holm, paired_interval, rank_p
+from mech_arith.statistics.paired import sign_p
 
 N_SHUFFLES = 200
 """Draws of other sources for the floors; p of a floor is never below 1 / (N_SHUFFLES + 1)."""
@@ -84,11 +83,7 @@ class Rivalry:
         answers = []
         for source in self.sources.problems:
             numbers = source.values[value] if order is None else source.values[value][order]
-            can = base.hypothesis.can_replace(value, numbers, base.operands)
-            found = np.full(len(base), np.nan)
-            kept = {name: of[can] for name, of in base.operands.items()}
-            if can.any():
-                found[can] = base.hypothesis.replace(value, numbers[can], kept)
+            found = base.hypothesis.expected(value, numbers, base.operands)
             answers.append(torch.from_numpy(found))
         return torch.stack(answers)
 
@@ -99,16 +94,8 @@ def rivalries(sources: Sources, *, tolerance: float, seed: int) -> Iterator[tupl
     Yields:
         The name of the other hypothesis, and the two values side by side.
     """
-    hypothesis = sources.base.hypothesis
-    own = hypothesis.of(sources.value)
-    if sources.value in (*hypothesis.operands, hypothesis.answer):
-        return  # it is a value of all of them, and means the same
-    for other in (hypothesis.alone(), *hypothesis.rivals):
-        if other.name == own.name or sources.value in other.own_values:
-            continue
-        for step in other.steps[:-1]:
-            if step.name not in own.own_values and other.is_used(step.name):
-                yield other.name, Rivalry(sources, step.name, tolerance, seed)
+    for name, step in sources.base.hypothesis.rival_steps(sources.value):
+        yield name, Rivalry(sources, step, tolerance, seed)
 
 
 def hypothesis_table(done: InterventionRun, plan: InterventionPlan, scorer: Scorer) -> pd.DataFrame:
@@ -140,9 +127,8 @@ def _rows(
     """A row per strength."""
     bound = ceiling_fields(ceiling, pair.sources, scorer)
     sources, hypothesis = pair.sources, pair.sources.base.hypothesis
-    (answers,) = (answers for arm, answers in one.by_arm() if arm.name == TARGET)
     for index, strength in enumerate(plan.strengths):
-        edited = answers.numbers[0, :, index]
+        edited = one.target_answers.numbers[0, :, index]
         yield {
             **one.key,
             "value": sources.value,
@@ -186,14 +172,6 @@ def _compared(
         "difference_high": float(ends.high),
         "p_difference": sign_p(of_problems),
     }
-
-
-def sign_p(differences: Float64[Tensor, " n"]) -> float:
-    """Two-sided p of as many problems on one side, were either side as likely; NaN without any."""
-    above, below = int((differences > 0).sum()), int((differences < 0).sum())
-    if not torch.isfinite(differences).any():
-        return float("nan")
-    return float(binomtest(above, above + below).pvalue) if above + below else 1.0
 
 
 def _floor(

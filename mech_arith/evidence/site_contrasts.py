@@ -11,7 +11,6 @@ from torch import Tensor
 from mech_arith.evidence.metrics import exact, settled
 from mech_arith.evidence.scorer import Scorer
 from mech_arith.evidence.table import WHOLE_WAY
-from mech_arith.interventions.controls import TARGET
 from mech_arith.interventions.result import InterventionResult
 from mech_arith.interventions.run import InterventionPlan, InterventionRun
 from mech_arith.problems.sources import Sources
@@ -66,9 +65,8 @@ def _hits(
     one: InterventionResult, sources: Sources, strength: int, scorer: Scorer
 ) -> Float64[Tensor, " n"]:
     """Share of each problem's sources whose answer the target's edit gives."""
-    answers = {arm.name: answers for arm, answers in one.by_arm()}[TARGET]
     clean = scorer.of(one.rows).clean.numbers
-    edited = settled(answers.numbers[:, :, strength], clean)
+    edited = settled(one.target_answers.numbers[:, :, strength], clean)
     return exact(edited, sources.expected, tolerance=scorer.tolerance).double().mean((0, 1))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mech_arith.engine.answers import Answers
 from mech_arith.engine.sites import Site
-from mech_arith.interventions.controls import Arm, Target
+from mech_arith.interventions.controls import TARGET, Arm, Target
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ class InterventionResult:
             "chosen_for": self.target.chosen_for,
             "target_value": self.target.target_value,
         }
+
+    @property
+    def target_answers(self) -> Answers:
+        """Those of the target itself, [1, m, s, n]."""
+        return next(answers for arm, answers in self.by_arm() if arm.name == TARGET)
 
     def by_arm(self) -> Iterator[tuple[Arm, Answers]]:
         """Each arm with its answers, [subspaces, m, s, n]."""

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from mech_arith.common.errors import UserError, unknown
 from mech_arith.problems.computing import BoolArray, IntArray, Interval, Trees, compute, intervals
@@ -155,14 +156,27 @@ class Hypothesis:
         given = {**self._given(operands), **wanted}
         return self._found(self._upstream(given), given)[self.answer]
 
-    def can_replace(
+    def expected(
         self, value: str, with_: IntArray, operands: Mapping[str, IntArray]
-    ) -> BoolArray:
-        """Rows in which no divisor is 0 when `value` is set to `with_`. Raises as `replace` does,
-        but for the divisors.
-        """
+    ) -> Float64[np.ndarray, " n"]:
+        """The answers of `replace`; NaN where a divisor would be 0."""
+        owner = self.of(value)
         given = {**self._given(operands), value: with_}
-        return compute(self.of(value)._upstream(given), given)[1]
+        found, defined = compute(owner._upstream(given), given)
+        return np.where(defined, found[self.answer], np.nan)
+
+    def rival_steps(self, value: str) -> tuple[tuple[str, str], ...]:
+        """What a step is to be told from: the name of every hypothesis that does not have it, with
+        each step of that by which its answer could be another one. None for a value of all.
+        """
+        own = self.of(value).own_values
+        return tuple(
+            (other.name, step.name)
+            for other in (self.alone(), *self.rivals)
+            if value not in other.own_values
+            for step in other.steps
+            if step.name not in own and other.is_used(step.name)
+        )
 
     def is_used(self, value: str) -> bool:
         """Whether the answer is computed from a value. One that is not can only be traced."""

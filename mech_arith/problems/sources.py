@@ -129,15 +129,7 @@ def taken_operands(hypothesis: Hypothesis, value: str) -> tuple[str, ...]:
     own answer would be the one that the value's hypothesis expects, and a subspace that carries
     everything to the answer would speak for whatever step it is asked for.
     """
-    return hypothesis.operands if rival_steps(hypothesis, value) else hypothesis.operands_of(value)
-
-
-def rival_steps(hypothesis: Hypothesis, value: str) -> tuple[str, ...]:
-    """The steps of other hypotheses; none for a value that is one of theirs too."""
-    if value in (*hypothesis.operands, hypothesis.answer):
-        return ()
-    own = hypothesis.of(value).own_values
-    return tuple(name for name in hypothesis.values if name not in own)
+    return hypothesis.operands if hypothesis.rival_steps(value) else hypothesis.operands_of(value)
 
 
 def _expected(
@@ -230,7 +222,8 @@ class _Search:
     @cached_property
     def rival_values(self) -> tuple[str, ...]:
         """The steps of other hypotheses."""
-        return rival_steps(self.problems.hypothesis, self.value)
+        steps = self.problems.hypothesis.rival_steps(self.value)
+        return tuple(dict.fromkeys(name for _, name in steps))
 
     @property
     def is_choosy(self) -> bool:
@@ -250,17 +243,13 @@ class _Search:
         for name in self.siblings:
             good &= values[name] == self.problems.values[name][base]
         own = {name: numbers[base] for name, numbers in self.problems.operands.items()}
+        clean, theirs = self.problems.answers[base], values[hypothesis.answer]
+        here = hypothesis.expected(self.value, values[self.value], own)
         for name in self.rival_values:
-            can = good & hypothesis.can_replace(name, values[name], own)
-            can &= hypothesis.can_replace(self.value, values[self.value], own)
-            kept = {operand: numbers[can] for operand, numbers in own.items()}
-            clean = self.problems.answers[base][can]
-            here = hypothesis.replace(self.value, values[self.value][can], kept)
-            there = hypothesis.replace(name, values[name][can], kept)
-            theirs = values[hypothesis.answer][can]
+            there = hypothesis.expected(name, values[name], own)
             apart = [here != there]
             apart += [one != other for one in (here, there) for other in (clean, theirs)]
-            good[can] &= np.logical_and.reduce(apart)
+            good &= np.logical_and.reduce(apart)
         mask[rows] = good
         return mask
 

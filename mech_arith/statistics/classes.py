@@ -10,8 +10,6 @@ import warnings
 import numpy as np
 from jaxtyping import Bool, Float64
 from numpy.typing import NDArray
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.model_selection import KFold
 
 MOST_CLASSES = 10
 """Numbers of a value up to which they are classes."""
@@ -34,6 +32,10 @@ def told_apart(
     Where those are of one class, or their coordinates are all the same, their most frequent class
     is told. Fewer problems than folds are told wrong.
     """
+    # Heavy, and needed by few cells.
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.model_selection import KFold
+
     right = np.zeros(len(values), dtype=bool)
     if len(values) < FOLDS:
         return right

@@ -1,9 +1,10 @@
-"""Differences between two things on the same problems: p by flipping their signs."""
+"""Differences between two things on the same problems: p by flipping or by counting their signs."""
 
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Float64
+from scipy.stats import binomtest
 from torch import Tensor
 
 from mech_arith.statistics.intervals import Resampling
@@ -37,3 +38,11 @@ def paired_p(differences: Float[Tensor, "tests n"], how: Resampling) -> PairedP:
     found = x.sum(1).abs()
     largest = null.amax(0).expand_as(null) if len(null) else null
     return PairedP(rank_p(found, null), rank_p(found, largest))
+
+
+def sign_p(differences: Float64[Tensor, " n"]) -> float:
+    """Two-sided p of as many problems on one side, were either side as likely; NaN without any."""
+    above, below = int((differences > 0).sum()), int((differences < 0).sum())
+    if not torch.isfinite(differences).any():
+        return float("nan")
+    return float(binomtest(above, above + below).pvalue) if above + below else 1.0

@@ -7,7 +7,7 @@ import torch
 from mech_arith.engine.answers import Answers
 from mech_arith.engine.sites import Site
 from mech_arith.evidence.columns import conformed
-from mech_arith.evidence.hypotheses import TIE, hypothesis_table, rivalries, sign_p
+from mech_arith.evidence.hypotheses import TIE, hypothesis_table, rivalries
 from mech_arith.evidence.scorer import Scorer
 from mech_arith.interventions.controls import Arm, Target
 from mech_arith.interventions.edits.base import find_edit
@@ -18,6 +18,7 @@ from mech_arith.problems.asked import AskedHypothesis, with_hypotheses
 from mech_arith.problems.sources import Sources, draw_sources
 from mech_arith.problems.templates import build_template
 from mech_arith.statistics import Resampling
+from mech_arith.statistics.paired import sign_p
 
 SITE = Site(2, "resid_post", "last")
 HOW = Resampling(n_permutations=20)
