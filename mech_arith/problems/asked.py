@@ -135,31 +135,40 @@ def _check_on(hypothesis: Hypothesis, operands: Mapping[str, IntArray], answers:
 
 def _check_shared(joined: Hypothesis, operands: Mapping[str, IntArray]) -> None:
     """Raise a UserError where a value of two hypotheses is not the same variable in both."""
+    numbers = _numbers(joined, operands)
     for index, rival in enumerate(joined.rivals):
         for other in (joined.alone(), *joined.rivals[:index]):
             shared = set(rival.own_values) & set(other.own_values) - set(joined.operands)
             for value in sorted(shared - {joined.answer}):
-                if not _same(rival, value, other, value, operands):
+                if not _same((rival, value), (other, value), numbers, operands):
                     raise UserError(
                         f"expected one meaning of {value!r}, got others in hypotheses "
                         f"{other.name!r} and {rival.name!r}; rename the step in one of them"
                     )
 
 
+Numbers = Mapping[str, Mapping[str, IntArray]]
+"""By the names of hypotheses, all of their values."""
+
+
+def _numbers(hypothesis: Hypothesis, operands: Mapping[str, IntArray]) -> Numbers:
+    """Of a hypothesis and its rivals, each computed once."""
+    every = (hypothesis.alone(), *hypothesis.rivals)
+    return {each.name: each.evaluate(operands) for each in every}
+
+
 def _same(
-    first: Hypothesis,
-    value: str,
-    second: Hypothesis,
-    other: str,
+    first: tuple[Hypothesis, str],
+    second: tuple[Hypothesis, str],
+    numbers: Numbers,
     operands: Mapping[str, IntArray],
 ) -> bool:
     """Whether two values are one variable on these problems: equal, and of equal consequence."""
-    numbers = first.evaluate(operands)[value]
-    if not np.array_equal(numbers, second.evaluate(operands)[other]):
+    mine, theirs = (numbers[of.name][value] for of, value in (first, second))
+    if not np.array_equal(mine, theirs):
         return False
-    moved = np.roll(numbers, 1)
-    here = first.expected(value, moved, operands)
-    there = second.expected(other, moved, operands)
+    moved = np.roll(mine, 1)
+    here, there = (of.expected(value, moved, operands) for of, value in (first, second))
     known = np.isfinite(here) & np.isfinite(there)
     return np.array_equal(here[known], there[known])
 
@@ -173,8 +182,9 @@ def hypothesis_notes(hypothesis: Hypothesis, operands: Mapping[str, IntArray]) -
                     f"{step.name} of hypothesis {each.name} is not used by the answer: it can be "
                     "traced, but no interchange of it changes what is expected"
                 )
+    numbers = _numbers(hypothesis, operands) if hypothesis.rivals else {}
     for rival in hypothesis.rivals:
-        if _cannot_be_told_apart(hypothesis.alone(), rival, operands):
+        if _cannot_be_told_apart(hypothesis.alone(), rival, numbers, operands):
             yield (
                 f"hypotheses {hypothesis.name} and {rival.name} cannot be told apart: they have "
                 "the same values, and an interchange of any of them is expected to have the same "
@@ -183,13 +193,13 @@ def hypothesis_notes(hypothesis: Hypothesis, operands: Mapping[str, IntArray]) -
 
 
 def _cannot_be_told_apart(
-    first: Hypothesis, second: Hypothesis, operands: Mapping[str, IntArray]
+    first: Hypothesis, second: Hypothesis, numbers: Numbers, operands: Mapping[str, IntArray]
 ) -> bool:
     """Whether every step of each is a variable of the other too."""
 
     def covers(one: Hypothesis, of: Hypothesis) -> bool:
         return all(
-            any(_same(one, mine.name, of, theirs.name, operands) for mine in one.steps)
+            any(_same((one, mine.name), (of, theirs.name), numbers, operands) for mine in one.steps)
             for theirs in of.steps
         )
 

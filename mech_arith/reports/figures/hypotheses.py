@@ -8,6 +8,7 @@ import pandas as pd
 
 from mech_arith.engine.sites import COMPONENT_COLUMNS
 from mech_arith.evidence.hypothesis_summary import at_best
+from mech_arith.reports.figures.ranks import line_of
 from mech_arith.reports.figures.rule import number_of
 from mech_arith.reports.figures.sharing import sites_note
 from mech_arith.reports.figures.sheet import Panel, Sheet
@@ -117,10 +118,6 @@ def _line(
 ) -> None:
     """What one hypothesis expects, with its floor."""
     at = [row["layer"] + aside for row in rows]
-    numbers = [number_of(row, name) for row in rows]
-    ends = [[number_of(row, f"{name}_{end}") for row in rows] for end in ("low", "high")]
-    panel.intervals(at, *ends, colors=[colour], linewidths=1.1)
-    panel.line(at, numbers, color=colour, linewidth=1.3)
-    panel.points(at, numbers, markersize=3.5, color=colour, markerfacecolor=colour)
+    line_of(panel, at, rows, name, colour)
     chance = [number_of(row, floor) for row in rows]
     panel.line(at, chance, color=colour, linestyle=":", linewidth=1)

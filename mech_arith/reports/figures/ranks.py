@@ -184,14 +184,30 @@ def _line(
         numbers = [number_of(row, name) for row in rows]
         if all(map(isnan, numbers)):
             continue
-        ends = [[number_of(row, f"{name}_{end}") for row in rows] for end in ("low", "high")]
-        if intervals and not any(map(isnan, ends[0])):
-            panel.intervals(at, *ends, colors=[shade], linewidths=1.1)
-        panel.line(at, numbers, color=shade, linewidth=1.3)
-        panel.points(at, numbers, markersize=3.5, color=shade, markerfacecolor=inside)
+        known = not any(isnan(number_of(row, f"{name}_low")) for row in rows)
+        line_of(panel, at, rows, name, shade, inside=inside, intervals=intervals and known)
     for bound, style in (("floor", ":"), ("ceiling", "--")):
         numbers = [number_of(row, bound) for row in rows]
         panel.line(at, numbers, color=colour, linestyle=style, linewidth=1)
+
+
+def line_of(
+    panel: Panel,
+    at: Sequence[float],
+    rows: Sequence[Mapping[str, Any]],
+    name: str,
+    colour: Colour,
+    *,
+    inside: Colour | str | None = None,
+    intervals: bool = True,
+) -> None:
+    """A column's numbers as points on a line, with their intervals; `inside` fills the points."""
+    numbers = [number_of(row, name) for row in rows]
+    if intervals:
+        ends = [[number_of(row, f"{name}_{end}") for row in rows] for end in ("low", "high")]
+        panel.intervals(at, *ends, colors=[colour], linewidths=1.1)
+    panel.line(at, numbers, color=colour, linewidth=1.3)
+    panel.points(at, numbers, markersize=3.5, color=colour, markerfacecolor=inside or colour)
 
 
 def _layer_keys(colours: Mapping[int, Colour]) -> list[Key]:
