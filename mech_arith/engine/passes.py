@@ -110,8 +110,10 @@ class Change:
 class Rows(Protocol):
     """A batch of rows. `reading` turns what is read of them into answers."""
 
-    n_same: int
-    """Tokens that are read before the first edited position, the same as without an edit."""
+    @property
+    def n_same(self) -> int:
+        """Tokens that are read before the first edited position, the same as without an edit."""
+        ...
 
     def read_outs(self) -> Iterator[tuple[slice, Float[Tensor, "rows read out"]]]:
         """What is read at the prompt's end and behind each fed token, some rows at a time; without

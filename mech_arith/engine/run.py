@@ -106,7 +106,7 @@ def run_baseline(session: Session, prompts: Prompts, asked: ReferenceAnswers) ->
     longest = 0 if model.reader is None else model.reader.longest(asked.bound)
     written = torch.full((len(prompts), longest), NO_TOKEN)
     opened = opener(model, prompts)
-    key = _asked_key(model, prompts, asked)
+    key = asked_key(model, prompts, asked)
 
     def work(layout: Layout) -> dict[str, Tensor]:
         def answer() -> dict[str, Tensor]:
@@ -159,13 +159,13 @@ def stored_baseline(session: Session, prompts: Prompts, asked: ReferenceAnswers)
         found = run_baseline(session, prompts, asked)
         return {**found.answers.tensors(), "written": found.written}
 
-    key = _asked_key(session.model, prompts, asked)
+    key = asked_key(session.model, prompts, asked)
     found = dict(session.store.fetch("baseline", key, make, code=CODE))
     written = found.pop("written")
     return Baseline(prompts, asked, Answers(**found), written)
 
 
-def _asked_key(model: Model, prompts: Prompts, asked: ReferenceAnswers) -> dict[str, Any]:
+def asked_key(model: Model, prompts: Prompts, asked: ReferenceAnswers) -> dict[str, Any]:
     """All that determines the answers to problems, apart from code."""
     return {
         **model.fingerprint,
@@ -196,7 +196,7 @@ def run_edits(
     answers = [_unedited(baseline, len(edits), n_tokens) for edits in plan]
     n_prefix = len(baseline.prompts.prefix)
     opened = opener(model, baseline.prompts)
-    key = _asked_key(model, baseline.prompts, baseline.asked)
+    key = asked_key(model, baseline.prompts, baseline.asked)
     units = [_edits_digest(baseline.prompts, edits) for edits in plan]
 
     def work(layout: Layout) -> list[Answers]:
@@ -240,7 +240,7 @@ def longest_answer(model: Model, baseline: Baseline) -> int:
 def edits_key(model: Model, baseline: Baseline, edits: Sequence[Edits]) -> dict[str, Any]:
     """All that determines the answers under edits, apart from code."""
     return {
-        **_asked_key(model, baseline.prompts, baseline.asked),
+        **asked_key(model, baseline.prompts, baseline.asked),
         "edits": [_edits_digest(baseline.prompts, of_site) for of_site in edits],
     }
 

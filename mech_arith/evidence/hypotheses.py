@@ -162,7 +162,9 @@ def _compared(
         "iia_rival": float(rival.mean()),
     }
     for suffix, hits, by_chance in zip(("", "_rival"), (own, rival), chance, strict=True):
-        fields |= _share(f"distinguishing{suffix}", hits.masked_fill(~apart, torch.nan), scorer.how)
+        fields |= share_fields(
+            f"distinguishing{suffix}", hits.masked_fill(~apart, torch.nan), scorer.how
+        )
         fields[f"floor{suffix}"] = float(by_chance.mean())
         fields[f"p{suffix}"] = float(rank_p(hits[apart].mean(), by_chance))
     return {
@@ -185,7 +187,8 @@ def _floor(
     return hits[:, apart].double().mean(1)
 
 
-def _share(name: str, hits: Float64[Tensor, "m n"], how: Resampling) -> dict[str, float]:
+def share_fields(name: str, hits: Float64[Tensor, "m n"], how: Resampling) -> dict[str, float]:
+    """A share over m sources of each of n problems, with its interval; NaN does not count."""
     found = averaged(hits.nanmean(0)[None], how, drawn=False, of=SHARES)
     return {
         name: float(found.mean),

@@ -20,6 +20,7 @@ from mech_arith.engine.guard import check_fast_path
 from mech_arith.engine.run import CODE, ReferenceAnswers, longest_answer, stored_baseline
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site, answer_positions, name_positions
+from mech_arith.evidence.alignments import alignment_summary, alignment_table
 from mech_arith.evidence.answer_tokens import Spelling, answer_token_table, token_summary
 from mech_arith.evidence.baseline import (
     WrittenAnswers,
@@ -55,8 +56,10 @@ from mech_arith.experiment.cell_warnings import (
     edit_warnings,
     outside_training,
 )
+from mech_arith.interventions.alignment import interchange_together
 from mech_arith.interventions.bases import Bases
 from mech_arith.interventions.edits import WEIGHTS
+from mech_arith.interventions.edits.base import EditTarget
 from mech_arith.interventions.fold_run import (
     EditedModel,
     check_by_weights,
@@ -205,6 +208,7 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
         **learning_summary(tables),
         **intervention_summary(tables, report.hypothesis.values),
         "hypotheses": hypothesis_summary(tables),
+        "alignments": alignment_summary(tables),
         "answer_tokens": token_summary(
             tables.get("answer_tokens", pd.DataFrame()), headline(tables["evidence"])
         ),
@@ -386,6 +390,7 @@ def _edit(work: _Work, bases: Bases, reported: Reported) -> _Edited:
             how=how,
         )
         tables = intervention_tables(done, asked, scorer)
+        tables |= _together(work, bases, asked, reported.tolerance)
         spelling = Spelling.of(session.model, longest_answer(session.model, bases.baseline))
         if done.sources and spelling is not None:
             tables["answer_tokens"] = answer_token_table(done, asked, spelling, how)
@@ -395,6 +400,17 @@ def _edit(work: _Work, bases: Bases, reported: Reported) -> _Edited:
         tables["off_distribution"] = off_distribution_table(done.results, departures, asked)
     tables = {name: table.assign(via=asked.via) for name, table in tables.items()}
     return _Edited(tables, done.difference, model)
+
+
+def _together(
+    work: _Work, bases: Bases, asked: InterventionPlan, tolerance: float
+) -> dict[str, pd.DataFrame]:
+    """All steps of each hypothesis set at once, where values are taken from sources."""
+    if asked.edit.target is not EditTarget.SOURCE:
+        return {}
+    found = interchange_together(work.session, bases, asked, tolerance=tolerance)
+    table = alignment_table(found, tolerance=tolerance, how=work.plan.how, seed=asked.seed)
+    return {} if table.empty else {"alignments": table}
 
 
 def _locality(work: _Work, bases: Bases) -> dict[str, pd.DataFrame]:

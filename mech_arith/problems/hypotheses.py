@@ -150,9 +150,7 @@ class Hypothesis:
         self, wanted: Mapping[str, IntArray], operands: Mapping[str, IntArray]
     ) -> IntArray:
         """The same with several of the hypothesis' own values set at once."""
-        for value in wanted:
-            if value not in self.own_values:
-                raise unknown(f"value of {self.answer!r}", value, self.own_values)
+        self._require_own(wanted)
         given = {**self._given(operands), **wanted}
         return self._found(self._upstream(given), given)[self.answer]
 
@@ -160,10 +158,27 @@ class Hypothesis:
         self, value: str, with_: IntArray, operands: Mapping[str, IntArray]
     ) -> Float64[np.ndarray, " n"]:
         """The answers of `replace`; NaN where a divisor would be 0."""
-        owner = self.of(value)
-        given = {**self._given(operands), value: with_}
-        found, defined = compute(owner._upstream(given), given)
+        return self.of(value).expected_of_all({value: with_}, operands)
+
+    def expected_of_all(
+        self, wanted: Mapping[str, IntArray], operands: Mapping[str, IntArray]
+    ) -> Float64[np.ndarray, " n"]:
+        """The answers of `replace_all`; NaN where a divisor would be 0."""
+        self._require_own(wanted)
+        given = {**self._given(operands), **wanted}
+        found, defined = compute(self._upstream(given), given)
         return np.where(defined, found[self.answer], np.nan)
+
+    def _require_own(self, wanted: Mapping[str, IntArray]) -> None:
+        for value in wanted:
+            if value not in self.own_values:
+                raise unknown(f"value of {self.answer!r}", value, self.own_values)
+
+    @cached_property
+    def used_steps(self) -> tuple[str, ...]:
+        """The steps between operands and answer that the answer is computed from."""
+        names = (step.name for step in self.steps)
+        return tuple(name for name in names if name != self.answer and self.is_used(name))
 
     def rival_steps(self, value: str) -> tuple[tuple[str, str], ...]:
         """What a step is to be told from: the name of every hypothesis that does not have it, with

@@ -157,12 +157,16 @@ def cell_table(summary: Mapping[str, Any]) -> Table:
 
 
 def _rival_lines(summary: Mapping[str, Any]) -> list[str]:
-    """Which hypothesis of two the interventions support; none where there are no rivals."""
-    return [
+    """Which hypothesis of two the interventions support, and how all steps of each do together;
+    none where there are neither rivals nor several steps.
+    """
+    compared = [
         line
         for names, pair in (summary.get("hypotheses") or {}).items()
         for line in (f"{names}? {pair['text']}", f"  {pair['numbers']}")
     ]
+    together = (summary.get("alignments") or {}).items()
+    return compared + [f"{name}: {found['text']}" for name, found in together]
 
 
 def _verdicts_by_cell(summaries: Sequence[Mapping[str, Any]]) -> Table:

@@ -1,12 +1,21 @@
-"""Columns of the table that lets rival hypotheses compete."""
+"""Columns of the tables that try hypotheses of how the answer is computed."""
 
-from mech_arith.evidence.columns.base import NUMBER, SHARE, TEXT, WHOLE, Column, with_interval
+from mech_arith.evidence.columns.base import (
+    FLAG,
+    NUMBER,
+    SHARE,
+    TEXT,
+    WHOLE,
+    Column,
+    with_interval,
+)
 from mech_arith.evidence.columns.shared import (
     CEILING,
     EDIT,
     EDITED_DIRECTION,
     IIA,
     N_SOURCES,
+    RANK,
     STRENGTH,
     VALUE,
     VIA,
@@ -62,3 +71,29 @@ HYPOTHESES = (
     ),
     VIA,
 )
+
+ALIGNMENTS = (
+    Column("hypothesis", TEXT, "Hypothesis whose steps are set together."),
+    RANK,
+    Column("n_steps", WHOLE, "Steps between the operands and the answer."),
+    Column("places", TEXT, "Where each step is read best, on the fit split."),
+    Column(
+        "steps_set", WHOLE, "Steps that are set together; 0 for all rows of that, whatever number."
+    ),
+    N,
+    Column("n_pairs", WHOLE, "Choices of steps and of the problems that they are taken from."),
+    Column(
+        "n_telling",
+        WHOLE,
+        "Choices of which another answer is expected than the problem's own and those of the "
+        "problems that steps are taken from.",
+    ),
+    Column("iia", NUMBER, IIA, SHARE),
+    *with_interval("telling", "`iia` of the telling choices.", SHARE),
+    Column("floor", NUMBER, "`telling` with sources dealt out anew, by chance.", SHARE),
+    Column("p", NUMBER, "Share of such deals, the real one among them, that are right as often."),
+    Column("p_holm", NUMBER, "`p` corrected for all hypotheses and ranks (Holm)."),
+    Column("supported", FLAG, "`telling` is above `floor`, and `p_holm` at most .05."),
+    VIA,
+)
+"""Of the table that sets all steps of a hypothesis together."""

@@ -23,7 +23,7 @@ from mech_arith.evidence.columns.edits import (
     SPECIFICITY,
 )
 from mech_arith.evidence.columns.evidence import EVIDENCE, PAGE_ORDER
-from mech_arith.evidence.columns.hypotheses import HYPOTHESES
+from mech_arith.evidence.columns.hypotheses import ALIGNMENTS, HYPOTHESES
 from mech_arith.evidence.columns.shared import MADE_BY
 from mech_arith.evidence.columns.tracing import (
     CORRELATIONS,
@@ -50,6 +50,7 @@ _BUILT_IN: dict[str, Columns] = {
     "answer_tokens": ANSWER_TOKENS,
     "site_contrasts": SITE_CONTRASTS,
     "hypotheses": HYPOTHESES,
+    "alignments": ALIGNMENTS,
     "specificity": SPECIFICITY,
     "off_distribution": OFF_DISTRIBUTION,
     "locality": LOCALITY,

@@ -69,10 +69,11 @@ const warningsOf = (summary) =>
       ]
     : [];
 
-/** Which of two rival hypotheses the interventions support, and where. */
-function hypothesesOf({ hypotheses = {} }) {
+/** Which of two rival hypotheses the interventions support, and how all steps of each do together. */
+function hypothesesOf({ hypotheses = {}, alignments = {} }) {
   const pairs = Object.entries(hypotheses);
-  if (!pairs.length) return [];
+  const together = Object.entries(alignments);
+  if (!pairs.length && !together.length) return [];
   return [
     el("h2", {}, "How is the answer computed?"),
     el(
@@ -80,6 +81,9 @@ function hypothesesOf({ hypotheses = {} }) {
       { class: "hypotheses" },
       ...pairs.map(([names, pair]) =>
         el("li", {}, isolated(`${names}? ${pair.text}`), el("br"), isolated(pair.numbers)),
+      ),
+      ...together.map(([name, found]) =>
+        el("li", {}, isolated(`${name}: ${found.text}`), el("br"), isolated(found.places)),
       ),
     ),
   ];
@@ -192,7 +196,7 @@ function dropTable(cell) {
 
 /** Everything in the summary that is not shown elsewhere, by dotted names. */
 function factTable(summary) {
-  const shown = ["best", "verdicts", "largest_drop", "excess_drop", "counterfactual", "hypotheses", "cell", "warnings", "command"];
+  const shown = ["best", "verdicts", "largest_drop", "excess_drop", "counterfactual", "hypotheses", "alignments", "cell", "warnings", "command"];
   const rows = [];
   const add = (name, value) => {
     if (name === "design.correlations") return; // of every pair of values: in the summary's file
