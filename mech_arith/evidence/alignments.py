@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from mech_arith.engine.sites import in_runs
 from mech_arith.evidence.hypotheses import N_SHUFFLES, share_fields
 from mech_arith.evidence.metrics import exact
 from mech_arith.interventions.alignment import Aligned, Place
@@ -97,7 +98,7 @@ def places_text(places: Mapping[str, Place]) -> str:
 
 def _components(components: Sequence[int]) -> str:
     plural = "s" if len(components) > 1 else ""
-    return f"component{plural} {', '.join(map(str, components))}"
+    return f"component{plural} {in_runs(sorted(components))}"
 
 
 def alignment_summary(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:

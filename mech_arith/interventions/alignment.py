@@ -51,7 +51,7 @@ def interchange_together(
 ) -> Iterator[Aligned]:
     """Set the steps of each hypothesis, several at a time, the whole way to their sources.
 
-    Nothing is asked where that would be the interchange of a single step, which has no rival.
+    Nothing is asked where no hypothesis has several: of one step that is its interchange.
 
     Args:
         session: the model under study.
@@ -61,7 +61,7 @@ def interchange_together(
     """
     asked = bases.problems.hypothesis
     every = [each for each in (asked.alone(), *asked.rivals) if each.used_steps]
-    if sum(len(each.used_steps) for each in every) < 2:
+    if all(len(each.used_steps) < 2 for each in every):
         return
     for rank in plan.ranks or (1,):
         for hypothesis in every:
