@@ -12,8 +12,8 @@ are rare, so that many directions cost the same. slopes: answers that are destro
 nothing. das: trained rotations, in planted models, and beside their control task in half as many
 random networks. rivals: models that compute by one of two hypotheses (the tree, and from the left
 or digit by digit) and write the steps of the other as well: the right one must win, and in random
-networks none. Prints one table, and exits with
-1 if a bar is missed. A quarter of an hour and more on one core, for --threads 1.
+networks none. Prints one table, and exits with 1 if a bar is missed. A quarter of an hour and more
+on one core, for --threads 1.
 """
 
 import argparse
