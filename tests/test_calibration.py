@@ -3,7 +3,7 @@
 import importlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -14,6 +14,7 @@ import torch
 
 from mech_arith.models.planted.planted import Plant
 from mech_arith.statistics import Interval, pearson
+from tests.thinned import thinned
 
 SCRIPTS = Path(__file__).parents[1] / "scripts" / "benchmarks"
 
@@ -281,16 +282,56 @@ def test_a_trained_rotation_finds_what_is_planted_and_no_more_than_its_control(l
 
 def test_the_hypothesis_by_which_a_plant_computes_wins(load: Load) -> None:
     rivals = load("rivals")
-    for hypothesis in rivals.RIVALS:
-        plant = Plant.of_rivals(5, hypothesis)
-        read, unread = (rivals.compared(plant, at) for at in (plant.read, plant.unread))
+    for place, hypothesis in enumerate(rivals.RIVALS):
+        found = rivals.of_rivals(5, place)
+        (read,), (unread,) = found.read, found.unread
         assert (read.supports, read.iia, read.wrong) == (hypothesis, 1, 0)
         assert read.n_apart > 0.3
         # Written and not read: nothing follows, whatever is expected.
         assert (unread.supports, unread.iia, unread.wrong) == (rivals.TIE, 0, 0)
 
 
+@pytest.mark.parametrize("seed", thinned([0, 6], 1))
+def test_digit_by_digit_is_told_from_the_tree(load: Load, seed: int) -> None:
+    rivals = load("rivals")
+    found = [rivals.of_digits(seed, place) for place in range(2)]
+    # The sum of two beside each of ones, carry and tens; and these three beside it.
+    assert [one.right for plant in found for one in plant.read] == ["tree"] * 3 + ["digits"] * 3
+    for plant in found:
+        assert plant.is_right
+        assert min(one.iia for one in plant.read) > 0.9
+        assert max(one.wrong for one in plant.read) == 0
+        assert min(one.n_apart for one in (*plant.read, *plant.unread)) > 0.3
+        assert {(one.supports, one.iia, one.wrong) for one in plant.unread} == {(rivals.TIE, 0, 0)}
+
+
+def test_a_rival_that_wins_misses_its_bars(load: Load) -> None:
+    rivals = load("rivals")
+    right = rivals.Compared("digits", "digits", 1.0, 0.0, 1.0, 0.6)
+    tie = replace(right, supports=rivals.TIE)
+    whole, nothing = rivals.Judged([right] * 3, [tie]), [rivals.TIE] * 12
+
+    def missed(plant: object, tests: Sequence[str] = nothing) -> list[str]:
+        return [row.what for row in rivals.rows_of("", [plant], tests) if not row.met]
+
+    wrong = [replace(right, supports="tree")] * 3
+    above = [replace(right, p_wrong=0.01)] * 3
+    assert missed(whole) == []
+    assert missed(replace(whole, read=[right, right, tie])) == [
+        ": the right hypothesis wins where its steps are read"
+    ]
+    for what, plant in (
+        ("the wrong one wins, where its step or the other is written", wrong),
+        ("the wrong one above its floor, by p", above),
+    ):
+        assert missed(replace(whole, unread=plant)) == [f": {what}"]
+    assert missed(whole, ["tree"] * 12) == [": random networks, either hypothesis wins at a site"]
+
+
 @pytest.mark.slow
 def test_random_networks_support_no_hypothesis(load: Load) -> None:
     rivals = load("rivals")
-    assert set(rivals.of_nothing(3)) == {rivals.TIE}
+    found = [rivals.left_to_right_null(3), rivals.digits_null(3)]
+    # Of three layers: b-c beside a-b, and a-b beside b-c and a-(b-c); a+b beside the carry.
+    assert [len(tests) for tests in found] == [9, 6]
+    assert {one for tests in found for one in tests} == {rivals.TIE}

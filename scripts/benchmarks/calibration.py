@@ -10,9 +10,10 @@ direction methods that can must find. null: random networks, in which there is n
 find. coverage: intervals of drawn numbers whose true mean or R is known. ties: p-values where drops
 are rare, so that many directions cost the same. slopes: answers that are destroyed, which follow
 nothing. das: trained rotations, in planted models, and beside their control task in half as many
-random networks. rivals: models that compute by one of two hypotheses and write the step of the
-other as well: the right one must win, and in random networks none. Prints one table, and exits with
-1 if a bar is missed. A quarter of an hour and more on one core, for --threads 1.
+random networks. rivals: models that compute by one of two hypotheses (the tree, and from the left
+or digit by digit) and write the steps of the other as well: the right one must win, and in random
+networks none. Prints one table, and exits with 1 if a bar is missed. A quarter of an hour and more
+on one core, for --threads 1.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Plants that compute by one hypothesis and write the rival's step too: does the right one win?"""
+"""Plants that compute by one hypothesis and write the rival's steps too: does the right one win?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,15 +20,18 @@ from mech_arith.interventions.bases import Bases
 from mech_arith.interventions.controls import Controls
 from mech_arith.interventions.run import InterventionPlan, intervene
 from mech_arith.models.base import Model
+from mech_arith.models.planted import digits
+from mech_arith.models.planted.digits import DIGITS, DigitModel, DigitPlant
 from mech_arith.models.planted.model import PlantedModel
-from mech_arith.models.planted.planted import RIVALS, Plant, WrittenValue
+from mech_arith.models.planted.planted import LEFT_TO_RIGHT, RIVALS, Plant, WrittenValue
 from mech_arith.problems import ProblemSet, draw, split
 from mech_arith.problems.asked import AskedHypothesis, with_hypotheses
+from mech_arith.problems.hypotheses import TREE
 from mech_arith.problems.templates import build_template
 from mech_arith.statistics import ALPHA, Resampling
 
 N_PROBLEMS, N_EDITED = 700, 100
-"""All of the 1000 problems that there are but some."""
+"""Of a-(b-c) all of the 1000 problems that there are but some."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +51,23 @@ class Compared:
     """Share of the pairs that tell them apart."""
 
 
-def compared(plant: Plant, written: WrittenValue) -> Compared:
-    """Interchange a step where it is written, along the component that goes with it."""
+def compared(model: PlantedModel, written: WrittenValue) -> list[Compared]:
+    """Interchange a step where it is written, along the component that goes with it.
+
+    Returns:
+        The comparison with every step of the other hypothesis.
+    """
+    plant = model.plant
     fit, report = split(plant.problems(N_PROBLEMS), fit_share=0.8, seed=plant.seed)
-    (row,) = rows_at(
-        PlantedModel(plant),
-        fit,
-        report,
-        Site(written.layer, "resid_post", str(written.position)),
-        written.value,
-        seed=plant.seed,
-    )
-    own = row["hypothesis"] == plant.hypothesis
+    site = Site(written.layer, "resid_post", str(written.position))
+    rows = rows_at(model, fit, report, site, written.value, seed=plant.seed)
+    return [_compared(row, plant.hypothesis) for row in rows]
+
+
+def _compared(row: dict, right: str) -> Compared:
+    own = row["hypothesis"] == right
     return Compared(
-        plant.hypothesis,
+        right,
         row["supports"],
         row["distinguishing" if own else "distinguishing_rival"],
         row["distinguishing_rival" if own else "distinguishing"],
@@ -84,7 +90,8 @@ def rows_at(
     plan = InterventionPlan(
         INTERCHANGE.edit, (1.0,), values=(value,), n_sources=2, controls=NO_CONTROLS, seed=seed
     )
-    done = intervene(session, Bases(edited, baseline, found), plan, n_shuffles=10)
+    # The table draws chance floors of its own.
+    done = intervene(session, Bases(edited, baseline, found), plan, n_shuffles=1)
     scorer = Scorer.of_baseline(baseline, tolerance=model.tolerance, written=True, how=how)
     return hypothesis_table(done, plan, scorer).to_dict(orient="records")
 
@@ -92,62 +99,133 @@ def rows_at(
 NO_CONTROLS = Controls(0, 0, 0, other=False, shuffled=False)
 
 
-def of_nothing(seed: int) -> list[str]:
-    """What is supported of two hypotheses in a random network, in every layer, for either step.
+def of_nothing(seed: int, problems: ProblemSet, values: Sequence[str]) -> list[str]:
+    """What is supported of two hypotheses in a random network, in every layer, for some steps.
 
     Answers are one digit, so that one in ten is as either expects by chance.
     """
     model = digit_model(seed)
-    fit, report = split(digit_problems(seed), fit_share=0.5, seed=seed)
+    fit, report = split(problems, fit_share=0.5, seed=seed)
     return [
         row["supports"]
         for layer in range(model.n_layers)
-        for value in ("b-c", "a-b")
+        for value in values
         for row in rows_at(model, fit, report, Site(layer, "resid_post", "last"), value, seed=seed)
     ]
 
 
-def digit_problems(seed: int) -> ProblemSet:
-    """The last digit of a-(b-c), by the tree or from the left."""
-    template = build_template("null", "(a-(b-c))%10")
+def digit_problems(
+    seed: int, expression: str, own: AskedHypothesis, rival: AskedHypothesis
+) -> ProblemSet:
+    """An expression of one digit, by one of two hypotheses."""
+    template = build_template("null", expression)
     drawn = draw(template, n=400, ranges=RANGES, seed=seed)
-    rival = AskedHypothesis("left_to_right", steps=["a-b", "answer: (a-b+c)%10"])
-    template = with_hypotheses(
-        template, AskedHypothesis(), [rival], ranges=RANGES, operands=drawn.operands
-    )
+    template = with_hypotheses(template, own, [rival], ranges=RANGES, operands=drawn.operands)
     return ProblemSet.of(template, drawn.operands)
 
 
+def left_to_right_null(seed: int) -> list[str]:
+    """What is supported of the last digit of a-(b-c), by the tree or from the left."""
+    rival = AskedHypothesis(LEFT_TO_RIGHT, steps=["a-b", "answer: (a-b+c)%10"])
+    problems = digit_problems(seed, "(a-(b-c))%10", AskedHypothesis(), rival)
+    return of_nothing(seed, problems, ("b-c", "a-b"))
+
+
+def digits_null(seed: int) -> list[str]:
+    """What is supported of the tens of a+b+c, from a+b or from the columns.
+
+    The tree without its steps a+b+c and (a+b+c)//10: whoever sets one of them gets the source's own
+    answer, so that no pair tells them apart from anything.
+    """
+    answer = "(a+b+c)//10%10"
+    tens = "answer: (a//10+b//10+c//10+ones_carry)%10"
+    problems = digit_problems(
+        seed,
+        answer,
+        AskedHypothesis(TREE, steps=["a+b", f"answer: {answer}"]),
+        AskedHypothesis(DIGITS, steps=["ones_carry: (a%10+b%10+c%10)//10", tens]),
+    )
+    return of_nothing(seed, problems, ("a+b", "ones_carry"))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the steps of one plant say."""
+
+    read: list[Compared]
+    """Of those by which it answers, beside each step of the other hypothesis."""
+    unread: list[Compared]
+
+    @property
+    def is_right(self) -> bool:
+        """Whether each step that is read supports the hypothesis by which it computes."""
+        return all(one.supports == one.right for one in self.read)
+
+
+def of_rivals(seed: int, place: int) -> Judged:
+    """A plant of a-(b-c) or the like, by the tree or from the left in turn."""
+    plant = Plant.of_rivals(seed, RIVALS[place % 2])
+    model = PlantedModel(plant)
+    return Judged(compared(model, plant.read), compared(model, plant.unread))
+
+
+def of_digits(seed: int, place: int) -> Judged:
+    """A plant of a+b+c, by the tree or digit by digit in turn."""
+    plant = DigitPlant.drawn(seed, digits.RIVALS[place % 2])
+    model = DigitModel(plant)
+    of_steps = {
+        name: [one for step in steps for one in compared(model, step)]
+        for name, steps in plant.steps.items()
+    }
+    read = of_steps.pop(plant.hypothesis)
+    return Judged(read, *of_steps.values())
+
+
 def rival_rows(seeds: Sequence[int], nulls: Sequence[int]) -> list[Row]:
-    """As many plants, every other one computed by the tree; and as many random networks."""
-    tests = [supported for seed in nulls for supported in of_nothing(seed)]
-    plants = [Plant.of_rivals(seed, RIVALS[place % 2]) for place, seed in enumerate(seeds)]
-    read = [compared(plant, plant.read) for plant in plants]
-    unread = [compared(plant, plant.unread) for plant in plants]
-    n = len(plants)
-    right = sum(one.supports == one.right for one in read)
-    wrong = sum(one.supports not in (one.right, TIE) for one in (*read, *unread))
+    """As many plants of each kind, every other one computed by the tree; and random networks."""
+    rows = []
+    for what, plant, null in (
+        ("rivals", of_rivals, left_to_right_null),
+        ("digits", of_digits, digits_null),
+    ):
+        found = [plant(seed, place) for place, seed in enumerate(seeds)]
+        rows += rows_of(what, found, [supported for seed in nulls for supported in null(seed)])
+    return rows
+
+
+def rows_of(what: str, found: Sequence[Judged], tests: Sequence[str]) -> list[Row]:
+    """Rows of plants of one kind, and of what is supported in random networks."""
+    read = [one for plant in found for one in plant.read]
+    every = [*read, *(one for plant in found for one in plant.unread)]
     return [
-        at_least("rivals: the right hypothesis wins where its step is read", right, n),
-        at_most("rivals: the wrong one wins, where its step or the other is written", wrong, 2 * n),
-        at_most(
-            "rivals: the wrong one above its floor, by p",
-            sum(one.p_wrong <= ALPHA for one in (*read, *unread)),
-            2 * n,
+        at_least(
+            f"{what}: the right hypothesis wins where its steps are read",
+            sum(plant.is_right for plant in found),
+            len(found),
         ),
         at_most(
-            "null: random networks, either hypothesis wins at a site",
+            f"{what}: the wrong one wins, where its step or the other is written",
+            sum(one.supports not in (one.right, TIE) for one in every),
+            len(every),
+        ),
+        at_most(
+            f"{what}: the wrong one above its floor, by p",
+            sum(one.p_wrong <= ALPHA for one in every),
+            len(every),
+        ),
+        at_most(
+            f"{what}: random networks, either hypothesis wins at a site",
             sum(one != TIE for one in tests),
             len(tests),
         ),
         shown(
-            "rivals: least iia of the right one, most of the wrong one, where read",
-            n,
+            f"{what}: least iia of the right one, most of the wrong one, where read",
+            len(read),
             f"{min(one.iia for one in read):.2f} {max(one.wrong for one in read):.2f}",
         ),
         shown(
-            "rivals: least share of pairs that tell them apart",
-            2 * n,
-            f"{min(one.n_apart for one in (*read, *unread)):.2f}",
+            f"{what}: least share of pairs that tell them apart",
+            len(every),
+            f"{min(one.n_apart for one in every):.2f}",
         ),
     ]

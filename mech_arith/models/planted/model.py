@@ -12,7 +12,7 @@ from mech_arith.common.digests import tensor_digest
 from mech_arith.common.errors import UserError
 from mech_arith.models.attention import NOTHING, KeysValues, Past, attend
 from mech_arith.models.base import EVERY, Model, Place, Tap, untouched
-from mech_arith.models.planted.planted import N_DISTRACTORS, Plant, operand_positions, prompt_labels
+from mech_arith.models.planted.planted import N_DISTRACTORS, Plant, operand_positions
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet
 
@@ -72,7 +72,7 @@ class _Directions:
         d, n_noise = plant.d_model, len(plant.noise)
         gaussian = torch.randn(d, d, generator=random, dtype=torch.float64)
         basis = torch.linalg.qr(gaussian).Q.mT
-        n_places = len(prompt_labels(plant.template))
+        n_places = len(plant.labels)
         places, scratch, noise, rest = basis.split(
             [n_places, N_HEADS, n_noise, d - n_places - N_HEADS - n_noise]
         )
@@ -81,7 +81,7 @@ class _Directions:
 
 
 @dataclass(frozen=True)
-class _Term:
+class Term:
     """What one head brings: the mean over some positions of a coordinate, times a factor."""
 
     positions: Sequence[int]
@@ -93,9 +93,9 @@ class PlantedModel(Model):
     """Computes a linear expression by weights that are set, not trained.
 
     Tokens: `[`, two distractors drawn apart from the problem, a token for each operand's number,
-    `;` and `=`. The answer is regressed at `=`. Blocks are attention with softmax and an MLP with
-    ReLU; nothing is normalised, so that what is written stays as it is in all later layers. All
-    that follows has directions of its own in a random orthonormal basis.
+    one `;` or more, and `=`. The answer is regressed at `=`. Blocks are attention with softmax and
+    an MLP with ReLU; nothing is normalised, so that what is written stays as it is in all later
+    layers. All that follows has directions of its own in a random orthonormal basis.
 
     - Embedding: the number times `number` for operands, random vectors for distractors, and a
       direction for each position.
@@ -165,13 +165,13 @@ class PlantedModel(Model):
             heads = [next(free[written.layer]) for _ in terms]
             self._add_step(blocks[written.layer], heads, written.position, terms, gain * along)
         terms, count = self._answer_terms()
-        terms.append(_Term([plant.read.position], directions.read, count / gains[plant.read.value]))
+        terms.append(Term([plant.read.position], directions.read, count / gains[plant.read.value]))
         heads = [next(free[plant.reader]) for _ in terms]
         end = len(directions.place) - 1
         self._add_step(blocks[plant.reader], heads, end, terms, directions.answer)
         return blocks
 
-    def _answer_terms(self) -> tuple[list[_Term], float]:
+    def _answer_terms(self) -> tuple[list[Term], float]:
         """The answer's operands beside those of the value that is read; how often this counts."""
         plant = self.plant
         answer = dict(plant.coefficients[plant.template.expression.answer])
@@ -179,13 +179,13 @@ class PlantedModel(Model):
         (count,) = counts  # a value enters the answer with all of its operands alike
         return self._operand_terms(answer), count
 
-    def _operand_terms(self, coefficients: Mapping[str, int]) -> list[_Term]:
+    def _operand_terms(self, coefficients: Mapping[str, int]) -> list[Term]:
         """The operands, those that count alike by one head."""
         terms = []
         for factor in sorted(set(coefficients.values())):
             positions = [self._at[name] for name, k in coefficients.items() if k == factor]
             total = factor * len(positions) / self._number
-            terms.append(_Term(positions, self.directions.number, total))
+            terms.append(Term(positions, self.directions.number, total))
         return terms
 
     def _spread_noise(self, block: BlockWeights, head: int) -> None:
@@ -211,7 +211,7 @@ class PlantedModel(Model):
         block: BlockWeights,
         heads: Sequence[int],
         position: int,
-        terms: Sequence[_Term],
+        terms: Sequence[Term],
         writes: Float[Tensor, " d"],
     ) -> None:
         """Write the sum of the terms along a vector, at one position of one block."""
@@ -222,7 +222,7 @@ class PlantedModel(Model):
         self._add_neurons(block, torch.cat([reads, -reads]), torch.cat([gives, -gives]))
 
     def _bring(
-        self, block: BlockWeights, heads: Sequence[int], position: int, terms: Sequence[_Term]
+        self, block: BlockWeights, heads: Sequence[int], position: int, terms: Sequence[Term]
     ) -> tuple[Float[Tensor, " d"], Float[Tensor, "terms d"]]:
         """Let heads bring terms to a position.
 
@@ -253,7 +253,9 @@ class PlantedModel(Model):
         return slice(-1, None)
 
     def width_at(self, layer: int, point: str) -> int:
-        return {"z": N_HEADS * D_HEAD, "mlp_post": D_MLP}.get(point, self.d_model)
+        return {"z": N_HEADS * D_HEAD, "mlp_post": self.blocks[layer].W_in.shape[1]}.get(
+            point, self.d_model
+        )
 
     def encode(self, problems: ProblemSet, *, digits: int = 0) -> Prompts:
         plant, expression = self.plant, problems.template.expression
@@ -276,7 +278,8 @@ class PlantedModel(Model):
                 start.expand(n, 1),
                 n_numbers + self._distractors[which],
                 torch.from_numpy(numbers),
-                torch.stack([semicolon, end]).expand(n, 2),
+                semicolon.expand(n, plant.n_pauses),
+                end.expand(n, 1),
             ],
             dim=1,
         )
@@ -284,7 +287,7 @@ class PlantedModel(Model):
             value: tuple(self._at[name] for name in expression.hypothesis.operands_of(value))
             for value in expression.values
         }
-        return Prompts.uniform(tokens, prompt_labels(plant.template), spans)
+        return Prompts.uniform(tokens, plant.labels, spans)
 
     def embed(
         self, tokens: Int64[Tensor, "rows new"], *, start: int = 0

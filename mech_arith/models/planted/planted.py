@@ -10,6 +10,8 @@ import numpy as np
 from mech_arith.problems import ProblemSet, draw
 from mech_arith.problems.algorithms import Task
 from mech_arith.problems.asked import AskedHypothesis
+from mech_arith.problems.computing import Interval, intervals
+from mech_arith.problems.expressions import parse
 from mech_arith.problems.hypotheses import TREE
 from mech_arith.problems.templates import Template, build_template
 
@@ -59,8 +61,10 @@ class Plant:
     """sd of each coordinate that follows the distractors alone, at all positions but theirs."""
     seed: int
     """Of the directions and the distractors."""
-    hypothesis: str = TREE
-    """By which it computes. Other than the tree, the tree is its rival."""
+    hypotheses: tuple[str, ...] = (TREE,)
+    """The one that it computes by, and its rival if it has one."""
+    n_pauses: int = 1
+    """Tokens `;` between the operands and `=`."""
 
     @classmethod
     def of_rivals(cls, seed: int, hypothesis: str) -> "Plant":
@@ -72,7 +76,7 @@ class Plant:
         random = np.random.default_rng([seed, *b"rivals"])
         first, second = random.choice(["+", "-"], size=2)
         steps = {TREE: f"b{second}c", LEFT_TO_RIGHT: f"a{first}b"}
-        own, other = steps[hypothesis], steps[LEFT_TO_RIGHT if hypothesis == TREE else TREE]
+        rival = LEFT_TO_RIGHT if hypothesis == TREE else TREE
         template = build_template("plant", f"a{first}(b{second}c)")
         n_layers, causal = int(random.integers(3, MOST_LAYERS + 1)), bool(random.integers(2))
         reader = int(random.integers(1, n_layers))
@@ -84,15 +88,15 @@ class Plant:
             n_layers=n_layers,
             d_model=int(random.choice(WIDTHS)),
             causal=causal,
-            read=WrittenValue(own, int(random.integers(reader)), end, next(rungs)),
+            read=WrittenValue(steps[hypothesis], int(random.integers(reader)), end, next(rungs)),
             reader=reader,
             # On `;`: behind `=` the two and the answer would follow from each other.
-            unread=WrittenValue(other, int(random.integers(reader)), end - 1, next(rungs)),
+            unread=WrittenValue(steps[rival], int(random.integers(reader)), end - 1, next(rungs)),
             absent="",
             operand_sd=next(rungs),
             noise=tuple(rungs),
             seed=seed,
-            hypothesis=hypothesis,
+            hypotheses=(hypothesis, rival),
         )
 
     @classmethod
@@ -135,22 +139,32 @@ class Plant:
             seed=seed,
         )
 
+    @property
+    def hypothesis(self) -> str:
+        """By which it computes."""
+        return self.hypotheses[0]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What stands at each position of a prompt."""
+        return prompt_labels(self.template, self.n_pauses)
+
+    @cached_property
+    def ranges(self) -> dict[str, Interval]:
+        """Of the operands, both ends included."""
+        return dict.fromkeys(parse(self.expression).operands, (0, self.largest))
+
     @cached_property
     def template(self) -> Template:
-        """Its expression, symbolic; of a plant of rivals with the hypothesis that it computes by
-        and the other one.
-        """
+        """Its expression, symbolic, with the hypotheses."""
         template = build_template("plant", self.expression)
-        if self.absent:
+        if self.hypotheses == (TREE,):
             return template
-        least, greatest = -2 * self.largest, 3 * self.largest
-        ranges = dict.fromkeys(template.expression.operands, (0, self.largest))
-        task = Task(template.expression, ranges, (least, greatest))
-        own, other = (
-            AskedHypothesis(name).build(task)
-            for name in sorted(RIVALS, key=lambda name: name != self.hypothesis)
-        )
-        return replace(template, computed_by=replace(own, rivals=(other,)))
+        tree = template.expression.hypothesis
+        answers = intervals(tree.trees, self.ranges)[tree.answer]
+        task = Task(template.expression, self.ranges, answers)
+        own, *rivals = (AskedHypothesis(name).build(task) for name in self.hypotheses)
+        return replace(template, computed_by=replace(own, rivals=tuple(rivals)))
 
     @cached_property
     def coefficients(self) -> dict[str, dict[str, int]]:
@@ -170,8 +184,7 @@ class Plant:
 
     def problems(self, n: int) -> ProblemSet:
         """So many distinct problems of all that it can read."""
-        ranges = dict.fromkeys(self.template.expression.operands, (0, self.largest))
-        return draw(self.template, n=n, ranges=ranges, seed=self.seed)
+        return draw(self.template, n=n, ranges=self.ranges, seed=self.seed)
 
 
 def operand_positions(template: Template) -> dict[str, int]:
@@ -179,9 +192,9 @@ def operand_positions(template: Template) -> dict[str, int]:
     return {name: 1 + N_DISTRACTORS + i for i, name in enumerate(template.expression.operands)}
 
 
-def prompt_labels(template: Template) -> tuple[str, ...]:
+def prompt_labels(template: Template, n_pauses: int = 1) -> tuple[str, ...]:
     """What stands at each position."""
-    return ("[", *["?"] * N_DISTRACTORS, *template.expression.operands, ";", "=")
+    return ("[", *["?"] * N_DISTRACTORS, *template.expression.operands, *[";"] * n_pauses, "=")
 
 
 def _places(template: Template, value: str, *, causal: bool) -> list[int]:
