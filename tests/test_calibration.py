@@ -305,6 +305,14 @@ def test_digit_by_digit_is_told_from_the_tree(load: Load, seed: int) -> None:
         assert {(one.supports, one.iia, one.wrong) for one in plant.unread} == {(rivals.TIE, 0, 0)}
 
 
+def test_all_steps_together_are_those_of_the_right_hypothesis(load: Load) -> None:
+    together = load("together")
+    for place in range(2):
+        found = together.of_plant(0, place)
+        assert (found.right, found.wrong) == (True, False)
+        assert min(found.share, found.share_of_all) > 0.9
+
+
 def test_a_rival_that_wins_misses_its_bars(load: Load) -> None:
     rivals = load("rivals")
     right = rivals.Compared("digits", "digits", 1.0, 0.0, 1.0, 0.6)
@@ -335,3 +343,4 @@ def test_random_networks_support_no_hypothesis(load: Load) -> None:
     # Of three layers: b-c beside a-b, and a-b beside b-c and a-(b-c); a+b beside the carry.
     assert [len(tests) for tests in found] == [9, 6]
     assert {one for tests in found for one in tests} == {rivals.TIE}
+    assert load("together").of_nothing(3) == [False, False]

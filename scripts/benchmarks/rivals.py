@@ -80,20 +80,32 @@ def rows_at(
     model: Model, fit: ProblemSet, report: ProblemSet, site: Site, value: str, *, seed: int
 ) -> list[dict]:
     """The table of hypotheses for one value at one site."""
-    how, session = Resampling(n_permutations=100, n_resamples=100, seed=seed), Session(model)
-    right = torch.ones(len(report), dtype=torch.bool)
-    splits = Splits(fit, report, model.encode(fit), model.encode(report), right)
-    found = trace(session, splits, [site], find_method("pca", N_COMPONENTS), how)
-    edited = report.take(torch.arange(N_EDITED).numpy())
-    asked = ReferenceAnswers.of_problems(edited)
-    baseline = run_baseline(session, model.encode(edited), asked)
+    session, how = Session(model), how_of(seed)
+    bases = bases_at(session, fit, report, [site], how)
     plan = InterventionPlan(
         INTERCHANGE.edit, (1.0,), values=(value,), n_sources=2, controls=NO_CONTROLS, seed=seed
     )
     # The table draws chance floors of its own.
-    done = intervene(session, Bases(edited, baseline, found), plan, n_shuffles=1)
-    scorer = Scorer.of_baseline(baseline, tolerance=model.tolerance, written=True, how=how)
+    done = intervene(session, bases, plan, n_shuffles=1)
+    scorer = Scorer.of_baseline(bases.baseline, tolerance=model.tolerance, written=True, how=how)
     return hypothesis_table(done, plan, scorer).to_dict(orient="records")
+
+
+def how_of(seed: int) -> Resampling:
+    """How intervals are computed."""
+    return Resampling(n_permutations=100, n_resamples=100, seed=seed)
+
+
+def bases_at(
+    session: Session, fit: ProblemSet, report: ProblemSet, sites: Sequence[Site], how: Resampling
+) -> Bases:
+    """The problems that are edited, with the components of some sites."""
+    model, right = session.model, torch.ones(len(report), dtype=torch.bool)
+    splits = Splits(fit, report, model.encode(fit), model.encode(report), right)
+    found = trace(session, splits, sites, find_method("pca", N_COMPONENTS), how)
+    edited = report.take(torch.arange(N_EDITED).numpy())
+    asked = ReferenceAnswers.of_problems(edited)
+    return Bases(edited, run_baseline(session, model.encode(edited), asked), found)
 
 
 NO_CONTROLS = Controls(0, 0, 0, other=False, shuffled=False)
@@ -132,20 +144,21 @@ def left_to_right_null(seed: int) -> list[str]:
 
 
 def digits_null(seed: int) -> list[str]:
-    """What is supported of the tens of a+b+c, from a+b or from the columns.
+    """What is supported of the tens of a+b+c, from a+b or from the columns."""
+    carry = "ones_carry: (a%10+b%10+c%10)//10"
+    problems = tens_problems(seed, carry, "answer: (a//10+b//10+c//10+ones_carry)%10")
+    return of_nothing(seed, problems, ("a+b", "ones_carry"))
+
+
+def tens_problems(seed: int, *steps: str) -> ProblemSet:
+    """The tens of a+b+c, by the tree or from the columns, as these steps say.
 
     The tree without its steps a+b+c and (a+b+c)//10: whoever sets one of them gets the source's own
     answer, so that no pair tells them apart from anything.
     """
     answer = "(a+b+c)//10%10"
-    tens = "answer: (a//10+b//10+c//10+ones_carry)%10"
-    problems = digit_problems(
-        seed,
-        answer,
-        AskedHypothesis(TREE, steps=["a+b", f"answer: {answer}"]),
-        AskedHypothesis(DIGITS, steps=["ones_carry: (a%10+b%10+c%10)//10", tens]),
-    )
-    return of_nothing(seed, problems, ("a+b", "ones_carry"))
+    tree = AskedHypothesis(TREE, steps=["a+b", f"answer: {answer}"])
+    return digit_problems(seed, answer, tree, AskedHypothesis(DIGITS, steps=steps))
 
 
 @dataclass(frozen=True)

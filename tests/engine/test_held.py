@@ -11,7 +11,13 @@ from mech_arith.common.store import Store
 from mech_arith.engine.batching import Batching
 from mech_arith.engine.capture import capture
 from mech_arith.engine.held import Held, run_held
-from mech_arith.engine.run import Baseline, ReferenceAnswers, SiteEdits, edited_answers, run_baseline
+from mech_arith.engine.run import (
+    Baseline,
+    ReferenceAnswers,
+    SiteEdits,
+    edited_answers,
+    run_baseline,
+)
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.models.answered import encode_for
