@@ -124,8 +124,8 @@ def digit_problems(
     return ProblemSet.of(template, drawn.operands)
 
 
-# Of the tree one step alone: whoever sets one behind it, as a-(b-c), gets the source's own answer, so
-# that no pair tells this from anything.
+# Of the tree one step alone. To set one behind it, as a-(b-c), gives the answer of the source: no
+# pair tells it from anything.
 
 
 def left_to_right_null(seed: int) -> list[str]:
