@@ -136,11 +136,16 @@ def digit_problems(
     return ProblemSet.of(template, drawn.operands)
 
 
+# Of the tree one step alone. To set one behind it, as a-(b-c), gives the answer of the source: no
+# pair tells it from anything.
+
+
 def left_to_right_null(seed: int) -> list[str]:
     """What is supported of the last digit of a-(b-c), by the tree or from the left."""
+    answer = "(a-(b-c))%10"
+    own = AskedHypothesis(TREE, steps=["b-c", f"answer: {answer}"])
     rival = AskedHypothesis(LEFT_TO_RIGHT, steps=["a-b", "answer: (a-b+c)%10"])
-    problems = digit_problems(seed, "(a-(b-c))%10", AskedHypothesis(), rival)
-    return of_nothing(seed, problems, ("b-c", "a-b"))
+    return of_nothing(seed, digit_problems(seed, answer, own, rival), ("b-c", "a-b"))
 
 
 def digits_null(seed: int) -> list[str]:
@@ -168,6 +173,8 @@ class Judged:
     read: list[Compared]
     """Of those by which it answers, beside each step of the other hypothesis."""
     unread: list[Compared]
+    elsewhere: list[Compared]
+    """Of a step that is asked for where another one is written."""
 
     @property
     def is_right(self) -> bool:
@@ -179,7 +186,8 @@ def of_rivals(seed: int, place: int) -> Judged:
     """A plant of a-(b-c) or the like, by the tree or from the left in turn."""
     plant = Plant.of_rivals(seed, RIVALS[place % 2])
     model = PlantedModel(plant)
-    return Judged(compared(model, plant.read), compared(model, plant.unread))
+    elsewhere = plant.read._replace(value=plant.unread.value)
+    return Judged(*(compared(model, step) for step in (plant.read, plant.unread, elsewhere)))
 
 
 def of_digits(seed: int, place: int) -> Judged:
@@ -191,7 +199,8 @@ def of_digits(seed: int, place: int) -> Judged:
         for name, steps in plant.steps.items()
     }
     read = of_steps.pop(plant.hypothesis)
-    return Judged(read, *of_steps.values())
+    (unread,) = of_steps.values()
+    return Judged(read, unread, compared(model, plant.tens._replace(value=plant.ones.value)))
 
 
 def rival_rows(seeds: Sequence[int], nulls: Sequence[int]) -> list[Row]:
@@ -210,6 +219,7 @@ def rows_of(what: str, found: Sequence[Judged], tests: Sequence[str]) -> list[Ro
     """Rows of plants of one kind, and of what is supported in random networks."""
     read = [one for plant in found for one in plant.read]
     every = [*read, *(one for plant in found for one in plant.unread)]
+    elsewhere = [one for plant in found for one in plant.elsewhere]
     return [
         at_least(
             f"{what}: the right hypothesis wins where its steps are read",
@@ -235,6 +245,11 @@ def rows_of(what: str, found: Sequence[Judged], tests: Sequence[str]) -> list[Ro
             f"{what}: least iia of the right one, most of the wrong one, where read",
             len(read),
             f"{min(one.iia for one in read):.2f} {max(one.wrong for one in read):.2f}",
+        ),
+        shown(
+            f"{what}: the wrong one wins for a step asked for where another is written",
+            len(elsewhere),
+            str(sum(one.supports not in (one.right, TIE) for one in elsewhere)),
         ),
         shown(
             f"{what}: least share of pairs that tell them apart",
