@@ -89,13 +89,13 @@ class Rivalry:
 
 
 def rivalries(sources: Sources, *, tolerance: float, seed: int) -> Iterator[tuple[str, Rivalry]]:
-    """Every step of every other hypothesis, beside a value and its sources.
+    """What every other hypothesis has in a value's place, beside the value and its sources.
 
     Yields:
         The name of the other hypothesis, and the two values side by side.
     """
-    for name, step in sources.base.hypothesis.rival_steps(sources.value):
-        yield name, Rivalry(sources, step, tolerance, seed)
+    for name, value in sources.base.hypothesis.rival_values(sources.value):
+        yield name, Rivalry(sources, value, tolerance, seed)
 
 
 def hypothesis_table(done: InterventionRun, plan: InterventionPlan, scorer: Scorer) -> pd.DataFrame:

@@ -129,7 +129,7 @@ def taken_operands(hypothesis: Hypothesis, value: str) -> tuple[str, ...]:
     own answer would be the one that the value's hypothesis expects, and a subspace that carries
     everything to the answer would speak for whatever step it is asked for.
     """
-    return hypothesis.operands if hypothesis.rival_steps(value) else hypothesis.operands_of(value)
+    return hypothesis.operands if hypothesis.rival_values(value) else hypothesis.operands_of(value)
 
 
 def _expected(
@@ -221,9 +221,9 @@ class _Search:
 
     @cached_property
     def rival_values(self) -> tuple[str, ...]:
-        """The steps of other hypotheses."""
-        steps = self.problems.hypothesis.rival_steps(self.value)
-        return tuple(dict.fromkeys(name for _, name in steps))
+        """What other hypotheses have in the value's place."""
+        values = self.problems.hypothesis.rival_values(self.value)
+        return tuple(dict.fromkeys(name for _, name in values))
 
     @property
     def is_choosy(self) -> bool:

@@ -1,13 +1,15 @@
 """Rival hypotheses on the same pairs: by hand, and on answers that follow one of them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from mech_arith.engine.answers import Answers
-from mech_arith.engine.sites import Site
+from mech_arith.engine.sites import COMPONENT_COLUMNS, Site
 from mech_arith.evidence.columns import conformed
 from mech_arith.evidence.hypotheses import TIE, hypothesis_table, rivalries
+from mech_arith.evidence.hypothesis_summary import hypothesis_summary
 from mech_arith.evidence.scorer import Scorer
 from mech_arith.interventions.controls import Arm, Target
 from mech_arith.interventions.edits.base import find_edit
@@ -58,12 +60,16 @@ def run_of(sources: Sources, edited: torch.Tensor) -> InterventionRun:
 
 
 def row_of(sources: Sources, edited: torch.Tensor) -> dict:
+    (row,) = table_of(sources, edited).to_dict(orient="records")
+    return row
+
+
+def table_of(sources: Sources, edited: torch.Tensor) -> pd.DataFrame:
     right = torch.from_numpy(sources.base.answers).double()
     scorer = Scorer(Answers(right, right, right), right, 0.0, True, HOW)
     table = hypothesis_table(run_of(sources, edited), PLAN, scorer)
     conformed("hypotheses", table)
-    (row,) = table.to_dict(orient="records")
-    return row
+    return table
 
 
 def by_rival(sources: Sources) -> torch.Tensor:
@@ -120,6 +126,52 @@ def test_answers_that_follow_everything_support_nothing(sources: Sources) -> Non
     row = row_of(sources, whole)
     assert (row["distinguishing"], row["distinguishing_rival"]) == (0, 0)
     assert row["supports"] == TIE
+
+
+def with_operand(sources: Sources, name: str) -> torch.Tensor:
+    """The answers of a-(b-c) with one operand from the source: by hand."""
+    answers = []
+    for source in sources.problems:
+        a, b, c = ({**sources.base.operands, name: source.operands[name]}[one] for one in "abc")
+        answers.append(a - (b - c))
+    return torch.from_numpy(np.stack(answers)).double()
+
+
+def said_of(table: pd.DataFrame) -> dict:
+    evidence = table[["value", *COMPONENT_COLUMNS]].drop_duplicates().assign(r_fit=0.5)
+    (pair,) = hypothesis_summary({"hypotheses": table, "evidence": evidence}).values()
+    return pair
+
+
+def test_a_rival_without_inner_steps_expects_one_operand_each() -> None:
+    found = draw_sources(drawn("tree", "at_once"), "b-c", m=3, n_shuffles=2, seed=0)
+    assert found is not None
+    for name, pair in rivalries(found, tolerance=0.0, seed=0):
+        assert name == "at_once"
+        assert torch.equal(pair.by_rival, with_operand(found, pair.rival))
+        assert pair.distinguishing.all()
+    table = table_of(found, found.expected).set_index("rival_value")
+    assert list(table.index) == ["a", "b", "c"]
+    assert set(table["supports"]) == {"tree"}
+    table = table_of(found, with_operand(found, "b")).set_index("rival_value")
+    assert table["supports"].to_dict() == {"a": TIE, "b": "at_once", "c": TIE}
+    assert table.loc["b", ["distinguishing", "distinguishing_rival"]].tolist() == [0, 1]
+
+
+def test_a_step_wins_where_it_beats_every_value_of_the_rival() -> None:
+    found = draw_sources(drawn("tree", "at_once"), "b-c", m=3, n_shuffles=2, seed=0)
+    assert found is not None
+    pair = said_of(table_of(found, found.expected))
+    assert pair["text"].startswith("tree, and not at_once: b-c in")
+    assert (pair["n_ties"], pair["n_comparisons"]) == (0, 1)
+    # As often b alone: that b-c beats a and c does not make it a step.
+    half = found.expected.clone()
+    half[:, ::2] = with_operand(found, "b")[:, ::2]
+    table = table_of(found, half).set_index("rival_value")
+    assert table["supports"].to_dict() == {"a": "tree", "b": TIE, "c": "tree"}
+    assert said_of(table.reset_index())["text"].startswith("a tie")
+    pair = said_of(table_of(found, with_operand(found, "c")))
+    assert pair["text"].startswith("at_once, and not tree: c in")
 
 
 def test_pairs_of_one_expectation_do_not_count() -> None:
