@@ -17,6 +17,7 @@ from mech_arith.interventions.result import InterventionResult
 from mech_arith.interventions.run import InterventionPlan, InterventionRun
 from mech_arith.problems import ProblemSet, draw
 from mech_arith.problems.asked import AskedHypothesis, with_hypotheses
+from mech_arith.problems.expressions import parse_constraint
 from mech_arith.problems.sources import Sources, draw_sources
 from mech_arith.problems.templates import build_template
 from mech_arith.statistics import Resampling
@@ -222,3 +223,28 @@ def test_the_sign_test(differences: list[float], p: float) -> None:
 
 def test_the_sign_test_of_nothing() -> None:
     assert np.isnan(sign_p(torch.full((3,), torch.nan, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("value", ["ones", "ones_carry", "a"])
+def test_pairs_that_are_judged_once_give_the_same_sources(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template, ranges = build_template("t", "a+b"), dict.fromkeys("ab", (10, 99))
+    plain = draw(template, n=40, ranges=ranges, seed=5)
+    asked = [AskedHypothesis("digits"), AskedHypothesis("tree")]
+    named = with_hypotheses(template, asked[0], asked[1:], ranges=ranges, operands=plain.operands)
+    base = ProblemSet.of(named, plain.operands)
+
+    def found() -> Sources:
+        drawn = draw_sources(
+            base, value, m=2, n_shuffles=3, seed=0, constraints=[parse_constraint("a+b >= 40")]
+        )
+        assert drawn is not None
+        return drawn
+
+    kept = found()
+    monkeypatch.setattr("mech_arith.problems.sources.KNOWN_PAIRS", 40 * 40 - 1)
+    judged_anew = found()
+    assert torch.equal(kept.rows, judged_anew.rows)
+    assert torch.equal(kept.wanted, judged_anew.wanted)
+    assert torch.equal(kept.other, judged_anew.other)
