@@ -62,6 +62,21 @@ class Sources:
         return self.other.mean((0, 1))
 
     @cached_property
+    def by_chance(self) -> Float64[Tensor, "shuffles m n"]:
+        """`other`. Of a value of two numbers, as a carry, every other source has the same: there the
+        sources are dealt out anew among the problems.
+        """
+        if (self.other != self.expected[0]).any():
+            return self.other
+        random = np.random.default_rng([*self.value.encode()])
+        dealt = [
+            source.values[self.value][random.permutation(len(self.base))]
+            for _ in self.other
+            for source in self.problems
+        ]
+        return _expected(self.base, self.value, dealt).view_as(self.other)
+
+    @cached_property
     def siblings_kept(self) -> float:
         """Share of sources in which all other steps of the value's level are as in the base."""
         siblings = self.base.hypothesis.siblings(self.value)

@@ -8,6 +8,7 @@ import torch
 from mech_arith.engine.answers import Answers
 from mech_arith.engine.sites import COMPONENT_COLUMNS, Site
 from mech_arith.evidence.columns import conformed
+from mech_arith.evidence.counterfactual import iia
 from mech_arith.evidence.hypotheses import TIE, hypothesis_table, rivalries
 from mech_arith.evidence.hypothesis_summary import hypothesis_summary
 from mech_arith.evidence.scorer import Scorer
@@ -196,13 +197,18 @@ def test_values_that_both_have_are_not_compared() -> None:
     assert not list(rivalries(found, tolerance=0.0, seed=0))
 
 
-def test_siblings_of_a_digit_are_kept_where_they_can_be() -> None:
+def of_digits(n: int, *rivals: str) -> ProblemSet:
     template, ranges = build_template("t", "a+b"), dict.fromkeys("ab", (10, 99))
-    plain = draw(template, n=400, ranges=ranges, seed=5)
+    plain = draw(template, n=n, ranges=ranges, seed=5)
+    others = [AskedHypothesis(name) for name in rivals]
     named = with_hypotheses(
-        template, AskedHypothesis("digits"), [], ranges=ranges, operands=plain.operands
+        template, AskedHypothesis("digits"), others, ranges=ranges, operands=plain.operands
     )
-    base = ProblemSet.of(named, plain.operands)
+    return ProblemSet.of(named, plain.operands)
+
+
+def test_siblings_of_a_digit_are_kept_where_they_can_be() -> None:
+    base = of_digits(400)
     found = draw_sources(base, "ones_carry", m=2, n_shuffles=1, seed=0)
     assert found is not None
     assert found.siblings_kept > 0.9
@@ -225,15 +231,25 @@ def test_the_sign_test_of_nothing() -> None:
     assert np.isnan(sign_p(torch.full((3,), torch.nan, dtype=torch.float64)))
 
 
+def test_chance_of_a_value_of_two_numbers_is_another_problems_source() -> None:
+    """Every source of a carry has the other one: were chance that, a perfect edit would be chance."""
+    found = draw_sources(of_digits(400), "ones_carry", m=1, n_shuffles=200, seed=0)
+    assert found is not None
+    clean = torch.from_numpy(found.base.answers).double()
+    followed = iia(found.expected[None], clean, found, tolerance=0.0, how=HOW)
+    assert (followed.iia, followed.p) == (1, pytest.approx(1 / 201))
+    carried = float((found.wanted == 0).double().mean())
+    assert followed.floor == pytest.approx(carried**2 + (1 - carried) ** 2, abs=0.02)
+    assert np.isnan(followed.slope)  # the other number is no news
+    kept = iia(clean.expand(1, 1, -1), clean, found, tolerance=0.0, how=HOW)
+    assert (kept.iia, kept.p) == (0, 1)
+
+
 @pytest.mark.parametrize("value", ["ones", "ones_carry", "a"])
 def test_pairs_that_are_judged_once_give_the_same_sources(
     value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    template, ranges = build_template("t", "a+b"), dict.fromkeys("ab", (10, 99))
-    plain = draw(template, n=40, ranges=ranges, seed=5)
-    asked = [AskedHypothesis("digits"), AskedHypothesis("tree")]
-    named = with_hypotheses(template, asked[0], asked[1:], ranges=ranges, operands=plain.operands)
-    base = ProblemSet.of(named, plain.operands)
+    base = of_digits(40, "tree")
 
     def found() -> Sources:
         drawn = draw_sources(
