@@ -63,8 +63,8 @@ class Sources:
 
     @cached_property
     def by_chance(self) -> Float64[Tensor, "shuffles m n"]:
-        """`other`. Of a value of two numbers, as a carry, every other source has the same: there the
-        sources are dealt out anew among the problems.
+        """`other`. Of a value of two numbers, as a carry, every other source has the same: there
+        the sources are dealt out anew among the problems.
         """
         if (self.other != self.expected[0]).any():
             return self.other

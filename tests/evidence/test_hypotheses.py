@@ -232,7 +232,7 @@ def test_the_sign_test_of_nothing() -> None:
 
 
 def test_chance_of_a_value_of_two_numbers_is_another_problems_source() -> None:
-    """Every source of a carry has the other one: were chance that, a perfect edit would be chance."""
+    """Every source of a carry has the other one: were that chance, what is perfect would be."""
     found = draw_sources(of_digits(400), "ones_carry", m=1, n_shuffles=200, seed=0)
     assert found is not None
     clean = torch.from_numpy(found.base.answers).double()
