@@ -99,7 +99,7 @@ def rival_hypotheses(
 def _ranks(rows: pd.DataFrame) -> str:
     """A value of few numbers may have no subspace of the largest rank of all."""
     least, most = int(rows["rank"].min()), int(rows["rank"].max())
-    return f"rank {most}" if least == most else f"the largest rank that there is ({least} to {most})"
+    return f"rank {most}" if least == most else f"ranks {least} to {most}, the largest of each"
 
 
 def _panels(rows: pd.DataFrame) -> dict[str, Sequence[Mapping[str, Any]]]:
