@@ -98,7 +98,8 @@ def rival_hypotheses(
 
 def _ranks(rows: pd.DataFrame) -> str:
     """A value of few numbers may have no subspace of the largest rank of all."""
-    least, most = int(rows["rank"].min()), int(rows["rank"].max())
+    ranks = distinct(rows, "rank")
+    least, most = min(ranks), max(ranks)
     return f"rank {most}" if least == most else f"ranks {least} to {most}, the largest of each"
 
 
