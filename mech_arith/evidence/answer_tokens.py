@@ -79,7 +79,7 @@ class _Wanted:
     def of(cls, sources: Sources, spelling: Spelling) -> "_Wanted":
         expected = spelling.tokens(sources.expected)
         right = spelling.tokens(torch.from_numpy(sources.base.answers).double())
-        others, places = spelling.distinct(sources.other)
+        others, places = spelling.distinct(sources.by_chance)
         flat = places.flatten(0, 1)
         seen, chance = [], []
         for token in others.unbind(1):

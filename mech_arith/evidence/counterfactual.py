@@ -71,7 +71,7 @@ def iia(
     edited = settled(edited, clean)
     hits = exact(edited, sources.expected, tolerance=tolerance)
     by_chance = torch.stack(
-        [exact(along, sources.other, tolerance=tolerance).sum((1, 2)) for along in edited]
+        [exact(along, sources.by_chance, tolerance=tolerance).sum((1, 2)) for along in edited]
     ).sum(0)
     own = torch.stack([_own_slopes(sources.expected, along) for along in edited])
     own = own[torch.isfinite(own)]

@@ -8,7 +8,6 @@ nothing; on all others at most one of them can be right.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -40,6 +39,8 @@ class Rivalry:
     """Of the value."""
     rival: str
     """A value of the other hypothesis."""
+    rival_name: str
+    """The other hypothesis."""
     tolerance: float
     """Within which an answer is exact: answers that differ by less than two of it are one."""
     seed: int
@@ -59,12 +60,37 @@ class Rivalry:
         """Pairs of which the two expect different answers, both others than the base's and the
         source's own: an edit that does nothing, or carries everything, is right by neither.
         """
-        base = torch.from_numpy(self.sources.base.answers).double().expand_as(self.expected)
+        differ = (self.expected - self.by_rival).abs() > 2 * self.tolerance
+        return differ & self._is_new(self.expected) & self._is_new(self.by_rival)
+
+    def _is_new(self, expected: Float64[Tensor, "m n"]) -> Bool[Tensor, "m n"]:
+        """Where an answer is neither the base's nor the source's own; one that is NaN is not."""
+        base = torch.from_numpy(self.sources.base.answers).double()
         own = [torch.from_numpy(source.answers).double() for source in self.sources.problems]
-        pairs = [(self.expected, self.by_rival)]
-        pairs += list(product((self.expected, self.by_rival), (base, torch.stack(own))))
-        apart = [(one - other).abs() > 2 * self.tolerance for one, other in pairs]
-        return torch.stack(apart).all(0)  # what is NaN is not
+        apart = [
+            (expected - other).abs() > 2 * self.tolerance for other in (base, torch.stack(own))
+        ]
+        return torch.logical_and(*apart)
+
+    def right_by_others(
+        self, edited: Float64[Tensor, "m n"], hypothesis: str, but: str
+    ) -> Bool[Tensor, "values m n"]:
+        """Where answers are as other values of one of the two hypotheses expect, and new.
+
+        Args:
+            edited: the answers.
+            hypothesis: its name.
+            but: the value that is left out.
+        """
+        every = self.sources.base.hypothesis
+        (one,) = (each for each in (every.alone(), *every.rivals) if each.name == hypothesis)
+        hits = [torch.zeros_like(self.distinguishing)]
+        for value in one.competing:
+            if value != but:
+                expected = self._answers(value)
+                right = exact(edited, expected, tolerance=self.tolerance)
+                hits.append(right & self._is_new(expected))
+        return torch.stack(hits)
 
     @cached_property
     def by_chance(self) -> tuple[Float64[Tensor, "s m n"], Float64[Tensor, "s m n"]]:
@@ -89,13 +115,13 @@ class Rivalry:
 
 
 def rivalries(sources: Sources, *, tolerance: float, seed: int) -> Iterator[tuple[str, Rivalry]]:
-    """Every step of every other hypothesis, beside a value and its sources.
+    """What every other hypothesis has in a value's place, beside the value and its sources.
 
     Yields:
         The name of the other hypothesis, and the two values side by side.
     """
-    for name, step in sources.base.hypothesis.rival_steps(sources.value):
-        yield name, Rivalry(sources, step, tolerance, seed)
+    for name, value in sources.base.hypothesis.rival_values(sources.value):
+        yield name, Rivalry(sources, value, name, tolerance, seed)
 
 
 def hypothesis_table(done: InterventionRun, plan: InterventionPlan, scorer: Scorer) -> pd.DataFrame:
@@ -167,6 +193,12 @@ def _compared(
         )
         fields[f"floor{suffix}"] = float(by_chance.mean())
         fields[f"p{suffix}"] = float(rank_p(hits[apart].mean(), by_chance))
+    for suffix, name, value in (
+        ("", pair.sources.base.hypothesis.of(pair.sources.value).name, pair.sources.value),
+        ("_rival", pair.rival_name, pair.rival),
+    ):
+        others = pair.right_by_others(edited, name, but=value)
+        fields[f"others{suffix}"] = float(others[:, apart].double().mean(1).max())
     return {
         **fields,
         "difference": float(of_problems.nanmean()),
@@ -213,9 +245,12 @@ def _judged(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _supported(row: dict[str, Any], p_holm: float) -> str:
-    """The hypothesis that is right more often, beyond chance; a tie where neither is."""
+    """The hypothesis that is right more often, beyond chance, and more often than any value of the
+    other one; a tie where neither is.
+    """
     if not p_holm <= ALPHA:
         return TIE
     side, own = ("", "hypothesis") if row["difference"] > 0 else ("_rival", "rival")
-    above = row[f"distinguishing{side}"] > row[f"floor{side}"] and row[f"p{side}"] <= ALPHA
-    return row[own] if above else TIE
+    share, against = row[f"distinguishing{side}"], "_rival" if side == "" else ""
+    above = share > row[f"floor{side}"] and row[f"p{side}"] <= ALPHA
+    return row[own] if above and share > row[f"others{against}"] else TIE

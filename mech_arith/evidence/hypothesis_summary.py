@@ -26,7 +26,8 @@ def at_best(hypotheses: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
 def hypothesis_summary(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
     """Per two hypotheses, in words which is supported where; the numbers of the clearest place.
 
-    Every value is judged at its best sites of the fit split, one per layer.
+    Every value is judged at its best sites of the fit split, one per layer, against the rival's
+    value that does best there: what does not beat all of them is no better than the rival.
     """
     table = tables.get("hypotheses", pd.DataFrame())
     if table.empty:
@@ -36,7 +37,22 @@ def hypothesis_summary(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str
     for row in rows:
         first, second = sorted((row["hypothesis"], row["rival"]))
         pairs.setdefault((first, second), []).append(row)
-    return {f"{a} or {b}": _of_pair(a, b, of_both) for (a, b), of_both in pairs.items()}
+    return {f"{a} or {b}": _of_pair(a, b, _hardest(rows)) for (a, b), rows in pairs.items()}
+
+
+def _hardest(rows: Sequence[Row]) -> list[Row]:
+    """Of each subspace that is asked for a value the row that is least in the value's favour."""
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        place = tuple(row[name] for name in ("hypothesis", "rival", "value", *COMPONENT_COLUMNS))
+        found[place] = min(found.get(place, row), row, key=_favour)
+    return list(found.values())
+
+
+def _favour(row: Row) -> tuple[bool, int, float]:
+    """How far a row speaks for its value's hypothesis; one without pairs that tell says nothing."""
+    order = (row["rival"], TIE, row["hypothesis"])
+    return not row["n_distinguishing"], order.index(row["supports"]), row["difference"]
 
 
 def _of_pair(first: str, second: str, rows: Sequence[Row]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -183,10 +184,10 @@ def hypothesis_notes(hypothesis: Hypothesis, operands: Mapping[str, IntArray]) -
                     "traced, but no interchange of it changes what is expected"
                 )
     numbers = _numbers(hypothesis, operands) if hypothesis.rivals else {}
-    for rival in hypothesis.rivals:
-        if _cannot_be_told_apart(hypothesis.alone(), rival, numbers, operands):
+    for first, second in combinations((hypothesis.alone(), *hypothesis.rivals), 2):
+        if _cannot_be_told_apart(first, second, numbers, operands):
             yield (
-                f"hypotheses {hypothesis.name} and {rival.name} cannot be told apart: they have "
+                f"hypotheses {first.name} and {second.name} cannot be told apart: they have "
                 "the same values, and an interchange of any of them is expected to have the same "
                 "answer"
             )

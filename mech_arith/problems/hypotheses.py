@@ -180,18 +180,25 @@ class Hypothesis:
         names = (step.name for step in self.steps)
         return tuple(name for name in names if name != self.answer and self.is_used(name))
 
-    def rival_steps(self, value: str) -> tuple[tuple[str, str], ...]:
+    def rival_values(self, value: str) -> tuple[tuple[str, str], ...]:
         """What a step is to be told from: the name of every hypothesis that does not have it, with
-        each step of that by which its answer could be another one. None for a value of all.
+        each value of that which a subspace might carry instead. None for a value of all.
         """
         own = self.of(value).own_values
         return tuple(
-            (other.name, step.name)
+            (other.name, name)
             for other in (self.alone(), *self.rivals)
             if value not in other.own_values
-            for step in other.steps
-            if step.name not in own and other.is_used(step.name)
+            for name in other.competing
+            if name not in own or name in self.operands
         )
+
+    @cached_property
+    def competing(self) -> tuple[str, ...]:
+        """The steps on the way to the answer. Without any, the operands: each alone, for together
+        they are what every step is made of.
+        """
+        return self.used_steps or tuple(name for name in self.operands if self.is_used(name))
 
     def is_used(self, value: str) -> bool:
         """Whether the answer is computed from a value. One that is not can only be traced."""

@@ -24,6 +24,12 @@ from mech_arith.problems.hypotheses import Hypothesis
 TRIES = 50
 """Partners drawn for a problem before all others are looked through."""
 
+KNOWN_PAIRS = 4_000_000
+"""Pairs of problems that are judged once and kept, where a search has no more."""
+
+Judge = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Which pairs of a base and a partner, as rows of the problems, will do."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sources:
@@ -54,6 +60,21 @@ class Sources:
     def usual(self) -> Float64[Tensor, " n"]:
         """The mean of the answers expected of each problem's sources, were they drawn anew."""
         return self.other.mean((0, 1))
+
+    @cached_property
+    def by_chance(self) -> Float64[Tensor, "shuffles m n"]:
+        """`other`. Of a value of two numbers, as a carry, every other source has the same: there
+        the sources are dealt out anew among the problems.
+        """
+        if (self.other != self.expected[0]).any():
+            return self.other
+        random = np.random.default_rng([*self.value.encode()])
+        dealt = [
+            source.values[self.value][random.permutation(len(self.base))]
+            for _ in self.other
+            for source in self.problems
+        ]
+        return _expected(self.base, self.value, dealt).view_as(self.other)
 
     @cached_property
     def siblings_kept(self) -> float:
@@ -129,7 +150,7 @@ def taken_operands(hypothesis: Hypothesis, value: str) -> tuple[str, ...]:
     own answer would be the one that the value's hypothesis expects, and a subspace that carries
     everything to the answer would speak for whatever step it is asked for.
     """
-    return hypothesis.operands if hypothesis.rival_steps(value) else hypothesis.operands_of(value)
+    return hypothesis.operands if hypothesis.rival_values(value) else hypothesis.operands_of(value)
 
 
 def _expected(
@@ -167,17 +188,26 @@ class _Search:
 
     def partners(self, rows: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " some"]:
         """For each row another problem; -1 where there is none."""
+        allowed, preferred = self._judges
         if not self.is_choosy:
-            return self._first(rows, self._allowed)
-        found = self._first(rows, self._preferred)
+            return self._first(rows, allowed)
+        found = self._first(rows, preferred)
         left = np.flatnonzero(found < 0)
-        found[left] = self._first(rows[left], self._allowed)
+        found[left] = self._first(rows[left], allowed)
         return found
+
+    @cached_property
+    def _judges(self) -> tuple[Judge, Judge]:
+        """Whether pairs are allowed, and whether they are preferred."""
+        n = len(self.problems)
+        if not self.is_choosy or n * n > KNOWN_PAIRS:
+            return self._allowed, self._preferred
+        return _known(self._allowed, n), _known(self._preferred, n)
 
     def _first(
         self,
         rows: Int64[np.ndarray, " some"],
-        will_do: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        will_do: Judge,
     ) -> Int64[np.ndarray, " some"]:
         """The first that will do, in random order."""
         found = np.full(len(rows), -1)
@@ -221,9 +251,9 @@ class _Search:
 
     @cached_property
     def rival_values(self) -> tuple[str, ...]:
-        """The steps of other hypotheses."""
-        steps = self.problems.hypothesis.rival_steps(self.value)
-        return tuple(dict.fromkeys(name for _, name in steps))
+        """What other hypotheses have in the value's place."""
+        values = self.problems.hypothesis.rival_values(self.value)
+        return tuple(dict.fromkeys(name for _, name in values))
 
     @property
     def is_choosy(self) -> bool:
@@ -252,6 +282,23 @@ class _Search:
             good &= np.logical_and.reduce(apart)
         mask[rows] = good
         return mask
+
+
+def _known(judge: Judge, n: int) -> Judge:
+    """The same of pairs of n problems, each row of which is judged once, when it is asked for."""
+    everyone = np.arange(n)
+    table: np.ndarray = np.zeros((n, n), dtype=bool)
+    seen: np.ndarray = np.zeros(n, dtype=bool)
+
+    def looked_up(base: np.ndarray, partner: np.ndarray) -> np.ndarray:
+        new = np.unique(base[~seen[base]])
+        at_a_time = max(1, 100_000 // n)
+        for some in (new[start : start + at_a_time] for start in range(0, len(new), at_a_time)):
+            table[some] = judge(np.repeat(some, n), np.tile(everyone, len(some))).reshape(-1, n)
+        seen[new] = True
+        return table[base, partner]
+
+    return looked_up
 
 
 def _stacked(columns: Sequence[np.ndarray]) -> Float64[Tensor, "m n"]:

@@ -19,7 +19,8 @@ CELLS = {
     "interchange": (
         "intervention=interchange",
         "locality.enabled=true",
-        "hypothesis=left_to_right",
+        "hypothesis=modulo",
+        "hypothesis.options.moduli=[10]",
     ),
     "ablate": ("intervention=ablate", "intervention.components=[1]"),
     "weights": ("intervention.via=weights", "tracing.point=mlp_out", "tracing.positions=last"),

@@ -1,13 +1,16 @@
 """Rival hypotheses on the same pairs: by hand, and on answers that follow one of them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from mech_arith.engine.answers import Answers
-from mech_arith.engine.sites import Site
+from mech_arith.engine.sites import COMPONENT_COLUMNS, Site
 from mech_arith.evidence.columns import conformed
+from mech_arith.evidence.counterfactual import iia
 from mech_arith.evidence.hypotheses import TIE, hypothesis_table, rivalries
+from mech_arith.evidence.hypothesis_summary import hypothesis_summary
 from mech_arith.evidence.scorer import Scorer
 from mech_arith.interventions.controls import Arm, Target
 from mech_arith.interventions.edits.base import find_edit
@@ -15,6 +18,7 @@ from mech_arith.interventions.result import InterventionResult
 from mech_arith.interventions.run import InterventionPlan, InterventionRun
 from mech_arith.problems import ProblemSet, draw
 from mech_arith.problems.asked import AskedHypothesis, with_hypotheses
+from mech_arith.problems.expressions import parse_constraint
 from mech_arith.problems.sources import Sources, draw_sources
 from mech_arith.problems.templates import build_template
 from mech_arith.statistics import Resampling
@@ -58,12 +62,16 @@ def run_of(sources: Sources, edited: torch.Tensor) -> InterventionRun:
 
 
 def row_of(sources: Sources, edited: torch.Tensor) -> dict:
+    (row,) = table_of(sources, edited).to_dict(orient="records")
+    return row
+
+
+def table_of(sources: Sources, edited: torch.Tensor) -> pd.DataFrame:
     right = torch.from_numpy(sources.base.answers).double()
     scorer = Scorer(Answers(right, right, right), right, 0.0, True, HOW)
     table = hypothesis_table(run_of(sources, edited), PLAN, scorer)
     conformed("hypotheses", table)
-    (row,) = table.to_dict(orient="records")
-    return row
+    return table
 
 
 def by_rival(sources: Sources) -> torch.Tensor:
@@ -122,6 +130,80 @@ def test_answers_that_follow_everything_support_nothing(sources: Sources) -> Non
     assert row["supports"] == TIE
 
 
+def with_operand(sources: Sources, name: str) -> torch.Tensor:
+    """The answers of a-(b-c) with one operand from the source: by hand."""
+    answers = []
+    for source in sources.problems:
+        a, b, c = ({**sources.base.operands, name: source.operands[name]}[one] for one in "abc")
+        answers.append(a - (b - c))
+    return torch.from_numpy(np.stack(answers)).double()
+
+
+def said_of(table: pd.DataFrame) -> dict:
+    evidence = table[["value", *COMPONENT_COLUMNS]].drop_duplicates().assign(r_fit=0.5)
+    (pair,) = hypothesis_summary({"hypotheses": table, "evidence": evidence}).values()
+    return pair
+
+
+def test_a_rival_without_inner_steps_expects_one_operand_each() -> None:
+    found = draw_sources(drawn("tree", "at_once"), "b-c", m=3, n_shuffles=2, seed=0)
+    assert found is not None
+    for name, pair in rivalries(found, tolerance=0.0, seed=0):
+        assert name == "at_once"
+        assert torch.equal(pair.by_rival, with_operand(found, pair.rival))
+        assert pair.distinguishing.all()
+    table = table_of(found, found.expected).set_index("rival_value")
+    assert list(table.index) == ["a", "b", "c"]
+    assert set(table["supports"]) == {"tree"}
+    table = table_of(found, with_operand(found, "b")).set_index("rival_value")
+    assert table["supports"].to_dict() == {"a": TIE, "b": "at_once", "c": TIE}
+    assert table.loc["b", ["distinguishing", "distinguishing_rival"]].tolist() == [0, 1]
+
+
+def test_a_step_wins_where_it_beats_every_value_of_the_rival() -> None:
+    found = draw_sources(drawn("tree", "at_once"), "b-c", m=3, n_shuffles=2, seed=0)
+    assert found is not None
+    pair = said_of(table_of(found, found.expected))
+    assert pair["text"].startswith("tree, and not at_once: b-c in")
+    assert (pair["n_ties"], pair["n_comparisons"]) == (0, 1)
+    # As often b alone: that b-c is right more often than a and c does not make it a step.
+    half = found.expected.clone()
+    half[:, ::2] = with_operand(found, "b")[:, ::2]
+    table = table_of(found, half).set_index("rival_value")
+    assert table["supports"].to_dict() == {"a": TIE, "b": TIE, "c": TIE}
+    assert table["others_rival"].round(1).to_dict() == {"a": 0.5, "b": 0, "c": 0.5}
+    assert said_of(table.reset_index())["text"].startswith("a tie")
+    pair = said_of(table_of(found, with_operand(found, "c")))
+    assert pair["text"].startswith("at_once, and not tree: c in")
+
+
+def test_a_rival_wins_where_it_beats_every_step_of_the_hypothesis() -> None:
+    """Where the tens move, they go with a+b: asked for the ones, that is not the tree's."""
+    template, ranges = build_template("t", "a+b+c"), dict.fromkeys("abc", (0, 19))
+    plain = draw(template, n=120, ranges=ranges, seed=5)
+    asked = [AskedHypothesis("digits"), AskedHypothesis("tree")]
+    named = with_hypotheses(template, asked[0], asked[1:], ranges=ranges, operands=plain.operands)
+    base = ProblemSet.of(named, plain.operands)
+    found = draw_sources(base, "ones", m=3, n_shuffles=2, seed=0)
+    assert found is not None
+    ((_, pair),) = rivalries(found, tolerance=0.0, seed=0)
+    assert row_of(found, pair.by_rival)["supports"] == "tree"
+    tens = torch.stack(
+        [
+            torch.from_numpy(
+                found.base.hypothesis.expected("tens", s.values["tens"], found.base.operands)
+            )
+            for s in found.problems
+        ]
+    )
+    partly = torch.where(torch.arange(tens.shape[1]) % 3 == 0, pair.by_rival, tens)
+    row = row_of(found, partly)
+    assert row["distinguishing_rival"] > row["distinguishing"]
+    assert row["p_holm"] <= 0.05
+    assert row["others"] > row["distinguishing_rival"]
+    assert row["supports"] == TIE
+
+
 def test_pairs_of_one_expectation_do_not_count() -> None:
     base = drawn("tree", "left_to_right")
     found = draw_sources(base, "b-c", m=1, n_shuffles=1, seed=0)
@@ -143,13 +225,18 @@ def test_values_that_both_have_are_not_compared() -> None:
     assert not list(rivalries(found, tolerance=0.0, seed=0))
 
 
-def test_siblings_of_a_digit_are_kept_where_they_can_be() -> None:
+def of_digits(n: int, *rivals: str) -> ProblemSet:
     template, ranges = build_template("t", "a+b"), dict.fromkeys("ab", (10, 99))
-    plain = draw(template, n=400, ranges=ranges, seed=5)
+    plain = draw(template, n=n, ranges=ranges, seed=5)
+    others = [AskedHypothesis(name) for name in rivals]
     named = with_hypotheses(
-        template, AskedHypothesis("digits"), [], ranges=ranges, operands=plain.operands
+        template, AskedHypothesis("digits"), others, ranges=ranges, operands=plain.operands
     )
-    base = ProblemSet.of(named, plain.operands)
+    return ProblemSet.of(named, plain.operands)
+
+
+def test_siblings_of_a_digit_are_kept_where_they_can_be() -> None:
+    base = of_digits(400)
     found = draw_sources(base, "ones_carry", m=2, n_shuffles=1, seed=0)
     assert found is not None
     assert found.siblings_kept > 0.9
@@ -170,3 +257,38 @@ def test_the_sign_test(differences: list[float], p: float) -> None:
 
 def test_the_sign_test_of_nothing() -> None:
     assert np.isnan(sign_p(torch.full((3,), torch.nan, dtype=torch.float64)))
+
+
+def test_chance_of_a_value_of_two_numbers_is_another_problems_source() -> None:
+    """Every source of a carry has the other one: were that chance, what is perfect would be."""
+    found = draw_sources(of_digits(400), "ones_carry", m=1, n_shuffles=200, seed=0)
+    assert found is not None
+    clean = torch.from_numpy(found.base.answers).double()
+    followed = iia(found.expected[None], clean, found, tolerance=0.0, how=HOW)
+    assert (followed.iia, followed.p) == (1, pytest.approx(1 / 201))
+    carried = float((found.wanted == 0).double().mean())
+    assert followed.floor == pytest.approx(carried**2 + (1 - carried) ** 2, abs=0.02)
+    assert np.isnan(followed.slope)  # the other number is no news
+    kept = iia(clean.expand(1, 1, -1), clean, found, tolerance=0.0, how=HOW)
+    assert (kept.iia, kept.p) == (0, 1)
+
+
+@pytest.mark.parametrize("value", ["ones", "ones_carry", "a"])
+def test_pairs_that_are_judged_once_give_the_same_sources(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = of_digits(40, "tree")
+
+    def found() -> Sources:
+        drawn = draw_sources(
+            base, value, m=2, n_shuffles=3, seed=0, constraints=[parse_constraint("a+b >= 40")]
+        )
+        assert drawn is not None
+        return drawn
+
+    kept = found()
+    monkeypatch.setattr("mech_arith.problems.sources.KNOWN_PAIRS", 40 * 40 - 1)
+    judged_anew = found()
+    assert torch.equal(kept.rows, judged_anew.rows)
+    assert torch.equal(kept.wanted, judged_anew.wanted)
+    assert torch.equal(kept.other, judged_anew.other)

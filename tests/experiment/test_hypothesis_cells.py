@@ -47,6 +47,20 @@ def test_rivals_are_compared_in_tables_summary_and_figure(
     assert sorted(drawn["value"]) == ["a-b", "b-c"]
 
 
+def test_digits_compete_with_the_operands_and_are_drawn_in_their_largest_rank(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = ("tracing=mean_difference", "tracing.rank=[1,4]", "tracing.position_map=false")
+    values = "intervention.values=[ones,ones_carry]"
+    found = run(monkeypatch, tmp_path, *SUM, "hypothesis=digits", *asked, values)
+    table = pd.read_parquet(found / "hypotheses.parquet")
+    compared = set(zip(table["value"], table["rival"], table["rival_value"], strict=True))
+    assert compared == {(v, "tree", o) for v in ("ones", "ones_carry") for o in "ab"}
+    drawn = pd.read_csv(found / "figures" / "hypotheses.csv")
+    # Two classes span one direction.
+    assert set(zip(drawn["value"], drawn["rank"], strict=True)) == {("ones", 4), ("ones_carry", 1)}
+
+
 def test_steps_of_ones_own_are_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = run(monkeypatch, tmp_path, *SUM, f"hypothesis.steps={STEPS}")
     evidence = pd.read_parquet(found / "evidence.parquet")

@@ -171,6 +171,35 @@ def test_hypotheses_that_are_one_are_said_to_be() -> None:
     assert not list(hypothesis_notes(apart.hypothesis, drawn.operands))
 
 
+def test_what_has_no_inner_step_competes_by_its_operands() -> None:
+    tree, at_once, other = (AskedHypothesis(n) for n in ("tree", "at_once", "right_to_left"))
+    found = asked("a+b+c", tree, other, at_once).hypothesis
+    assert found.values == ("a", "b", "c", "a+b", "b+c", "a+b+c")
+    each = tuple(("at_once", operand) for operand in "abc")
+    assert found.rival_values("a+b") == (("right_to_left", "b+c"), *each)
+    assert found.rival_values("b+c") == (("tree", "a+b"), *each)
+    assert all(not found.rival_values(value) for value in (*"abc", "a+b+c"))
+    turned = asked("a+b+c", at_once, tree).hypothesis
+    assert turned.rival_values("a+b") == each
+    # An operand that the rival does not use is none of what its answer is made of.
+    short = AskedHypothesis("short", steps=["answer: a"])
+    assert asked("a+b-b", tree, short).hypothesis.rival_values("a+b") == (("short", "a"),)
+    # Of a+b the template has nothing on the way either.
+    digits = asked("a+b", AskedHypothesis("digits"), tree).hypothesis
+    assert digits.rival_values("ones_carry") == (("tree", "a"), ("tree", "b"))
+
+
+def test_hypotheses_without_inner_steps_are_one() -> None:
+    tree, at_once, digits = (AskedHypothesis(n) for n in ("tree", "at_once", "digits"))
+    drawn = problems("a+b")
+    (note,) = hypothesis_notes(asked("a+b", tree, at_once).hypothesis, drawn.operands)
+    assert note.startswith("hypotheses tree and at_once cannot be told apart")
+    (note,) = hypothesis_notes(asked("a+b", digits, tree, at_once).hypothesis, drawn.operands)
+    assert note.startswith("hypotheses tree and at_once cannot be told apart")
+    longer = problems("a+b+c")
+    assert not list(hypothesis_notes(asked("a+b+c", tree, at_once).hypothesis, longer.operands))
+
+
 @pytest.mark.parametrize(
     ("steps", "said"),
     [

@@ -55,6 +55,14 @@ HYPOTHESES = (
     *with_interval("distinguishing_rival", f"`iia_rival` {APART}.", SHARE),
     Column("floor_rival", NUMBER, "`distinguishing_rival` by chance.", SHARE),
     Column("p_rival", NUMBER, "p of `distinguishing_rival`, as `p`."),
+    Column(
+        "others",
+        NUMBER,
+        "The most that any other step of the hypothesis is right on the pairs that tell the two "
+        "apart, where it expects another answer than the base's and the source's own.",
+        SHARE,
+    ),
+    Column("others_rival", NUMBER, "The same of the rival's other steps.", SHARE),
     *with_interval("difference", "`distinguishing` minus `distinguishing_rival`, paired.", SHARE),
     Column("p_difference", NUMBER, "Two-sided sign test over problems of that difference."),
     Column(
@@ -67,7 +75,8 @@ HYPOTHESES = (
     Column(
         "supports",
         TEXT,
-        "The hypothesis that is right more often, and more often than by chance; or tie.",
+        "The hypothesis that is right more often, also than any other step of the other one and "
+        "than by chance; or tie.",
     ),
     VIA,
 )

@@ -44,7 +44,7 @@ def rival_hypotheses(
     """Share of answers that are as each of two hypotheses expects, over layers; a panel for each
     value and rival value, on the pairs that tell the two apart. A hypothesis has one colour.
 
-    At the layer's best site of the fit split, in the subspace of the largest rank.
+    At the layer's best site of the fit split, in the value's subspace of the largest rank.
 
     Args:
         hypotheses: the run's table.
@@ -56,7 +56,8 @@ def rival_hypotheses(
         ValueError: no row is of a site in the evidence.
     """
     rows = at_best(hypotheses, evidence)
-    rows = rows.loc[(rows["rank"] == rows["rank"].max()) & (rows["n_distinguishing"] > 0)]
+    largest = rows.groupby(["value", "layer"])["rank"].transform("max")
+    rows = rows.loc[(rows["rank"] == largest) & (rows["n_distinguishing"] > 0)]
     if rows.empty:
         raise ValueError("expected hypotheses compared at sites of the evidence, got none")
     panels = _panels(rows)
@@ -66,7 +67,7 @@ def rival_hypotheses(
     width, across = side_by_side(list(panels), max(1.8, 0.3 * len(layers)), 0.9, least=1.2)
     grid = Grid(
         title=title,
-        subtitle=f"{sites_note(rows, 'the best of the fit split')}, rank {rows['rank'].max()}; "
+        subtitle=f"{sites_note(rows, 'the best of the fit split')}, {_ranks(rows)}; "
         f"bars: {level:.0%} intervals",
         across=across,
         down=ceil(len(panels) / across),
@@ -93,6 +94,13 @@ def rival_hypotheses(
         panel.name(title=name, x="layer", y=beside)
         sheet.record(ordered, SHOWN)
     return sheet
+
+
+def _ranks(rows: pd.DataFrame) -> str:
+    """A value of few numbers may have no subspace of the largest rank of all."""
+    ranks = distinct(rows, "rank")
+    least, most = min(ranks), max(ranks)
+    return f"rank {most}" if least == most else f"ranks {least} to {most}, the largest of each"
 
 
 def _panels(rows: pd.DataFrame) -> dict[str, Sequence[Mapping[str, Any]]]:
