@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mech_arith.common.errors import UserError
 from mech_arith.models.base import Model
-from mech_arith.models.kinds import EACH, HEADS_AT, LayerPart
+from mech_arith.models.kinds import ANSWER, EACH, EACH_ANSWER, HEADS_AT, LayerPart
 from mech_arith.models.prompts import Layout, Prompts, names_answer
 
 
@@ -252,11 +252,14 @@ def answer_positions(asked: Sequence[str], prompts: Prompts) -> list[str]:
 
 
 def name_positions(name: str, prompts: Prompts) -> list[str]:
-    """The positions of one site, or of one site each for `each`.
+    """The positions of one site, or of one site each for `each` and `answer.each`.
 
     Raises:
         UserError: no such position, or none that all prompts have.
     """
+    if name == EACH_ANSWER:
+        shortest = min(layout.answer_lengths[0] for layout in prompts.layouts)
+        return [f"{ANSWER}.{token}" for token in range(max(1, shortest))]
     if name != EACH:
         prompts.positions(name)
         return [name]
@@ -268,3 +271,12 @@ def name_positions(name: str, prompts: Prompts) -> list[str]:
             "operands of one length, or named positions"
         )
     return [str(index) for index in range(lengths[0])]
+
+
+def is_asked_for(position: str, asked: str) -> bool:
+    """Whether a site's position is one of those that a name asks for."""
+    if asked == EACH:
+        return position.isdecimal()
+    if asked == EACH_ANSWER:
+        return position.removeprefix(f"{ANSWER}.").isdecimal() and not position.isdecimal()
+    return position == asked

@@ -18,8 +18,8 @@ from torch import Tensor
 from mech_arith.engine.answers import Answers
 from mech_arith.engine.sites import COMPONENT_COLUMNS
 from mech_arith.evidence.iia import CEILING_REASON
-from mech_arith.evidence.table import WHOLE_WAY
 from mech_arith.interventions.controls import DRAWN, TARGET, Arm
+from mech_arith.interventions.edits.base import WHOLE_WAY
 from mech_arith.interventions.run import InterventionPlan, InterventionRun
 from mech_arith.models.base import Model
 from mech_arith.models.prompts import NO_TOKEN

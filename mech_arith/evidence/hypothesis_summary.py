@@ -8,8 +8,8 @@ import pandas as pd
 from mech_arith.engine.sites import COMPONENT_COLUMNS, SITE_COLUMNS, component_of
 from mech_arith.evidence.best import best_places
 from mech_arith.evidence.hypotheses import TIE
-from mech_arith.evidence.table import WHOLE_WAY
 from mech_arith.evidence.verdicts import listed, places
+from mech_arith.interventions.edits.base import WHOLE_WAY
 
 Row = Mapping[str, Any]
 

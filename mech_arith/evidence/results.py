@@ -30,8 +30,8 @@ from mech_arith.evidence.columns import (
     in_todays_words,
     table_name,
 )
-from mech_arith.evidence.table import WHOLE_WAY
 from mech_arith.interventions.controls import TARGET
+from mech_arith.interventions.edits.base import WHOLE_WAY
 
 CONFIG = "config.yaml"
 """The resolved configuration."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mech_arith.evidence.metrics import exact, settled
 from mech_arith.evidence.scorer import Scorer
-from mech_arith.evidence.table import WHOLE_WAY
+from mech_arith.interventions.edits.base import WHOLE_WAY
 from mech_arith.interventions.result import InterventionResult
 from mech_arith.interventions.run import InterventionPlan, InterventionRun
 from mech_arith.problems.sources import Sources

@@ -10,14 +10,11 @@ from mech_arith.evidence.best import best_rows, of_least_rank
 from mech_arith.evidence.columns import TABLES, completed
 from mech_arith.evidence.verdicts import judged, strictest
 from mech_arith.interventions.controls import CONTROL, DRAWN, SPAN, TARGET, VALUELESS
-from mech_arith.interventions.edits.base import Edit
+from mech_arith.interventions.edits.base import WHOLE_WAY, Edit
 from mech_arith.statistics import least_p
 
 RANDOM = {CONTROL: "random", SPAN: SPAN, VALUELESS: VALUELESS}
 """Arms of drawn directions -> their names here."""
-
-WHOLE_WAY = 1.0
-"""The strength at which an edit arrives at the wanted value."""
 
 Row = Mapping[str, Any]
 Place = tuple[Site, int, int, str]

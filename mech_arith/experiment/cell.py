@@ -68,7 +68,7 @@ from mech_arith.interventions.fold_run import (
 )
 from mech_arith.interventions.locality import LocalityPlan, locality
 from mech_arith.interventions.off_distribution import doses_of, off_distribution
-from mech_arith.interventions.run import InterventionPlan, check_sources, intervene
+from mech_arith.interventions.run import InterventionPlan, InterventionRun, check_sources, intervene
 from mech_arith.models.answered import encode_for
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet, design_summary, design_warnings
@@ -390,7 +390,7 @@ def _edit(work: _Work, bases: Bases, reported: Reported) -> _Edited:
             how=how,
         )
         tables = intervention_tables(done, asked, scorer)
-        tables |= _together(work, bases, asked, reported.tolerance)
+        tables |= _together(work, bases, done, reported.tolerance)
         spelling = Spelling.of(session.model, longest_answer(session.model, bases.baseline))
         if done.sources and spelling is not None:
             tables["answer_tokens"] = answer_token_table(done, asked, spelling, how)
@@ -403,12 +403,13 @@ def _edit(work: _Work, bases: Bases, reported: Reported) -> _Edited:
 
 
 def _together(
-    work: _Work, bases: Bases, asked: InterventionPlan, tolerance: float
+    work: _Work, bases: Bases, done: InterventionRun, tolerance: float
 ) -> dict[str, pd.DataFrame]:
     """All steps of each hypothesis set at once, where values are taken from sources."""
-    if asked.edit.target is not EditTarget.SOURCE:
+    asked = work.plan.intervention
+    if asked is None or asked.edit.target is not EditTarget.SOURCE:
         return {}
-    found = interchange_together(work.session, bases, asked, tolerance=tolerance)
+    found = interchange_together(work.session, bases, asked, done, tolerance=tolerance)
     table = alignment_table(found, tolerance=tolerance, how=work.plan.how, seed=asked.seed)
     return {} if table.empty else {"alignments": table}
 

@@ -13,7 +13,7 @@ from mech_arith.experiment.config import (
     RunConfig,
     TracingConfig,
 )
-from mech_arith.models.kinds import EACH, HEADS_AT, PROMPT_DATE
+from mech_arith.models.kinds import EACH, HEADS_AT, PROMPT_DATE, SITES_EACH
 from mech_arith.reports.papers import page
 
 MAX_SHOTS = 1000
@@ -167,9 +167,10 @@ def _check_locality(config: RunConfig) -> None:
     locality = config.locality
     if not locality.enabled:
         return
-    if config.tracing.positions == EACH:
+    if config.tracing.positions in SITES_EACH:
         raise UserError(
-            "expected one set of positions for the locality test, got tracing.positions=each"
+            "expected one site per layer for the locality test, got tracing.positions="
+            f"{config.tracing.positions}; choose last or others, or locality.enabled=false"
         )
     for name, least in (("coordinate_points", 6), ("value_points", 3)):
         count = getattr(locality, name)

@@ -1,4 +1,4 @@
-"""All steps of a hypothesis interchanged together, each at the place where it is best read.
+"""All steps of a hypothesis interchanged together, each where answers follow it most often.
 
 One step at a time a subspace may do what is asked of it, and the steps together may still not be
 what the model computes with: the strict test of a hypothesis sets several at once, from different
@@ -19,7 +19,8 @@ from mech_arith.engine.held import Held, run_held
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.interventions.bases import Bases
-from mech_arith.interventions.run import InterventionPlan
+from mech_arith.interventions.edits.base import WHOLE_WAY
+from mech_arith.interventions.run import InterventionPlan, InterventionRun
 from mech_arith.models.kinds import ANSWER, PROMPT_AND_ANSWER
 from mech_arith.problems.hypotheses import Hypothesis
 from mech_arith.problems.joint import JointSources, draw_joint
@@ -47,29 +48,38 @@ class Aligned:
 
 
 def interchange_together(
-    session: Session, bases: Bases, plan: InterventionPlan, *, tolerance: float
+    session: Session,
+    bases: Bases,
+    plan: InterventionPlan,
+    done: InterventionRun,
+    *,
+    tolerance: float,
 ) -> Iterator[Aligned]:
     """Set the steps of each hypothesis, several at a time, the whole way to their sources.
 
-    Nothing is asked where no hypothesis has several: of one step that is its interchange.
+    Places are chosen on the second half of the edited problems, and tried on the first. Nothing is
+    asked where no hypothesis has several steps: of one that is its interchange.
 
     Args:
         session: the model under study.
         bases: the problems that are edited; steps are taken from others of them.
         plan: its ranks, its number of sources and its seed.
+        done: the interchanges of single values, as planned.
         tolerance: within which an answer is exact.
     """
     asked = bases.problems.hypothesis
     every = [each for each in (asked.alone(), *asked.rivals) if each.used_steps]
     if all(len(each.used_steps) < 2 for each in every):
         return
+    tried = bases.take(len(bases) - len(bases) // 2)
+    followed = _followed(done, plan, tolerance, start=len(tried))
     for rank in plan.ranks or (1,):
         for hypothesis in every:
-            places = best_places_of(bases.traces, hypothesis.used_steps, rank)
+            places = best_places_of(bases.traces, hypothesis.used_steps, rank, followed)
             if places is None:
                 continue
             sources = draw_joint(
-                bases.problems,
+                tried.problems,
                 hypothesis,
                 tuple(places),
                 m=plan.n_sources,
@@ -77,32 +87,53 @@ def interchange_together(
                 seed=plan.seed,
             )
             held = _held(bases.traces, places, sources)
-            numbers = run_held(session, bases.baseline, held).flatten()
+            numbers = run_held(session, tried.baseline, held).flatten()
             yield Aligned(hypothesis, rank, places, sources, numbers)
 
 
-def best_places_of(
-    traces: Mapping[Site, Trace], steps: tuple[str, ...], rank: int
-) -> dict[str, Place] | None:
-    """Where each step is read best on the fit split; None where one of them has no place.
+def _followed(
+    done: InterventionRun, plan: InterventionPlan, tolerance: float, *, start: int
+) -> dict[tuple[str, Place], float]:
+    """How often answers follow a value, the whole way, of the problems from one row on."""
+    if WHOLE_WAY not in plan.strengths:
+        return {}
+    at = plan.strengths.index(WHOLE_WAY)
+    found = {}
+    for one in done.results:
+        value, chosen = one.target.target_value, one.rows >= start
+        numbers = one.target_answers.numbers[0, :, at][:, chosen]
+        right = (numbers - done.sources[value].expected[:, chosen]).abs() <= tolerance
+        if right.numel():
+            found[value, (one.site, one.target.components)] = float(right.double().mean())
+    return found
 
-    The step that is read best of all comes first. At one site no two steps have directions that are
-    nearly the same: the second goes where it is read next best.
+
+def best_places_of(
+    traces: Mapping[Site, Trace],
+    steps: tuple[str, ...],
+    rank: int,
+    followed: Mapping[tuple[str, Place], float],
+) -> dict[str, Place] | None:
+    """Where answers follow each step most often; None where one of them has no place.
+
+    Subspaces may have fewer directions than the rank. Where answers follow a step equally often, or
+    it was not interchanged by itself, the place is better at which it is read better on the fit
+    split. The step that has the best place comes first. At one site no two steps have directions
+    that are nearly the same: the second goes where it is next best.
     """
-    found = {
-        (site, step): reading
-        for site, trace in traces.items()
-        if site.position not in (ANSWER, PROMPT_AND_ANSWER)
-        for readings in trace.readings
-        if readings.rank == rank
-        for step, reading in zip(trace.values, readings.by_value, strict=True)
-        if step in steps and reading is not None and reading.r_fit == reading.r_fit
-    }
+    found = {}
+    for site, trace in traces.items():
+        if site.position in (ANSWER, PROMPT_AND_ANSWER):
+            continue  # held at several positions that are written one after another
+        for readings in trace.readings:
+            for step, reading in zip(trace.values, readings.by_value, strict=True):
+                if step in steps and reading is not None and len(reading.components) <= rank:
+                    place = (site, reading.components)
+                    found[step, place] = (followed.get((step, place), 0.0), reading.r_fit)
     places: dict[str, Place] = {}
-    for site, step in sorted(found, key=lambda place: -found[place].r_fit):
-        components = found[site, step].components
-        if step not in places and _is_free(traces[site], site, components, places):
-            places[step] = (site, components)
+    for step, place in sorted(found, key=lambda key: found[key], reverse=True):
+        if step not in places and _is_free(traces[place[0]], *place, places):
+            places[step] = place
     return {step: places[step] for step in steps} if len(places) == len(steps) else None
 
 

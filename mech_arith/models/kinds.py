@@ -23,6 +23,12 @@ ANSWER, PROMPT_AND_ANSWER = "answer", "all+answer"
 EACH = "each"
 """Every single position, or every head, is a site of its own."""
 
+EACH_ANSWER = f"{ANSWER}.{EACH}"
+"""Every position from which a token of the answer is read is a site of its own."""
+
+SITES_EACH = (EACH, EACH_ANSWER)
+"""Positions that are several sites, each of one position."""
+
 PROMPT_DATE = "2024-07-26"
 """What a chat template prints that prints today's date: the day that Llama 3's templates fall back
 to where there is no clock."""

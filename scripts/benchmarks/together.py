@@ -7,13 +7,13 @@ import pandas as pd
 from alignments import digit_model
 from bars import Row, at_least, at_most, shown
 from recovery import INTERCHANGE
-from rivals import N_PROBLEMS, bases_at, how_of, tens_problems
+from rivals import N_PROBLEMS, NO_CONTROLS, bases_at, how_of, tens_problems
 
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.evidence.alignments import ANY, alignment_table
 from mech_arith.interventions.alignment import interchange_together
-from mech_arith.interventions.run import InterventionPlan
+from mech_arith.interventions.run import InterventionPlan, intervene
 from mech_arith.models.base import Model
 from mech_arith.models.planted import digits
 from mech_arith.models.planted.digits import DigitModel, DigitPlant
@@ -62,7 +62,7 @@ def of_plant(seed: int, place: int) -> Together:
 
 
 def of_nothing(seed: int) -> list[bool]:
-    """Whether either hypothesis is supported in a random network, its steps where read best."""
+    """Whether either hypothesis is supported in a random network, its steps where followed most."""
     model = digit_model(seed)
     fit, report = split(tens_problems(seed, *ONE_BY_ONE), fit_share=0.5, seed=seed)
     sites = [Site(layer, "resid_post", "last") for layer in range(model.n_layers)]
@@ -76,8 +76,9 @@ def table_at(
     """The table of alignments, by components."""
     session, how = Session(model), how_of(seed)
     bases = bases_at(session, fit, report, sites, how)
-    plan = InterventionPlan(INTERCHANGE.edit, (1.0,), n_sources=3, seed=seed)
-    found = interchange_together(session, bases, plan, tolerance=model.tolerance)
+    plan = InterventionPlan(INTERCHANGE.edit, (1.0,), n_sources=3, controls=NO_CONTROLS, seed=seed)
+    done = intervene(session, bases, plan, n_shuffles=1)
+    found = interchange_together(session, bases, plan, done, tolerance=model.tolerance)
     return alignment_table(found, tolerance=model.tolerance, how=how, seed=seed)
 
 

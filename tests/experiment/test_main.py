@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from mech_arith.common.paths import conf_dir
 from mech_arith.evidence.results import load_run
-from mech_arith.evidence.table import WHOLE_WAY
 from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.plan import prepare
+from mech_arith.interventions.edits.base import WHOLE_WAY
 from tests.running import SMALL, main
 from tests.thinned import thinned
 from tests.tiny import tiny_decoder

@@ -16,14 +16,21 @@ from mech_arith.evidence.alignments import ANY, alignment_summary, alignment_tab
 from mech_arith.evidence.columns import conformed
 from mech_arith.interventions.alignment import APART, best_places_of, interchange_together
 from mech_arith.interventions.bases import Bases
+from mech_arith.interventions.controls import Controls
 from mech_arith.interventions.edits.base import find_edit
-from mech_arith.interventions.run import InterventionPlan
+from mech_arith.interventions.run import InterventionPlan, intervene
 from mech_arith.models.planted.digits import DIGITS, DigitModel, DigitPlant
 from mech_arith.problems import split
 from mech_arith.statistics import Resampling
 
 HOW = Resampling(n_permutations=20, n_resamples=50)
-PLAN = InterventionPlan(find_edit("interchange"), (1.0,), n_sources=2, seed=1)
+PLAN = InterventionPlan(
+    find_edit("interchange"),
+    (1.0,),
+    n_sources=2,
+    controls=Controls(0, 0, 0, other=False, shuffled=False),
+    seed=1,
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +47,14 @@ def known():
     edited = report.take(np.arange(40))
     asked = ReferenceAnswers.of_problems(edited)
     baseline = run_baseline(Session(model), model.encode(edited), asked)
-    return plant, Session(model), Bases(edited, baseline, found)
+    bases = Bases(edited, baseline, found)
+    return plant, Session(model), bases, intervene(Session(model), bases, PLAN, n_shuffles=1)
 
 
 def test_each_step_is_where_it_is_written(known) -> None:
-    plant, _, bases = known
+    plant, _, bases, _ = known
     written = {step.value: step for step in plant.steps[DIGITS]}
-    places = best_places_of(bases.traces, tuple(written), rank=1)
+    places = best_places_of(bases.traces, tuple(written), 1, {})
     assert places is not None
     assert list(places) == list(written)
     for step, (site, _) in places.items():
@@ -54,7 +62,7 @@ def test_each_step_is_where_it_is_written(known) -> None:
 
 
 def test_no_two_steps_have_one_place(known) -> None:
-    _, _, bases = known
+    _, _, bases, _ = known
     (site, one), *_ = bases.traces.items()
     values = one.values[:2]
     same = replace(
@@ -64,7 +72,7 @@ def test_no_two_steps_have_one_place(known) -> None:
             for reading in one.readings
         ),
     )
-    assert best_places_of({site: same}, values, rank=1) is None
+    assert best_places_of({site: same}, values, 1, {}) is None
     other = replace(site, layer=site.layer + 1)
     weaker = replace(reading := same.readings[0].by_value[0], r_fit=0.1)
     assert reading is not None
@@ -74,15 +82,43 @@ def test_no_two_steps_have_one_place(known) -> None:
             replace(each, by_value=(weaker,) * len(one.values)) for each in same.readings
         ),
     )
-    places = best_places_of({other: below, site: same}, values, rank=1)
+    places = best_places_of({other: below, site: same}, values, 1, {})
     assert places is not None
     assert {there for there, _ in places.values()} == {site, other}
     assert 0 < APART < 1
 
 
+def test_a_step_is_set_where_answers_follow_it(known) -> None:
+    """And not where it is only read best: `followed` comes first, |R| where it says nothing."""
+    plant, _, bases, _ = known
+    steps = tuple(step.value for step in plant.steps[DIGITS])
+    best = best_places_of(bases.traces, steps, 1, {})
+    assert best is not None
+    step = steps[0]
+    (elsewhere,) = [
+        (site, reading.components)
+        for site, one in bases.traces.items()
+        for reading in [one.readings[0].by_value[one.values.index(step)]]
+        if reading is not None and site.position == "4"
+    ] or [None]
+    others = [
+        (site, reading.components)
+        for site, one in bases.traces.items()
+        for reading in [one.readings[0].by_value[one.values.index(step)]]
+        if reading is not None and site not in {there for there, _ in best.values()}
+    ]
+    place = others[0] if others else elsewhere
+    assert place is not None
+    chosen = best_places_of(bases.traces, steps, 1, {(step, place): 0.5})
+    assert chosen is not None
+    assert chosen[step] == place != best[step]
+
+
 def test_answers_are_those_of_all_steps_that_are_set(known) -> None:
-    plant, session, bases = known
-    found = list(interchange_together(session, bases, PLAN, tolerance=session.model.tolerance))
+    plant, session, bases, done = known
+    found = list(
+        interchange_together(session, bases, PLAN, done, tolerance=session.model.tolerance)
+    )
     by_name = {one.hypothesis.name: one for one in found}
     assert set(by_name) == {"digits", "tree"}
     right, wrong = by_name[plant.hypothesis], by_name["tree"]
@@ -96,28 +132,28 @@ def test_answers_are_those_of_all_steps_that_are_set(known) -> None:
     assert whole["supported"].to_dict() == {"digits": True, "tree": False}
     parts = table.loc[(table["hypothesis"] == "digits") & (table["steps_set"] != ANY)]
     assert list(parts["steps_set"]) == [1, 2, 3]
-    assert parts["n_pairs"].sum() == whole.loc["digits", "n_pairs"] == 2 * 40
+    assert parts["n_pairs"].sum() == whole.loc["digits", "n_pairs"] == 2 * 20
     said = alignment_summary({"alignments": table})
     assert said["digits"]["text"].startswith("supported, all 3 steps together (rank 1)")
     assert said["tree"]["text"].startswith("not beyond chance, its step alone")
 
 
 def test_a_hypothesis_of_one_step_is_left_to_its_interchange(known) -> None:
-    _, session, bases = known
+    _, session, bases, done = known
     problems = bases.problems
     template = replace(problems.template, computed_by=None)
     plain = replace(bases, problems=type(problems).of(template, problems.operands))
     assert len(plain.problems.hypothesis.used_steps) == 1
-    assert not list(interchange_together(session, plain, PLAN, tolerance=0.5))
+    assert not list(interchange_together(session, plain, PLAN, done, tolerance=0.5))
     assert alignment_summary({"alignments": pd.DataFrame()}) == {}
 
 
 def test_floor_is_what_sources_of_others_would_want(known) -> None:
     """Answers that are not moved at all are as expected in none, whatever the floor."""
-    _, session, bases = known
+    _, session, bases, done = known
     found = [
-        replace(one, numbers=bases.baseline.answers.numbers.repeat(2))
-        for one in interchange_together(session, bases, PLAN, tolerance=0.5)
+        replace(one, numbers=bases.baseline.answers.numbers[:20].repeat(2))
+        for one in interchange_together(session, bases, PLAN, done, tolerance=0.5)
     ]
     table = alignment_table(found, tolerance=0.5, how=HOW, seed=1)
     assert (table["telling"] == 0).all()

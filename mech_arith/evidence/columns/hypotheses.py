@@ -15,7 +15,6 @@ from mech_arith.evidence.columns.shared import (
     EDITED_DIRECTION,
     IIA,
     N_SOURCES,
-    RANK,
     STRENGTH,
     VALUE,
     VIA,
@@ -83,9 +82,13 @@ HYPOTHESES = (
 
 ALIGNMENTS = (
     Column("hypothesis", TEXT, "Hypothesis whose steps are set together."),
-    RANK,
+    Column("rank", WHOLE, "The most directions of a step's subspace."),
     Column("n_steps", WHOLE, "Steps between the operands and the answer."),
-    Column("places", TEXT, "Where each step is read best, on the fit split."),
+    Column(
+        "places",
+        TEXT,
+        "Where each step is set: where answers follow it most often, of other problems.",
+    ),
     Column(
         "steps_set", WHOLE, "Steps that are set together; 0 for all rows of that, whatever number."
     ),

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from mech_arith.interventions.edits import EDITS
 
+WHOLE_WAY = 1.0
+"""The strength at which an edit arrives at the wanted value."""
+
 
 class EditTarget(Enum):
     """Where an edit takes a coordinate, beyond what the coordinate itself says."""

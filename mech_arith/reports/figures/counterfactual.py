@@ -9,7 +9,7 @@ import pandas as pd
 from mech_arith.engine.sites import COMPONENT_COLUMNS
 from mech_arith.evidence.best import best_places
 from mech_arith.evidence.results import slopes_at_best
-from mech_arith.evidence.table import WHOLE_WAY
+from mech_arith.interventions.edits.base import WHOLE_WAY
 from mech_arith.reports.figures.drawn import ARMS, in_order
 from mech_arith.reports.figures.evidence import FEW
 from mech_arith.reports.figures.layout import WIDEST, fitting, on_page

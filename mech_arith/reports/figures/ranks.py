@@ -8,8 +8,8 @@ import pandas as pd
 
 from mech_arith.engine.sites import COMPONENT_COLUMNS
 from mech_arith.evidence.ranks import at_headline, by_rank
-from mech_arith.evidence.table import WHOLE_WAY
 from mech_arith.interventions.controls import CONTROL
+from mech_arith.interventions.edits.base import WHOLE_WAY
 from mech_arith.reports.figures.drawn import in_order
 from mech_arith.reports.figures.registered import Tables
 from mech_arith.reports.figures.rule import number_of

@@ -13,10 +13,9 @@ import pandas as pd
 import torch
 
 from mech_arith.directions.readings import chosen_components
-from mech_arith.engine.sites import COMPONENT_COLUMNS
+from mech_arith.engine.sites import COMPONENT_COLUMNS, is_asked_for
 from mech_arith.evidence.best import of_least_rank
 from mech_arith.evidence.results import per_value
-from mech_arith.models.kinds import EACH
 
 DIGITS = 4
 """Behind the point; a |R| or an accuracy needs no more on a page."""
@@ -45,7 +44,8 @@ def traced(correlations: pd.DataFrame, positions: str) -> Plain:
         return {"sites": [], "best": None, "map": None}
     single = (correlations["position"] == correlations["position_index"].astype(str)).to_numpy()
     each = correlations.loc[single]
-    asked = each if positions == EACH else correlations.loc[correlations["position"] == positions]
+    chosen = [is_asked_for(position, positions) for position in correlations["position"]]
+    asked = correlations.loc[chosen]
     if asked.empty:
         raise ValueError(f"expected rows of positions {positions!r} in the table, found none")
     sites = [_site(rows) for _, rows in asked.groupby(["position", "head"], sort=False)]

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mech_arith.common.progress import counted
+from mech_arith.engine.sites import is_asked_for
 from mech_arith.models.kinds import EACH
 from mech_arith.reports.seeds.groups import Groups, SeedCell
 
@@ -65,7 +66,7 @@ def _own_sites(correlations: pd.DataFrame, asked: str) -> tuple[pd.DataFrame, pd
     """The sites that were asked for, and of the map of single positions the best ones."""
     if asked == EACH:
         return correlations.iloc[:0], _best_places(correlations)
-    own = correlations["position"] == asked
+    own = correlations["position"].map(lambda position: is_asked_for(position, asked))
     return correlations.loc[own], _best_places(correlations.loc[~own])
 
 
