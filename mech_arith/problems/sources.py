@@ -24,6 +24,12 @@ from mech_arith.problems.hypotheses import Hypothesis
 TRIES = 50
 """Partners drawn for a problem before all others are looked through."""
 
+PAIRS = 200_000
+"""Pairs of problems that are looked at together: some megabytes."""
+
+WillDo = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From rows of problems and of partners to whether each partner will do."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sources:
@@ -104,7 +110,8 @@ def draw_sources(
     """
     random = np.random.default_rng([seed, *value.encode()])
     inside = taken_operands(problems.hypothesis, value)
-    search = _Search(problems, value, inside, tuple(constraints), random)
+    draws = m * (n_shuffles + 1)
+    search = _Search(problems, value, inside, tuple(constraints), random, draws)
 
     def drawn(rows: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " some"]:
         return search.partners(rows)
@@ -164,21 +171,37 @@ class _Search:
     """The operands that are taken."""
     constraints: tuple[Constraint, ...]
     random: np.random.Generator
+    draws: int
+    """Times that each problem is given a partner."""
 
     def partners(self, rows: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " some"]:
         """For each row another problem; -1 where there is none."""
         if not self.is_choosy:
             return self._first(rows, self._allowed)
-        found = self._first(rows, self._preferred)
+        # Drawn a thousand times, as for the chance floor, each pair of problems is looked at once.
+        is_known = len(self.problems) <= TRIES * self.draws
+        found = self._first(rows, self._known_preferred if is_known else self._preferred)
         left = np.flatnonzero(found < 0)
-        found[left] = self._first(rows[left], self._allowed)
+        found[left] = self._first(rows[left], self._known_allowed if is_known else self._allowed)
         return found
 
-    def _first(
-        self,
-        rows: Int64[np.ndarray, " some"],
-        will_do: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    ) -> Int64[np.ndarray, " some"]:
+    @cached_property
+    def _known_preferred(self) -> WillDo:
+        return self._of_every_pair(self._preferred)
+
+    @cached_property
+    def _known_allowed(self) -> WillDo:
+        return self._of_every_pair(self._allowed)
+
+    def _of_every_pair(self, will_do: WillDo) -> WillDo:
+        """The same, looked up in what is known of all pairs of problems."""
+        n = len(self.problems)
+        starts = range(0, n * n, PAIRS)
+        some = (np.arange(start, min(start + PAIRS, n * n)) for start in starts)
+        known = np.concatenate([will_do(*np.divmod(pairs, n)) for pairs in some]).reshape(n, n)
+        return lambda base, partner: known[base, partner]
+
+    def _first(self, rows: Int64[np.ndarray, " some"], will_do: WillDo) -> np.ndarray:
         """The first that will do, in random order."""
         found = np.full(len(rows), -1)
         for _ in range(TRIES):
