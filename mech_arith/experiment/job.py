@@ -235,6 +235,7 @@ def _cell_fields(prepared: Prepared, layers: str) -> dict[str, Any]:
         "model": config.model.name if path is None else f"{config.model.name}:{Path(path).name}",
         "template": config.template.name,
         "expression": str(prepared.template.expression),
+        "hypothesis": config.hypothesis.name,
         "layers": layers,
         "tracing": config.tracing.method,
         "point": config.tracing.point,

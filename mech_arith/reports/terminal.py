@@ -23,6 +23,7 @@ from mech_arith.evidence.columns import own_columns
 from mech_arith.evidence.ranks import rank_sentence
 from mech_arith.evidence.results import adopt_columns, load_summary
 from mech_arith.evidence.summary import CLEARLY
+from mech_arith.problems.hypotheses import TREE
 
 USUAL = {
     "point": "resid_post",
@@ -32,6 +33,7 @@ USUAL = {
     "design": "uniform",
     "seed": 0,
     "tracing": "pca",
+    "hypothesis": TREE,
 }
 """What a cell's name need not say."""
 
