@@ -344,6 +344,7 @@ def _log_to_wandb(saved: RunResult, sweep: str | None, at: Place) -> bool:
                 tables["effects"],
                 tables["evidence"],
                 positions=cell["positions"],
+                hypotheses=tables.get("hypotheses"),
             )
             for name, table in tables.items():
                 wandb_run.log_table(name, table)

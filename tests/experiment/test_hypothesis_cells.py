@@ -44,7 +44,13 @@ def test_rivals_are_compared_in_tables_summary_and_figure(
     (names, pair) = next(iter(summary["hypotheses"].items()))
     assert names == "left_to_right or tree"
     assert pair["n_comparisons"] == len(at_best(table, evidence)) == 2
-    assert f"{names}? {pair['text']}" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    assert "Which algorithm do the interventions support, and where?" in printed
+    assert f"{names.split()[0]} or" in printed
+    assert pair["text"].split(" (")[0] in printed
+    assert pair["supports"] == "tie"
+    assert set(pair["share"]) == set(pair["floor"]) == {"left_to_right", "tree"}
+    assert summary["cell"]["hypothesis"] == "left_to_right"
     assert (found / "figures" / "hypotheses.png").is_file()
     drawn = pd.read_csv(found / "figures" / "hypotheses.csv")
     assert sorted(drawn["value"]) == ["a-b", "b-c"]
