@@ -76,6 +76,7 @@ class CellSweeper(BasicSweeper):
         from mech_arith.common.runs.directories import check_writable
         from mech_arith.common.runs.records import claimed
         from mech_arith.common.runs.sweeps import PLAN, SWEEP_LOCK
+        from mech_arith.experiment.names import check_one_meaning
 
         assert self.config is not None
         # Before the directory is made: what is mistyped leaves nothing.
@@ -85,6 +86,7 @@ class CellSweeper(BasicSweeper):
         refused = [why for why in settings if isinstance(why, UserError)]
         if len(refused) == len(settings):  # nothing would run
             raise refused[0]
+        check_one_meaning(one for one in settings if not isinstance(one, UserError))
         asked = [_asked(o, composed[n], n, settings[n]) for n, o in enumerate(lists)]
         check_writable(directory)
         busy = (

@@ -5,9 +5,10 @@
     python scripts/wandb_workspace.py --entity ME --project mech_arith --json   # needs no server
 
 Its panels: accuracy drop against strength and against layer, best |R| by layer, each by model;
-answers that follow a value, of the runs with set or interchange; control against target, and what
-is beyond the control; the tables of all runs as one. The runs are a table with their cells' fields
-and headline numbers, grouped by model and template. Each call saves a new view.
+answers that follow a value, of the runs with set or interchange; answers as each of two hypotheses
+expects; control against target, and what is beyond the control; the tables of all runs as one. The
+runs are a table with their cells' fields and headline numbers, grouped by model and template. Each
+call saves a new view.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from mech_arith.reports.wandb.metrics import (
     CONTROL_LARGEST,
     DROP_BY_LAYER,
     DROP_BY_STRENGTH,
+    EXPECTED,
     TARGET_LARGEST,
     x_axes,
 )
@@ -33,11 +35,11 @@ if TYPE_CHECKING:
     import wandb_workspaces.workspaces as ws
 
 GROUPED_BY = ("model", "template")
-SHOWN = ("model", "template", "layers", "tracing", "positions", "edit", "seed")
+SHOWN = ("model", "template", "hypothesis", "layers", "tracing", "positions", "edit", "seed")
 """Fields of a cell by which runs are grouped, and that are columns of their table."""
 
 HEADLINES = (BASELINE, TARGET_LARGEST, CONTROL_LARGEST)
-TABLES = ("evidence", "effects", "correlations")
+TABLES = ("evidence", "hypotheses", "effects", "correlations")
 MOST_RUNS = 100
 """Runs that a panel shows at most; W&B would stop at ten."""
 
@@ -111,6 +113,10 @@ def _sections() -> "list[ws.Section]":
                 _curve("IIA, by model", "iia"),
                 _curve("Slope, beside that along random directions", "slope", "slope_random"),
             ],
+        ),
+        ws.Section(
+            name="Which algorithm the interventions support",
+            panels=[_curve("Answers as each of two hypotheses expects", EXPECTED)],
         ),
         ws.Section(
             name="Control against target",

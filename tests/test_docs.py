@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from mech_arith.common.runs.directories import find_runs
@@ -264,11 +265,13 @@ def test_links_lead_somewhere():
 
 def test_the_sweep_of_the_quickstart_is_the_one_that_the_pages_count():
     quickstart = (ROOT / "conf" / "experiment" / "quickstart.yaml").read_text(encoding="utf-8")
-    lists = re.findall(r"^      \w+: (.*,.*)$", quickstart, re.M)
-    cells = 1
-    for options in lists:
-        cells *= len(options.split(","))
-    assert cells == 4
+    params, together = (
+        yaml.safe_load(quickstart)["hydra"]["sweeper"][k] for k in ("params", "together")
+    )
+    counts = {key: len(options.split(",")) for key, options in params.items()}
+    assert {counts[key] for key in together} == {2}
+    assert counts["model"] * counts["template"] == 4
+    assert set(counts) == {"model", *together}
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,9 @@ def _of_pair(first: str, second: str, rows: Sequence[Row]) -> dict[str, Any]:
         text = "a tie: no subspace tells them apart"
     return {
         "text": f"{text} ({ties} of {len(rows)} comparisons are ties)",
+        "supports": won[0] if len(won) == 1 else (" and ".join(won) or TIE),
         "supported": supported,
+        **_at_clearest(clearest),
         "n_ties": ties,
         "n_comparisons": len(rows),
         "numbers": _numbers(clearest),
@@ -78,8 +80,23 @@ def _of_pair(first: str, second: str, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
+def _at_clearest(row: Row) -> dict[str, Any]:
+    """At the clearest place each hypothesis' share, its interval and its floor, by its name."""
+    sides = {row["hypothesis"]: "", row["rival"]: "_rival"}
+    columns = {
+        "share": "distinguishing{}",
+        "share_low": "distinguishing{}_low",
+        "share_high": "distinguishing{}_high",
+        "floor": "floor{}",
+    }
+    return {
+        name: {of: row[column.format(side)] for of, side in sides.items()}
+        for name, column in columns.items()
+    }
+
+
 NUMBERS = (
-    *("hypothesis", "rival", "rival_value", "n_distinguishing"),
+    *("hypothesis", "rival", "rival_value", "n_pairs", "n_distinguishing"),
     *("distinguishing", "distinguishing_low", "distinguishing_high", "floor"),
     *("distinguishing_rival", "distinguishing_rival_low", "distinguishing_rival_high"),
     *("floor_rival", "difference", "difference_low", "difference_high", "p_holm"),
@@ -104,11 +121,11 @@ def _numbers(row: Row) -> str:
     site, component, rank = component_of(row)
     subspace = f"component {component}" if rank == 1 else f"subspace of rank {rank}"
     return (
-        f"in layer {site.layer}{site.at}, {subspace} of {row['value']}: the answer is as "
-        f"{row['hypothesis']} expects in {_share(row, 'distinguishing')}, as {row['rival']} "
-        f"({row['rival_value']}) in {_share(row, 'distinguishing_rival')}, of "
-        f"{row['n_distinguishing']} pairs that tell them apart; chance {_two(row['floor'])} and "
-        f"{_two(row['floor_rival'])}"
+        f"clearest in layer {site.layer}{site.at}, {subspace} of {row['value']}: of "
+        f"{row['n_distinguishing']} pairs of {row['n_pairs']} that tell the two apart, answers are "
+        f"as {row['hypothesis']} ({row['value']}) expects in {_share(row, 'distinguishing')}, as "
+        f"{row['rival']} ({row['rival_value']}) in {_share(row, 'distinguishing_rival')}; chance "
+        f"{_two(row['floor'])} and {_two(row['floor_rival'])}"
     )
 
 
@@ -117,4 +134,6 @@ def _share(row: Row, name: str) -> str:
 
 
 def _two(number: float | None) -> str:
-    return "-" if number is None or number != number else f"{number:.2f}"
+    if number is None or number != number:
+        return "-"
+    return f"{number:.2f}".removeprefix("0") if number < 1 else f"{number:.2f}"

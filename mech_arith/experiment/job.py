@@ -235,6 +235,7 @@ def _cell_fields(prepared: Prepared, layers: str) -> dict[str, Any]:
         "model": config.model.name if path is None else f"{config.model.name}:{Path(path).name}",
         "template": config.template.name,
         "expression": str(prepared.template.expression),
+        "hypothesis": config.hypothesis.name,
         "layers": layers,
         "tracing": config.tracing.method,
         "point": config.tracing.point,
@@ -343,6 +344,7 @@ def _log_to_wandb(saved: RunResult, sweep: str | None, at: Place) -> bool:
                 tables["effects"],
                 tables["evidence"],
                 positions=cell["positions"],
+                hypotheses=tables.get("hypotheses"),
             )
             for name, table in tables.items():
                 wandb_run.log_table(name, table)

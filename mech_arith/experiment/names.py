@@ -3,6 +3,7 @@
 Nothing heavy is imported here, so that a mistyped name is said at once.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from mech_arith.problems import ProblemSet, draw_splits, find_decorrelated, oper
 from mech_arith.problems.algorithms import RULES
 from mech_arith.problems.asked import AskedHypothesis, read_asked, with_hypotheses
 from mech_arith.problems.expressions import Constraint, parse_constraint
+from mech_arith.problems.grammar import shown
 from mech_arith.problems.templates import Template, build_template
 
 
@@ -101,6 +103,28 @@ def hypotheses_of(config: RunConfig) -> tuple[AskedHypothesis, tuple[AskedHypoth
         RULES.check(asked.rule or asked.name)
     own = AskedHypothesis(asked.name, asked.rule, steps, asked.options)
     return own, tuple(read_asked(rival) for rival in asked.rivals)
+
+
+def check_one_meaning(cells: Iterable[RunConfig]) -> None:
+    """Refuse a sweep in which one name stands for two hypotheses of a template.
+
+    Its report compares hypotheses by their names.
+
+    Raises:
+        UserError: there is such a name.
+    """
+    known: dict[tuple[str, str], str] = {}
+    for config in cells:
+        own, rivals = hypotheses_of(config)
+        for asked in (own, *rivals):
+            text = known.setdefault((config.template.expression, asked.name), asked.text)
+            if text != asked.text:
+                raise UserError(
+                    f"expected hypotheses of unlike names in a sweep, got {asked.name!r} for "
+                    f"{shown(text)} and for {shown(asked.text)}; name each, and move the name "
+                    "together with what is swept: hypothesis.name=one,two "
+                    "'sweep.together=[hypothesis.name,hypothesis.steps]'"
+                )
 
 
 def model_choice(config: RunConfig) -> ModelChoice:

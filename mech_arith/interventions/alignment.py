@@ -132,15 +132,14 @@ def best_places_of(
                     found[step, place] = (followed.get((step, place), 0.0), reading.r_fit)
     places: dict[str, Place] = {}
     for step, place in sorted(found, key=lambda key: found[key], reverse=True):
-        if step not in places and _is_free(traces[place[0]], *place, places):
+        if step not in places and _is_free(traces[place[0]], place, places):
             places[step] = place
     return {step: places[step] for step in steps} if len(places) == len(steps) else None
 
 
-def _is_free(
-    trace: Trace, site: Site, components: tuple[int, ...], places: Mapping[str, Place]
-) -> bool:
+def _is_free(trace: Trace, place: Place, places: Mapping[str, Place]) -> bool:
     """Whether directions are apart from those that other steps have at the site."""
+    site, components = place
     taken = [i for there, theirs in places.values() if there == site for i in theirs]
     frame = trace.subspace.directions[[*taken, *components]].double()
     if len(frame) > frame.shape[1]:

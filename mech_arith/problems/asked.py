@@ -32,6 +32,17 @@ class AskedHypothesis:
         """Whether it is the template as it is written."""
         return self.steps is None and (self.rule or self.name) == TREE
 
+    @property
+    def text(self) -> str:
+        """What it is, whatever its name: its steps, or else its rule with all options."""
+        if self.steps is not None:
+            return f"[{', '.join(map(str, self.steps))}]"
+        name = self.rule or self.name
+        known = signature(RULES.find(name)).parameters.items()
+        options = {key: entry.default for key, entry in known if key != "task"} | dict(self.options)
+        shown = [f"{key}={list(o) if isinstance(o, tuple) else o}" for key, o in options.items()]
+        return f"{name}({', '.join(shown)})"
+
     def build(self, task: Task) -> Hypothesis:
         """The hypothesis for a template.
 

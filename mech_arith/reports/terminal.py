@@ -1,6 +1,7 @@
 """The table that a run or a sweep ends with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mech_arith.evidence.columns import own_columns
 from mech_arith.evidence.ranks import rank_sentence
 from mech_arith.evidence.results import adopt_columns, load_summary
 from mech_arith.evidence.summary import CLEARLY
+from mech_arith.problems.hypotheses import TREE
 
 USUAL = {
     "point": "resid_post",
@@ -32,6 +34,7 @@ USUAL = {
     "design": "uniform",
     "seed": 0,
     "tracing": "pca",
+    "hypothesis": TREE,
 }
 """What a cell's name need not say."""
 
@@ -65,7 +68,15 @@ RANKED = (
     "Rank: directions of the subspace whose coordinates are replaced. All else in the table is of "
     "the least rank that was asked for. Ceiling: IIA where the whole activation is replaced."
 )
+RIVALS = (
+    "Hypotheses: ways to compute the answer. An interchange takes a value from another problem; "
+    "each hypothesis says what the answer should become. Only distinguishing pairs are counted: "
+    "pairs of problems on which the two say different things. A tie: the interventions do not "
+    "decide."
+)
 """What the tables' columns mean."""
+
+ALGORITHM = "Which algorithm do the interventions support, and where?"
 
 
 def cell_name(cell: Mapping[str, Any]) -> str:
@@ -106,7 +117,8 @@ def print_cells(directories: Sequence[Path], *, console: Console | None = None) 
     else:
         for summary in summaries:
             console.print(cell_table(summary))
-            console.print(*_rival_lines(summary), sep="\n", highlight=False, markup=False)
+    for shown in _rivals_by_cell(summaries):
+        console.print(shown, highlight=False, markup=False)
     console.print(*_legend(summaries), sep="\n", highlight=False, markup=False)
     # Of a large sweep the report says where what is.
     for directory in directories if len(directories) <= FEW else ():
@@ -156,17 +168,42 @@ def cell_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def _rival_lines(summary: Mapping[str, Any]) -> list[str]:
-    """Which hypothesis of two the interventions support, and how all steps of each do together;
-    none where there are neither rivals nor several steps.
+def _rivals_by_cell(summaries: Sequence[Mapping[str, Any]]) -> Iterator[Table | str]:
+    """A row per cell and two hypotheses: which one the interventions support, where, and the
+    numbers; how all steps of each do together; then the hypotheses that nothing compares.
     """
-    compared = [
-        line
-        for names, pair in (summary.get("hypotheses") or {}).items()
-        for line in (f"{names}? {pair['text']}", f"  {pair['numbers']}")
-    ]
-    together = (summary.get("alignments") or {}).items()
-    return compared + [f"{name}: {found['text']}" for name, found in together]
+    table = Table(title=ALGORITHM, title_justify="left", title_style="bold", show_lines=True)
+    for column, most in (("cell", 40), ("hypotheses", 20)):
+        table.add_column(column, overflow="fold", max_width=most)
+    table.add_column("the interventions support", overflow="fold")
+    for summary in summaries:
+        for names, pair in (summary.get("hypotheses") or {}).items():
+            found = (cell_name(summary["cell"]), f"{names}?", f"{pair['text']}\n{pair['numbers']}")
+            table.add_row(*(Text(entry) for entry in found))
+        for name, whole in (summary.get("alignments") or {}).items():
+            together = (cell_name(summary["cell"]), f"{name}, as a whole?", whole["text"])
+            table.add_row(*(Text(entry) for entry in together))
+    if table.row_count:
+        yield table
+    yield from _not_compared(summaries)
+
+
+def _not_compared(summaries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Per expression the hypotheses of the sweep's cells that no cell compares."""
+    asked: dict[str, list[str]] = {}
+    compared: set[tuple[str, frozenset[str]]] = set()
+    for summary in summaries:
+        cell = summary["cell"]
+        asked.setdefault(cell["expression"], []).append(cell.get("hypothesis", TREE))
+        for pair in (summary.get("hypotheses") or {}).values():
+            compared.add((cell["expression"], frozenset(pair["supported"])))
+    for expression, names in asked.items():
+        for one, other in combinations(dict.fromkeys(names), 2):
+            if (expression, frozenset((one, other))) not in compared:
+                yield (
+                    f"not compared for {expression}: {one} with {other}; intervention=interchange "
+                    f"hypothesis={other} 'hypothesis.rivals=[{one}]' compares them"
+                )
 
 
 def _verdicts_by_cell(summaries: Sequence[Mapping[str, Any]]) -> Table:
@@ -177,7 +214,6 @@ def _verdicts_by_cell(summaries: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("verdicts", overflow="fold")
     for summary in summaries:
         said = [found["text"] for _, found in _by_length(summary.get("verdicts") or {})]
-        said += _rival_lines(summary)
         entries = (cell_name(summary["cell"]), _baseline(summary), "\n".join(said))
         table.add_row(*(Text(entry) for entry in entries))
     return table
@@ -193,7 +229,8 @@ def _legend(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     legend += [FOLLOWED] if any(row.get("iia") is not None for row in best) else []
     costs = [row for row in best if row.get("iia") is None and row.get("edit") is not None]
     legend += [COSTED] if costs else []
-    return [*legend, RANKED] if any(summary.get("ranks") for summary in summaries) else legend
+    legend += [RANKED] if any(summary.get("ranks") for summary in summaries) else []
+    return legend + [RIVALS] * any(summary.get("hypotheses") for summary in summaries)
 
 
 def _baseline(summary: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from mech_arith.interventions.run import InterventionPlan, InterventionRun
 from mech_arith.problems import ProblemSet, draw
 from mech_arith.problems.asked import AskedHypothesis, with_hypotheses
 from mech_arith.problems.expressions import parse_constraint
+from mech_arith.problems.hypotheses import Hypothesis
 from mech_arith.problems.sources import Sources, draw_sources
 from mech_arith.problems.templates import build_template
 from mech_arith.statistics import Resampling
@@ -292,3 +293,23 @@ def test_pairs_that_are_judged_once_give_the_same_sources(
     assert torch.equal(kept.rows, judged_anew.rows)
     assert torch.equal(kept.wanted, judged_anew.wanted)
     assert torch.equal(kept.other, judged_anew.other)
+
+
+def test_pairs_are_looked_at_once_however_often_sources_are_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problems, looked = drawn("digits", "tree", n=40), []
+    evaluate = Hypothesis.evaluate
+
+    def counting(hypothesis: Hypothesis, operands: dict[str, np.ndarray]) -> dict:
+        looked.append(len(operands["a"]))
+        return evaluate(hypothesis, operands)
+
+    monkeypatch.setattr(Hypothesis, "evaluate", counting)
+
+    def looks(n_shuffles: int) -> int:
+        looked.clear()
+        assert draw_sources(problems, "tens", m=1, n_shuffles=n_shuffles, seed=0) is not None
+        return sum(looked)
+
+    assert looks(30) == looks(2)

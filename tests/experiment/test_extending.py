@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from safetensors import safe_open
 
+from mech_arith import compose
 from mech_arith.common.runs.directories import find_runs
 from mech_arith.evidence.results import load_run
 from mech_arith.reports.figures.__main__ import main as draw_again
@@ -133,6 +134,25 @@ def test_a_direction_method_has_entries_of_its_own(place):
     ]
     found = {(key["method"], str(key["options"])) for key in keys}
     assert found == {("pca", "{}"), ("random_projection", "{'seed': 3}")}
+
+
+@pytest.mark.slow
+def test_a_hypothesis_competes(tmp_path):
+    given = ["plugins=[../round_first.py]", "hypothesis=round_first", "layers=2", "wandb=disabled"]
+    run(tmp_path, *given, "intervention=interchange", "tracing.positions=last", "hydra.run.dir=run")
+    result = load_run(tmp_path / "run")
+    assert {"rounded", "rest"} <= set(result.tables["evidence"]["value"])
+    assert "round_first or tree" in result.summary["hypotheses"]
+    assert result.summary["cell"]["hypothesis"] == "round_first"
+
+
+def test_a_hypothesis_computes_the_answer_by_its_steps():
+    plugin = f"plugins=[{EXAMPLES / 'round_first.py'}]"
+    asked = ("hypothesis.rule=round_first", "hypothesis.name=mine", "problems.n=60")
+    problems = compose(plugin, *asked).problems()
+    a, b, c = (problems.operands[name] for name in "abc")
+    assert (problems.values["rounded"] == a // 10 * 10 - b // 10 * 10 + c // 10 * 10).all()
+    assert (problems.values["rounded"] + problems.values["rest"] == problems.answers).all()
 
 
 @pytest.mark.slow

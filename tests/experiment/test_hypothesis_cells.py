@@ -6,7 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from mech_arith import compose
 from mech_arith.evidence.hypothesis_summary import at_best
+from mech_arith.experiment.config import RunConfig
+from mech_arith.experiment.names import check_one_meaning
 from tests.running import SMALL, main
 
 ASKED = (
@@ -41,7 +44,13 @@ def test_rivals_are_compared_in_tables_summary_and_figure(
     (names, pair) = next(iter(summary["hypotheses"].items()))
     assert names == "left_to_right or tree"
     assert pair["n_comparisons"] == len(at_best(table, evidence)) == 2
-    assert f"{names}? {pair['text']}" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    assert "Which algorithm do the interventions support, and where?" in printed
+    assert f"{names.split()[0]} or" in printed
+    assert pair["text"].split(" (")[0] in printed
+    assert pair["supports"] == "tie"
+    assert set(pair["share"]) == set(pair["floor"]) == {"left_to_right", "tree"}
+    assert summary["cell"]["hypothesis"] == "left_to_right"
     assert (found / "figures" / "hypotheses.png").is_file()
     drawn = pd.read_csv(found / "figures" / "hypotheses.csv")
     assert sorted(drawn["value"]) == ["a-b", "b-c"]
@@ -102,3 +111,63 @@ def test_bad_input_is_one_line_before_a_model_is_loaded(
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert said in last
     assert last.startswith("error:")
+
+
+def steps(*texts: str) -> str:
+    return "[" + ",".join(f'"{text}"' for text in (*texts, "answer: a-(b-c)")) + "]"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            (f"hypothesis.steps={steps('x: a-b')},{steps('x: a-c')}",),
+            "got 'custom' for '[x: a-b, answer: a-(b-c)]' and for '[x: a-c, answer: a-(b-c)]'; ",
+        ),
+        (
+            ("hypothesis=modulo", "hypothesis.options.moduli=[10],[2,5,10]"),
+            "got 'modulo' for 'modulo(moduli=[10])' and for 'modulo(moduli=[2, 5, 10])'; name each",
+        ),
+        (
+            (
+                f"hypothesis.rivals=[{{name: mine, steps: {steps('x: a-b')}}}],"
+                f"[{{name: mine, steps: {steps('x: a-c')}}}]",
+            ),
+            "got 'mine' for '[x: a-b",
+        ),
+        (
+            ("hypothesis=tree,digits", "hypothesis.rivals=[],[{name: tree, rule: modulo}]"),
+            "got 'tree' for 'tree()' and for 'modulo(moduli=[2, 5, 10])'",
+        ),
+    ],
+)
+def test_one_name_for_two_hypotheses_of_a_sweep_is_one_line_before_a_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    overrides: tuple[str, ...],
+    said: str,
+) -> None:
+    nowhere = ("model=hf_dir", "model.path=/no")
+    assert main(monkeypatch, tmp_path, *ASKED, *nowhere, *overrides, sweep=True) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: expected hypotheses of unlike names in a sweep, got ")
+    assert said in line
+    assert line.endswith("'sweep.together=[hypothesis.name,hypothesis.steps]'")
+    assert not (tmp_path / "run").exists()
+
+
+def of_cell(*overrides: str) -> RunConfig:
+    return compose(*overrides).settings
+
+
+def test_names_tell_the_hypotheses_of_a_sweep_apart() -> None:
+    one, two = steps("x: a-b"), steps("x: a-c")
+    named = ("hypothesis.name=one", f"hypothesis.steps={one}")
+    check_one_meaning([of_cell(*named), of_cell("hypothesis.name=two", f"hypothesis.steps={two}")])
+    # The same one may stand in many cells, as a rival with its defaults too.
+    modulo = of_cell("hypothesis=modulo")
+    check_one_meaning([modulo, of_cell("hypothesis.rivals=[modulo]"), of_cell("layers=1"), modulo])
+    # Of another template it is another one anyway.
+    other = of_cell("hypothesis.name=one", f"hypothesis.steps={two}", "template.expression=a-b+c")
+    check_one_meaning([of_cell(*named), other])

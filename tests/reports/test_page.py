@@ -33,7 +33,7 @@ from tests.synthetic import save_cell
 from tests.thinned import thinned
 
 TABLES = ("sweep.parquet", "sweep_correlations.parquet", "sweep_evidence.parquet")
-FILES = {*TABLES, "report.html"}
+FILES = {*TABLES, "sweep_hypotheses.parquet", "report.html"}
 
 
 def save_plan(sweep: Path, *cells: str) -> None:

@@ -142,3 +142,41 @@ def test_many_cells_have_a_row_each(tmp_path: Path) -> None:
 def test_a_cells_name_says_what_is_not_usual(changes: dict[str, Any], name: str) -> None:
     cell = {"model": "m", "expression": "a-b", "layers": "all", "edit": "scale", "seed": 0}
     assert cell_name(cell | changes) == name
+
+
+def compared(text: str = "tree, and not left_to_right: b-c in layers 1-3") -> dict[str, Any]:
+    return {
+        "left_to_right or tree": {
+            "text": text,
+            "numbers": "clearest in layer 2, component 0 of b-c",
+            "supported": {"left_to_right": "", "tree": "b-c in layers 1-3"},
+        }
+    }
+
+
+def in_one_line(directories: list[Path]) -> str:
+    console = Console(width=WIDTH, record=True, force_terminal=True, file=StringIO())
+    print_cells(directories, console=console)
+    return " ".join(console.export_text().replace("\u2502", " ").split())
+
+
+def test_the_hypotheses_of_all_cells_stand_in_one_table(tmp_path: Path) -> None:
+    asked = {"tree": {}, "left_to_right": compared(), "digits": {}}
+    for name, hypotheses in asked.items():
+        path = save_cell(tmp_path / name) / "summary.json"
+        summary = json.loads(path.read_text())
+        summary["cell"] |= {"hypothesis": name, "expression": "a-(b-c)"}
+        changes = {"verdicts": {"b-c": verdict()}, "hypotheses": hypotheses}
+        path.write_text(json.dumps(summary | changes))
+    said = in_one_line([tmp_path / name for name in asked])
+    assert said.count("Which algorithm do the interventions support, and where?") == 1
+    assert "tree, and not left_to_right: b-c in layers 1-3" in said
+    assert "hypothesis left_to_right" in said
+    assert "distinguishing pairs" in said
+    assert "not compared for a-(b-c): tree with digits; intervention=interchange" in said
+    assert "left_to_right with digits; " in said
+    assert "tree with left_to_right" not in said
+
+
+def test_without_rivals_nothing_is_said_of_hypotheses(tmp_path: Path) -> None:
+    assert "algorithm" not in " ".join(shown(tmp_path, verdicts={"b-c": verdict()}))

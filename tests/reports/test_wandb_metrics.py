@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from mech_arith.reports.wandb.metrics import by_layer, by_strength, headline
+from mech_arith.reports.wandb.metrics import by_layer, by_strength, headline, x_axes
 from tests.wandb_runs import HEADLINE, SUMMARY, correlations, effects, evidence
 
 
@@ -94,3 +94,22 @@ def test_failed_rows_are_left_out() -> None:
     assert [row["strength"] for row in by_strength(table)] == [-1.0, 0.0]
     (row, _) = by_layer(correlations(), table, pd.DataFrame(), positions="all")
     assert row["drop_by_layer/b"] == pytest.approx(0.1)
+
+
+def test_shares_of_rival_hypotheses_are_curves_over_layers() -> None:
+    best = evidence().assign(point="resid_post")
+    place = best.loc[(best["value"] == "a//b") & (best["position"] == "last")].iloc[[0]]
+    rows = place.assign(
+        strength=1.0,
+        rank=1,
+        hypothesis="tree",
+        rival="left_to_right",
+        rival_value="a-b",
+        distinguishing=0.25,
+        distinguishing_rival=0.125,
+    )
+    found = by_layer(correlations(), pd.DataFrame(), best, positions="all", hypotheses=rows)
+    points = {name: row[name] for row in found for name in row if name.startswith("as_expected")}
+    pair = "as_expected/a_div_b_or_a_minus_b"
+    assert points == {f"{pair}/tree": 0.25, f"{pair}/left_to_right": 0.125}
+    assert x_axes()["as_expected"] == "layer"

@@ -20,7 +20,13 @@ from tests.wandb_server import Fault, wandb_server
 
 pytestmark = pytest.mark.slow
 
-ASKED = ("layers.start=1", "layers.stop=3", "intervention=interchange", "intervention.sources=1")
+ASKED = (
+    "hypothesis=left_to_right",
+    "layers.start=1",
+    "layers.stop=3",
+    "intervention=interchange",
+    "intervention.sources=1",
+)
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "wandb_workspace.py"
 
@@ -80,7 +86,7 @@ def test_a_real_cell_logs_what_the_workspace_shows(
                 assert {panel.x.name, panel.y.name} <= summary
             else:
                 assert panel.table_name in summary
-    assert curves == 9
+    assert curves == 10
     runs = workspace.runset_settings
     assert {group.name.removeprefix("cell.") for group in runs.groupby} <= set(cell)
     for column in runs.pinned_columns:
@@ -98,6 +104,7 @@ def test_it_is_built_and_valid_without_a_server() -> None:
         "Accuracy drop",
         "Best |R|",
         "Answers that follow a value",
+        "Which algorithm the interventions support",
         "Control against target",
         "Tables of all runs",
     ]
@@ -107,7 +114,7 @@ def test_it_is_built_and_valid_without_a_server() -> None:
     ]
     code, output, _ = call("--dry-run")
     assert code == 0
-    assert len(output.splitlines()) == 5
+    assert len(output.splitlines()) == 6
 
 
 def test_it_is_saved_on_a_server() -> None:

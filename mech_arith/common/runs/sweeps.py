@@ -257,6 +257,7 @@ TOLD = {
     **{f"model{of}": "model" for of in ("", ".name", ".path")},
     **{f"template{of}": "template" for of in ("", ".name")},
     "template.expression": "expression",
+    **{f"hypothesis{of}": "hypothesis" for of in ("", ".name")},
     **{f"layers{of}": "layers" for of in ("", ".part", ".start", ".stop", ".step", ".list")},
     **{f"intervention{of}": "edit" for of in ("", ".edit", ".via")},
     **{f"tracing{of}": "tracing" for of in ("", ".method")},

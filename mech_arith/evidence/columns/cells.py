@@ -22,6 +22,7 @@ CELL = (
     Column("identity", TEXT, "SHA-256 of all that determines the cell's numbers."),
     Column("command", TEXT, "Shell line that runs the cell."),
     *(column for column in MADE_BY if column.name in ("model", "template", "expression")),
+    Column("hypothesis", TEXT, "How the answer is taken to be computed."),
     Column("layers", TEXT, "Layers that the cell asks for."),
     Column("tracing", TEXT, "How directions are found."),
     POINT,

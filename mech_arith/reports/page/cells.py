@@ -80,6 +80,7 @@ def cell_overview(page: Plain, summary: Mapping[str, Any]) -> Plain:
         "edit": [page["edited"].get("edit"), page["edited"].get("unit")],
         "lines": overview_lines(page["edited"]),
         "ranks": page["ranks"],
+        "hypotheses": summary.get("hypotheses") or {},
     }
 
 

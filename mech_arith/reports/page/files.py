@@ -11,6 +11,7 @@ TABLES = {
     "effects": "sweep.parquet",
     "correlations": "sweep_correlations.parquet",
     "evidence": "sweep_evidence.parquet",
+    "hypotheses": "sweep_hypotheses.parquet",
 }
 """Tables of the cells -> the file with those of all."""
 

@@ -30,6 +30,7 @@ SCRIPTS = (
     "overview",
     "comparison",
     "ranks",
+    "hypotheses",
     "figures",
     "evidence",
     "differences",

@@ -18,6 +18,7 @@ PLACES = {
     "model": "model.name",
     "template": "template.name",
     "expression": "template.expression",
+    "hypothesis": "hypothesis.name",
     "layers": "layers.part",
     "tracing": "tracing.method",
     "point": "tracing.point",
@@ -35,7 +36,10 @@ APART = "problems.decorrelate"
 VIA = "intervention.via"
 """What an edit is made on."""
 
-GROUPS = {"model": "model", "template": "template", "layers": "layers", "edit": "intervention"}
+GROUPS = {
+    **{field: field for field in ("model", "template", "hypothesis", "layers")},
+    "edit": "intervention",
+}
 """Fields that are named as the option of their group is."""
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 from mech_arith.engine.sites import COMPONENT_COLUMNS, WITHIN_LAYER
 from mech_arith.evidence.best import best_on_fit, best_places, of_least_rank
 from mech_arith.evidence.columns import TABLES
+from mech_arith.evidence.hypothesis_summary import at_best
 from mech_arith.evidence.results import per_value, plain
 from mech_arith.reports.wandb.names import part_name
 
@@ -39,6 +40,10 @@ def curves() -> tuple[str, ...]:
     return tuple(column.name for column in TABLES["evidence"] if column.is_curve)
 
 
+EXPECTED = "as_expected"
+"""Against LAYER, per value and rival value, and hypothesis: share of the answers that are as the
+hypothesis expects, on the pairs that tell the two apart; at the layer's best site."""
+
 CONTROL = "control_"
 """Before DROP_BY_LAYER, DROP_BY_STRENGTH and ACCURACY_DROP: that of as many controls."""
 
@@ -47,6 +52,7 @@ def x_axes() -> dict[str, str]:
     """Prefix of a curve's name -> the metric that is its x axis."""
     return {
         BEST_ABS_R: LAYER,
+        EXPECTED: LAYER,
         DROP_BY_LAYER: LAYER,
         CONTROL + DROP_BY_LAYER: LAYER,
         DROP_BY_STRENGTH: STRENGTH,
@@ -90,7 +96,12 @@ def kept_of_values() -> dict[str, tuple[str, ...]]:
     }
 
 
-RENAMED = {"largest_drop": "drop", "excess_drop": "excess", "verdicts": "verdict"}
+RENAMED = {
+    "largest_drop": "drop",
+    "excess_drop": "excess",
+    "verdicts": "verdict",
+    "hypotheses": "hypothesis",
+}
 """Groups that would else be named as a curve is, or as many."""
 
 CELL = "cell"
@@ -168,6 +179,7 @@ def by_layer(
     evidence: pd.DataFrame,
     *,
     positions: str,
+    hypotheses: pd.DataFrame | None = None,
 ) -> list[dict[str, float]]:
     """One row per layer, ascending: best |R|, largest accuracy drop and `curves` per value.
 
@@ -177,6 +189,7 @@ def by_layer(
         evidence: the table of a cell; of several sites in a layer the one with the largest |R| on
             the fit split counts.
         positions: what the cell traces; of 'each', the best of the single positions.
+        hypotheses: the table of a cell; none or empty without rivals.
     """
     known = correlations.dropna(subset=["r_fit", "abs_r"])
     if positions != "each":
@@ -194,7 +207,20 @@ def by_layer(
         )
         for row in _drops(effects)
     ]
-    return _rows(LAYER, points + _of_evidence(evidence))
+    return _rows(LAYER, [*points, *_of_evidence(evidence), *_expected(hypotheses, evidence)])
+
+
+def _expected(
+    hypotheses: pd.DataFrame | None, evidence: pd.DataFrame
+) -> Iterator[tuple[float | int, str, float]]:
+    """Points of the shares that each of two hypotheses expects; of several ranks of the least."""
+    if hypotheses is None or hypotheses.empty:
+        return
+    for row in of_least_rank(at_best(hypotheses, evidence)).to_dict(orient="records"):
+        pair = f"{EXPECTED}/{part_name(row['value'])}_or_{part_name(row['rival_value'])}"
+        for side, share in (("hypothesis", "distinguishing"), ("rival", "distinguishing_rival")):
+            if plain(row[share]) is not None:
+                yield row[LAYER], f"{pair}/{part_name(row[side])}", row[share]
 
 
 def _of_evidence(evidence: pd.DataFrame) -> list[tuple[float | int, str, float]]:

@@ -91,6 +91,7 @@ class Run:
         evidence: pd.DataFrame,
         *,
         positions: str,
+        hypotheses: pd.DataFrame | None = None,
     ) -> None:
         """Log the curves of `metrics`: against strength, and against layer.
 
@@ -101,6 +102,7 @@ class Run:
             effects: the table of a cell; empty if nothing was edited.
             evidence: the table of a cell.
             positions: what the cell traces, of all positions that the table may hold.
+            hypotheses: the table of a cell; none or empty without rivals.
         """
         if self._run is None:
             return
@@ -109,7 +111,9 @@ class Run:
             self._run.define_metric(axis, hidden=True, summary="none")
         for prefix, axis in axes.items():
             self._run.define_metric(f"{prefix}/*", step_metric=axis, summary="none")
-        layered = by_layer(correlations, effects, evidence, positions=positions)
+        layered = by_layer(
+            correlations, effects, evidence, positions=positions, hypotheses=hypotheses
+        )
         for row in by_strength(effects) + layered:
             self._run.log(row)
 

@@ -12,6 +12,7 @@ async function start() {
   const showCount = makeFilters(cells, table);
   const follow = (now) => {
     showCount(now);
+    showHypotheses(now, cells);
     showMaps(now);
     showRanks(now, cells);
     showCurves(now, cells);

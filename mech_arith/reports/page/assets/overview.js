@@ -3,7 +3,7 @@
 
 const GROUPS = { model: "models", template: "templates", layers: "layers", edit: "interventions" };
 /* First in names and columns, in this order. */
-const FIELDS = ["model", "template", "expression", "layers", "edit", "prompt", "design", "seed"];
+const FIELDS = ["model", "template", "expression", "hypothesis", "layers", "edit", "prompt", "design", "seed"];
 /* With more fields that differ, the numbers would not fit beside them. */
 const MOST_FIELDS = 3;
 const EDIT_NAMES = { edit: "intervention" };
