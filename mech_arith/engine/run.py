@@ -176,7 +176,12 @@ def _asked_key(model: Model, prompts: Prompts, asked: ReferenceAnswers) -> dict[
 
 
 def run_edits(
-    session: Session, baseline: Baseline, plan: Sequence[Edits], *, bar: Progress | None = None
+    session: Session,
+    baseline: Baseline,
+    plan: Sequence[Edits],
+    *,
+    writes: bool = True,
+    bar: Progress | None = None,
 ) -> list[Answers]:
     """Answers of every problem under every edit of the plan.
 
@@ -186,6 +191,8 @@ def run_edits(
         baseline: the problems and the model's answers to them, which stand where an edit does not
             move a problem.
         plan: the edits, site by site.
+        writes: let rows that part from the right answer write their own. Without it a model that
+            writes has no `numbers`, and how likely the right answer is takes one pass.
         bar: advanced by the rows done.
 
     Returns:
@@ -197,6 +204,7 @@ def run_edits(
     n_prefix = len(baseline.prompts.prefix)
     opened = opener(model, baseline.prompts)
     key = _asked_key(model, baseline.prompts, baseline.asked)
+    key |= {} if writes else {"writes": False}
     units = [_edits_digest(baseline.prompts, edits) for edits in plan]
 
     def work(layout: Layout) -> list[Answers]:
@@ -220,7 +228,8 @@ def run_edits(
                     count(len(edits) * len(layout))
 
                 def answer(edits: Edits = edits) -> dict[str, Tensor]:
-                    return batch.answers(edits, here.bound, count).tensors()
+                    bound = here.bound if writes else None
+                    return batch.answers(edits, bound, count).tensors()
 
                 found.append(Answers(**piece.fetch(unit, answer)))
         return found
