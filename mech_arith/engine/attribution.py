@@ -143,9 +143,7 @@ def attribute(
         **pairs.key(model, sites),
         "metric": metric_of(model, metric).value,
         "steps": steps,
-        "frames": [
-            [site.key(pairs.base), tensor_digest(frame)] for site, frame in frames.items()
-        ],
+        "frames": [[site.key(pairs.base), tensor_digest(frame)] for site, frame in frames.items()],
     }
 
     def make() -> dict[str, Tensor]:
@@ -275,7 +273,9 @@ class _Spots:
         of_site, entries = [], []
         for index, (site, part) in enumerate(zip(self.sites, self.parts, strict=True)):
             heads = range(self.n_heads) if site.head is None else [site.head]
-            own = [at * self.n_heads + head for at in range(part.start, part.stop) for head in heads]
+            own = [
+                at * self.n_heads + head for at in range(part.start, part.stop) for head in heads
+            ]
             entries += own
             of_site += [index] * len(own)
         return torch.tensor(of_site), torch.tensor(entries)
