@@ -26,11 +26,11 @@ from torch import Tensor
 from mech_arith.common.digests import tensor_digest
 from mech_arith.common.errors import UserError
 from mech_arith.common.progress import progress
-from mech_arith.engine.answers import Answers
 from mech_arith.engine.batching import batches
 from mech_arith.engine.capture import answer_tokens
 from mech_arith.engine.gradients import check_differentiable, kept_past
-from mech_arith.engine.reading import ReferenceAnswers, TeacherForced, force, measure
+from mech_arith.engine.pairs import Pairs, metric_of, read_metric
+from mech_arith.engine.reading import ReferenceAnswers, TeacherForced, force
 from mech_arith.engine.run import CODE
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
@@ -38,58 +38,10 @@ from mech_arith.models.attention import Past
 from mech_arith.models.base import Model, Place, Tap, read_prefix, run_blocks, untouched
 from mech_arith.models.finite import is_finite, not_finite
 from mech_arith.models.kinds import Metric
-from mech_arith.models.prompts import Layout, Prompts
+from mech_arith.models.prompts import Layout
 
 HELD = 8
 """Times the memory of a plain pass that one with gradients is taken to need."""
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """n problems, and a source for each: the problem whose activation is put in its place."""
-
-    base: Prompts
-    source: Prompts
-    asked: ReferenceAnswers
-    """The right answers of the bases, and as counterfactual ones those of the sources."""
-
-    def __len__(self) -> int:
-        return len(self.base)
-
-    @cached_property
-    def layout_of_source(self) -> Int64[Tensor, " n"]:
-        """The number of the layout of each pair's source."""
-        found = torch.empty(len(self), dtype=torch.int64)
-        for number, layout in enumerate(self.source.layouts):
-            found[layout.rows] = number
-        return found
-
-    @cached_property
-    def alike(self) -> Prompts:
-        """The bases; those of one layout have sources of one layout too."""
-        parted = [
-            layout.part(self.layout_of_source[layout.rows] == number)
-            for layout in self.base.layouts
-            for number in self.layout_of_source[layout.rows].unique().tolist()
-        ]
-        return Prompts(self.base.prefix, tuple(parted))
-
-    def sources_of(self, layout: Layout) -> Layout:
-        """The sources of some bases, which are of one layout, in their order."""
-        theirs = self.source.layouts[int(self.layout_of_source[layout.rows[0]])]
-        place = torch.empty(len(self), dtype=torch.int64)
-        place[theirs.rows] = torch.arange(len(theirs))
-        return theirs.part(place[layout.rows])
-
-    def key(self, model: Model, sites: Sequence[Site]) -> dict[str, Any]:
-        """All that determines what is read of the pairs at the sites, apart from code."""
-        return {
-            **model.fingerprint,
-            "pairs": [self.base.digest(), self.source.digest()],
-            "asked": tensor_digest(self.asked.right, self.asked.counterfactual),
-            "forced": force(model, self.asked).digest(),
-            "sites": [site.key(self.base, self.source) for site in sites],
-        }
 
 
 @dataclass(frozen=True)
@@ -164,43 +116,6 @@ def _check_way(pairs: Pairs) -> None:
                 f"{lengths[0]} and {lengths[1]} tokens; choose operands of one length, or "
                 "screen=attribution"
             )
-
-
-def metric_of(model: Model, metric: Metric) -> Metric:
-    """What the metric is for a model: one that regresses has its number alone."""
-    return Metric.NUMBER if model.regresses else metric
-
-
-def metric_of_answers(
-    model: Model, answers: Answers, asked: ReferenceAnswers, metric: Metric
-) -> Float64[Tensor, "*rows n"]:
-    """The metric of answers that are read already."""
-    match metric_of(model, metric):
-        case Metric.NUMBER:
-            return answers.numbers * _towards(asked)
-        case Metric.LOGIT_DIFFERENCE:
-            return answers.logit_difference
-        case _:
-            return answers.log_prob
-
-
-def _towards(asked: ReferenceAnswers) -> Float64[Tensor, " n"]:
-    """1 where the source's answer is the larger one, -1 where it is the smaller."""
-    return (asked.counterfactual - asked.right).sign()
-
-
-def _metric(
-    model: Model,
-    read: Float[Tensor, "rows read out"],
-    asked: ReferenceAnswers,
-    forced: TeacherForced,
-    metric: Metric,
-) -> Float64[Tensor, " rows"]:
-    """The metric of what is read, a row for each problem; gradients flow through it."""
-    if model.reader is None:
-        return read[:, 0, 0].double() * _towards(asked).to(read.device)
-    of_right, apart = measure(read, forced, torch.arange(len(read)), model.reader.longer)
-    return apart if metric is Metric.LOGIT_DIFFERENCE else of_right
 
 
 @dataclass(frozen=True)
@@ -425,7 +340,7 @@ class _Batch:
             fed = self.forced.fed.shape[1]
             wanted = slice(-(1 + fed), None) if model.causal else model.answers_at
             read = model.read_out(resid[:, wanted])
-            values = _metric(model, read, self.asked, self.forced, self.wanted.metric)
+            values = read_metric(model, read, self.asked, self.forced, self.wanted.metric)
             torch.autograd.grad(values.nansum(), leaf)
         return values.detach()
 

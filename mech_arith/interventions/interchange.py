@@ -31,12 +31,17 @@ AT_ONCE = 2**27
 
 
 def run_all(
-    session: Session, baseline: Baseline, edits: Sequence[Edits], *, description: str
+    session: Session,
+    baseline: Baseline,
+    edits: Sequence[Edits],
+    *,
+    description: str,
+    writes: bool = True,
 ) -> list[Answers]:
-    """Answers under each entry's edits, [edits, n], behind a progress bar."""
+    """Answers under each entry's edits, [edits, n], behind a progress bar; see `run_edits`."""
     n_rows = sum(len(of_site) for of_site in edits) * len(baseline)
     with progress(n_rows, description=description, unit="edits") as bar:
-        return run_edits(session, baseline, edits, bar=bar)
+        return run_edits(session, baseline, edits, writes=writes, bar=bar)
 
 
 def source_coordinates(

@@ -8,9 +8,10 @@ import torch
 from mech_arith.common.checkpoint import Checkpoint
 from mech_arith.common.errors import UserError
 from mech_arith.common.store import Store
-from mech_arith.engine.attribution import Pairs, attribute, metric_of_answers
+from mech_arith.engine.attribution import attribute
 from mech_arith.engine.batching import Batching
 from mech_arith.engine.gradients import Objective
+from mech_arith.engine.pairs import Pairs, metric_of_answers
 from mech_arith.engine.reading import force
 from mech_arith.engine.run import ReferenceAnswers, SiteVectors, run_baseline, run_edits
 from mech_arith.engine.session import Session
