@@ -123,6 +123,7 @@ def screen_summary(
         "steps": int(first["steps"]),
         "n_candidates": len(table),
         "n_kept": int(kept.sum()),
+        "points": table.loc[kept, "point"].unique().tolist(),
         **agreement(table.loc[drawn], keep=keep, how=how),
         "missed": int((left_out > half).sum()),
         "n_left_out": len(left_out),
@@ -132,13 +133,44 @@ def screen_summary(
 
 def screen_warnings(found: Mapping[str, Any]) -> list[str]:
     """Whether the screen is not to be trusted here; nothing where there is none."""
-    if not found or (spearman := found["screen"]["spearman"]) >= TRUSTED:
+    if not found:
         return []
-    summary = found["screen"]
-    said = "unknown" if np.isnan(spearman) else f"{spearman:.2f}"
-    instead = "screen=integrated" if summary["steps"] == 0 else "more screen.steps"
+    screen, said = found["screen"], []
+    instead = "screen=integrated" if screen["steps"] == 0 else "more screen.steps"
+    advice = f"raise screen.keep, try {instead} or another screen.metric"
+    if not screen["spearman"] >= TRUSTED:
+        said.append(
+            f"the screen does not order sites as their exact effects do: Spearman "
+            f"{screen['spearman']:.2f} on {screen['n']} sites that were drawn at random; {advice}"
+        )
+    if screen["missed"]:
+        said.append(
+            f"{screen['missed']} of {screen['n_left_out']} sites that were drawn at random and "
+            f"that the screen left out have a larger effect than half of those kept; {advice}"
+        )
+    return said
+
+
+def screen_lines(summary: Mapping[str, Any]) -> list[str]:
+    """What a run's summary says of its screen, for people; nothing where there was none."""
+    screen = summary.get("screen")
+    if screen is None:
+        return []
+    ends = _ends(screen)
     return [
-        f"the screen does not order sites as their exact effects do: Spearman {said} on "
-        f"{summary['n']} sites that were drawn at random; raise screen.keep, try {instead}, or "
-        "screen=none on fewer sites"
+        f"Screened: {screen['n_kept']} of {screen['n_candidates']} sites are traced and edited. "
+        f"Scores go with exact effects ({screen['metric']}) as Spearman "
+        f"{_two(screen['spearman'])}{ends} on {screen['n']} sites drawn at random; of the "
+        f"{screen['top_k']} largest effects {_two(screen['overlap'])} are among as many largest "
+        f"scores (by chance {_two(screen['overlap_by_chance'])}); {screen['missed']} of the "
+        f"{screen['n_left_out']} left out have a larger effect than half of those kept."
     ]
+
+
+def _ends(screen: Mapping[str, Any]) -> str:
+    low, high = screen["spearman_low"], screen["spearman_high"]
+    return "" if low is None or high is None else f" [{_two(low)}, {_two(high)}]"
+
+
+def _two(number: float | None) -> str:
+    return "-" if number is None else f"{number:.2f}"

@@ -159,7 +159,7 @@ class ScreenConfig:
     keep: int = 10
     sample: int = 50
     points: Any = None
-    metric: ScreenMetric = ScreenMetric.log_prob
+    metric: ScreenMetric = ScreenMetric.logit_difference
     steps: int = 8
 
 

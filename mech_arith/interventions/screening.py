@@ -44,7 +44,7 @@ class ScreenPlan:
     """Sites that are kept."""
     sample: int
     """Sites that are drawn for the comparison, whatever their scores; all if there are fewer."""
-    metric: Metric = Metric.LOG_PROB
+    metric: Metric = Metric.LOGIT_DIFFERENCE
     """Of a model that writes."""
     steps: int = 0
     """Of integrated gradients; 0 for gradients at the base alone."""
