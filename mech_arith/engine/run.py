@@ -203,8 +203,7 @@ def run_edits(
     answers = [_unedited(baseline, len(edits), n_tokens) for edits in plan]
     n_prefix = len(baseline.prompts.prefix)
     opened = opener(model, baseline.prompts)
-    key = _asked_key(model, baseline.prompts, baseline.asked)
-    key |= {} if writes else {"writes": False}
+    key = _asked_key(model, baseline.prompts, baseline.asked) | _unless(writes)
     units = [_edits_digest(baseline.prompts, edits) for edits in plan]
 
     def work(layout: Layout) -> list[Answers]:
@@ -228,8 +227,7 @@ def run_edits(
                     count(len(edits) * len(layout))
 
                 def answer(edits: Edits = edits) -> dict[str, Tensor]:
-                    bound = here.bound if writes else None
-                    return batch.answers(edits, bound, count).tensors()
+                    return batch.answers(edits, here.bound if writes else None, count).tensors()
 
                 found.append(Answers(**piece.fetch(unit, answer)))
         return found
@@ -239,6 +237,11 @@ def run_edits(
         for edits, known, part in zip(plan, answers, found, strict=True):
             known.put_moved(layout.rows, part, edits.moved(layout.rows))
     return answers
+
+
+def _unless(writes: bool) -> dict[str, Any]:
+    """Part of the key of edits that write nothing; those that write have none."""
+    return {} if writes else {"writes": False}
 
 
 def longest_answer(model: Model, baseline: Baseline) -> int:

@@ -116,11 +116,10 @@ def screen_summary(
     """
     kept, drawn = table["kept"].astype(bool), table["sampled"].astype(bool)
     left_out = table.loc[drawn & ~kept, "effect"].abs()
-    half = table.loc[kept, "effect"].abs().median()
-    first = table.iloc[0]
+    half = float(np.nanmedian(table.loc[kept, "effect"].abs().to_numpy(dtype=float)))
     return {
-        "metric": first["metric"],
-        "steps": int(first["steps"]),
+        "metric": table["metric"].iloc[0],
+        "steps": int(table["steps"].max()),
         "n_candidates": len(table),
         "n_kept": int(kept.sum()),
         "points": table.loc[kept, "point"].unique().tolist(),

@@ -241,7 +241,7 @@ def verdicts(rows: Iterable[Row]) -> list[Verdict]:
     by_value: dict[str, list[Row]] = {}
     for row in rows:
         by_value.setdefault(row["value"], []).append(row)
-    several = len({row["point"] for of_value in by_value.values() for row in of_value}) > 1
+    several = len({row.get("point") for of_value in by_value.values() for row in of_value}) > 1
     return [_verdict(value, of_value, several) for value, of_value in by_value.items()]
 
 

@@ -209,12 +209,8 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
     tables = {
         "problems": _problems(work, reported),
         "correlations": correlation_table(traces, prompts=work.prompts, n_fit=len(fit)),
-        "subspaces": subspace_table(
-            bases.traces, n_fit=len(fit), by_class=report.steps_beside_the_tree, how=plan.how
-        ),
-        **learning_tables(bases.traces, regresses=session.model.regresses),
+        **_tables_of_traces(work, bases, screened),
         **edited.tables,
-        **({} if screened is None else screened.tables(session, bases.traces, work.prompts, how)),
         **_locality(work, bases),
     }
     tables["evidence"] = _evidence(work, list(bases.traces), reported, tables)
@@ -240,6 +236,21 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
         "weights_difference": edited.difference,
     }
     return CellResult(tables, summary, edited.model)
+
+
+def _tables_of_traces(
+    work: _Work, bases: Bases, screened: ScreenedCell | None
+) -> dict[str, pd.DataFrame]:
+    """What the subspaces at the sites are like, and what the screen says of the sites."""
+    how, by_class = work.plan.how, work.report.steps_beside_the_tree
+    tables = {
+        "subspaces": subspace_table(bases.traces, n_fit=len(work.fit), by_class=by_class, how=how),
+        **learning_tables(bases.traces, regresses=work.session.model.regresses),
+    }
+    if screened is None:
+        return tables
+    with work.stage("screened directions"):
+        return tables | screened.tables(work.session, bases.traces, work.prompts, how)
 
 
 def _begin(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPlan) -> _Work:

@@ -21,6 +21,7 @@ from mech_arith.models.kinds import Metric
 from mech_arith.problems import draw, split
 from mech_arith.problems.templates import build_template
 from mech_arith.reports.figures import cell_figures
+from mech_arith.reports.figures.sheet import Sheet
 from mech_arith.statistics import Resampling
 from tests.running import SMALL, main
 from tests.tiny import PlantedModel
@@ -109,6 +110,7 @@ def test_directions_have_a_score_and_an_effect(cell):
 
 def test_the_map_is_drawn_and_the_line_is_said(cell):
     figure = cell_figures(cell.tables, title="planted")["screen"]
+    assert isinstance(figure, Sheet)
     assert len(figure.panels) == 4  # three points and the scale
     assert "positions" not in cell_figures(cell.tables, title="planted") or True
     (line,) = screen_lines(cell.summary)
@@ -190,7 +192,7 @@ def test_a_language_models_layouts_and_heads(tmp_path):
     assert summary["cell"]["screen"] == "integrated"
     table = pd.read_parquet(tmp_path / "run" / "screen.parquet")
     assert set(table.loc[table["point"] == "z", "head"]) == {"0", "1", "2", "3"}
-    assert table.loc[table["point"] != "z", "head"].isna().all()
+    assert bool(table.loc[table["point"] != "z", "head"].isna().all())
 
 
 REFUSED = {
@@ -209,7 +211,15 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("overrides", REFUSED, ids=" ".join)
+FAST = [one for one in REFUSED if one[0] in ("screen.keep=0", "screen.keep=99999", "engine=full")]
+
+
+def with_mark(overrides):
+    marks = () if overrides in FAST else pytest.mark.slow
+    return pytest.param(overrides, marks=marks, id=" ".join(overrides))
+
+
+@pytest.mark.parametrize("overrides", [*map(with_mark, REFUSED)])
 def test_bad_input_ends_in_one_line(overrides, tmp_path, monkeypatch, capfd):
     asked = ("screen=attribution", "tracing.positions=each", "problems.n=60", "wandb=disabled")
     fewer = [one for one in asked if one.split("=")[0] not in {o.split("=")[0] for o in overrides}]

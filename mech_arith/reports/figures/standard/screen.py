@@ -53,7 +53,7 @@ def screen_maps(table: pd.DataFrame, *, title: str = "") -> Sheet:
         raise ValueError("expected screened sites, got none; set screen=attribution")
     points, layers = distinct(table, "point"), sorted(distinct(table, "layer"))
     names = _names(table)
-    largest = float(table["score"].abs().max())
+    largest = float(np.abs(table["score"].to_numpy(dtype=float)).max())
     width = max(CELL * len(names), *(width_of(point, SMALL + 1) for point in points))
     left = room_for([str(layer) for layer in layers], beside=0.45)
     across = evenly(len(points), fitting(width, left, right=1.0) if on_page() else 4)
@@ -90,7 +90,7 @@ def screen_maps(table: pd.DataFrame, *, title: str = "") -> Sheet:
         )
         outline(panel, sorted(framed))
         panel.name(title=point, x="position", y=LAYERS if index % across == 0 else "")
-    sheet.record(records(table), [name for name in NUMBERS if table[name].notna().any()])
+    sheet.record(records(table), [name for name in NUMBERS if bool(table[name].notna().any())])
     grid.add_scale(sheet, f"|score| ({table['metric'].iloc[0]})", largest=largest)
     return sheet
 
