@@ -191,8 +191,7 @@ def run_edits(
         baseline: the problems and the model's answers to them, which stand where an edit does not
             move a problem.
         plan: the edits, site by site.
-        writes: let rows that part from the right answer write their own. Without it a model that
-            writes has no `numbers`, and how likely the right answer is takes one pass.
+        writes: let rows write on that part from the right answer; else they have no `numbers`.
         bar: advanced by the rows done.
 
     Returns:

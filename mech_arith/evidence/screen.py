@@ -119,9 +119,9 @@ def screen_summary(
     half = float(np.nanmedian(table.loc[kept, "effect"].abs().to_numpy(dtype=float)))
     return {
         "metric": table["metric"].iloc[0],
-        "steps": int(table["steps"].max()),
+        "steps": table["steps"].tolist()[0],
         "n_candidates": len(table),
-        "n_kept": int(kept.sum()),
+        "n_kept": len(table.loc[kept]),
         "points": table.loc[kept, "point"].unique().tolist(),
         **agreement(table.loc[drawn], keep=keep, how=how),
         "missed": int((left_out > half).sum()),
