@@ -12,7 +12,7 @@ from mech_arith.engine.attribution import attribute
 from mech_arith.engine.batching import Batching
 from mech_arith.engine.gradients import Objective
 from mech_arith.engine.pairs import Pairs, metric_of_answers
-from mech_arith.engine.reading import force
+from mech_arith.engine.reading import force, measure
 from mech_arith.engine.run import ReferenceAnswers, SiteVectors, run_baseline, run_edits
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
@@ -319,3 +319,48 @@ def test_gradients_that_are_not_finite_are_said_in_one_line(planted):
 
     with pytest.raises(UserError, match=r"finite gradients of planted.*set dtype=float32"):
         attribute(Session(Steep()), pairs, EVERYWHERE, metric=Metric.NUMBER)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_gradients_are_in_the_models_own_numbers(dtype, tmp_path):
+    """Scores in half precision are those in float32 but for rounding."""
+    directory, sites = (
+        tiny_lm("llama", tmp_path),
+        [Site(1, "z", "last"), Site(2, "mlp_out", "last")],
+    )
+    found = []
+    for one in ("float32", dtype):
+        model = model_in(directory, dtype=one)
+        pairs = pairs_of(model, PROBLEMS)
+        found.append(attribute(Session(model), pairs, sites, metric=Metric.LOG_PROB).whole)
+    error = (found[1] - found[0]).norm() / found[0].norm()
+    assert 0 < float(error) < 0.2
+
+
+def test_one_step_at_the_middle_is_exact_where_the_answer_is_quadratic():
+    class Squared(PlantedModel):
+        def read_out(self, resid):
+            return super().read_out(resid).square() / 1000
+
+    model, sites = Squared(), [Site(0, "resid_pre", "all")]
+    pairs, session = pairs_of(model, NESTED), Session(model)
+    wanted = exact(session, pairs, sites, Metric.NUMBER)
+    found = attribute(session, pairs, sites, metric=Metric.NUMBER, steps=1).whole
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-2)
+    at_the_base = attribute(session, pairs, sites, metric=Metric.NUMBER).whole
+    assert float((at_the_base - wanted).norm()) > 0.1 * float(wanted.norm())
+
+
+def test_an_answer_that_surely_goes_on_has_a_finite_gradient(tmp_path):
+    """The probability of another digit is 1 in float32."""
+    model = model_in(tiny_lm("llama", tmp_path))
+    forced = force(
+        model, ReferenceAnswers(torch.tensor([7.0]).double(), torch.tensor([8.0]).double(), 9)
+    )
+    read = torch.zeros(1, 2, model.width_out)
+    read[0, 1, model.reader.longer[0]] = 200.0
+    read.requires_grad_()
+    log_prob, _ = measure(read, forced, torch.arange(1), model.reader.longer)
+    (gradient,) = torch.autograd.grad(log_prob.sum(), read)
+    assert bool(torch.isfinite(gradient).all())
+    assert float(gradient[0, 1, model.reader.longer[0]]) == pytest.approx(-1, abs=1e-3)

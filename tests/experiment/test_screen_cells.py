@@ -246,6 +246,11 @@ def test_a_model_that_writes_is_screened_by_either_metric(metric):
     found = run(plan, model=load_arithmetic("arith_decoder"))
     assert set(found.tables["screen"]["metric"]) == {metric.value}
     assert found.summary["screen"]["spearman"] > 0.5
+    # Sizes choose, whatever their sign.
+    screen = found.tables["screen"]
+    kept = screen.loc[screen["kept"], "score"]
+    assert kept.abs().min() >= screen.loc[~screen["kept"], "score"].abs().max()
     # What a log-probability of a sure model can only do is fall.
     if metric is Metric.LOGIT_DIFFERENCE:
+        assert kept.min() < 0
         assert found.tables["screen"]["effect"].min() < -1
