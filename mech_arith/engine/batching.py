@@ -67,11 +67,13 @@ def batches(
     work: Callable[[Layout], T],
     *,
     skip: int = 0,
+    held: int = 1,
 ) -> Iterator[tuple[Layout, T]]:
     """The problems a few at a time, each part of one layout, with the result of `work` on it.
 
     Where memory runs out, half as many are tried. The first `skip` problems, in the order in which
-    they would come, are passed over.
+    they would come, are passed over. `held` is how many times the memory of a plain pass the work
+    on a problem takes.
     """
     for layout in prompts.layouts:
         start = min(skip, len(layout))
@@ -79,6 +81,7 @@ def batches(
         while start < len(layout):
             # Full passes run the prefix with every row.
             positions = layout.tokens.shape[1] + (0 if model.replays else len(prompts.prefix))
+            positions *= held
             part = layout.part(slice(start, start + batching.rows(model, positions)))
             try:
                 result = work(part)

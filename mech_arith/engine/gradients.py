@@ -115,7 +115,7 @@ def open_suffixes(
     """
     model = session.model
     check_differentiable(model)
-    prefix = [_normal(past) for past in read_prefix(model, prompts.prefix)]
+    prefix = [kept_past(past) for past in read_prefix(model, prompts.prefix)]
 
     def work(layout: Layout) -> Suffix:
         return _suffix(model, prompts, prefix, layout, fed[layout.rows], site)
@@ -127,13 +127,18 @@ def open_suffixes(
     return list(map(_joined, alike.values()))
 
 
-def check_differentiable(model: Model) -> None:
-    """Raise a UserError where a model's layers cannot be run, and differentiated, one by one."""
+def check_differentiable(model: Model, *, instead: str = "choose another tracing method") -> None:
+    """Raise a UserError where a model's layers cannot be run, and differentiated, one by one.
+
+    Args:
+        model: the model.
+        instead: what to do, for the message.
+    """
     if not model.replays:
         raise UserError(
             f"expected a model whose blocks can be run one by one, for gradients through those "
-            f"above a site, got {model.name}, of which every pass is a whole one; choose another "
-            "tracing method, or leave out engine=full"
+            f"above a site, got {model.name}, of which every pass is a whole one; {instead}, or "
+            "leave out engine=full"
         )
 
 
@@ -198,7 +203,8 @@ def _copied(seen: Shared) -> Shared:
     return Shared(seen.keys.clone(), seen.values.clone())
 
 
-def _normal(past: Past) -> Past:
+def kept_past(past: Past) -> Past:
+    """What earlier positions offer, in tensors that a backward pass may keep."""
     return Past(tuple(map(_copied, past.shared)))
 
 

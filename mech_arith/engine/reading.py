@@ -191,7 +191,7 @@ def read_written(
     model: Model,
     rows: Rows,
     forced: TeacherForced,
-    writing: Writing,
+    writing: Writing | None,
     *,
     n_edits: int,
     unedited: Callable[[], Unedited] | None = None,
@@ -205,7 +205,8 @@ def read_written(
         model: under study.
         rows: of the grid, problem by problem.
         forced: the right answers of the problems.
-        writing: takes the rows that part from them.
+        writing: takes the rows that part from them; None where nothing more is to be written, so
+            that a model that writes has no numbers.
         n_edits: of each problem.
         unedited: what the problems' clean pass reads; asked for where rows are edited behind the
             first token of the answer.
@@ -219,13 +220,16 @@ def read_written(
     problems = torch.arange(len(forced)).repeat_interleave(n_edits)
     left = forced.behind(rows.n_same) if rows.n_same else forced
     for part, read in rows.read_outs():
-        found = _measure(read, left, problems[part], model.reader.longer)
+        of_right, apart = measure(read, left, problems[part], model.reader.longer)
+        found = of_right.cpu(), apart.cpu(), likeliest(read).cpu()
         if rows.n_same and unedited is not None:
             found = _behind(unedited(), found, forced.differs_at, problems[part], rows.n_same)
         for kept, new in zip((log_prob, difference, greedy), found, strict=True):
             kept.append(new)
     written = _agreed(torch.cat(greedy), forced.expected[problems])
-    numbers = writing.add(rows, written)
+    numbers = torch.full((len(problems),), torch.nan, dtype=torch.float64)
+    if writing is not None:
+        numbers = writing.add(rows, written)
     parts = (numbers, torch.cat(log_prob), torch.cat(difference))
     return Answers(*(part.view(len(forced), n_edits).mT for part in parts)), written
 
@@ -241,13 +245,20 @@ def _agreed(
     return [tuple(tokens[:end]) for tokens, end in zip(greedy.tolist(), stop.tolist(), strict=True)]
 
 
-def _measure(
-    read: Tensor,
+def measure(
+    read: Float[Tensor, "rows read out"],
     forced: TeacherForced,
     problems: Int64[Tensor, " rows"],
     longer: Int64[Tensor, " some"] | None,
-) -> tuple[Float64[Tensor, " rows"], Float64[Tensor, " rows"], Int64[Tensor, "rows fed"]]:
-    """Log-probability of the right answer, its logit difference, and the likeliest tokens."""
+) -> tuple[Float64[Tensor, " rows"], Float64[Tensor, " rows"]]:
+    """Log-probability of the right answer, and its logit difference; gradients flow through both.
+
+    Args:
+        read: at the prompt's end and behind each token that is fed.
+        forced: right answers of problems.
+        problems: which of them each row is about.
+        longer: `AnswerReader.longer`.
+    """
     device = read.device
     right = forced.right[problems].to(device)
     known = right != NO_TOKEN
@@ -255,10 +266,9 @@ def _measure(
     log_prob = _log_probs(every, right).sum(1)
     if longer is not None:
         row = torch.arange(len(read), device=device)
-        log_prob += _log_prob_of_end(every[row, known.sum(1)], longer.to(device))
+        log_prob = log_prob + _log_prob_of_end(every[row, known.sum(1)], longer.to(device))
     log_prob = log_prob.masked_fill(~known.any(1), torch.nan)
-    difference = _difference(read, forced, problems)
-    return log_prob.cpu(), difference.cpu(), likeliest(read).cpu()
+    return log_prob, _difference(read, forced, problems)
 
 
 def _log_probs(
@@ -284,7 +294,7 @@ def _difference(
 
 
 Measured = tuple[Float64[Tensor, " rows"], Float64[Tensor, " rows"], Int64[Tensor, "rows _"]]
-"""What `_measure` gives."""
+"""Log-probability, logit difference and likeliest tokens."""
 
 
 def _behind(
@@ -311,8 +321,9 @@ def _log_prob_of_end(
 ) -> Float64[Tensor, " rows"]:
     """That nothing follows which would make the answer a longer number: 1 is not 12."""
     follows = log_probs[:, longer].double().exp().sum(1)
-    ends = torch.log1p(-follows.clamp(max=1.0))
     # Near 1 the rounding of `follows` would be all that is left: there the others are added up.
+    # The bound keeps the gradient of what is replaced finite.
+    ends = torch.log1p(-follows.clamp(max=0.5))
     near = (follows > 0.5).nonzero()[:, 0]
     rest = log_probs[near].index_fill(1, longer, -torch.inf).logsumexp(-1)
     return ends.index_copy(0, near, rest.double())

@@ -101,11 +101,16 @@ class Batch:
         assert self.forced is not None
         return read_unedited(self.session.model, self.rows_of(None, 1), self.forced)
 
-    def answers(self, edits: Edits, bound: int, count: Callable[[int], None]) -> Answers:
-        """Of all edits at one site, as many at a time as fit; `count` is told the rows done."""
-        model, forced = self.session.model, self.forced
+    def answers(self, edits: Edits, bound: int | None, count: Callable[[int], None]) -> Answers:
+        """Of all edits at one site, as many at a time as fit; `count` is told the rows done.
+
+        Without a bound of right answers nothing is written: how likely they are is all that is
+        read.
+        """
+        model, forced, writing = self.session.model, self.forced, None
         assert forced is not None
-        writing = Writing(model.reader, bound=bound, at_once=self.rows_at_once(edits))
+        if bound is not None:
+            writing = Writing(model.reader, bound=bound, at_once=self.rows_at_once(edits))
         found, done = [], 0
         for part, rows in self.stacked(edits):
             found.append(
@@ -123,7 +128,8 @@ class Batch:
             )
             done += len(part)
             count(len(part) * len(self.layout))
-        writing.finish()
+        if writing is not None:
+            writing.finish()
         answers = Answers.empty(len(edits), len(self.layout), n_tokens=self.n_tokens)
         for part, of_part, written in found:
             tokens = as_tokens(written, self.n_tokens).view(len(self.layout), len(part), -1)

@@ -176,7 +176,12 @@ def asked_key(model: Model, prompts: Prompts, asked: ReferenceAnswers) -> dict[s
 
 
 def run_edits(
-    session: Session, baseline: Baseline, plan: Sequence[Edits], *, bar: Progress | None = None
+    session: Session,
+    baseline: Baseline,
+    plan: Sequence[Edits],
+    *,
+    writes: bool = True,
+    bar: Progress | None = None,
 ) -> list[Answers]:
     """Answers of every problem under every edit of the plan.
 
@@ -186,6 +191,7 @@ def run_edits(
         baseline: the problems and the model's answers to them, which stand where an edit does not
             move a problem.
         plan: the edits, site by site.
+        writes: let rows write on that part from the right answer; else they have no `numbers`.
         bar: advanced by the rows done.
 
     Returns:
@@ -196,7 +202,7 @@ def run_edits(
     answers = [_unedited(baseline, len(edits), n_tokens) for edits in plan]
     n_prefix = len(baseline.prompts.prefix)
     opened = opener(model, baseline.prompts)
-    key = asked_key(model, baseline.prompts, baseline.asked)
+    key = asked_key(model, baseline.prompts, baseline.asked) | _unless(writes)
     units = [_edits_digest(baseline.prompts, edits) for edits in plan]
 
     def work(layout: Layout) -> list[Answers]:
@@ -220,7 +226,7 @@ def run_edits(
                     count(len(edits) * len(layout))
 
                 def answer(edits: Edits = edits) -> dict[str, Tensor]:
-                    return batch.answers(edits, here.bound, count).tensors()
+                    return batch.answers(edits, here.bound if writes else None, count).tensors()
 
                 found.append(Answers(**piece.fetch(unit, answer)))
         return found
@@ -230,6 +236,11 @@ def run_edits(
         for edits, known, part in zip(plan, answers, found, strict=True):
             known.put_moved(layout.rows, part, edits.moved(layout.rows))
     return answers
+
+
+def _unless(writes: bool) -> dict[str, Any]:
+    """Part of the key of edits that write nothing; those that write have none."""
+    return {} if writes else {"writes": False}
 
 
 def longest_answer(model: Model, baseline: Baseline) -> int:

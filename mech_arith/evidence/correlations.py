@@ -32,7 +32,7 @@ def correlation_table(
     varying = {site: found for site, found in traces.items() if not found.is_constant}
     if not varying:
         return pd.DataFrame()
-    places = pd.DataFrame([_place(site, prompts) for site in varying])
+    places = pd.DataFrame([place_columns(site, prompts) for site in varying])
     sizes = [found.r.numel() for found in varying.values()]
     columns = pd.concat([pd.DataFrame(_numbers(found)) for found in varying.values()])
     rows = places.loc[np.repeat(places.index, sizes)].reset_index(drop=True)
@@ -153,8 +153,8 @@ OF_READINGS = (
 """Numbers of the inference for each component and value."""
 
 
-def _place(site: Site, prompts: Prompts) -> dict[str, Any]:
-    """Where a site is."""
+def place_columns(site: Site, prompts: Prompts) -> dict[str, Any]:
+    """Where a site is, as entries of a row: its single position, and what stands there."""
     single, token = prompts.single(site.position)
     reason = ""
     if single < 0:

@@ -241,32 +241,42 @@ def verdicts(rows: Iterable[Row]) -> list[Verdict]:
     by_value: dict[str, list[Row]] = {}
     for row in rows:
         by_value.setdefault(row["value"], []).append(row)
-    return [_verdict(value, of_value) for value, of_value in by_value.items()]
+    several = len({row.get("point") for of_value in by_value.values() for row in of_value}) > 1
+    return [_verdict(value, of_value, several) for value, of_value in by_value.items()]
 
 
-def _verdict(value: str, rows: Sequence[Row]) -> Verdict:
+def _verdict(value: str, rows: Sequence[Row], several: bool) -> Verdict:
+    """Of a cell that has several points, they are named."""
+
+    def named(some: Sequence[Row]) -> tuple[str, ...]:
+        return places(some, points=several)
+
     held = [row for row in rows if row["held"]]
     others = sorted({row["shared_with"] for row in held} - {""}, key=lambda one: (len(one), one))
     reasons = dict.fromkeys(row["untold"] for row in held if row["untold"])
     used = [row for row in held if _known(row["used"]) and row["used"]]
     return Verdict(
         value=value,
-        held=places([row for row in held if not row["shared_with"]]),
+        held=named([row for row in held if not row["shared_with"]]),
         shared={
-            other: places([row for row in held if row["shared_with"] == other]) for other in others
+            other: named([row for row in held if row["shared_with"] == other]) for other in others
         },
-        used=places(used),
-        untold={why: places([row for row in held if row["untold"] == why]) for why in reasons},
+        used=named(used),
+        untold={why: named([row for row in held if row["untold"] == why]) for why in reasons},
         best=best_row(used or held or rows),
     )
 
 
-def places(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Layers in words, by position and heads: `layers 2-3`, `layer 3 heads 0, 2 at 5`."""
+def places(rows: Sequence[Row], *, points: bool = False) -> tuple[str, ...]:
+    """Layers in words, by position and heads: `layers 2-3`, `layer 3 heads 0, 2 at 5`.
+
+    With their points, if these are to be named: `layer 3 mlp_out at 5`.
+    """
     found: dict[str, list[Site]] = {}
     for row in rows:
         site = site_of(row)
-        found.setdefault(replace(site, head=None).at, []).append(site)
+        point = f" {site.point}" if points else ""
+        found.setdefault(f"{point}{replace(site, head=None).at}", []).append(site)
     return tuple(f"{text}{at}" for at, sites in found.items() for text in sites_text(sites))
 
 

@@ -16,7 +16,9 @@ from torch import Tensor
 from mech_arith.common.errors import UserError
 from mech_arith.directions.base import DirectionMethod, Drawing
 from mech_arith.directions.tracing import Splits, Trace, trace
+from mech_arith.engine.gradients import check_differentiable
 from mech_arith.engine.guard import check_fast_path
+from mech_arith.engine.pairs import Pairs
 from mech_arith.engine.run import CODE, ReferenceAnswers, longest_answer, stored_baseline
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site, answer_positions, name_positions
@@ -42,6 +44,7 @@ from mech_arith.evidence.locality import locality_tables
 from mech_arith.evidence.off_distribution import off_distribution_table
 from mech_arith.evidence.problems import problem_table, whole_prompt
 from mech_arith.evidence.scorer import Scorer
+from mech_arith.evidence.screen import screen_warnings
 from mech_arith.evidence.summary import (
     Reported,
     baseline_summary,
@@ -51,6 +54,7 @@ from mech_arith.evidence.summary import (
     verdict_summary,
 )
 from mech_arith.evidence.table import evidence_table, headline
+from mech_arith.experiment.cell_screen import ScreenedCell
 from mech_arith.experiment.cell_warnings import (
     constant_values,
     edit_warnings,
@@ -69,7 +73,15 @@ from mech_arith.interventions.fold_run import (
 from mech_arith.interventions.locality import LocalityPlan, locality
 from mech_arith.interventions.off_distribution import doses_of, off_distribution
 from mech_arith.interventions.run import InterventionPlan, InterventionRun, check_sources, intervene
+from mech_arith.interventions.screening import (
+    ScreenPlan,
+    check_screen,
+    draw_pairs,
+    measured,
+    screen,
+)
 from mech_arith.models.answered import encode_for
+from mech_arith.models.kinds import HEADS_AT
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet, design_summary, design_warnings
 from mech_arith.problems.asked import hypothesis_notes
@@ -108,6 +120,8 @@ class CellPlan:
     """Query heads that are sites of their own; None for the whole point."""
     constraints: tuple[Constraint, ...] = ()
     """Under which the problems were drawn."""
+    screen: ScreenPlan | None = None
+    """How the sites are screened; None traces and edits all of them."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +151,11 @@ class _Work:
     def n_edited(self, reported: Reported) -> int:
         """Problems that are edited: none without an intervention."""
         return 0 if self.plan.intervention is None else reported.n_edited
+
+    def n_traced(self, candidates: Sequence[Site]) -> int:
+        """Sites that are traced and edited."""
+        screen = self.plan.screen
+        return len(candidates) if screen is None else screen.keep
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -173,12 +192,15 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
             answers none of the problems while an intervention is asked for, or not clearly more
             than a constant answer would while that is required.
     """
-    work = _begin(session, fit, report, plan)
+    work, how = _begin(session, fit, report, plan), plan.how
     sites, mapped = _sites(work)
     parity = _check(work, sites)
     reported = _answer(work)
-    written = _say_baseline(work, reported, len(sites))
-    if plan.position_map and not mapped:
+    written = _say_baseline(work, reported, work.n_traced(sites))
+    screened = _screen(work, sites, reported)
+    if screened is not None:
+        sites = screened.found.kept_sites
+    elif plan.position_map and not mapped:
         work.warn(
             ["no map of single positions: not all prompts have their parts at the same positions"]
         )
@@ -190,15 +212,13 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
     tables = {
         "problems": _problems(work, reported),
         "correlations": correlation_table(traces, prompts=work.prompts, n_fit=len(fit)),
-        "subspaces": subspace_table(
-            bases.traces, n_fit=len(fit), by_class=report.steps_beside_the_tree, how=plan.how
-        ),
-        **learning_tables(bases.traces, regresses=session.model.regresses),
+        **_tables_of_traces(work, bases, screened),
         **edited.tables,
         **_locality(work, bases),
     }
     tables["evidence"] = _evidence(work, list(bases.traces), reported, tables)
-    how = plan.how
+    screening = {} if screened is None else screened.summary(tables, how)
+    work.warn(screen_warnings(screening))
     work.warn(edit_warnings(tables, plan.intervention, n_permutations=how.n_permutations))
     work.warn(constant_values(fit))
     summary = {
@@ -207,6 +227,7 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
         **tracing_summary(bases.traces, tables["correlations"], report, how),
         **learning_summary(tables),
         **intervention_summary(tables, report.hypothesis.values),
+        **screening,
         "hypotheses": hypothesis_summary(tables),
         "alignments": alignment_summary(tables),
         "answer_tokens": token_summary(
@@ -219,6 +240,21 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
         "weights_difference": edited.difference,
     }
     return CellResult(tables, summary, edited.model)
+
+
+def _tables_of_traces(
+    work: _Work, bases: Bases, screened: ScreenedCell | None
+) -> dict[str, pd.DataFrame]:
+    """What the subspaces at the sites are like, and what the screen says of the sites."""
+    how, by_class = work.plan.how, work.report.steps_beside_the_tree
+    tables = {
+        "subspaces": subspace_table(bases.traces, n_fit=len(work.fit), by_class=by_class, how=how),
+        **learning_tables(bases.traces, regresses=work.session.model.regresses),
+    }
+    if screened is None:
+        return tables
+    with work.stage("screened directions"):
+        return tables | screened.tables(work.session, bases.traces, work.prompts, how)
 
 
 def _begin(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPlan) -> _Work:
@@ -264,6 +300,8 @@ def _receipt(work: _Work, reported: Reported) -> dict[str, Any]:
 def _check(work: _Work, sites: list[Site]) -> float | None:
     """Whether what is asked for can be done, before any of it is; the fast path's difference."""
     asked = work.plan.intervention
+    if work.plan.screen is not None:
+        check_screen(work.plan.screen, sites)
     with work.stage("check"):
         bound = int(np.abs(work.report.answers).max())
         parity = _parity(work, sites, bound)
@@ -271,6 +309,8 @@ def _check(work: _Work, sites: list[Site]) -> float | None:
             check_by_weights(work.session.model, sites, work.prompts, asked)
         _check_ranks(work, sites)
         work.plan.method.check_model(work.session.model)
+        if work.plan.screen is not None:
+            check_differentiable(work.session.model, instead="set screen=none")
         if asked is not None:
             n_edited = min(work.plan.n_edited or len(work.report), len(work.report))
             edited = work.report.take(np.arange(n_edited))
@@ -300,6 +340,29 @@ def _parity(work: _Work, sites: list[Site], bound: int) -> float | None:
     }
     found = float(session.store.fetch("checks", key, make, code=CODE)["difference"])
     return check() if isnan(found) else found
+
+
+def _screen(work: _Work, candidates: list[Site], reported: Reported) -> ScreenedCell | None:
+    """The sites that are kept, and why; None where nothing is screened."""
+    plan, session = work.plan, work.session
+    if plan.screen is None:
+        return None
+
+    def pairs(problems: ProblemSet) -> Pairs:
+        return draw_pairs(
+            session.model,
+            problems,
+            lambda some: encode_for(session.model, some, [plan.positions], digits=plan.digits),
+            seed=plan.seed,
+            constraints=plan.constraints,
+        )
+
+    with work.stage("screen"):
+        fit, edited = pairs(work.fit), work.report.take(np.arange(reported.n_edited))
+        found = screen(session, fit, candidates, plan.screen)
+    with work.stage("exact effects"):
+        report = pairs(edited)
+        return ScreenedCell(plan.screen, fit, report, measured(session, report, found))
 
 
 def _check_ranks(work: _Work, sites: list[Site]) -> None:
@@ -429,14 +492,17 @@ def _sites(work: _Work) -> tuple[list[Site], list[Site]]:
     """
     plan, both = work.plan, work.prompts_fit.joined(work.prompts)
     asked = name_positions(plan.positions, both)
-    mapped = plan.position_map and len(both.layouts) == 1
+    # A screen has a map of its own.
+    mapped = plan.position_map and len(both.layouts) == 1 and plan.screen is None
     each = [*name_positions("each", both), *answer_positions(asked, both)] if mapped else []
+    points = (plan.point,) if plan.screen is None else plan.screen.points
     main, single = (
         [
-            Site(layer, plan.point, name, head)
+            Site(layer, point, name, head)
             for layer in plan.layers
+            for point in points or work.session.model.points
             for name in names
-            for head in plan.heads
+            for head in (plan.heads if len(points) == 1 or point == HEADS_AT else (None,))
         ]
         for names in (asked, each)
     )

@@ -11,16 +11,19 @@ from mech_arith.experiment.config import (
     InferenceConfig,
     InterventionConfig,
     RunConfig,
-    TracingConfig,
+    ScreenConfig,
+    ScreenMethod,
 )
 from mech_arith.models.kinds import EACH, HEADS_AT, PROMPT_DATE, SITES_EACH
 from mech_arith.reports.papers import page
 
+ALL_POINTS = "all"
 MAX_SHOTS = 1000
 MAX_DRAWS = 1000
 MAX_TWINS = 100
 MAX_POINTS = 1000
 MAX_THREADS = 1024
+MIN_SAMPLE, MAX_STEPS = 10, 1000
 MIN_RESAMPLES, MAX_RESAMPLES = 100, 1_000_000
 
 
@@ -48,7 +51,8 @@ def check_numbers(config: RunConfig) -> None:
         ) from None
     page(config.figures.format, config.figures.width, title=config.figures.title)
     _check_problems(config)
-    _check_heads(config.tracing)
+    _check_heads(config)
+    _check_screen(config)
     _check_intervention(config.intervention)
     _check_locality(config)
     _check_inference(config.inference)
@@ -91,8 +95,54 @@ def _check_paths(config: RunConfig) -> None:
             raise UserError(f"expected a directory in {key}, got {path!r}; set {key}=DIR")
 
 
-def _check_heads(tracing: TracingConfig) -> None:
+def _check_screen(config: RunConfig) -> None:
+    screen, asked = config.screen, config.intervention
+    if screen.method is ScreenMethod.none:
+        return
+    if screen.keep < 1:
+        raise UserError(f"expected screen.keep >= 1, got {screen.keep}; set how many sites to keep")
+    if screen.sample < MIN_SAMPLE:
+        raise UserError(
+            f"expected screen.sample >= {MIN_SAMPLE}, got {screen.sample}; on fewer sites nobody "
+            "can tell whether the screen is to be trusted"
+        )
+    if not 1 <= screen.steps <= MAX_STEPS:
+        raise UserError(f"expected screen.steps from 1 to {MAX_STEPS}, got {screen.steps}")
+    listed = screen.points if isinstance(screen.points, list) else []
+    if screen.points not in (None, ALL_POINTS) and not listed:
+        raise UserError(
+            f"expected screen.points {ALL_POINTS}, null or a list of points, got "
+            f"{screen.points!r}; set for example screen.points=[z,mlp_out]"
+        )
+    if len(set(map(str, listed))) < len(listed):
+        raise UserError(f"expected distinct screen.points, got {listed}; drop the repeated ones")
+    for key, given in (
+        ("intervention.save_model", asked.save_model),
+        ("intervention.via", asked.via if asked.via == "weights" else None),
+    ):
+        if given is not None:
+            raise UserError(
+                f"expected screen=none with {key}={given}, got {screen.method.value}; screen "
+                "first, and edit weights at a site that was kept"
+            )
+    if config.locality.enabled:
+        raise UserError(
+            f"expected screen=none with locality.enabled=true, got {screen.method.value}; screen "
+            "first, and test locality at a site that was kept"
+        )
+
+
+def screened_points(screen: ScreenConfig) -> tuple[str, ...] | None:
+    """The points of a screen's candidates, none for all; None for the one that is traced."""
+    if screen.method is ScreenMethod.none or screen.points is None:
+        return None
+    return () if screen.points == ALL_POINTS else tuple(map(str, screen.points))
+
+
+def _check_heads(config: RunConfig) -> None:
+    tracing = config.tracing
     heads, point = tracing.heads, tracing.point
+    points = screened_points(config.screen)
     if heads is None:
         return
     listed = isinstance(heads, list) and len(heads) > 0
@@ -103,7 +153,7 @@ def _check_heads(tracing: TracingConfig) -> None:
         )
     if heads != EACH and len(set(heads)) < len(heads):
         raise UserError(f"expected distinct tracing.heads, got {heads}; drop the repeated ones")
-    if point != HEADS_AT:
+    if point != HEADS_AT and (points is None or (points and HEADS_AT not in points)):
         raise UserError(
             f"expected tracing.point={HEADS_AT} with tracing.heads, got {point!r}, which heads "
             "have no part of their own in; set one or the other"

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from mech_arith.models.kinds import PROMPT_DATE
+from mech_arith.models.kinds import PROMPT_DATE, Metric
 from mech_arith.problems.hypotheses import TREE
 from mech_arith.reports.papers import PNG
 
@@ -39,6 +39,21 @@ class Engine(Enum):
 
     auto = "auto"
     full = "full"
+
+
+class ScreenMethod(Enum):
+    """How sites are chosen before they are traced and edited."""
+
+    none = "none"
+    attribution = "attribution"
+    integrated = "integrated"
+
+
+class ScreenMetric(Enum):
+    """What a screen's effects are measured on."""
+
+    log_prob = Metric.LOG_PROB.value
+    logit_difference = Metric.LOGIT_DIFFERENCE.value
 
 
 Numbers = list[int]
@@ -137,6 +152,18 @@ class TracingConfig:
 
 
 @dataclass
+class ScreenConfig:
+    """Which of the sites are traced and edited: all, or those with the largest scores."""
+
+    method: ScreenMethod = ScreenMethod.none
+    keep: int = 10
+    sample: int = 50
+    points: Any = None
+    metric: ScreenMetric = ScreenMetric.logit_difference
+    steps: int = 8
+
+
+@dataclass
 class ControlsConfig:
     """What else is moved as far as the target, to compare it with."""
 
@@ -214,6 +241,7 @@ class RunConfig:
     problems: ProblemsConfig = field(default_factory=ProblemsConfig)
     layers: LayersConfig = field(default_factory=LayersConfig)
     tracing: TracingConfig = field(default_factory=TracingConfig)
+    screen: ScreenConfig = field(default_factory=ScreenConfig)
     intervention: InterventionConfig = field(default_factory=InterventionConfig)
     locality: LocalityConfig = field(default_factory=LocalityConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)

@@ -35,7 +35,8 @@ from mech_arith.common.store import Store
 from mech_arith.engine.sites import describe_heads
 from mech_arith.evidence.results import RunResult, load_run, save_run
 from mech_arith.experiment.cell import CellResult, run_cell
-from mech_arith.experiment.config import RunConfig
+from mech_arith.experiment.checks import ALL_POINTS, screened_points
+from mech_arith.experiment.config import RunConfig, ScreenMethod
 from mech_arith.experiment.identity import Identity, identify
 from mech_arith.experiment.load_model import load_model, open_session
 from mech_arith.experiment.names import model_choice
@@ -231,6 +232,7 @@ def _draw(saved: RunResult, directory: Path, settings: RunConfig) -> None:
 def _cell_fields(prepared: Prepared, layers: str) -> dict[str, Any]:
     config = prepared.config
     path, heads = config.model.path, describe_heads(config.tracing.heads)
+    screen = config.screen.method
     return {
         "model": config.model.name if path is None else f"{config.model.name}:{Path(path).name}",
         "template": config.template.name,
@@ -238,14 +240,21 @@ def _cell_fields(prepared: Prepared, layers: str) -> dict[str, Any]:
         "hypothesis": config.hypothesis.name,
         "layers": layers,
         "tracing": config.tracing.method,
-        "point": config.tracing.point,
+        "point": _points_name(config),
         "positions": config.tracing.positions,
         **({} if heads is None else {"heads": heads}),
+        **({} if screen is ScreenMethod.none else {"screen": screen.value}),
         "prompt": find_loader(config.model.kind).prompt_name(model_choice(config)),
         "edit": _edit_name(config),
         "design": _design_name(config),
         "seed": config.problems.seed,
     }
+
+
+def _points_name(config: RunConfig) -> str:
+    """The point that is traced, or those that are screened."""
+    points = screened_points(config.screen)
+    return config.tracing.point if points is None else ", ".join(points) or ALL_POINTS
 
 
 def _edit_name(config: RunConfig) -> str:

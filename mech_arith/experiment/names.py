@@ -11,7 +11,7 @@ from typing import Any
 
 from mech_arith.common.errors import UserError, unknown
 from mech_arith.directions import METHODS
-from mech_arith.experiment.checks import is_count
+from mech_arith.experiment.checks import is_count, screened_points
 from mech_arith.experiment.config import RunConfig
 from mech_arith.interventions.edits import EDITS, NO_EDIT, VIA, WEIGHTS
 from mech_arith.models.kinds import (
@@ -59,6 +59,8 @@ def look_up(config: RunConfig) -> Request:
     loader.check(choice)
     METHODS.check(config.tracing.method)
     _check("point", config.tracing.point, POINTS)
+    for point in screened_points(config.screen) or ():
+        _check("point", point, POINTS)
     _check("layers.part", config.layers.part, LayerPart)
     ranges = operand_ranges(config.problems.operands, template.expression.operands)
     constraints = tuple(parse_constraint(text) for text in config.problems.constraints)

@@ -11,7 +11,8 @@ from typing import Any
 from mech_arith.directions.base import DirectionMethod, find_method
 from mech_arith.engine.sites import describe_layers, select_heads, select_layers
 from mech_arith.experiment.cell import CellPlan
-from mech_arith.experiment.config import LayersConfig, RunConfig
+from mech_arith.experiment.checks import screened_points
+from mech_arith.experiment.config import LayersConfig, RunConfig, ScreenMethod
 from mech_arith.experiment.names import components_of, look_up, ranks_of
 from mech_arith.interventions.controls import Controls
 from mech_arith.interventions.edits import NO_EDIT, WEIGHTS
@@ -19,8 +20,9 @@ from mech_arith.interventions.edits.base import find_edit
 from mech_arith.interventions.fold import check_foldable
 from mech_arith.interventions.locality import LocalityPlan
 from mech_arith.interventions.run import InterventionPlan
+from mech_arith.interventions.screening import ScreenPlan
 from mech_arith.models.base import Model
-from mech_arith.models.kinds import LayerPart
+from mech_arith.models.kinds import LayerPart, Metric
 from mech_arith.problems import ProblemSet
 from mech_arith.problems.expressions import Constraint
 from mech_arith.problems.templates import Template
@@ -76,6 +78,7 @@ class Prepared:
             untrained_twins=config.tracing.untrained_twins,
             method=self.method,
             intervention=self.intervention,
+            screen=_screen(config),
             n_edited=config.intervention.n_problems,
             locality=LocalityPlan(
                 n_problems=locality.n_problems,
@@ -123,6 +126,22 @@ def prepare(config: RunConfig) -> Prepared:
         _intervention(config, asked.constraints),
         asked.ranges,
         asked.constraints,
+    )
+
+
+def _screen(config: RunConfig) -> ScreenPlan | None:
+    """How sites are screened; None for not at all."""
+    asked = config.screen
+    if asked.method is ScreenMethod.none:
+        return None
+    points = screened_points(asked)
+    return ScreenPlan(
+        keep=asked.keep,
+        sample=asked.sample,
+        metric=Metric(asked.metric.value),
+        steps=asked.steps if asked.method is ScreenMethod.integrated else 0,
+        points=(config.tracing.point,) if points is None else points,
+        seed=config.problems.seed,
     )
 
 

@@ -31,12 +31,17 @@ AT_ONCE = 2**27
 
 
 def run_all(
-    session: Session, baseline: Baseline, edits: Sequence[Edits], *, description: str
+    session: Session,
+    baseline: Baseline,
+    edits: Sequence[Edits],
+    *,
+    description: str,
+    writes: bool = True,
 ) -> list[Answers]:
-    """Answers under each entry's edits, [edits, n], behind a progress bar."""
+    """Answers under each entry's edits, [edits, n], behind a progress bar; see `run_edits`."""
     n_rows = sum(len(of_site) for of_site in edits) * len(baseline)
     with progress(n_rows, description=description, unit="edits") as bar:
-        return run_edits(session, baseline, edits, bar=bar)
+        return run_edits(session, baseline, edits, writes=writes, bar=bar)
 
 
 def source_coordinates(
@@ -71,7 +76,7 @@ def ceilings(
     model, baseline = session.model, bases.baseline
     prompts = {value: bases.encode(model, sources.problems[0]) for value, sources in every.items()}
     found: dict[tuple[str, Site], Answers] = {}
-    for some in _some_at_a_time(model, baseline.prompts, sites, n_values=len(every)):
+    for some in some_at_a_time(model, baseline.prompts, sites, n_values=len(every)):
         added = {site: [] for site in some}
         own = _collect(session, baseline.prompts, some)
         for value, sources in every.items():
@@ -87,7 +92,7 @@ def ceilings(
     return found
 
 
-def _some_at_a_time(
+def some_at_a_time(
     model: Model, prompts: Prompts, sites: Sequence[Site], *, n_values: int
 ) -> Iterator[Sequence[Site]]:
     """As many sites as may be held whole, for the sources of every value."""
@@ -99,6 +104,14 @@ def _some_at_a_time(
     size = max(1, AT_ONCE // (width * len(prompts) * n_values))
     for start in range(0, len(sites), size):
         yield sites[start : start + size]
+
+
+def whole_moves(
+    session: Session, base: Prompts, source: Prompts, sites: Sequence[Site]
+) -> dict[Site, Float[Tensor, "n width"]]:
+    """What takes each base's whole activation to that of its source, in the model's own numbers."""
+    own, theirs = (_collect(session, prompts, sites) for prompts in (base, source))
+    return {site: theirs[site] - own[site] for site in sites}
 
 
 def _collect(

@@ -47,6 +47,17 @@ class LayerPart(StrEnum):
     CENTRE = "centre"
 
 
+class Metric(StrEnum):
+    """What of a model's answer an effect is measured on."""
+
+    LOG_PROB = "log_prob"
+    """Log-probability of the whole right answer, in nats."""
+    LOGIT_DIFFERENCE = "logit_difference"
+    """Logit of the right minus the source's answer, at the first token in which they differ."""
+    NUMBER = "number"
+    """The number itself, counted towards the source's answer: of a model that regresses."""
+
+
 @dataclass(frozen=True)
 class ModelChoice:
     """What a config says of a model and of how it is asked."""

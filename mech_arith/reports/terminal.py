@@ -23,6 +23,7 @@ from mech_arith.engine.sites import site_of
 from mech_arith.evidence.columns import own_columns
 from mech_arith.evidence.ranks import rank_sentence
 from mech_arith.evidence.results import adopt_columns, load_summary
+from mech_arith.evidence.screen import screen_lines
 from mech_arith.evidence.summary import CLEARLY
 from mech_arith.problems.hypotheses import TREE
 
@@ -30,6 +31,7 @@ USUAL = {
     "point": "resid_post",
     "positions": "all",
     "heads": None,
+    "screen": None,
     "prompt": None,
     "design": "uniform",
     "seed": 0,
@@ -117,6 +119,7 @@ def print_cells(directories: Sequence[Path], *, console: Console | None = None) 
     else:
         for summary in summaries:
             console.print(cell_table(summary))
+            console.print(*screen_lines(summary), sep="\n", highlight=False, markup=False)
     for shown in _rivals_by_cell(summaries):
         console.print(shown, highlight=False, markup=False)
     console.print(*_legend(summaries), sep="\n", highlight=False, markup=False)
@@ -161,7 +164,8 @@ def cell_table(summary: Mapping[str, Any]) -> Table:
     table.add_column("because", overflow="fold")
     ranks = summary.get("ranks") or {}
     for value, found in _by_length(summary.get("verdicts") or {}):
-        entries = (value, *_entries(found, ranks.get(value)))
+        best = found["best"] | {"names_point": len(_points(summary)) > 1}
+        entries = (value, *_entries({**found, "best": best}, ranks.get(value)))
         table.add_row(*(Text(entry) for entry in entries))
     if not summary.get("verdicts"):
         table.add_row(Text("an earlier version wrote this run: run it again for its verdicts"))
@@ -306,7 +310,8 @@ def _reasons_of_use(best: Mapping[str, Any]) -> list[str]:
 
 def _place(best: Mapping[str, Any]) -> str:
     site, rank = site_of(best), best.get("rank") or 1
-    return f"in layer {site.layer}{site.at}" + (f", rank {rank}" if rank > 1 else "")
+    point = f" {site.point}" if best.get("names_point") else ""
+    return f"in layer {site.layer}{point}{site.at}" + (f", rank {rank}" if rank > 1 else "")
 
 
 def _by_length(found: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -1,6 +1,6 @@
 """Statistics in float64. What is undefined is NaN, never a stand-in."""
 
-from mech_arith.statistics.basic import binomial_above, majority_floor, pearson, r_squared
+from mech_arith.statistics.basic import binomial_above, majority_floor, pearson, r_squared, ranked
 from mech_arith.statistics.bootstrap import correlation_interval
 from mech_arith.statistics.classes import n_classes, told_apart
 from mech_arith.statistics.contrast import (
@@ -71,6 +71,7 @@ __all__ = [
     "pearson",
     "r_squared",
     "rank_p",
+    "ranked",
     "relation",
     "relations",
     "shapley_shares",

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
-from scipy.stats import binomtest
+from scipy.stats import binomtest, rankdata
 from torch import Tensor
 
 
@@ -12,6 +12,14 @@ def pearson(x: Float[Tensor, "n k"], y: Float[Tensor, "n v"]) -> Float64[Tensor,
     (x, of_x), (y, of_y) = centred_columns(x), centred_columns(y)
     norms = torch.outer(of_x, of_y)
     return torch.where(norms > 0, x.mT @ y / norms, torch.nan).clamp(-1, 1)
+
+
+def ranked(x: Float[Tensor, " n"]) -> Float64[Tensor, " n"]:
+    """The rank of each number, from 1; the same numbers share the mean of theirs.
+
+    Pearson's R of ranks is Spearman's.
+    """
+    return torch.from_numpy(rankdata(x.double().numpy()))
 
 
 ROUNDING = 1e-14

@@ -32,6 +32,13 @@ CELLS = {
         "tracing.positions=last",
         "tracing.position_map=false",
     ),
+    "screened": (
+        "screen=attribution",
+        "screen.keep=2",
+        "screen.sample=10",
+        "tracing.positions=each",
+        "intervention=none",
+    ),
     "trained": (
         "tracing=das",
         "tracing.positions=last",

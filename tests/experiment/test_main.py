@@ -22,7 +22,7 @@ from tests.thinned import thinned
 from tests.tiny import tiny_decoder
 
 CONF = conf_dir()
-GROUPS = ("model", "template", "layers", "tracing", "intervention", "wandb")
+GROUPS = ("model", "template", "layers", "tracing", "screen", "intervention", "wandb")
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 MODELS = ("arith_decoder", "arith_encoder", "trained", "hf_dir", "gpt2")
 """One of each kind; the others name a model of the hub, as gpt2 does."""

@@ -264,6 +264,8 @@ TOLD = {
     "tracing.point": "point",
     "tracing.positions": "positions",
     "tracing.heads": "heads",
+    **{f"screen{of}": "screen" for of in ("", ".method")},
+    "screen.points": "point",
     **{f"prompt{of}": "prompt" for of in ("", ".style", ".shots")},
     **{f"problems.{of}": "design" for of in ("design", "decorrelate")},
     "problems.seed": "seed",

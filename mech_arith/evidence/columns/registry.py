@@ -24,6 +24,7 @@ from mech_arith.evidence.columns.edits import (
 )
 from mech_arith.evidence.columns.evidence import EVIDENCE, PAGE_ORDER
 from mech_arith.evidence.columns.hypotheses import ALIGNMENTS, HYPOTHESES
+from mech_arith.evidence.columns.screen import SCREEN, SCREEN_DIRECTIONS
 from mech_arith.evidence.columns.shared import MADE_BY
 from mech_arith.evidence.columns.tracing import (
     CORRELATIONS,
@@ -40,6 +41,8 @@ OWN: Registry[Column] = Registry("column")
 
 _BUILT_IN: dict[str, Columns] = {
     "problems": PROBLEMS,
+    "screen": SCREEN,
+    "screen_directions": SCREEN_DIRECTIONS,
     "correlations": CORRELATIONS,
     "subspaces": SUBSPACES,
     "learning": LEARNING,
