@@ -37,7 +37,7 @@ from mech_arith.evidence.results import RunResult, load_run, save_run
 from mech_arith.experiment.cell import CellResult, run_cell
 from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.identity import Identity, identify
-from mech_arith.experiment.load_model import load_model, open_session
+from mech_arith.experiment.load_model import open_session, shared_model
 from mech_arith.experiment.names import model_choice
 from mech_arith.experiment.plan import Prepared, prepare
 from mech_arith.experiment.typed import checked, composed_from
@@ -145,7 +145,7 @@ def _compute(
         check_writable(next(above), else_do="choose another with intervention.save_model")
     cell = _cell_fields(prepared, prepared.layers_name(None))
     record = begin(directory, identity.digest, identity.determines, overrides, cell)
-    model = load_model(settings, prepared)
+    model = shared_model(settings, prepared, weights=identity.determines["weights"])
     cell |= {"layers": prepared.layers_name(model.n_layers)}
     record = replace(record, cell=cell)
     write_record(directory, record)
