@@ -24,6 +24,12 @@ from mech_arith.problems.hypotheses import Hypothesis
 TRIES = 50
 """Partners drawn for a problem before all others are looked through."""
 
+MOST_PAIRS = 2**18
+"""Pairs of problems that are looked at in one go."""
+
+WillDo = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Rows of problems and of their partners -> whether each partner will do."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sources:
@@ -135,9 +141,15 @@ def taken_operands(hypothesis: Hypothesis, value: str) -> tuple[str, ...]:
 def _expected(
     base: ProblemSet, value: str, wanted: Sequence[Int64[np.ndarray, " n"]]
 ) -> Float64[Tensor, "m n"]:
-    """The answers with the value replaced by each of the wanted ones."""
-    hypothesis = base.hypothesis
-    return _stacked([hypothesis.replace(value, column, base.operands) for column in wanted])
+    """The answers with the value replaced by each of the wanted ones, many at a time."""
+    found: list[np.ndarray] = []
+    at_a_time = max(1, MOST_PAIRS // len(base))
+    for start in range(0, len(wanted), at_a_time):
+        some = wanted[start : start + at_a_time]
+        operands = {name: np.tile(column, len(some)) for name, column in base.operands.items()}
+        answers = base.hypothesis.replace(value, np.concatenate(some), operands)
+        found += [*answers.reshape(len(some), -1)]
+    return _stacked(found)
 
 
 def _replaced(
@@ -168,16 +180,35 @@ class _Search:
     def partners(self, rows: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " some"]:
         """For each row another problem; -1 where there is none."""
         if not self.is_choosy:
-            return self._first(rows, self._allowed)
-        found = self._first(rows, self._preferred)
+            return self._first(rows, self.allows)
+        found = self._first(rows, self.prefers)
         left = np.flatnonzero(found < 0)
-        found[left] = self._first(rows[left], self._allowed)
+        found[left] = self._first(rows[left], self.allows)
         return found
+
+    @cached_property
+    def allows(self) -> WillDo:
+        """Whether partners may be taken at all."""
+        return self._tabled(self._allowed)
+
+    @cached_property
+    def prefers(self) -> WillDo:
+        """Whether partners are among the better ones."""
+        return self._tabled(self._preferred)
+
+    def _tabled(self, will_do: WillDo) -> WillDo:
+        """The same, from a table of all pairs where that is small: thousands of draws ask."""
+        n = len(self.problems)
+        if n * n > MOST_PAIRS:
+            return will_do
+        base, partner = (axis.reshape(-1) for axis in np.indices((n, n)))
+        table = will_do(base, partner).reshape(n, n)
+        return lambda base, partner: table[base, partner]
 
     def _first(
         self,
         rows: Int64[np.ndarray, " some"],
-        will_do: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        will_do: WillDo,
     ) -> Int64[np.ndarray, " some"]:
         """The first that will do, in random order."""
         found = np.full(len(rows), -1)
