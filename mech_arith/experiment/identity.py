@@ -22,7 +22,7 @@ from mech_arith.common.file_digests import file_digest, recalled, verify_file
 from mech_arith.common.plugins import plugin_digests, using_plugins
 from mech_arith.directions.base import METHODS, find_method
 from mech_arith.experiment.config import RunConfig
-from mech_arith.experiment.load_model import model_files
+from mech_arith.experiment.load_model import model_commit, model_files
 
 APART = {"wandb", "figures", "store", "batch_size", "threads", "plugins"}
 """Top-level keys of the config that leave the numbers as they are; of plugins their contents count,
@@ -60,7 +60,7 @@ class Identity:
     digest: str
     determines: dict[str, Any]
     """`config` (dotted keys), `weights`, `code`, `plugins`, `versions`, and `files` of a direction
-    method that reads some: plain JSON data."""
+    method that reads some, and `commit` of a model of the hub: plain JSON data."""
 
 
 def identify(config: RunConfig) -> Identity:
@@ -75,6 +75,7 @@ def identify(config: RunConfig) -> Identity:
         if config.model.verify:
             for path in files:
                 verify_file(path)
+        commit = model_commit(config)
         of_method = _files_of_method(config)
     read = {f"tracing.options.{option}" for option in of_method}
     determines = {
@@ -84,6 +85,8 @@ def identify(config: RunConfig) -> Identity:
         "plugins": plugin_digests(config.plugins),
         "versions": {"python": _python(), **{name: version(name) for name in LIBRARIES}},
     }
+    if commit is not None:
+        determines["commit"] = commit
     if of_method:
         determines["files"] = of_method
     return Identity(json_digest(determines), determines)
@@ -109,7 +112,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         old, new = before.get(part, {}), now.get(part, {})
         keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         said += [f"{key} {old.get(key)} -> {new.get(key)}" for key in keys]
-    parts = ("weights", "code", "plugins", "files")
+    parts = ("commit", "weights", "code", "plugins", "files")
     said += [part for part in parts if (before.get(part) or "") != (now.get(part) or "")]
     return ", ".join(said) or "nothing"
 

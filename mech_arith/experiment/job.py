@@ -66,7 +66,6 @@ def run(
     Raises:
         UserError: bad input; nothing half-written is left.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     settings = checked(config, overrides)
     tracked_at = wandb_place(settings)
     if tracked_at.mode != DISABLED:
@@ -150,7 +149,7 @@ def _compute(
     record = replace(record, cell=cell)
     write_record(directory, record)
     result = _numbers(settings, prepared, model, directory, identity)
-    provenance = _provenance(model, settings)
+    provenance = _provenance(model, settings, identity)
     folders = [f"--config-dir={folder}" for folder in composed_from()]
     summary = result.summary | {
         "cell": cell,
@@ -260,12 +259,13 @@ def _design_name(config: RunConfig) -> str:
     return design if value is None else f"{design} {value}"
 
 
-def _provenance(model: Model, settings: RunConfig) -> dict[str, Any]:
+def _provenance(model: Model, settings: RunConfig, identity: Identity) -> dict[str, Any]:
     """What made the numbers."""
     packages = ("torch", "transformer-lens", "transformers", "numpy", "mech-arith")
     return {
         "git_commit": _git_commit(Path(__file__).resolve().parents[2]),
         "weights_digest": model.digest,
+        "model_commit": identity.determines.get("commit"),
         "training": None if model.trained_with is None else dict(model.trained_with),
         "seed": settings.problems.seed,
         "device": str(model.device),

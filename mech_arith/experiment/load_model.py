@@ -142,6 +142,12 @@ def open_session(
     )
 
 
+def model_commit(settings: RunConfig) -> str | None:
+    """The commit of the hub that the model's files are of; None where they are of none."""
+    choice = model_choice(settings)
+    return find_loader(choice.kind).commit(choice)
+
+
 def model_files(settings: RunConfig) -> tuple[Path, ...]:
     """Every file that has a part in what a model answers, in order of name.
 

@@ -107,6 +107,10 @@ class Loader(ABC):
         """
         return ()
 
+    def commit(self, choice: ModelChoice) -> str | None:
+        """The commit of the hub that the files are of; None, as by default, where there is none."""
+        return None
+
     @abstractmethod
     def load(self, choice: ModelChoice, *, device: str, shots: ProblemSet) -> Any:
         """The model: a `mech_arith.models.base.Model`.

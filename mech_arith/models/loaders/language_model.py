@@ -39,6 +39,14 @@ class LanguageModel(Loader):
         path = None if choice.path is None else choice.path.expanduser()
         return model_files(find_model(choice.name, path, choice.hub, choice.revision))
 
+    def commit(self, choice: ModelChoice) -> str | None:
+        from mech_arith.models.language.hub import commit_of
+        from mech_arith.models.language.loading import find_model
+
+        if choice.hub is None or choice.path is not None:
+            return None
+        return commit_of(find_model(choice.name, None, choice.hub, choice.revision))
+
     def load(self, choice: ModelChoice, *, device: str, shots: ProblemSet) -> Any:
         from mech_arith.models.language.loading import load_pretrained
         from mech_arith.models.language.pretrained import PretrainedModel
