@@ -193,6 +193,11 @@ def _known_classes(
         known = CONFIG_MAPPING[config["model_type"]].from_pretrained(
             directory, local_files_only=True
         )
+    if not hasattr(known.get_text_config(), "num_attention_heads"):
+        raise UserError(
+            f"expected a Transformer with attention heads in {directory}, got {usual}, which has "
+            "none; choose a model such as Llama, GPT-2, Qwen or Gemma"
+        )
     return known, getattr(transformers, usual)
 
 
