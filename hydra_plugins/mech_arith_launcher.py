@@ -47,8 +47,9 @@ class _Packing(BaseSubmititLauncher):
 
         A job that is queued again finds its finished cells done, each by what it left on disk.
         """
+        run = super().__call__  # not by the class's name: Hydra executes this file several times
         ends: list[Any] = [
-            super(_Packing, self).__call__(own, job_dir_key, number, job_id, singleton_state)
+            run(own, job_dir_key, number, job_id, singleton_state)
             for number, own in unpacked(sweep_overrides)
         ]
         return next((end for end in ends if end.status is JobStatus.FAILED), ends[-1])

@@ -7,6 +7,7 @@ and held against whole passes of transformers' own code. A row says what the loa
 """
 
 import argparse
+import re
 import tempfile
 import warnings
 from pathlib import Path
@@ -106,14 +107,9 @@ def row(model_type: str) -> list[str]:
             sites = [Site(layer, "resid_post", "last") for layer in range(model.n_layers)]
             difference = check_fast_path(model, prompts, sites, bound=18)
     except UserError as error:
-        return [
-            model_type,
-            f"refused: {' '.join(str(error).split())}".partition("; ")[0],
-            *[""] * 4,
-        ]
-    except Exception as error:
-        said = " ".join(str(error).split())[:60]
-        return [model_type, f"not built: {type(error).__name__}: {said}", *[""] * 4]
+        said = " ".join(str(error).split()).partition("; ")[0]
+        said = re.sub(r" in /[^ ,]+", "", said)
+        return [f"`{model_type}`", f"refused: {said}", *[""] * 4]
     text = config.get_text_config()
     groups = getattr(text, "num_key_value_heads", None) or model.n_heads
     if getattr(text, "multi_query", False):

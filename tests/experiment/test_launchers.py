@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_plugins.mech_arith_launcher import packed, unpacked
 from mech_arith.common.paths import conf_dir
 from mech_arith.common.runs.records import read_record
-from mech_arith.common.runs.sweeps import cell_states
+from mech_arith.common.runs.sweeps import cell_states, submitted_jobs
 from mech_arith.experiment.config import RunConfig
 from tests.running import SMALL, main
 from tests.waiting import PATIENCE_S, wait
@@ -88,7 +88,7 @@ def test_cells_of_a_pack_share_a_process_and_fail_alone(monkeypatch, tmp_path):
     assert [state.status for state in states] == ["done", "failed", "done"]
     records = [read_record(sweep / str(number)) for number in range(3)]
     assert len({record.attempts[0].pid for record in records if record is not None}) == 1
-    assert len(list((sweep / ".submitit").glob("*"))) == 1
+    assert len(submitted_jobs(sweep)) == 1
     logs = [(sweep / str(number) / "mech_arith.log").read_text() for number in range(3)]
     assert ["answers" in log for log in logs] == [True, False, True]
     assert sum("loading arith_decoder" in log for log in logs) == 1

@@ -252,7 +252,8 @@ def test_an_architecture_that_transformer_lens_does_not_know(llama: Path) -> Non
 
 
 def test_a_model_without_attention(llama: Path) -> None:
-    change_config(llama, model_type="mamba", architectures=["MambaForCausalLM"])
+    config = {"model_type": "mamba", "architectures": ["MambaForCausalLM"], "hidden_size": 16}
+    (llama / "config.json").write_text(json.dumps(config))
     check_refused(llama, "expected a Transformer with attention heads in .*, got MambaForCausalLM")
 
 
