@@ -25,6 +25,7 @@ from mech_arith.common.registry import without_additions
 from mech_arith.experiment.overrides import quoted
 
 if TYPE_CHECKING:
+    from mech_arith.common.runs.packs import Pack
     from mech_arith.common.runs.sweeps import PlannedCell, SweepPlan
     from mech_arith.experiment.config import RunConfig
     from mech_arith.experiment.resume import AskedCell
@@ -39,6 +40,7 @@ class CellSweeper(BasicSweeper):
     """The product of all choices, without those cells that an earlier launch has finished.
 
     Keys in `together` move as one axis: their first choices make one cell, their second another.
+    `pack` cells of one model share a process, where the launcher starts processes.
 
     A cell that fails or is killed stops neither the others nor the sweep's end: what has become of
     each is read from its directory.
@@ -50,10 +52,12 @@ class CellSweeper(BasicSweeper):
         params: dict[str, str] | None = None,
         resume: bool = False,
         together: Sequence[str] = (),
+        pack: int | str | None = None,
     ) -> None:
         super().__init__(max_batch_size=max_batch_size, params=params)
         self.resume = resume
         self.together = tuple(together)
+        self.pack = pack
 
     def sweep(self, arguments: list[str]) -> list[Any]:
         """Run the cells. Nothing is returned: their directories say all."""
@@ -80,6 +84,7 @@ class CellSweeper(BasicSweeper):
 
         assert self.config is not None
         # Before the directory is made: what is mistyped leaves nothing.
+        self._check_pack()
         lists = self._lists(arguments)
         composed = [self._composed(overrides) for overrides in lists]
         settings = [_settings(o, config) for o, config in zip(lists, composed, strict=True)]
@@ -100,10 +105,11 @@ class CellSweeper(BasicSweeper):
             cells, to_run = self._planned(directory, asked)
             OmegaConf.save(self.config, directory / "multirun.yaml")
             # A cell goes where it was planned to go, whatever the process says that runs it.
-            jobs = [
-                (n, [*lists[n], f"hydra.sweep.subdir={quoted(cells[n].directory)}"]) for n in to_run
-            ]
-            self._launch(directory, self._plan(arguments, cells), jobs)
+            own = {
+                n: [*lists[n], f"hydra.sweep.subdir={quoted(cells[n].directory)}"] for n in to_run
+            }
+            packs = self._packs({n: asked[n] for n in to_run})
+            self._launch(directory, self._plan(arguments, cells), packs, own)
 
     @property
     def _executor(self) -> str | None:
@@ -183,24 +189,81 @@ class CellSweeper(BasicSweeper):
         log.info("%d of %d cells are to be run", len(to_run), len(decisions))
         return [decision.cell for decision in decisions], to_run
 
+    def _check_pack(self) -> None:
+        """Raise a UserError if cells are to be packed in a way that there is not."""
+        from mech_arith.common.runs.packs import pack_size
+
+        if self.pack is None:
+            return
+        pack_size(self.pack, n_cells=1, at_a_time=1)
+        if not (isinstance(self.launcher, BasicLauncher) or hasattr(self.launcher, "PACKS")):
+            raise UserError(
+                "expected a launcher that packs with sweep.pack, got "
+                f"{type(self.launcher).__name__}; build yours on hydra/launcher=local or slurm"
+            )
+
+    def _packs(self, asked: "Mapping[int, AskedCell]") -> "list[Pack]":
+        """The cells to be run, those together that share a process."""
+        from mech_arith.common.runs.packs import pack_cells, pack_size
+
+        if self.pack is None:
+            return [(number,) for number in asked]
+        params = getattr(self.launcher, "params", {})
+        at_a_time = self.max_batch_size or params.get("array_parallelism") or 1
+        size = pack_size(self.pack, n_cells=len(asked), at_a_time=at_a_time)
+        return pack_cells(list(asked), {n: cell.network for n, cell in asked.items()}, size)
+
     def _launch(
-        self, directory: Path, plan: "SweepPlan", to_run: list[tuple[int, list[str]]]
+        self,
+        directory: Path,
+        plan: "SweepPlan",
+        packs: "Sequence[Pack]",
+        own: Mapping[int, list[str]],
     ) -> None:
-        """Launch cells a batch at a time, and wait for all of them whatever becomes of some."""
+        """Launch packs a batch at a time, and wait for all of them whatever becomes of some.
+
+        What a pack that was killed has left behind is launched again without the cell it died in.
+        """
+        from mech_arith.common.runs.packs import Trace, left_behind
         from mech_arith.common.runs.sweeps import Launch, submitted_jobs, with_jobs, write_plan
 
         write_plan(directory, plan)
-        for batch in self._batches(to_run):
-            numbers = tuple(number for number, _ in batch)
+        waiting = list(self._batches(packs))
+        while waiting:
+            batch = waiting.pop(0)
+            numbers = [number for pack in batch for number in pack]
+            places = {number: directory / plan.cells[number].directory for number in numbers}
+            traces = {number: Trace.of(place) for number, place in places.items()}
             before = submitted_jobs(directory)
             if self._executor == SLURM:
                 # Before the launch: one that is killed in it does not come to say its jobs.
-                plan = replace(plan, launch=Launch(numbers, tuple(sorted(before))))
+                plan = replace(plan, launch=Launch(tuple(batch), tuple(sorted(before))))
                 write_plan(directory, plan)
             with self._workers(directory, [plan.cells[number].directory for number in numbers]):
-                error = self._launch_batch(directory, batch, before)
+                error = self._launch_batch(directory, [_job(pack, own) for pack in batch], before)
             plan = with_jobs(_with_error(plan, numbers, error), submitted_jobs(directory))
             write_plan(directory, plan)
+            ended = {number: Trace.of(place) for number, place in places.items()}
+            again = [
+                left
+                for pack in batch
+                if (left := left_behind(pack, traces, ended)) and self._may_go_on(plan, left)
+            ]
+            for left in again:
+                log.warning("%d cells of a pack were not come to; launching them again", len(left))
+            waiting[:0] = self._batches(again)
+
+    def _may_go_on(self, plan: "SweepPlan", left: "Pack") -> bool:
+        """Whether cells are to be launched again: not where their SLURM job was cancelled, or may
+        have been.
+        """
+        from mech_arith.common.runs.slurm import job_states
+
+        job = plan.cells[left[0]].job
+        if self._executor != SLURM or job is None:
+            return self._executor == LOCAL
+        state = job_states([job]).get(job)
+        return state is not None and not state.is_alive and "CANCELLED" not in state.states
 
     @contextmanager
     def _workers(self, directory: Path, cells: Sequence[str]) -> Iterator[None]:
@@ -224,14 +287,18 @@ class CellSweeper(BasicSweeper):
             raise
 
     def _launch_batch(
-        self, directory: Path, batch: list[tuple[int, list[str]]], before: set[str]
+        self, directory: Path, batch: list[list[tuple[int, list[str]]]], before: set[str]
     ) -> str:
-        """Launch cells together and wait for them; why none could be, if so."""
+        """Launch jobs, each of some cells, together and wait for them; why none could be, if so."""
         from mech_arith.common.runs.sweeps import submitted_jobs
 
         assert self.launcher is not None
+        from hydra_plugins.mech_arith_launcher import packed
+
+        packs = hasattr(self.launcher, "PACKS")
+        jobs_of = [packed(cells) if packs else cells[0][1] for cells in batch]
         try:
-            for result in self.launcher.launch([cell for _, cell in batch], batch[0][0]):
+            for result in self.launcher.launch(jobs_of, batch[0][0][0]):
                 _ = result.return_value  # raises what the job has raised
         except Exception as error:
             said = " ".join(str(error).split()) or type(error).__name__
@@ -250,18 +317,23 @@ class CellSweeper(BasicSweeper):
         elif self._executor == LOCAL:
             _wait_for_children(jobs)
 
-    def _batches(
-        self, to_run: list[tuple[int, list[str]]]
-    ) -> Iterator[list[tuple[int, list[str]]]]:
+    def _batches(self, packs: "Sequence[Pack]") -> "Iterator[list[Pack]]":
         """What is launched together.
 
         The launcher that runs cell after cell in this process is given one at a time: an error of
         one then stops no other, and each is shown by its own number.
         """
-        one_by_one = isinstance(self.launcher, BasicLauncher)
-        size = 1 if one_by_one else self.max_batch_size or max(1, len(to_run))
-        for start in range(0, len(to_run), size):
-            yield to_run[start : start + size]
+        if isinstance(self.launcher, BasicLauncher):
+            yield from ([(number,)] for pack in packs for number in pack)
+            return
+        size = self.max_batch_size or max(1, len(packs))
+        for start in range(0, len(packs), size):
+            yield list(packs[start : start + size])
+
+
+def _job(pack: "Pack", own: Mapping[int, list[str]]) -> list[tuple[int, list[str]]]:
+    """The cells of a pack, by number, with their overrides."""
+    return [(number, own[number]) for number in pack]
 
 
 @without_additions()
@@ -350,7 +422,7 @@ def _check_distinct(names: Sequence[str]) -> None:
         )
 
 
-def _with_error(plan: "SweepPlan", numbers: tuple[int, ...], error: str) -> "SweepPlan":
+def _with_error(plan: "SweepPlan", numbers: Sequence[int], error: str) -> "SweepPlan":
     """The plan with why some cells could not be launched; nothing if they were."""
     cells = list(plan.cells)
     for number in numbers:

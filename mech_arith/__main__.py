@@ -87,7 +87,7 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     """
     resumed = resumed_arguments(arguments)
     # What an earlier launch has recorded is read as what is typed now.
-    written = [re.sub(r"^sweep\.together=", "hydra.sweeper.together=", a) for a in resumed]
+    written = [re.sub(r"^sweep\.(together|pack)=", r"hydra.sweeper.\1=", a) for a in resumed]
     flags, overrides = split_flags(written)
     typed = [as_typed(override) for override in overrides]
     check_grammar(typed)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -30,24 +29,6 @@ def json_digest(value: object) -> str:
 def canonical(value: object) -> str:
     """JSON in its one form: fields sorted, no blanks, floats by their shortest exact text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content. Reads in pieces: memory does not grow with the file.
-
-    A file that is as large and as old as before in this process is not read again.
-
-    Raises:
-        OSError: there is no such file, or it cannot be read.
-    """
-    stat = path.stat()
-    return _content_digest(path, stat.st_size, stat.st_mtime_ns)
-
-
-@cache
-def _content_digest(path: Path, size: int, changed_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def code_digest(modules: Iterable[ModuleType]) -> str:

@@ -37,8 +37,8 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from mech_arith.common.digests import file_digest
 from mech_arith.common.errors import UserError, unknown
+from mech_arith.common.file_digests import file_digest
 from mech_arith.directions import METHODS
 from mech_arith.engine.gradients import check_differentiable
 from mech_arith.engine.session import Session

@@ -9,6 +9,7 @@ edited as many are written as it takes to get to every edited position.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -60,19 +61,56 @@ def check_fast_path(
         UserError: a point or heads that the model has not; activations that are not finite; or the
             two disagree: it names the layer.
     """
+    check_activations(model, prompts, sites)
+    return compare_paths(model, prompts, sites, bound=bound)
+
+
+def check_activations(model: Model, prompts: Prompts, sites: Sequence[Site]) -> None:
+    """Check that a few problems have finite activations, and the sites a place in the model.
+
+    Raises:
+        UserError: a point or heads that the model has not, or activations that are not finite.
+    """
     for site in sites:
         if site.point not in model.points:
             raise unknown(f"point of {model.name}", site.point, model.points)
         site.width(model)  # it refuses heads that a point is not made of
-    tried = [
-        layout.part(slice(PROBLEMS)) for layout in (prompts.layouts[0], *prompts.layouts[1:][-1:])
-    ]
-    for layout in tried:
+    for layout in _tried(prompts):
         check_finite(model, prompts.whole(layout))
+
+
+def compared(
+    model: Model, prompts: Prompts, sites: Sequence[Site], *, bound: int = 0
+) -> dict[str, Any]:
+    """What a comparison of the two paths depends on besides the model, as plain data.
+
+    Which numbers stand in the prompts is no part of it: other problems of the same layouts are run
+    by the same passes.
+    """
+    some = _some(sites)
+    return {
+        "prefix": len(prompts.prefix),
+        "layouts": [
+            [*layout.tokens.shape, *([*layout.positions(site.position)] for site in some)]
+            for layout in _tried(prompts)
+        ],
+        "sites": [[site.layer, site.point] for site in some],
+        "longest": _longest(model, bound),
+    }
+
+
+def compare_paths(
+    model: Model, prompts: Prompts, sites: Sequence[Site], *, bound: int = 0
+) -> float | None:
+    """The comparison of `check_fast_path` alone, for activations that are known to be finite.
+
+    Raises:
+        UserError: the two disagree.
+    """
+    tried = _tried(prompts)
     if not model.replays:
         return None
-    longest = 0 if model.reader is None else model.reader.longest(bound)
-    reason = model.why_not_replayed(prompts, longest=longest)
+    reason = model.why_not_replayed(prompts, longest=_longest(model, bound))
     if reason is not None:
         return _fall_back(model, reason)
     try:
@@ -94,6 +132,17 @@ def check_fast_path(
                 "set engine=full to use full passes, and report the model"
             )
     return max(found.size for found in differences)
+
+
+def _tried(prompts: Prompts) -> list[Layout]:
+    """A few problems of the first layout, and of the last."""
+    some = (prompts.layouts[0], *prompts.layouts[1:][-1:])
+    return [layout.part(slice(PROBLEMS)) for layout in some]
+
+
+def _longest(model: Model, bound: int) -> int:
+    """How many tokens may be written."""
+    return 0 if model.reader is None else model.reader.longest(bound)
 
 
 def _fall_back(model: Model, reason: str) -> None:

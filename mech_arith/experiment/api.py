@@ -10,7 +10,6 @@
 `compose` takes the overrides of the command line, so whatever can be asked there can be asked here.
 """
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -59,7 +58,6 @@ def compose(*overrides: str) -> "Cell":
     Raises:
         UserError: an override that the command line would refuse too; the message is the same.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # transformers reads it once
     typed = [as_typed(override) for override in overrides]
     check_grammar(typed)
     ConfigStore.instance().store(name="schema", node=RunConfig)

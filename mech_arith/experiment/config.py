@@ -72,6 +72,7 @@ class ModelConfig:
     dtype: str | None = None
     device_map: str | None = None
     style: str | None = None
+    verify: bool = False
 
 
 @dataclass

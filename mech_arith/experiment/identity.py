@@ -17,18 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import mech_arith
-from mech_arith.common.digests import file_digest, json_digest
+from mech_arith.common.digests import json_digest
+from mech_arith.common.file_digests import file_digest, recalled, verify_file
 from mech_arith.common.plugins import plugin_digests, using_plugins
 from mech_arith.directions.base import METHODS, find_method
 from mech_arith.experiment.config import RunConfig
-from mech_arith.experiment.load_model import model_files
+from mech_arith.experiment.load_model import model_commit, model_files
 
 APART = {"wandb", "figures", "store", "batch_size", "threads", "plugins"}
 """Top-level keys of the config that leave the numbers as they are; of plugins their contents count,
 and not where they are."""
 
-WHEREABOUTS = {"model.path", "model.hub", "model.revision"}
-"""Where a model is found. What it is, the digest of its files says."""
+WHEREABOUTS = {"model.path", "model.hub", "model.revision", "model.verify"}
+"""Where a model is found, and whether its files are read anew. What it is, their digest says."""
 
 SHOWING = (
     "__main__",
@@ -59,17 +60,22 @@ class Identity:
     digest: str
     determines: dict[str, Any]
     """`config` (dotted keys), `weights`, `code`, `plugins`, `versions`, and `files` of a direction
-    method that reads some: plain JSON data."""
+    method that reads some, and `commit` of a model of the hub: plain JSON data."""
 
 
 def identify(config: RunConfig) -> Identity:
     """The identity of the cell that a checked config describes. No model is loaded.
 
     Raises:
-        UserError: there is no such model.
+        UserError: there is no such model; or its files are to be verified, and are not what is
+            known of them.
     """
     with using_plugins(config.plugins):
         files = model_files(config)
+        if config.model.verify:
+            for path in files:
+                verify_file(path)
+        commit = model_commit(config)
         of_method = _files_of_method(config)
     read = {f"tracing.options.{option}" for option in of_method}
     determines = {
@@ -79,6 +85,8 @@ def identify(config: RunConfig) -> Identity:
         "plugins": plugin_digests(config.plugins),
         "versions": {"python": _python(), **{name: version(name) for name in LIBRARIES}},
     }
+    if commit is not None:
+        determines["commit"] = commit
     if of_method:
         determines["files"] = of_method
     return Identity(json_digest(determines), determines)
@@ -104,7 +112,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         old, new = before.get(part, {}), now.get(part, {})
         keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         said += [f"{key} {old.get(key)} -> {new.get(key)}" for key in keys]
-    parts = ("weights", "code", "plugins", "files")
+    parts = ("commit", "weights", "code", "plugins", "files")
     said += [part for part in parts if (before.get(part) or "") != (now.get(part) or "")]
     return ", ".join(said) or "nothing"
 
@@ -141,16 +149,21 @@ def code_digest() -> str:
     """SHA-256 over the source of every module that has a part in the numbers.
 
     Read once, at the first call, so that a file edited while a long sweep runs does not pass for
-    what the sweep runs.
+    what the sweep runs. Parsing takes a second or two: the store keeps what it came to.
     """
     root = Path(mech_arith.__file__).parent
-    paths = {path.relative_to(root).as_posix(): path for path in root.rglob("*.py")}
-    return json_digest(
-        {
-            name: hashlib.sha256(_bare(path).encode()).hexdigest()
-            for name, path in sorted(paths.items())
-            if not shows(name)
-        }
+    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.py"))
+    sources = {name: (root / name).read_bytes() for name in names if not shows(name)}
+    read = {name: hashlib.sha256(source).hexdigest() for name, source in sources.items()}
+    return recalled(
+        "code",
+        json_digest([_python(), read]),
+        lambda: json_digest(
+            {
+                name: hashlib.sha256(_bare(source).encode()).hexdigest()
+                for name, source in sources.items()
+            }
+        ),
     )
 
 
@@ -159,9 +172,9 @@ def shows(name: str) -> bool:
     return any(name == f"{place}.py" or name.startswith(f"{place}/") for place in SHOWING)
 
 
-def _bare(path: Path) -> str:
+def _bare(source: bytes) -> str:
     """A module's code without comments, docstrings and layout."""
-    tree = ast.parse(path.read_bytes())
+    tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [entry for entry in node.body if not _is_text(entry)]

@@ -38,7 +38,7 @@ from mech_arith.experiment.cell import CellResult, run_cell
 from mech_arith.experiment.checks import ALL_POINTS, screened_points
 from mech_arith.experiment.config import RunConfig, ScreenMethod
 from mech_arith.experiment.identity import Identity, identify
-from mech_arith.experiment.load_model import load_model, open_session
+from mech_arith.experiment.load_model import open_session, shared_model
 from mech_arith.experiment.names import model_choice
 from mech_arith.experiment.plan import Prepared, prepare
 from mech_arith.experiment.typed import checked, composed_from
@@ -67,7 +67,6 @@ def run(
     Raises:
         UserError: bad input; nothing half-written is left.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     settings = checked(config, overrides)
     tracked_at = wandb_place(settings)
     if tracked_at.mode != DISABLED:
@@ -146,12 +145,12 @@ def _compute(
         check_writable(next(above), else_do="choose another with intervention.save_model")
     cell = _cell_fields(prepared, prepared.layers_name(None))
     record = begin(directory, identity.digest, identity.determines, overrides, cell)
-    model = load_model(settings, prepared)
+    model = shared_model(settings, prepared, weights=identity.determines["weights"])
     cell |= {"layers": prepared.layers_name(model.n_layers)}
     record = replace(record, cell=cell)
     write_record(directory, record)
     result = _numbers(settings, prepared, model, directory, identity)
-    provenance = _provenance(model, settings)
+    provenance = _provenance(model, settings, identity)
     folders = [f"--config-dir={folder}" for folder in composed_from()]
     summary = result.summary | {
         "cell": cell,
@@ -270,12 +269,13 @@ def _design_name(config: RunConfig) -> str:
     return design if value is None else f"{design} {value}"
 
 
-def _provenance(model: Model, settings: RunConfig) -> dict[str, Any]:
+def _provenance(model: Model, settings: RunConfig, identity: Identity) -> dict[str, Any]:
     """What made the numbers."""
     packages = ("torch", "transformer-lens", "transformers", "numpy", "mech-arith")
     return {
         "git_commit": _git_commit(Path(__file__).resolve().parents[2]),
         "weights_digest": model.digest,
+        "model_commit": identity.determines.get("commit"),
         "training": None if model.trained_with is None else dict(model.trained_with),
         "seed": settings.problems.seed,
         "device": str(model.device),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 
+from mech_arith.common.digests import json_digest
 from mech_arith.common.runs.records import CellRecord, read_record
 from mech_arith.common.runs.sweeps import (
     KILLED,
@@ -19,6 +20,9 @@ from mech_arith.common.runs.sweeps import (
     states_of,
 )
 from mech_arith.experiment.identity import Identity, differences
+
+OF_NETWORK = ("model", "dtype", "device")
+"""Keys of the config that say which network is loaded, and how."""
 
 SUPERSEDED = ".superseded"
 """In a sweep's directory: finished cells whose identity has changed since."""
@@ -35,6 +39,15 @@ class AskedCell:
     """Of the directory that a new sweep would give it."""
     is_tracked: bool = False
     """Whether it is to be logged to W&B."""
+
+    @property
+    def network(self) -> str | None:
+        """What stands for the network that it studies; None where that cannot be told."""
+        if self.identity is None:
+            return None
+        known = self.identity.determines
+        said = {k: v for k, v in known["config"].items() if k.partition(".")[0] in OF_NETWORK}
+        return json_digest([known["weights"], said])
 
 
 @dataclass(frozen=True)

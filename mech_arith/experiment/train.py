@@ -4,7 +4,6 @@ python -m mech_arith.experiment.train +train=arith_decoder
 """
 
 import logging
-import os
 import sys
 
 import hydra
@@ -40,7 +39,6 @@ def main() -> None:
             log.error("%s", error)
             sys.exit(1)
 
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     run()
 
 

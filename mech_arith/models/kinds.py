@@ -124,6 +124,10 @@ class Loader(ABC):
         """
         return ()
 
+    def commit(self, choice: ModelChoice) -> str | None:
+        """The commit of the hub that the files are of; None, as by default, where there is none."""
+        return None
+
     @abstractmethod
     def load(self, choice: ModelChoice, *, device: str, shots: ProblemSet) -> Any:
         """The model: a `mech_arith.models.base.Model`.
@@ -136,6 +140,14 @@ class Loader(ABC):
         Raises:
             UserError: its files are damaged, or do not fit the choice.
         """
+
+    def asked_again(self, model: Any, choice: ModelChoice, *, shots: ProblemSet) -> Any | None:
+        """A model that `load` gave, asked as another choice says, without loading it again.
+
+        The other choice differs in its prompts alone. It must be as good as new: nothing that was
+        done to the first one shows. None, as by default, where it has to be loaded again.
+        """
+        return None
 
     def prompt_name(self, choice: ModelChoice) -> str | None:
         """How the model is asked, for tables; None where there is one way alone."""

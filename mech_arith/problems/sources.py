@@ -27,6 +27,9 @@ TRIES = 50
 KNOWN_PAIRS = 4_000_000
 """Pairs of problems that are judged once and kept, where a search has no more."""
 
+AT_ONCE = 2**18
+"""Pairs of problems that are judged, or expected answers that are computed, together."""
+
 Judge = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Which pairs of a base and a partner, as rows of the problems, will do."""
 
@@ -156,9 +159,15 @@ def taken_operands(hypothesis: Hypothesis, value: str) -> tuple[str, ...]:
 def _expected(
     base: ProblemSet, value: str, wanted: Sequence[Int64[np.ndarray, " n"]]
 ) -> Float64[Tensor, "m n"]:
-    """The answers with the value replaced by each of the wanted ones."""
-    hypothesis = base.hypothesis
-    return _stacked([hypothesis.replace(value, column, base.operands) for column in wanted])
+    """The answers with the value replaced by each of the wanted ones, many at a time."""
+    found: list[np.ndarray] = []
+    at_a_time = max(1, AT_ONCE // len(base))
+    for start in range(0, len(wanted), at_a_time):
+        some = wanted[start : start + at_a_time]
+        operands = {name: np.tile(column, len(some)) for name, column in base.operands.items()}
+        answers = base.hypothesis.replace(value, np.concatenate(some), operands)
+        found += [*answers.reshape(len(some), -1)]
+    return _stacked(found)
 
 
 def _replaced(
@@ -292,7 +301,7 @@ def _known(judge: Judge, n: int) -> Judge:
 
     def looked_up(base: np.ndarray, partner: np.ndarray) -> np.ndarray:
         new = np.unique(base[~seen[base]])
-        at_a_time = max(1, 100_000 // n)
+        at_a_time = max(1, AT_ONCE // n)
         for some in (new[start : start + at_a_time] for start in range(0, len(new), at_a_time)):
             table[some] = judge(np.repeat(some, n), np.tile(everyone, len(some))).reshape(-1, n)
         seen[new] = True

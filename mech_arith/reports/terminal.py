@@ -172,6 +172,11 @@ def cell_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+def _points(summary: Mapping[str, Any]) -> Sequence[str]:
+    """The points of the sites that a screen has kept; none where there was none."""
+    return (summary.get("screen") or {}).get("points", ())
+
+
 def _rivals_by_cell(summaries: Sequence[Mapping[str, Any]]) -> Iterator[Table | str]:
     """A row per cell and two hypotheses: which one the interventions support, where, and the
     numbers; how all steps of each do together; then the hypotheses that nothing compares.

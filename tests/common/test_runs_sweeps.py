@@ -151,8 +151,8 @@ def test_a_launch_that_was_killed_leaves_its_jobs_to_be_found(tmp_path, accounti
         (tmp_path / ".submitit" / job).mkdir(parents=True)
         (tmp_path / ".submitit" / job / f"{job}_submitted.pkl").touch()
     cells = tuple(PlannedCell(str(n), ()) for n in range(3))
-    write_plan(tmp_path, SweepPlan((), (), cells, launch=Launch((2, 0), ("5_0",))))
-    assert [cell.job for cell in read_plan(tmp_path).cells] == ["7_1", None, "7_0"]
+    write_plan(tmp_path, SweepPlan((), (), cells, launch=Launch(((2, 1), (0,)), ("5_0",))))
+    assert [cell.job for cell in read_plan(tmp_path).cells] == ["7_1", "7_0", "7_0"]
 
 
 def test_the_job_queued_last_counts(tmp_path, monkeypatch, accounting):

@@ -155,7 +155,7 @@ def test_every_key_of_the_config_has_been_thought_of():
     assert {"wandb", "figures", "store", "batch_size", "threads", "plugins"} == APART
     fields = {field.name for field in dataclasses.fields(ModelConfig)}
     in_identity = {key.partition(".")[2] for key in known if key.startswith("model.")}
-    assert in_identity == fields - {"path", "hub", "revision"}
+    assert in_identity == fields - {"path", "hub", "revision", "verify"}
 
 
 def test_an_identity_is_plain_data():

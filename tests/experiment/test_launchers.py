@@ -11,9 +11,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.mech_arith_launcher import packed, unpacked
 from mech_arith.common.paths import conf_dir
 from mech_arith.common.runs.records import read_record
-from mech_arith.common.runs.sweeps import cell_states
+from mech_arith.common.runs.sweeps import cell_states, submitted_jobs
 from mech_arith.experiment.config import RunConfig
 from tests.running import SMALL, main
 from tests.waiting import PATIENCE_S, wait
@@ -31,7 +32,7 @@ def composed(*overrides: str) -> DictConfig:
 def test_every_launcher_composes(name):
     launcher = composed(f"hydra/launcher={name}").launcher
     kind = "Local" if name == "local" else "Slurm"
-    assert launcher._target_.endswith(f".{kind}Launcher")
+    assert launcher._target_.endswith(f".Packing{kind}Launcher")
 
 
 def test_a_gpu_is_the_one_difference_in_kind():
@@ -54,6 +55,63 @@ def test_a_launch_without_slurm_says_so(monkeypatch, tmp_path, capfd):
     assert state.status == "missing"
     assert "sbatch" in state.note or "slurm" in state.note.lower(), state.note
     assert "a job did not end well" in capfd.readouterr().out
+
+
+def test_cells_of_a_pack_are_taken_apart_again():
+    cells = [(4, ["layers=early", "+problems.operands.a={min:1}"]), (2, []), (7, ["a=b"])]
+    assert unpacked(packed(cells)) == cells
+
+
+@pytest.mark.parametrize("asked", ["0", "some", "1.5"])
+def test_a_pack_of_another_size_is_refused_before_anything_is_written(
+    monkeypatch, tmp_path, capsys, asked
+):
+    arguments = (*SMALL, "problems.n=60,61", f"sweep.pack={asked}")
+    assert main(monkeypatch, tmp_path, *arguments, sweep=True) == 1
+    assert "expected sweep.pack as a number of cells from 1 on" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "sweep.json").exists()
+
+
+def test_a_launcher_that_cannot_pack_says_so(monkeypatch, tmp_path, capsys):
+    arguments = (*SMALL, "hydra/launcher=submitit_local", "problems.n=60,61", "sweep.pack=2")
+    assert main(monkeypatch, tmp_path, *arguments, sweep=True) == 1
+    assert "expected a launcher that packs with sweep.pack" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_cells_of_a_pack_share_a_process_and_fail_alone(monkeypatch, tmp_path):
+    arguments = ("hydra/launcher=local", "sweep.pack=auto", "hydra.sweeper.max_batch_size=1")
+    cells = ("layers=[0],[99],[1]", "intervention=none", "tracing.position_map=false")
+    assert main(monkeypatch, tmp_path, *SMALL, *arguments, *cells, sweep=True) == 1
+    sweep = tmp_path / "run"
+    states = cell_states(sweep)
+    assert [state.status for state in states] == ["done", "failed", "done"]
+    records = [read_record(sweep / str(number)) for number in range(3)]
+    assert len({record.attempts[0].pid for record in records if record is not None}) == 1
+    assert len(submitted_jobs(sweep)) == 1
+    logs = [(sweep / str(number) / "mech_arith.log").read_text() for number in range(3)]
+    assert ["answers" in log for log in logs] == [True, False, True]
+    assert sum("loading arith_decoder" in log for log in logs) == 1
+
+
+@pytest.mark.slow
+def test_a_pack_that_is_killed_loses_the_cell_in_work_alone(tmp_path: Path):
+    sweep = tmp_path / "sweep"
+    arguments = ["hydra/launcher=local", "sweep.pack=3", f"hydra.sweep.dir={sweep}"]
+    cells = ["problems.n=60,61,62", f"store.path={tmp_path}/store", "intervention.components=all"]
+    command = [sys.executable, "-m", "mech_arith", "-m", *arguments, *SMALL, *cells]
+    begun = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    record = wait(lambda: read_record(sweep / "1"))
+    os.kill(record.attempts[0].pid, signal.SIGKILL)
+    said, _ = begun.communicate(timeout=PATIENCE_S)
+    assert begun.returncode == 1, said
+    assert [state.status for state in cell_states(sweep)] == ["done", "killed", "done"], said
+    assert "1 cells of a pack were not come to" in said
+
+    again = [sys.executable, "-m", "mech_arith", f"sweep.resume={sweep}"]
+    done = subprocess.run(again, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 3 cells are to be run" in done.stdout
 
 
 @pytest.mark.slow

@@ -47,8 +47,9 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, Path]:
 def test_an_empty_store_is_filled(first):
     run, store = first
     assert run.summary["store"] == {"hits": 0, "misses": len(entries(store))}
-    # Components and coordinates of two layers, answers, the check of the fast path.
-    assert len(entries(store)) == 2 * 2 + 2
+    # Components and coordinates of two layers, answers, the check of the fast path, and that of the
+    # cell's own activations.
+    assert len(entries(store)) == 2 * 2 + 3
 
 
 def test_the_second_of_two_cells_that_differ_in_strength_traces_nothing(
@@ -129,14 +130,15 @@ def test_the_fast_path_is_checked_once_or_else_found_wanting_every_time(
 )
 def test_what_tracing_depends_on_finds_nothing(monkeypatch, tmp_path, first, change):
     run = cell(monkeypatch, tmp_path, "other", _copy(first[1], tmp_path), change)
-    assert run.summary["store"]["hits"] == 0
+    # Where the layouts are the same, the fast path has been checked.
+    assert run.summary["store"]["hits"] <= 1
     assert run.summary["store"]["misses"] > 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "found"),
-    [("tracing.point=mlp_out", 1), ("tracing.n_components=3", 2), ("tracing=pls", 2)],
+    [("tracing.point=mlp_out", 1), ("tracing.n_components=3", 3), ("tracing=pls", 3)],
 )
 def test_what_the_baseline_does_not_depend_on_finds_that(
     monkeypatch, tmp_path, first, change, found

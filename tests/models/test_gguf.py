@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from mech_arith.common.digests import file_digest
 from mech_arith.common.errors import UserError
+from mech_arith.common.file_digests import file_digest
 from mech_arith.models.kinds import ModelChoice, find_loader
 from mech_arith.models.language.gguf_config import read_config
 from mech_arith.models.language.gguf_conversion import (

@@ -251,6 +251,12 @@ def test_an_architecture_that_transformer_lens_does_not_know(llama: Path) -> Non
     check_refused(llama, "TransformerLens knows in .*, got HeliumForCausalLM; choose a model such")
 
 
+def test_a_model_without_attention(llama: Path) -> None:
+    config = {"model_type": "mamba", "architectures": ["MambaForCausalLM"], "hidden_size": 16}
+    (llama / "config.json").write_text(json.dumps(config))
+    check_refused(llama, "expected a Transformer with attention heads in .*, got MambaForCausalLM")
+
+
 def test_remote_code(llama: Path) -> None:
     change_config(llama, model_type="mine", auto_map={"AutoConfig": "evil.Config"})
     (llama / "evil.py").write_text("raise SystemExit('executed')")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from mech_arith.common.digests import file_digest
 from mech_arith.common.errors import UserError
+from mech_arith.common.file_digests import file_digest
 from mech_arith.common.paths import conf_dir
 from mech_arith.models.language import packaged
 from mech_arith.models.language.gguf_conversion import convert

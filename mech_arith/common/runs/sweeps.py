@@ -51,10 +51,10 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class Launch:
-    """Cells that were handed to SLURM together: they are one array, in this order."""
+    """Jobs that were handed to SLURM together: they are one array, in this order."""
 
-    cells: tuple[int, ...]
-    """By their places in the plan."""
+    cells: tuple[tuple[int, ...], ...]
+    """Of each job its cells, by their places in the plan."""
     earlier_jobs: tuple[str, ...]
     """All that submitit had queued for the sweep before."""
 
@@ -121,7 +121,7 @@ def read_plan(directory: Path) -> SweepPlan:
                 for cell in known["cells"]
             ),
             flags=tuple(known.get("flags", ())),
-            launch=launch and Launch(tuple(launch["cells"]), tuple(launch["earlier_jobs"])),
+            launch=launch and _launch(launch),
         )
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
@@ -134,6 +134,12 @@ def read_plan(directory: Path) -> SweepPlan:
             "start a new sweep"
         ) from None
     return with_jobs(plan, submitted_jobs(directory))
+
+
+def _launch(known: Mapping[str, Any]) -> Launch:
+    # Earlier versions had one cell for each job.
+    jobs = [[job] if isinstance(job, int) else job for job in known["cells"]]
+    return Launch(tuple(map(tuple, jobs)), tuple(known["earlier_jobs"]))
 
 
 def submitted_jobs(directory: Path) -> set[str]:
@@ -149,8 +155,8 @@ def with_jobs(plan: SweepPlan, submitted: set[str]) -> SweepPlan:
     for job in submitted - set(plan.launch.earlier_jobs):
         array, _, task = job.partition("_")
         if array.isdigit() and int(task or 0) < len(plan.launch.cells):
-            number = plan.launch.cells[int(task or 0)]
-            cells[number] = replace(cells[number], job=job)
+            for number in plan.launch.cells[int(task or 0)]:
+                cells[number] = replace(cells[number], job=job)
     return replace(plan, cells=tuple(cells))
 
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mech_arith.common.atomic import atomic, write_text
-from mech_arith.common.digests import file_digest
 from mech_arith.common.errors import UserError
+from mech_arith.common.file_digests import file_digest
 
 WEIGHTS, CARD, CARD_TEXT = "model.safetensors", "card.json", "CARD.md"
 

@@ -22,8 +22,9 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.quantization_config import GgufConfig
 
 from mech_arith.common.atomic import atomic
-from mech_arith.common.digests import code_digest, file_digest, json_digest
+from mech_arith.common.digests import code_digest, json_digest
 from mech_arith.common.errors import UserError
+from mech_arith.common.file_digests import file_digest
 from mech_arith.common.paths import store_dir
 from mech_arith.models.language import gguf_config, gguf_digits, gguf_file
 from mech_arith.models.language.gguf_config import ROPE_FACTORS, read_config

@@ -12,8 +12,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers.utils import logging as transformers_logging
 
-from mech_arith.common.digests import file_digest
 from mech_arith.common.errors import UserError
+from mech_arith.common.file_digests import file_digest, verify_file
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
@@ -91,17 +91,22 @@ def model_files(directory: Path) -> tuple[Path, ...]:
     return tuple(sorted({*weights_files(directory), *small}))
 
 
-def weights_digest(directory: Path) -> str:
+def weights_digest(directory: Path, *, anew: bool = False) -> str:
     """SHA-256 over the names and bytes of the weights' files.
 
     Reads in pieces: memory does not grow with the model.
 
+    Args:
+        directory: the model's.
+        anew: read them whatever is known of them.
+
     Raises:
-        UserError: there are no weights, or not all.
+        UserError: there are no weights, or not all; or, read anew, they are others than is known.
     """
+    digest_of = verify_file if anew else file_digest
     digest = hashlib.sha256()
     for path in weights_files(directory):
-        digest.update(f"{path.name} {file_digest(path)}\n".encode())
+        digest.update(f"{path.name} {digest_of(path)}\n".encode())
     return digest.hexdigest()
 
 

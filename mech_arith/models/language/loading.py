@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import torch
 import transformers
-from huggingface_hub.errors import HFValidationError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -26,17 +24,12 @@ from mech_arith.models.language.hf_files import (
     check_directory,
     one_line,
     quiet,
-    shortened,
     weights_digest,
 )
+from mech_arith.models.language.hub import fetched
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
-
-_NEEDED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-"""Files of a repository that are worth downloading."""
-_ELSEWHERE = ["consolidated*", "original/*", "onnx/*"]
-"""The same weights once more, in other shapes."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +60,7 @@ def load_pretrained(
     Args:
         name: what the model is called in results; one of `packaged.PACKAGED` is found by it.
         path: a local directory; it wins over `hub`.
-        hub: a repository on Hugging Face's hub, taken from the local cache. It is downloaded only
-            where the user has set HF_HUB_OFFLINE=0.
+        hub: a repository on Hugging Face's hub, downloaded into its cache where it is not there.
         revision: commit, tag or branch in that repository.
         dtype: a key of `DTYPES`; None for the one that the weights are in.
         device: 'cpu' or 'cuda', the latter with an index if wanted; None with a `device_map`.
@@ -176,7 +168,7 @@ def find_model(name: str, path: Path | None, hub: str | None, revision: str | No
     if path is not None:
         return path.expanduser()
     if hub is not None:
-        return _cached(hub, revision)
+        return fetched(hub, revision)
     if name not in packaged.PACKAGED:
         raise UserError(
             f"expected model.path=DIR (a Hugging Face directory) for model={name}, got none"
@@ -185,29 +177,6 @@ def find_model(name: str, path: Path | None, hub: str | None, revision: str | No
     if not model.directory.is_dir():
         raise UserError(f"expected {name} in {model.directory}, found none; run `{model.command}`")
     return model.directory
-
-
-def _cached(hub: str, revision: str | None) -> Path:
-    """A repository of the hub in Hugging Face's cache; downloaded if the user has allowed it."""
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                hub, revision=revision, allow_patterns=_NEEDED, ignore_patterns=_ELSEWHERE
-            )
-        )
-    except HFValidationError:
-        raise UserError(
-            f"expected a hub repository as OWNER/NAME in model.hub, got {hub!r}"
-        ) from None
-    except (OSError, ValueError) as error:  # the hub's own errors and httpx's are among them
-        offline = huggingface_hub.constants.HF_HUB_OFFLINE
-        why = "the hub is not contacted" if offline else shortened(error)
-        raise UserError(
-            f"expected {hub} at revision {revision or 'main'} in the cache "
-            f"{huggingface_hub.constants.HF_HUB_CACHE} (see HF_HOME), found none: {why}; set "
-            "model.path=DIR to a local copy, or HF_HUB_OFFLINE=0 to download it (HF_TOKEN for "
-            "gated models)"
-        ) from None
 
 
 def _known_classes(
@@ -223,6 +192,11 @@ def _known_classes(
     with quiet(), one_line(f"a configuration of {usual} in {directory}"):
         known = CONFIG_MAPPING[config["model_type"]].from_pretrained(
             directory, local_files_only=True
+        )
+    if not hasattr(known.get_text_config(), "num_attention_heads"):
+        raise UserError(
+            f"expected a Transformer with attention heads in {directory}, got {usual}, which has "
+            "none; choose a model such as Llama, GPT-2, Qwen or Gemma"
         )
     return known, getattr(transformers, usual)
 

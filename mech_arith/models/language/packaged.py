@@ -66,7 +66,7 @@ class PackagedModel:
     def is_fetched(self) -> bool:
         """Whether the store holds the model with the weights that it should have."""
         with contextlib.suppress(UserError):  # no weights there
-            return weights_digest(self.directory) == self.weights_digest
+            return weights_digest(self.directory, anew=True) == self.weights_digest
         return False
 
 

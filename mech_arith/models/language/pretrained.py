@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from mech_arith.common.digests import json_digest
 from mech_arith.common.errors import UserError
@@ -105,18 +106,33 @@ class PretrainedModel(EditableModel):
 
     def __init__(self, loaded: LoadedModel, prompting: Prompting) -> None:
         self.name, self.digest = loaded.name, loaded.digest
-        self.network, self.tokenizer, self.prompting = loaded.model, loaded.tokenizer, prompting
-        self.reader = AnswerReader(loaded.tokenizer, prompting)
+        self.network, self.tokenizer = loaded.model, loaded.tokenizer
+        self._ask_by(prompting)
         config = loaded.model.config.get_text_config()
         self.n_heads, self.d_model = config.num_attention_heads, config.hidden_size
         self.width_out = config.vocab_size
         self.device, self.dtype = loaded.model.device, loaded.model.dtype
         self._blocks = find_hook_points(loaded.model)
         self.n_layers = len(self._blocks)
-        self.settings_digest = _settings_digest(loaded, prompting)
         self._gives, self._adds, self.points = self._probe()
         self._calls: dict[tuple[int, int], list[_Call]] = {}
         """First position and number of positions -> what each block is called with."""
+
+    def _ask_by(self, prompting: Prompting) -> None:
+        self.prompting = prompting
+        self.reader = AnswerReader(self.tokenizer, prompting)
+        self.settings_digest = _settings_digest(self.network, self.tokenizer, prompting)
+
+    def asked(self, prompting: Prompting) -> "PretrainedModel":
+        """The same network, asked otherwise; what this one's runs have found out is not taken over.
+
+        Raises:
+            UserError: the tokenizer cannot be asked so.
+        """
+        model = copy.copy(self)
+        model._calls = {}
+        model._ask_by(prompting)
+        return model
 
     @torch.inference_mode()
     def _probe(self) -> tuple[int, bool, tuple[str, ...]]:
@@ -336,14 +352,16 @@ class PretrainedModel(EditableModel):
         return logits[:, -last:].float()
 
 
-def _settings_digest(loaded: LoadedModel, prompting: Prompting) -> str:
+def _settings_digest(
+    network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompting: Prompting
+) -> str:
     """Of the model's config, its tokenizer, and the way in which it is asked."""
-    config = loaded.model.config.to_dict()
+    config = network.config.to_dict()
     for name in ("_name_or_path", "transformers_version"):
         config.pop(name, None)
     settings = {
         "config": json.dumps(config, sort_keys=True, default=str),
-        "tokenizer": str(getattr(loaded.tokenizer, "backend_tokenizer").to_str()),  # noqa: B009
+        "tokenizer": str(getattr(tokenizer, "backend_tokenizer").to_str()),  # noqa: B009
         "style": prompting.style,
     }
     return json_digest(settings)

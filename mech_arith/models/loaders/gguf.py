@@ -29,6 +29,9 @@ class GGUF(LanguageModel):
 
         return (read_gguf(_path(choice)).path,)
 
+    def commit(self, choice: ModelChoice) -> str | None:
+        return None
+
     def load(self, choice: ModelChoice, *, device: str, shots: ProblemSet) -> Any:
         from mech_arith.models.language.gguf_conversion import converted_model
 

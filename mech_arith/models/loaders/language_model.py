@@ -1,12 +1,15 @@
 """Pretrained causal language models: on the hub, in its cache, or in a directory."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mech_arith.common.errors import UserError
 from mech_arith.common.progress import counted
 from mech_arith.models.kinds import MODELS, Loader, ModelChoice
 from mech_arith.problems import ProblemSet
+
+if TYPE_CHECKING:
+    from mech_arith.models.language.prompting import Prompting
 
 DEFAULT_STYLE = "comma"
 """Of prompts, where none is asked for and the model has none of its own."""
@@ -36,10 +39,17 @@ class LanguageModel(Loader):
         path = None if choice.path is None else choice.path.expanduser()
         return model_files(find_model(choice.name, path, choice.hub, choice.revision))
 
+    def commit(self, choice: ModelChoice) -> str | None:
+        from mech_arith.models.language.hub import commit_of
+        from mech_arith.models.language.loading import find_model
+
+        if choice.hub is None or choice.path is not None:
+            return None
+        return commit_of(find_model(choice.name, None, choice.hub, choice.revision))
+
     def load(self, choice: ModelChoice, *, device: str, shots: ProblemSet) -> Any:
         from mech_arith.models.language.loading import load_pretrained
         from mech_arith.models.language.pretrained import PretrainedModel
-        from mech_arith.models.language.prompting import Prompting
 
         loaded = load_pretrained(
             choice.name,
@@ -50,10 +60,19 @@ class LanguageModel(Loader):
             device=None if choice.device_map is not None else device,
             device_map=choice.device_map,
         )
-        return PretrainedModel(loaded, Prompting(_style(choice), shots, choice.system, choice.date))
+        return PretrainedModel(loaded, _prompting(choice, shots))
+
+    def asked_again(self, model: Any, choice: ModelChoice, *, shots: ProblemSet) -> Any:
+        return model.asked(_prompting(choice, shots))
 
     def prompt_name(self, choice: ModelChoice) -> str | None:
         return f"{_style(choice)}, {counted(choice.shots, 'shot')}"
+
+
+def _prompting(choice: ModelChoice, shots: ProblemSet) -> "Prompting":
+    from mech_arith.models.language.prompting import Prompting
+
+    return Prompting(_style(choice), shots, choice.system, choice.date)
 
 
 def _style(choice: ModelChoice) -> str:

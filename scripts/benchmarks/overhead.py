@@ -1,0 +1,180 @@
+"""What a sweep's cells cost besides their own passes: seconds of CPU per cell, by part.
+
+    python scripts/benchmarks/overhead.py arith_decoder    # 20 cells, minutes
+    python scripts/benchmarks/overhead.py smollm2_135m     # 20 cells, half an hour
+
+Runs a sweep of small cells in one process with one thread, without W&B and with a store of its own,
+and asks every 5 ms of CPU time what the program is at. `engine` is what edited and clean passes
+take; all other parts are overhead. To compare with another checkout, run this same file with
+PYTHONPATH=CHECKOUT.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+EVERY_S = 0.005
+"""CPU time between two looks."""
+
+COMMON = (
+    "problems.seed=0,1,2,3,4,5,6,7,8,9",
+    "intervention=interchange",
+    "intervention.n_problems=24",
+    "intervention.sources=1",
+    "intervention.controls={random:20,span:0,valueless:0,other:false,shuffled:false}",
+)
+SWEEPS = {
+    "arith_decoder": (
+        "template=nested_subtraction,sum_then_difference",
+        "problems.n=400",
+        *COMMON,
+    ),
+    "smollm2_135m": (
+        "model=smollm2_135m",
+        "prompt=chat",
+        "prompt.shots=1",
+        "tracing=pca_last",
+        "template=sum_of_two,product_of_two",
+        "problems.n=99",
+        "problems.operands={min:0,max:9}",
+        "layers=[20,28]",
+        *COMMON,
+    ),
+}
+"""Name of a sweep of 20 cells -> its overrides."""
+
+PASSES = {"embed", "run_block", "read_out", "full_pass"}
+"""Methods of a model that run the network."""
+
+WITHIN = {
+    "imports": ("importlib",),
+    "figures": ("mech_arith/reports/figures",),
+    "hashing": ("mech_arith/common/digests",),
+    "loading": ("mech_arith/experiment/load_model",),
+    "guard": ("mech_arith/engine/guard",),
+}
+"""Part -> a file that is on the stack, however deep."""
+
+ROOMS = ("statistics", "directions", "interventions", "evidence", "reports", "problems", "common")
+"""Rooms whose own work is a part by itself."""
+
+APART = ("figures", "W&B")
+"""Not counted as overhead: they can be left out."""
+
+
+def part_of(frame: FrameType | None) -> str:
+    """What the program is at, by its stack: the innermost room, or a part that holds all below."""
+    stack = [(f.f_code.co_filename, f.f_code.co_name) for f in _outwards(frame)]
+    for part, names in WITHIN.items():
+        if any(name in file for file, _ in stack for name in names):
+            return part
+    passes = any(function in PASSES and "/mech_arith/models/" in file for file, function in stack)
+    for file, function in stack:
+        room = file.partition("/mech_arith/")[2].partition("/")[0]
+        if room == "engine" or (room == "models" and passes):
+            return "engine"
+        if room == "reports" and "/wandb" in file:
+            return "W&B"
+        if room in ROOMS:
+            return room
+        if room == "models" and function != "<module>":
+            return "prompts"
+        if "/hydra/" in file or "/omegaconf/" in file:
+            return "composing"
+    return "rest"
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def watch(arguments: Sequence[str], result: Path) -> None:
+    """Run the program in this process, and write down what its CPU time goes to."""
+    spent: Counter[str] = Counter()
+    last = 0.0
+
+    def look(_: int, frame: FrameType | None) -> None:
+        # Several looks may fall into one long call of compiled code: count what has passed.
+        nonlocal last
+        now = time.process_time()
+        spent[part_of(frame)] += now - last
+        last = now
+
+    signal.signal(signal.SIGPROF, look)
+    signal.setitimer(signal.ITIMER_PROF, EVERY_S, EVERY_S)
+    sys.argv = ["mech_arith", *arguments]
+    began = time.monotonic()
+    try:
+        from mech_arith.__main__ import main
+
+        main()
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        known = {"wall": time.monotonic() - began, "parts": dict(spent)}
+        result.write_text(json.dumps(known), encoding="utf-8")
+
+
+def measure(name: str, more: Sequence[str]) -> dict[str, float]:
+    """Seconds of CPU by part, of one sweep in a process of its own; `wall` is the whole sweep's."""
+    with tempfile.TemporaryDirectory() as scratch:
+        place, result = Path(scratch), Path(scratch) / "parts.json"
+        always = (
+            f"hydra.sweep.dir={place / 'sweep'}",
+            f"store.path={place / 'store'}",
+            "wandb=disabled",
+            "threads=1",
+        )
+        command = [sys.executable, __file__, "--watch", str(result)]
+        subprocess.run(
+            [*command, "-m", *SWEEPS[name], *more, *always],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        states = json.loads((place / "sweep" / "cells.json").read_text(encoding="utf-8"))
+        known = json.loads(result.read_text(encoding="utf-8"))
+    return {"cells": len(states["cells"]), "wall": known["wall"], **known["parts"]}
+
+
+def table(seconds: dict[str, float]) -> str:
+    """The parts, largest first, and what they add up to."""
+    n = int(seconds.pop("cells"))
+    wall = seconds.pop("wall")
+    lines = [f"{'part':<14}{'s/cell':>8}{'of all':>8}"]
+    whole = sum(seconds.values())
+    for part, spent in sorted(seconds.items(), key=lambda entry: -entry[1]):
+        lines.append(f"{part:<14}{spent / n:>8.3f}{spent / whole:>8.1%}")
+    apart = sum(seconds.get(part, 0.0) for part in APART)
+    overhead = whole - apart - seconds.get("engine", 0.0)
+    lines.append(
+        f"{n} cells, {whole:.1f} s of CPU, {wall:.1f} s by the clock; overhead per cell without "
+        f"{' and '.join(APART)} {overhead / n:.2f} s, {overhead / (whole - apart):.1%} of all"
+    )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure one sweep, or be the process that is watched."""
+    if sys.argv[1:2] == ["--watch"]:
+        watch(sys.argv[3:], Path(sys.argv[2]))
+        return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sweep", choices=SWEEPS)
+    parser.add_argument("overrides", nargs="*", help="more overrides, as sweep.pack=10")
+    asked = parser.parse_args()
+    print(table(measure(asked.sweep, asked.overrides)))
+
+
+if __name__ == "__main__":
+    main()
