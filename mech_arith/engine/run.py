@@ -186,8 +186,7 @@ def run_edits(
     """Answers of every problem under every edit of the plan.
 
     Args:
-        session: the model under study; its checkpoint keeps the answers of each site and batch, and
-            what it holds is not run again.
+        session: its checkpoint keeps answers by site and batch; what it holds is not run again.
         baseline: the problems and the model's answers to them, which stand where an edit does not
             move a problem.
         plan: the edits, site by site.
