@@ -1,4 +1,4 @@
-"""How often answers are as a hypothesis expects while all of its steps may be set together."""
+"""How often answers are as a hypothesis expects while several of its steps are set together."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ def alignment_table(
 ) -> pd.DataFrame:
     """Rows per hypothesis and rank: of all choices, and of those that set so many steps.
 
-    p of the first is corrected for all hypotheses and ranks (Holm).
+    p of the first is corrected for all hypotheses and ranks (Holm), and they alone are judged.
     """
     rows = [row for one in every for row in _rows(one, tolerance, how, seed)]
     p_holm = torch.full((len(rows),), torch.nan, dtype=torch.float64)
@@ -32,10 +32,15 @@ def alignment_table(
     p_holm[places] = holm(torch.tensor([rows[i]["p"] for i in places], dtype=torch.float64))
     return pd.DataFrame(
         [
-            {**row, "p_holm": p, "supported": p <= ALPHA and row["telling"] > row["floor"]}
+            {**row, "p_holm": p, "supported": _is_supported(row, p)}
             for row, p in zip(rows, p_holm.tolist(), strict=True)
         ]
     )
+
+
+def _is_supported(row: Mapping[str, Any], p_holm: float) -> bool | None:
+    """None where it is not known."""
+    return None if p_holm != p_holm else p_holm <= ALPHA and row["telling"] > row["floor"]
 
 
 def _rows(one: Aligned, tolerance: float, how: Resampling, seed: int) -> list[dict[str, Any]]:
@@ -48,17 +53,18 @@ def _rows(one: Aligned, tolerance: float, how: Resampling, seed: int) -> list[di
     answers = one.numbers.view(-1, n)
     hits = exact(answers, by_problem(sources.expected()), tolerance=tolerance)
     telling = by_problem(sources.telling(tolerance=tolerance))
-    random = np.random.default_rng([seed, *one.hypothesis.name.encode()])
-    dealt = [by_problem(sources.dealt_out(random).expected()) for _ in range(N_SHUFFLES)]
-    by_chance = torch.stack([exact(answers, deal, tolerance=tolerance) for deal in dealt])
+    redrawn = sources.redrawn(N_SHUFFLES, tolerance=tolerance, seed=seed).expected()
+    others = torch.from_numpy(redrawn).view(N_SHUFFLES, *answers.shape)
+    by_chance = exact(answers.expand_as(others), others, tolerance=tolerance)
     n_set = by_problem(sources.chosen.sum(1))
-    numbers = [ANY, *(range(1, 1 + len(one.places)) if len(one.places) > 1 else ())]
+    numbers = [ANY, *n_set[telling].unique().tolist()]
     return [
         {
             "hypothesis": one.hypothesis.name,
             "rank": one.rank,
             "n_steps": len(one.places),
             "places": places_text(one.places),
+            "followed": one.followed,
             "steps_set": number,
             "n": n,
             **_shares(hits, by_chance, telling, (n_set == number) | (number == ANY), how),
@@ -102,20 +108,21 @@ def _components(components: Sequence[int]) -> str:
 
 
 def alignment_summary(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
-    """Per hypothesis, in words how often all of its steps together do what they should; and the
-    numbers of the rank at which they do so most often.
+    """Per hypothesis, in words how often several of its steps together do what they should; and
+    the numbers of one rank: that at which each step by itself does so most often, of the problems
+    on which places were chosen.
     """
     table = tables.get("alignments", pd.DataFrame())
     if table.empty:
         return {}
     whole = table.loc[(table["steps_set"] == ANY) & table["telling"].notna()]
-    best = whole.loc[whole.groupby("hypothesis", sort=False)["telling"].idxmax()]
+    best = whole.loc[whole.groupby("hypothesis", sort=False)["followed"].idxmax()]
     return {row["hypothesis"]: _said(row) for row in best.to_dict(orient="records")}
 
 
 def _said(row: Mapping[Any, Any]) -> dict[str, Any]:
     verdict = "supported" if row["supported"] else "not beyond chance"
-    several = "all {n_steps} steps together" if row["n_steps"] > 1 else "its step alone"
+    several = "several of {n_steps} steps together" if row["n_steps"] > 1 else "its step alone"
     return {
         "text": f"{verdict}, {several.format(**row)} (rank {row['rank']}): the answer is as "
         f"expected in {row['telling']:.2f} [{row['telling_low']:.2f}, {row['telling_high']:.2f}] "
@@ -128,4 +135,4 @@ NUMBERS = (
     *("rank", "n_steps", "places", "n_telling", "telling", "telling_low", "telling_high"),
     *("floor", "p_holm", "supported"),
 )
-"""What is said of the best rank."""
+"""What is said of the rank that is chosen."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from mech_arith.evidence.iia import ceiling_fields
 from mech_arith.evidence.metrics import exact
 from mech_arith.evidence.scorer import Scorer
+from mech_arith.interventions.controls import CONTROL
 from mech_arith.interventions.result import InterventionResult
 from mech_arith.interventions.run import InterventionPlan, InterventionRun
 from mech_arith.problems.sources import Sources
@@ -167,6 +168,7 @@ def _rows(
             "n_sources": len(sources.problems),
             "siblings_kept": sources.siblings_kept,
             **_compared(edited, pair, scorer),
+            **_by_random(one, index, pair, scorer.tolerance),
             **bound,
         }
 
@@ -208,6 +210,21 @@ def _compared(
     }
 
 
+def _by_random(
+    one: InterventionResult, index: int, pair: Rivalry, tolerance: float
+) -> dict[str, float]:
+    """How often each is right along random directions, at one strength; NaN without any."""
+    apart = pair.distinguishing
+    drawn = [answers.numbers[:, :, index] for arm, answers in one.by_arm() if arm.name == CONTROL]
+    expected = {"random": pair.expected, "random_rival": pair.by_rival}
+    if not drawn or not apart.any():
+        return dict.fromkeys(expected, float("nan"))
+    return {
+        name: float(exact(drawn[0], answers, tolerance=tolerance)[:, apart].double().mean())
+        for name, answers in expected.items()
+    }
+
+
 def _floor(
     edited: Float64[Tensor, "m n"],
     by_chance: Float64[Tensor, "s m n"],
@@ -246,11 +263,12 @@ def _judged(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def _supported(row: dict[str, Any], p_holm: float) -> str:
     """The hypothesis that is right more often, beyond chance, and more often than any value of the
-    other one; a tie where neither is.
+    other one and than along random directions; a tie where neither is.
     """
     if not p_holm <= ALPHA:
         return TIE
     side, own = ("", "hypothesis") if row["difference"] > 0 else ("_rival", "rival")
     share, against = row[f"distinguishing{side}"], "_rival" if side == "" else ""
     above = share > row[f"floor{side}"] and row[f"p{side}"] <= ALPHA
-    return row[own] if above and share > row[f"others{against}"] else TIE
+    rest = (row[f"others{against}"], row[f"random{side}"])
+    return row[own] if above and not any(share <= other for other in rest) else TIE

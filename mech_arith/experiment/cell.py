@@ -60,7 +60,7 @@ from mech_arith.experiment.cell_warnings import (
     edit_warnings,
     outside_training,
 )
-from mech_arith.interventions.alignment import interchange_together
+from mech_arith.interventions.alignment import interchange_together, untested
 from mech_arith.interventions.bases import Bases
 from mech_arith.interventions.edits import WEIGHTS
 from mech_arith.interventions.edits.base import EditTarget
@@ -473,7 +473,8 @@ def _together(
     asked = work.plan.intervention
     if asked is None or asked.edit.target is not EditTarget.SOURCE:
         return {}
-    found = interchange_together(work.session, bases, asked, done, tolerance=tolerance)
+    found = list(interchange_together(work.session, bases, asked, done, tolerance=tolerance))
+    work.warn(untested(bases.problems, found))
     table = alignment_table(found, tolerance=tolerance, how=work.plan.how, seed=asked.seed)
     return {} if table.empty else {"alignments": table}
 

@@ -7,8 +7,9 @@ problems.
 Source: Geiger et al. (2021), "Causal abstractions of neural networks".
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from jaxtyping import Float64
@@ -22,6 +23,7 @@ from mech_arith.interventions.bases import Bases
 from mech_arith.interventions.edits.base import WHOLE_WAY
 from mech_arith.interventions.run import InterventionPlan, InterventionRun
 from mech_arith.models.kinds import ANSWER, PROMPT_AND_ANSWER
+from mech_arith.problems import ProblemSet
 from mech_arith.problems.hypotheses import Hypothesis
 from mech_arith.problems.joint import JointSources, draw_joint
 
@@ -42,6 +44,9 @@ class Aligned:
     rank: int
     places: dict[str, Place]
     """Where each step is taken to be."""
+    followed: float
+    """How often answers follow a step that is set by itself there, the mean over steps, of the
+    problems on which places were chosen."""
     sources: JointSources
     numbers: Float64[Tensor, " draws"]
     """Answers to `sources.rows`."""
@@ -88,7 +93,21 @@ def interchange_together(
             )
             held = _held(bases.traces, places, sources)
             numbers = run_held(session, tried.baseline, held).flatten()
-            yield Aligned(hypothesis, rank, places, sources, numbers)
+            alone = [followed.get(place, 0.0) for place in places.items()]
+            yield Aligned(hypothesis, rank, places, fmean(alone), sources, numbers)
+
+
+def untested(problems: ProblemSet, found: Sequence[Aligned]) -> list[str]:
+    """Which hypotheses of several steps were not tested as a whole, in words."""
+    asked = problems.hypothesis
+    tested = {one.hypothesis.name for one in found}
+    return [
+        f"hypothesis {each.name} is not tested as a whole: not each of its steps "
+        f"({', '.join(each.used_steps)}) has a place of its own among the sites; choose more "
+        "layers, or single positions, as tracing.positions=each or answer.each"
+        for each in (asked.alone(), *asked.rivals)
+        if len(each.used_steps) > 1 and each.name not in tested
+    ]
 
 
 def _followed(

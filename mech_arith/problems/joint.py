@@ -6,6 +6,7 @@ steps are set, and wherever each of them comes from.
 Source: Geiger et al. (2021), "Causal abstractions of neural networks".
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -49,24 +50,67 @@ class JointSources:
         return found
 
     def telling(self, *, tolerance: float) -> Bool[np.ndarray, " draws"]:
-        """Choices of which another answer is expected than the problem's own, and than that of
-        every problem that a step is taken from: an edit that does nothing, or carries everything,
-        is wrong.
+        """Choices that test all steps that they set.
+
+        Another answer is expected than the problem's own, than that of every problem that a step is
+        taken from, and than with any one of the steps left out. So an edit that does nothing,
+        carries everything, or misses a step is wrong.
 
         Args:
             tolerance: within which an answer is exact: answers that differ by less than two of it
                 are one.
         """
         answers, expected = self.problems.answers, self.expected()
-        apart = np.abs(expected - answers[self.rows]) > 2 * tolerance
-        of_partners = np.abs(expected[:, None] - answers[self.partner]) > 2 * tolerance
-        return apart & (of_partners | ~self.chosen).all(1)  # what is NaN is not apart
 
-    def dealt_out(self, random: np.random.Generator) -> "JointSources":
-        """The same with the steps taken from the problems of another one of these problems."""
-        n = len(self.problems)
-        partner = self.partner.reshape(-1, n, len(self.steps))[:, random.permutation(n)]
-        return replace(self, partner=partner.reshape(self.partner.shape))
+        def apart(others: np.ndarray) -> np.ndarray:
+            return np.abs(expected - others) > 2 * tolerance  # what is NaN is not apart
+
+        found = apart(answers[self.rows])
+        for column in range(len(self.steps)):
+            left_out = self.chosen.copy()
+            left_out[:, column] = False
+            matters = apart(replace(self, chosen=left_out).expected())
+            matters &= apart(answers[self.partner[:, column]])
+            found &= matters | ~self.chosen[:, column]
+        return found
+
+    def redrawn(self, times: int, *, tolerance: float, seed: int) -> "JointSources":
+        """The same choices so many times over, from problems that are drawn anew by the same rule.
+
+        The first time of all choices comes first.
+        """
+        random = np.random.default_rng([seed, *self.hypothesis.name.encode(), times])
+        again = replace(
+            self,
+            rows=np.tile(self.rows, times),
+            chosen=np.tile(self.chosen, (times, 1)),
+            partner=np.tile(self.partner, (times, 1)),
+        )
+        again._draw(random, tolerance, choose=None)
+        return again
+
+    def _draw(
+        self,
+        random: np.random.Generator,
+        tolerance: float,
+        choose: Callable[[Int64[np.ndarray, " open"], int], Bool[np.ndarray, "open k"]] | None,
+    ) -> None:
+        """Draw partners, and choices where they are not given, until they tell something."""
+        waiting = np.arange(len(self.rows))
+        for attempt in range(TRIES):
+            if choose is not None:
+                self.chosen[waiting] = choose(waiting, attempt)
+            size = (len(waiting), len(self.steps))
+            self.partner[waiting] = random.integers(len(self.problems), size=size)
+            some = replace(
+                self,
+                rows=self.rows[waiting],
+                chosen=self.chosen[waiting],
+                partner=self.partner[waiting],
+            )
+            waiting = waiting[~some.telling(tolerance=tolerance)]
+            if not len(waiting):
+                break
 
 
 def draw_joint(
@@ -80,8 +124,9 @@ def draw_joint(
 ) -> JointSources:
     """Choose steps m times for every problem: the first choices of all, then the second ones.
 
-    As many steps are set as any other number of them, and each is taken from a problem drawn by
-    itself. Choices that tell something are drawn where there are any.
+    Two steps are set as often as any larger number of them, where that many can all matter; a
+    single one where there is no other. Each is taken from a problem drawn by itself. Choices that
+    tell something are drawn where there are any.
 
     Args:
         problems: to be edited, and to be taken from.
@@ -93,24 +138,22 @@ def draw_joint(
     """
     n, k = len(problems), len(steps)
     random = np.random.default_rng([seed, *hypothesis.name.encode()])
-    rows = np.tile(np.arange(n), m)
+    least = min(2, k)
+    n_set = random.integers(least, k + 1, size=m * n)
+
+    def choose(waiting: Int64[np.ndarray, " open"], attempt: int) -> Bool[np.ndarray, "open k"]:
+        size = (len(waiting), k)
+        if attempt >= TRIES // 2:  # so many of these steps seem never to matter all at once
+            n_set[waiting] = random.integers(least, k + 1, size=len(waiting))
+        return random.random(size).argsort(1).argsort(1) < n_set[waiting, None]
+
     drawn = JointSources(
-        problems, hypothesis, steps, rows, np.zeros((m * n, k), bool), np.zeros((m * n, k), int)
+        problems,
+        hypothesis,
+        steps,
+        np.tile(np.arange(n), m),
+        np.zeros((m * n, k), dtype=bool),
+        np.zeros((m * n, k), dtype=np.int64),
     )
-    n_set = random.integers(1, k + 1, size=m * n)
-    open_draws = np.arange(m * n)
-    for _ in range(TRIES):
-        size = (len(open_draws), k)
-        places = random.random(size).argsort(1).argsort(1)
-        drawn.chosen[open_draws] = places < n_set[open_draws, None]
-        drawn.partner[open_draws] = random.integers(n, size=size)
-        some = replace(
-            drawn,
-            rows=rows[open_draws],
-            chosen=drawn.chosen[open_draws],
-            partner=drawn.partner[open_draws],
-        )
-        open_draws = open_draws[~some.telling(tolerance=tolerance)]
-        if not len(open_draws):
-            break
+    drawn._draw(random, tolerance, choose)
     return drawn

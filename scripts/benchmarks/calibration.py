@@ -64,7 +64,7 @@ def main() -> int:
         "das": lambda: das_rows(seeds(arguments.plants), seeds(max(1, arguments.nulls // 2))),
         "rivals": lambda: [
             *rival_rows(seeds(arguments.plants), seeds(max(1, arguments.nulls // 10))),
-            *together_rows(seeds(arguments.plants), seeds(max(1, arguments.nulls // 2))),
+            *together_rows(seeds(arguments.plants), seeds(max(1, arguments.nulls // 10))),
         ],
     }
     rows: list[Row] = []

@@ -62,6 +62,13 @@ HYPOTHESES = (
         SHARE,
     ),
     Column("others_rival", NUMBER, "The same of the rival's other steps.", SHARE),
+    Column(
+        "random",
+        NUMBER,
+        "`distinguishing` along random directions that move as far; null without any.",
+        SHARE,
+    ),
+    Column("random_rival", NUMBER, "`distinguishing_rival` along them.", SHARE),
     *with_interval("difference", "`distinguishing` minus `distinguishing_rival`, paired.", SHARE),
     Column("p_difference", NUMBER, "Two-sided sign test over problems of that difference."),
     Column(
@@ -74,8 +81,8 @@ HYPOTHESES = (
     Column(
         "supports",
         TEXT,
-        "The hypothesis that is right more often, also than any other step of the other one and "
-        "than by chance; or tie.",
+        "The hypothesis that is right more often, also than any other step of the other one, "
+        "than along random directions and than by chance; or tie.",
     ),
     VIA,
 )
@@ -90,22 +97,30 @@ ALIGNMENTS = (
         "Where each step is set: where answers follow it most often, of other problems.",
     ),
     Column(
-        "steps_set", WHOLE, "Steps that are set together; 0 for all rows of that, whatever number."
+        "followed",
+        NUMBER,
+        "Mean over steps of how often answers follow each by itself there, of those problems.",
+        SHARE,
     ),
+    Column("steps_set", WHOLE, "Steps that are set together; 0 for all numbers of them."),
     N,
     Column("n_pairs", WHOLE, "Choices of steps and of the problems that they are taken from."),
     Column(
         "n_telling",
         WHOLE,
-        "Choices of which another answer is expected than the problem's own and those of the "
-        "problems that steps are taken from.",
+        "Choices of which another answer is expected than the problem's own, those of the "
+        "problems that steps are taken from, and that with any one of the steps left out.",
     ),
     Column("iia", NUMBER, IIA, SHARE),
     *with_interval("telling", "`iia` of the telling choices.", SHARE),
-    Column("floor", NUMBER, "`telling` with sources dealt out anew, by chance.", SHARE),
-    Column("p", NUMBER, "Share of such deals, the real one among them, that are right as often."),
+    Column("floor", NUMBER, "`telling` with the steps taken from problems drawn anew.", SHARE),
+    Column("p", NUMBER, "Share of such draws, the real one among them, that are right as often."),
     Column("p_holm", NUMBER, "`p` corrected for all hypotheses and ranks (Holm)."),
-    Column("supported", FLAG, "`telling` is above `floor`, and `p_holm` at most .05."),
+    Column(
+        "supported",
+        FLAG,
+        "`telling` is above `floor`, `p_holm` at most .05; null for one number of steps.",
+    ),
     VIA,
 )
 """Of the table that sets all steps of a hypothesis together."""
