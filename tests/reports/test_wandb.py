@@ -77,6 +77,7 @@ def check_whole(run_directory: Path) -> None:
         "best_abs_r/*": "layer",
         "drop_by_layer/*": "layer",
         "control_drop_by_layer/*": "layer",
+        "as_expected/*": "layer",
         "drop_by_strength/*": "strength",
         "control_drop_by_strength/*": "strength",
         "accuracy_drop/*": "strength",
