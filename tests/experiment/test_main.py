@@ -24,7 +24,7 @@ from tests.tiny import tiny_decoder
 CONF = conf_dir()
 GROUPS = ("model", "template", "layers", "tracing", "screen", "intervention", "wandb")
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
-MODELS = ("arith_decoder", "arith_encoder", "trained", "hf_dir", "gpt2")
+MODELS = ("arith_decoder", "arith_encoder", "trained", "hf", "hf_dir", "gpt2")
 """One of each kind; the others name a model of the hub, as gpt2 does."""
 
 
@@ -41,7 +41,7 @@ def composed(*overrides):
     ),
 )
 def test_every_option_composes_and_validates(group, option, tmp_path):
-    extra = ["model.path=/some/where"] if option in ("trained", "hf_dir", "gguf") else []
+    extra = ["model.path=/some/where"] if option in ("trained", "hf", "hf_dir", "gguf") else []
     if option == "from_file":
         save_file({"frame": torch.eye(2)}, tmp_path / "frame.safetensors")
         extra = [f"tracing.options.path={tmp_path}/frame.safetensors"]
