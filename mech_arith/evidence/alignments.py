@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mech_arith.engine.sites import in_runs
 from mech_arith.evidence.hypotheses import N_SHUFFLES, share_fields
+from mech_arith.evidence.hypothesis_summary import share_text
 from mech_arith.evidence.metrics import exact
 from mech_arith.interventions.alignment import Aligned, Place
 from mech_arith.statistics import ALPHA, Resampling, holm, rank_p
@@ -123,10 +124,11 @@ def alignment_summary(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str,
 def _said(row: Mapping[Any, Any]) -> dict[str, Any]:
     verdict = "supported" if row["supported"] else "not beyond chance"
     several = "several of {n_steps} steps together" if row["n_steps"] > 1 else "its step alone"
+    columns = ("telling", "telling_low", "telling_high", "floor")
+    telling, low, high, floor = (share_text(row[name]) for name in columns)
     return {
         "text": f"{verdict}, {several.format(**row)} (rank {row['rank']}): the answer is as "
-        f"expected in {row['telling']:.2f} [{row['telling_low']:.2f}, {row['telling_high']:.2f}] "
-        f"of {row['n_telling']} choices; chance {row['floor']:.2f}",
+        f"expected in {telling} [{low}, {high}] of {row['n_telling']} choices; chance {floor}",
         **{name: row[name] for name in NUMBERS},
     }
 

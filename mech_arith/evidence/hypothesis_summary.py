@@ -60,7 +60,7 @@ def _of_pair(first: str, second: str, rows: Sequence[Row]) -> dict[str, Any]:
         name: _where([row for row in rows if row["supports"] == name]) for name in (first, second)
     }
     ties = sum(row["supports"] == TIE for row in rows)
-    clearest = max(rows, key=lambda row: (row["supports"] != TIE, abs(row["difference"] or 0.0)))
+    clearest = max(rows, key=_clarity)
     won = [name for name in (first, second) if supported[name]]
     if len(won) == 1:
         text = f"{won[0]}, and not {second if won[0] == first else first}: {supported[won[0]]}"
@@ -78,6 +78,12 @@ def _of_pair(first: str, second: str, rows: Sequence[Row]) -> dict[str, Any]:
         "numbers": _numbers(clearest),
         "clearest": {name: clearest[name] for name in ("value", *COMPONENT_COLUMNS, *NUMBERS)},
     }
+
+
+def _clarity(row: Row) -> tuple[bool, bool, float]:
+    """How clearly a row decides; one without pairs that tell has no difference."""
+    tells = row["n_distinguishing"] > 0
+    return row["supports"] != TIE, tells, abs(row["difference"]) if tells else 0.0
 
 
 def _at_clearest(row: Row) -> dict[str, Any]:
@@ -125,15 +131,17 @@ def _numbers(row: Row) -> str:
         f"{row['n_distinguishing']} pairs of {row['n_pairs']} that tell the two apart, answers are "
         f"as {row['hypothesis']} ({row['value']}) expects in {_share(row, 'distinguishing')}, as "
         f"{row['rival']} ({row['rival_value']}) in {_share(row, 'distinguishing_rival')}; chance "
-        f"{_two(row['floor'])} and {_two(row['floor_rival'])}"
+        f"{share_text(row['floor'])} and {share_text(row['floor_rival'])}"
     )
 
 
 def _share(row: Row, name: str) -> str:
-    return f"{_two(row[name])} [{_two(row[f'{name}_low'])}, {_two(row[f'{name}_high'])}]"
+    share, low, high = (share_text(row[name + end]) for end in ("", "_low", "_high"))
+    return f"{share} [{low}, {high}]"
 
 
-def _two(number: float | None) -> str:
+def share_text(number: float | None) -> str:
+    """'.07', '1.00'; a dash for a share that could not be had."""
     if number is None or number != number:
         return "-"
     return f"{number:.2f}".removeprefix("0") if number < 1 else f"{number:.2f}"

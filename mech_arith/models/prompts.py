@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from mech_arith.common.digests import tensor_digest
 from mech_arith.common.errors import UserError, unknown
-from mech_arith.models.kinds import ANSWER, PROMPT_AND_ANSWER
+from mech_arith.models.kinds import ANSWER, EACH, EACH_ANSWER, PROMPT_AND_ANSWER
 
 NO_TOKEN = -1
 """Where a row of tokens has ended."""
@@ -72,8 +72,8 @@ class Layout:
             return (int(name) % n_positions,)
         if self.answer is not None and name.isdecimal():
             return self._answer_positions(f"{_ONE}{int(name) - n_positions + 1}")
-        answer = (ANSWER, f"{_ONE}0", PROMPT_AND_ANSWER)
-        raise unknown("position", name, ["each", *named, f"0..{n_positions - 1}", *answer])
+        answer = (ANSWER, EACH_ANSWER, f"{_ONE}0", PROMPT_AND_ANSWER)
+        raise unknown("position", name, [EACH, *named, f"0..{n_positions - 1}", *answer])
 
     def _answer_positions(self, name: str) -> tuple[int, ...]:
         """Token positions, on from the prompt's last one, from which the answer's tokens are read.
@@ -95,7 +95,12 @@ class Layout:
             return tuple(range(start, last + max(1, longest)))
         number = name.removeprefix(_ONE)
         if not number.isdecimal():
-            known = [ANSWER, PROMPT_AND_ANSWER, f"{_ONE}0..{_ONE}{max(0, shortest - 1)}"]
+            known = [
+                ANSWER,
+                EACH_ANSWER,
+                PROMPT_AND_ANSWER,
+                f"{_ONE}0..{_ONE}{max(0, shortest - 1)}",
+            ]
             raise unknown("position of the answer", name, known)
         if int(number) >= max(1, shortest):
             lengths = str(longest) if shortest == longest else f"{shortest} to {longest}"

@@ -62,23 +62,29 @@ class AskedHypothesis:
         return read_hypothesis(self.name, rule(task, **self.options), task.expression)
 
 
+_KINDS = {"name": str, "rule": str | None, "steps": list | tuple | None, "options": Mapping}
+"""What the keys of an entry of hypothesis.rivals hold."""
+
+
 def read_asked(given: object) -> AskedHypothesis:
-    """A rival as a config names it: by the name of a rule, or as {name, steps} or {name, options}.
+    """A rival as a config names it: a rule's name, {name, steps} or {name, rule, options}.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is none of them.
     """
     if isinstance(given, str):
         RULES.check(given)
         return AskedHypothesis(given)
-    if isinstance(given, Mapping) and isinstance(given.get("name"), str):
-        keys = ("name", "rule", "steps", "options")
-        extra = [key for key in given if key not in keys]
-        if not extra:
-            return AskedHypothesis(**{str(key): entry for key, entry in given.items()})
+    if isinstance(given, Mapping) and given.get("name"):
+        known = {
+            key: entry for key, entry in given.items() if isinstance(entry, _KINDS.get(key, ()))
+        }
+        if len(known) == len(given):
+            return AskedHypothesis(**known)
     raise UserError(
-        "expected an entry of hypothesis.rivals as the name of a hypothesis or as {name, steps}, "
-        f"got {given!r}; write for example [tree] or [{{name: mine, steps: [...]}}]"
+        "expected an entry of hypothesis.rivals as the name of a hypothesis, as {name, steps} or "
+        f"as {{name, rule, options}}, got {given!r}; write for example [tree], "
+        "[{name: mine, steps: [...]}] or [{name: fives, rule: modulo, options: {moduli: [5]}}]"
     )
 
 

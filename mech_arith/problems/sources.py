@@ -20,6 +20,7 @@ from torch import Tensor
 from mech_arith.problems import ProblemSet
 from mech_arith.problems.expressions import Constraint
 from mech_arith.problems.hypotheses import Hypothesis
+from mech_arith.statistics import n_classes
 
 TRIES = 50
 """Partners drawn for a problem before all others are looked through."""
@@ -47,6 +48,8 @@ class Sources:
     """m sets of n problems."""
     other: Float64[Tensor, "shuffles m n"]
     """What the problems with other sources, drawn in the same way, would be expected to answer."""
+    seed: int = 0
+    """Of the order in which sources are dealt out anew."""
 
     @cached_property
     def wanted(self) -> Float64[Tensor, "m n"]:
@@ -66,18 +69,25 @@ class Sources:
 
     @cached_property
     def by_chance(self) -> Float64[Tensor, "shuffles m n"]:
-        """`other`. Of a value of two numbers, as a carry, every other source has the same: there
-        the sources are dealt out anew among the problems.
+        """`other`. Of a value that is judged by its classes, or has two numbers, the sources are
+        dealt out anew among the problems: another source never has the problem's own number, and
+        of two numbers, as of a carry, it always has the same.
         """
-        if (self.other != self.expected[0]).any():
+        if not self._is_of_classes and (self.other != self.expected[0]).any():
             return self.other
-        random = np.random.default_rng([*self.value.encode()])
+        random = np.random.default_rng([*self.value.encode(), self.seed])
         dealt = [
             source.values[self.value][random.permutation(len(self.base))]
             for _ in self.other
             for source in self.problems
         ]
         return _expected(self.base, self.value, dealt).view_as(self.other)
+
+    @property
+    def _is_of_classes(self) -> bool:
+        """Whether the value is judged by its classes, as in the table of subspaces."""
+        is_step = self.value in self.base.steps_beside_the_tree
+        return is_step and n_classes(self.base.values[self.value]) > 0
 
     @cached_property
     def siblings_kept(self) -> float:
@@ -143,7 +153,7 @@ def draw_sources(
     others = [problems.values[value][drawn(rows)] for _ in range(n_shuffles * m)]
     other = _expected(base, value, others).unflatten(0, (n_shuffles, m))
     sources = tuple(_replaced(base, problems, inside, column) for column in partners)
-    return Sources(value, base, torch.from_numpy(rows), sources, other)
+    return Sources(value, base, torch.from_numpy(rows), sources, other, seed)
 
 
 def taken_operands(hypothesis: Hypothesis, value: str) -> tuple[str, ...]:

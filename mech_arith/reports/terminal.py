@@ -25,6 +25,7 @@ from mech_arith.evidence.ranks import rank_sentence
 from mech_arith.evidence.results import adopt_columns, load_summary
 from mech_arith.evidence.screen import screen_lines
 from mech_arith.evidence.summary import CLEARLY
+from mech_arith.problems.algorithms import RULES
 from mech_arith.problems.hypotheses import TREE
 
 USUAL = {
@@ -75,6 +76,12 @@ RIVALS = (
     "each hypothesis says what the answer should become. Only distinguishing pairs are counted: "
     "pairs of problems on which the two say different things. A tie: the interventions do not "
     "decide."
+)
+TOGETHER = (
+    "As a whole: several steps are set in one pass, each to what another problem has. A choice is "
+    "which steps are set, and from which problems; it counts where the expected answer is neither "
+    "the problem's own nor that of a problem that a step is from. Chance: with those problems "
+    "dealt out anew."
 )
 """What the tables' columns mean."""
 
@@ -198,21 +205,32 @@ def _rivals_by_cell(summaries: Sequence[Mapping[str, Any]]) -> Iterator[Table | 
 
 
 def _not_compared(summaries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Per expression the hypotheses of the sweep's cells that no cell compares."""
+    """Per model and expression the hypotheses of the sweep's cells that no cell compares."""
     asked: dict[str, list[str]] = {}
     compared: set[tuple[str, frozenset[str]]] = set()
     for summary in summaries:
         cell = summary["cell"]
-        asked.setdefault(cell["expression"], []).append(cell.get("hypothesis", TREE))
+        of = f"{cell['model']}, {cell['expression']}"
+        asked.setdefault(of, []).append(cell.get("hypothesis", TREE))
         for pair in (summary.get("hypotheses") or {}).values():
-            compared.add((cell["expression"], frozenset(pair["supported"])))
-    for expression, names in asked.items():
+            compared.add((of, frozenset(pair["supported"])))
+    for of, names in asked.items():
         for one, other in combinations(dict.fromkeys(names), 2):
-            if (expression, frozenset((one, other))) not in compared:
+            if (of, frozenset((one, other))) not in compared:
                 yield (
-                    f"not compared for {expression}: {one} with {other}; intervention=interchange "
-                    f"hypothesis={other} 'hypothesis.rivals=[{one}]' compares them"
+                    f"not compared for {of}: {one} with {other}; intervention=interchange "
+                    f"{_asking(one, other)} compares them"
                 )
+
+
+def _asking(rival: str, own: str) -> str:
+    """Overrides that ask for a hypothesis and its rival; steps of one's own are given again."""
+    known = RULES.names()
+    first = (
+        f"hypothesis={own}" if own in known else f"hypothesis.name={own} 'hypothesis.steps=[...]'"
+    )
+    entry = rival if rival in known else f"{{name: {rival}, steps: [...]}}"
+    return f"{first} 'hypothesis.rivals=[{entry}]'"
 
 
 def _verdicts_by_cell(summaries: Sequence[Mapping[str, Any]]) -> Table:
@@ -239,7 +257,8 @@ def _legend(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     costs = [row for row in best if row.get("iia") is None and row.get("edit") is not None]
     legend += [COSTED] if costs else []
     legend += [RANKED] if any(summary.get("ranks") for summary in summaries) else []
-    return legend + [RIVALS] * any(summary.get("hypotheses") for summary in summaries)
+    legend += [RIVALS] if any(summary.get("hypotheses") for summary in summaries) else []
+    return legend + [TOGETHER] * any(summary.get("alignments") for summary in summaries)
 
 
 def _baseline(summary: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ the problems and tried on the others.
 import warnings
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Real
 from numpy.typing import NDArray
 
 MOST_CLASSES = 10
@@ -17,7 +17,7 @@ MOST_CLASSES = 10
 FOLDS = 5
 
 
-def n_classes(values: Float64[np.ndarray, " n"]) -> int:
+def n_classes(values: Real[np.ndarray, " n"]) -> int:
     """How many numbers a value has; 0 if it is no value of few classes, or constant."""
     found = len(np.unique(values))
     return found if 2 <= found <= MOST_CLASSES else 0

@@ -75,7 +75,8 @@ def test_prompts_are_parted_by_problem():
 
 @pytest.mark.parametrize("name", ["b+c", "5", "-6", ""])
 def test_unknown_positions_list_the_valid_ones(name):
-    with pytest.raises(UserError, match=r"unknown position .* each, all, first, last, operands, a"):
+    listed = r"unknown position .* each, all, first, last, operands, a.*, answer, answer\.each, "
+    with pytest.raises(UserError, match=listed):
         name_positions(name, PROMPTS)
 
 

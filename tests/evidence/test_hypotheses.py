@@ -1,5 +1,7 @@
 """Rival hypotheses on the same pairs: by hand, and on answers that follow one of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -178,6 +180,18 @@ def test_a_step_wins_where_it_beats_every_value_of_the_rival() -> None:
     assert pair["text"].startswith("at_once, and not tree: c in")
 
 
+def test_the_clearest_place_has_pairs_that_tell(sources: Sources) -> None:
+    """A row without them has no difference, and stands before the others here."""
+    half = sources.expected.clone()
+    half[:, ::2] = by_rival(sources)[:, ::2]
+    row = table_of(sources, half)
+    nothing = row.assign(layer=1, n_distinguishing=0, difference=np.nan, distinguishing=np.nan)
+    pair = said_of(pd.concat([nothing, row], ignore_index=True))
+    assert pair["supports"] == TIE
+    assert (pair["clearest"]["layer"], pair["clearest"]["n_distinguishing"]) == (SITE.layer, 180)
+    assert said_of(nothing)["clearest"]["n_distinguishing"] == 0
+
+
 def test_a_rival_wins_where_it_beats_every_step_of_the_hypothesis() -> None:
     """Where the tens move, they go with a+b: asked for the ones, that is not the tree's."""
     template, ranges = build_template("t", "a+b+c"), dict.fromkeys("abc", (0, 19))
@@ -272,6 +286,47 @@ def test_chance_of_a_value_of_two_numbers_is_another_problems_source() -> None:
     assert np.isnan(followed.slope)  # the other number is no news
     kept = iia(clean.expand(1, 1, -1), clean, found, tolerance=0.0, how=HOW)
     assert (kept.iia, kept.p) == (0, 1)
+
+
+def test_chance_of_a_digit_is_another_problems_source() -> None:
+    """A problem's own digit too: sources that are drawn for it never have that one."""
+    found = draw_sources(of_digits(400), "ones", m=1, n_shuffles=200, seed=0)
+    assert found is not None
+    base = torch.from_numpy(found.base.answers).double()
+    assert not (found.other == base).any()
+    assert float((found.by_chance == base).double().mean()) == pytest.approx(0.1, abs=0.02)
+    followed = iia(found.expected[None], base, found, tolerance=0.0, how=HOW)
+    assert followed.floor == pytest.approx(0.1, abs=0.01)  # one of ten, and not of nine
+    assert torch.equal(replace(found).by_chance, found.by_chance)
+    assert not torch.equal(replace(found, seed=1).by_chance, found.by_chance)
+
+
+@pytest.mark.parametrize(("most", "numbers"), [(19, [0, 1]), (20, [0, 1, 2])])
+def test_chance_of_nearly_two_numbers_is_that_of_two(most: int, numbers: list[int]) -> None:
+    """A third number of the carry that few problems have does not change what chance is."""
+    template, ranges = build_template("t", "a+b+c"), dict.fromkeys("abc", (0, 9))
+    small = [parse_constraint(f"a+b+c <= {most}")]
+    plain = draw(template, n=300, ranges=ranges, constraints=small, seed=5)
+    named = with_hypotheses(
+        template, AskedHypothesis("digits"), [], ranges=ranges, operands=plain.operands
+    )
+    base = ProblemSet.of(named, plain.operands)
+    found = draw_sources(base, "ones_carry", m=1, n_shuffles=50, seed=0, constraints=small)
+    assert found is not None
+    carries = found.wanted[0].long().bincount().double() / len(found.base)
+    assert [*np.unique(found.base.values["ones_carry"])] == numbers
+    clean = torch.from_numpy(found.base.answers).double()
+    followed = iia(found.expected[None], clean, found, tolerance=0.0, how=HOW)
+    assert followed.floor == pytest.approx(float(carries.square().sum()), abs=0.02)
+
+
+@pytest.mark.parametrize("value", ["a", "b-c"])
+def test_chance_of_a_value_of_the_tree_is_what_was_drawn(value: str) -> None:
+    problems = drawn(least=90)  # of ten numbers each
+    assert len(np.unique(problems.values["a"])) == 10
+    found = draw_sources(problems, value, m=2, n_shuffles=5, seed=0)
+    assert found is not None
+    assert found.by_chance is found.other
 
 
 @pytest.mark.parametrize("value", ["ones", "ones_carry", "a"])

@@ -88,6 +88,8 @@ def test_steps_of_ones_own_are_values(monkeypatch: pytest.MonkeyPatch, tmp_path:
         (("hypothesis=digit",), "digit"),
         (("hypothesis.rivals=[treee]",), "unknown hypothesis.rule 'treee'"),
         (("hypothesis.rivals=[tree]",), "unlike names, got 'tree' twice"),
+        (("hypothesis.rivals=[{name: x, steps: 3}]",), "got {'name': 'x', 'steps': 3}; write"),
+        (("hypothesis.rivals=[{name: x, rule: digits, options: 3}]",), "'options': 3}; write"),
         (("hypothesis.steps=['answer: a-b']",), "expected hypothesis 'custom' to compute a-(b-c)"),
         (("hypothesis.steps='answer: a'",), "expected hypothesis.steps as a list of texts"),
         (("hypothesis=modulo", "hypothesis.options={moduli:[4,6]}"), "hypothesis.options.moduli"),

@@ -41,7 +41,8 @@ def composed(*overrides):
     ),
 )
 def test_every_option_composes_and_validates(group, option, tmp_path):
-    extra = ["model.path=/some/where"] if option in ("trained", "hf", "hf_dir", "gguf") else []
+    extra = ["model.path=/some/where"] if option in ("trained", "hf_dir", "gguf") else []
+    extra += ["model.path=some/where"] if option == "hf" else []
     if option == "from_file":
         save_file({"frame": torch.eye(2)}, tmp_path / "frame.safetensors")
         extra = [f"tracing.options.path={tmp_path}/frame.safetensors"]
@@ -257,7 +258,7 @@ BAD = {
     "threads=100000000": "threads from 1 to 1024 or null, got 100000000",
     "~nothing": "unknown key 'nothing'",
     "=60": "unknown key ''",
-    "locality.enabled=true & tracing.positions=each": "one set of positions",
+    "locality.enabled=true & tracing.positions=each": "one site per layer",
     "device=cuda": "expected a CUDA device, found none",
     "model.name=gpt5": "unknown model 'gpt5'; expected one of: arith_decoder, arith_encoder",
     "model=null": "unknown model 'null'; nearest of",

@@ -1,5 +1,6 @@
 """All steps of a hypothesis together: where each is taken to be, and what the answers say."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -136,6 +137,8 @@ def test_answers_are_those_of_all_steps_that_are_set(known) -> None:
     said = alignment_summary({"alignments": table})
     assert said["digits"]["text"].startswith("supported, several of 3 steps together (rank 1)")
     assert said["tree"]["text"].startswith("not beyond chance, its step alone")
+    assert re.search(r"as expected in (\.\d\d|1\.00) \[", said["digits"]["text"])
+    assert "0." not in said["digits"]["text"].replace("1.00", "")
 
 
 def test_a_hypothesis_of_one_step_is_left_to_its_interchange(known) -> None:

@@ -292,7 +292,20 @@ def test_an_unknown_option_is_refused_with_those_there_are() -> None:
         made("digits", problems("a+b"), base=2)
 
 
-@pytest.mark.parametrize("given", [7, {"steps": ["answer: a"]}, {"name": "x", "step": []}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        7,
+        {"steps": ["answer: a"]},
+        {"name": "x", "step": []},
+        {"name": "", "rule": "digits"},
+        {"name": "x", "steps": 3},
+        {"name": "x", "steps": "answer: a"},
+        {"name": "x", "rule": ["digits"]},
+        {"name": "x", "rule": "digits", "options": 3},
+        {"name": "x", "rule": "digits", "options": None},
+    ],
+)
 def test_a_rival_is_a_name_or_a_name_with_steps(given: object) -> None:
     with pytest.raises(UserError, match=r"expected an entry of hypothesis\.rivals"):
         read_asked(given)

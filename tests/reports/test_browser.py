@@ -490,6 +490,32 @@ def test_colours_are_for_the_cells_that_have_lines(page: Page, tmp_path: Path) -
     assert lines[1:] == [["arith_decoder", "#0072b2"]] * 2  # its control, and itself
 
 
+def test_hypotheses_have_a_row_for_two_of_them_and_one_for_all_steps_together(
+    page: Page, tmp_path: Path
+) -> None:
+    together = {
+        "text": "supported, all 4 steps together (rank 8)",
+        "places": "ones: layer 1",
+        "telling": 0.97,
+        "telling_low": 0.9,
+        "telling_high": 0.99,
+        "floor": 0.1,
+        "n_telling": 40,
+    }
+    save_cell(tmp_path / "0")
+    path = save_cell(tmp_path / "1", seed=1) / "summary.json"
+    summary = json.loads(path.read_text()) | {"alignments": {"digits": together}}
+    path.write_text(json.dumps(summary))
+    page.open(write_report(tmp_path))
+    (row,) = page.all("#hypotheses tbody tr")
+    said = _flat(row.text)
+    assert "digits, as a whole?" in said
+    assert "supported, all 4 steps together (rank 8)" in said
+    assert "ones: layer 1" in said
+    assert "digits 0.97 [.90, .99], chance 0.10" in said
+    assert said.endswith("40 choices")
+
+
 def test_a_report_without_edits_says_so_in_both_sections(page: Page, tmp_path: Path) -> None:
     run = load_run(save_cell(tmp_path / "run"))
     tables = {"correlations": run.tables["correlations"]}

@@ -173,9 +173,42 @@ def test_the_hypotheses_of_all_cells_stand_in_one_table(tmp_path: Path) -> None:
     assert "tree, and not left_to_right: b-c in layers 1-3" in said
     assert "hypothesis left_to_right" in said
     assert "distinguishing pairs" in said
-    assert "not compared for a-(b-c): tree with digits; intervention=interchange" in said
+    assert "not compared for arith_decoder, a-(b-c): tree with digits; intervention=" in said
+    assert "hypothesis=digits 'hypothesis.rivals=[tree]' compares them" in said
     assert "left_to_right with digits; " in said
     assert "tree with left_to_right" not in said
+    assert "As a whole" not in said
+
+
+def test_hypotheses_are_compared_within_a_model_and_own_steps_are_asked_for_as_steps(
+    tmp_path: Path,
+) -> None:
+    asked = [("m1", "tree", {}), ("m1", "mine", {}), ("m2", "digits", {}), ("m2", "mine", {})]
+    for place, (model, name, hypotheses) in enumerate(asked):
+        path = save_cell(tmp_path / str(place)) / "summary.json"
+        summary = json.loads(path.read_text())
+        summary["cell"] |= {"model": model, "hypothesis": name, "expression": "a-b"}
+        changes = {"verdicts": {"b": verdict()}, "hypotheses": hypotheses}
+        path.write_text(json.dumps(summary | changes))
+    said = in_one_line([tmp_path / str(place) for place in range(len(asked))])
+    assert said.count("not compared for") == 2
+    first = "hypothesis.name=mine 'hypothesis.steps=[...]' 'hypothesis.rivals=[tree]'"
+    assert f"m1, a-b: tree with mine; intervention=interchange {first} compares them" in said
+    assert "m2, a-b: digits with mine; " in said
+    # The other way round: a rival of one's own.
+    path = tmp_path / "0" / "summary.json"
+    path.write_text(path.read_text().replace('"tree"', '"theirs"'))
+    said = in_one_line([tmp_path / "1", tmp_path / "0"])
+    assert "'hypothesis.rivals=[{name: mine, steps: [...]}]' compares them" in said
+
+
+def test_all_steps_together_are_explained_where_they_stand_alone(tmp_path: Path) -> None:
+    together = {"digits": {"text": "supported, all 4 steps together (rank 8)"}}
+    lines = shown(tmp_path, verdicts={"b-c": verdict()}, alignments=together)
+    said = " ".join(" ".join(lines).replace("\u2502", " ").split())
+    assert "digits, as a whole?" in said
+    assert "As a whole: several steps are set in one pass" in said
+    assert "distinguishing pairs" not in said
 
 
 def test_without_rivals_nothing_is_said_of_hypotheses(tmp_path: Path) -> None:

@@ -70,6 +70,22 @@ def test_single_positions_count_where_they_are_what_is_traced() -> None:
     assert first == pytest.approx({"layer": 0.0, "best_abs_r/b": 0.9, "best_abs_r/a_div_b": 0.9})
 
 
+def test_single_positions_of_the_answer_count_where_they_are_what_is_traced() -> None:
+    # Beside them 'all' stays, and is no position that was asked for.
+    table = correlations().replace({"position": {"3": "answer.1"}})
+    (first, _) = by_layer(table, pd.DataFrame(), pd.DataFrame(), positions="answer.each")
+    assert first == pytest.approx({"layer": 0.0, "best_abs_r/b": 0.9, "best_abs_r/a_div_b": 0.9})
+
+
+def test_how_all_steps_do_together_is_a_headline() -> None:
+    together = {"telling": 0.9, "floor": 0.1, "supported": True, "places": "ones: layer 1"}
+    assert headline({"alignments": {"digits": together}}) == {
+        "alignment/digits/telling": 0.9,
+        "alignment/digits/floor": 0.1,
+        "alignment/digits/supported": True,
+    }
+
+
 def test_values_without_a_correlation_have_no_point() -> None:
     table = correlations()
     table.loc[table["value"] == "b", ["r_fit", "abs_r"]] = float("nan")

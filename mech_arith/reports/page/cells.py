@@ -81,6 +81,7 @@ def cell_overview(page: Plain, summary: Mapping[str, Any]) -> Plain:
         "lines": overview_lines(page["edited"]),
         "ranks": page["ranks"],
         "hypotheses": summary.get("hypotheses") or {},
+        "alignments": summary.get("alignments") or {},
     }
 
 

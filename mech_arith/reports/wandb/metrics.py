@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from mech_arith.engine.sites import COMPONENT_COLUMNS, WITHIN_LAYER
+from mech_arith.engine.sites import COMPONENT_COLUMNS, WITHIN_LAYER, is_asked_for
 from mech_arith.evidence.best import best_on_fit, best_places, of_least_rank
 from mech_arith.evidence.columns import TABLES
 from mech_arith.evidence.hypothesis_summary import at_best
@@ -93,6 +93,10 @@ def kept_of_values() -> dict[str, tuple[str, ...]]:
             for group in ("best", "excess_drop", "counterfactual")
         },
         "verdicts": ("text", *(column.name for column in logged if not column.group)),
+        "alignments": (
+            *("text", "rank", "n_telling", "telling", "telling_low", "telling_high"),
+            *("floor", "p_holm", "supported"),
+        ),
     }
 
 
@@ -101,6 +105,7 @@ RENAMED = {
     "excess_drop": "excess",
     "verdicts": "verdict",
     "hypotheses": "hypothesis",
+    "alignments": "alignment",
 }
 """Groups that would else be named as a curve is, or as many."""
 
@@ -188,12 +193,12 @@ def by_layer(
         effects: the table of a cell; empty if nothing was edited.
         evidence: the table of a cell; of several sites in a layer the one with the largest |R| on
             the fit split counts.
-        positions: what the cell traces; of 'each', the best of the single positions.
+        positions: what the cell traces; of 'each' and 'answer.each', the best of the single
+            positions.
         hypotheses: the table of a cell; none or empty without rivals.
     """
     known = correlations.dropna(subset=["r_fit", "abs_r"])
-    if positions != "each":
-        known = known.loc[known["position"] == positions]
+    known = known.loc[[is_asked_for(position, positions) for position in known["position"]]]
     best = best_on_fit(known, (LAYER, "value"))
     points = [
         (row[LAYER], f"{BEST_ABS_R}/{part_name(row['value'])}", row["abs_r"])
