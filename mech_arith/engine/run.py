@@ -216,8 +216,7 @@ def run_edits(
             return clean()(change, n_edits)
 
         batch = Batch(session, layout, forced.fed, n_prefix, rows_of, forced, n_tokens)
-        key_here = {**key, "rows": tensor_digest(layout.rows)}
-        piece = session.checkpoint.piece("edits", key_here)
+        piece = session.checkpoint.piece("edits", {**key, "rows": tensor_digest(layout.rows)})
         found = []
         with _counted(bar) as count:
             for unit, edits in zip(units, plan, strict=True):
