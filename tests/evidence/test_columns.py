@@ -19,8 +19,8 @@ CELLS = {
     "interchange": (
         "intervention=interchange",
         "locality.enabled=true",
-        "hypothesis=modulo",
-        "hypothesis.options.moduli=[10]",
+        'hypothesis.steps=["a-b", "minus_c: 0-c", "answer: a-b-minus_c"]',
+        "hypothesis.rivals=[tree]",
     ),
     "ablate": ("intervention=ablate", "intervention.components=[1]"),
     "weights": ("intervention.via=weights", "tracing.point=mlp_out", "tracing.positions=last"),
