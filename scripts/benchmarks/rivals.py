@@ -246,10 +246,10 @@ def rows_of(what: str, found: Sequence[Judged], tests: Sequence[str]) -> list[Ro
             len(read),
             f"{min(one.iia for one in read):.2f} {max(one.wrong for one in read):.2f}",
         ),
-        shown(
+        at_most(
             f"{what}: the wrong one wins for a step asked for where another is written",
+            sum(one.supports not in (one.right, TIE) for one in elsewhere),
             len(elsewhere),
-            str(sum(one.supports not in (one.right, TIE) for one in elsewhere)),
         ),
         shown(
             f"{what}: least share of pairs that tell them apart",
