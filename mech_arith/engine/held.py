@@ -184,10 +184,10 @@ class _Rows:
             at = slice(-last, None) if model.causal else model.answers_at
             found, read = resids[-1][:, at], model.read_out
         else:
-            taps = self._taps(first=self.n_prefix)
+            taps = self._taps()
             found, read = model.full_pass(tokens.to(model.device), taps, last=last), _as_it_is
         if not is_finite(found.amax(-1)):  # some of a vocabulary may be ruled out by -inf
-            raise not_finite(model, tokens, self._taps(first=self.n_prefix))
+            raise not_finite(model, tokens, self._taps())
         yield from map(read, found.split(rows_read_at_once(model, last)))
 
     def _tap_of(self, layer: int) -> Tap:
@@ -198,11 +198,13 @@ class _Rows:
 
         return tap
 
-    def _taps(self, *, first: int) -> dict[Place, Callable[[Tensor], Tensor]]:
+    def _taps(self) -> dict[Place, Callable[[Tensor], Tensor]]:
+        """The same as hooks on whole passes, which run the prefix with every row."""
+
         def tap_of(place: Place) -> Callable[[Tensor], Tensor]:
             def tap(activation: Tensor) -> Tensor:
                 for hold in self._at(place):
-                    activation = hold.put(activation, first=first)
+                    activation = hold.put(activation, first=self.n_prefix)
                 return activation
 
             return tap

@@ -83,15 +83,25 @@ class Rivalry:
             hypothesis: its name.
             but: the value that is left out.
         """
-        every = self.sources.base.hypothesis
-        (one,) = (each for each in (every.alone(), *every.rivals) if each.name == hypothesis)
         hits = [torch.zeros_like(self.distinguishing)]
-        for value in one.competing:
+        for value, (expected, is_new) in self._by_competing[hypothesis].items():
             if value != but:
-                expected = self._answers(value)
-                right = exact(edited, expected, tolerance=self.tolerance)
-                hits.append(right & self._is_new(expected))
+                hits.append(exact(edited, expected, tolerance=self.tolerance) & is_new)
         return torch.stack(hits)
+
+    @cached_property
+    def _by_competing(
+        self,
+    ) -> dict[str, dict[str, tuple[Float64[Tensor, "m n"], Bool[Tensor, "m n"]]]]:
+        """By hypothesis and value, what is expected, and where it is new: the same at all sites."""
+        every = self.sources.base.hypothesis
+        found = {}
+        for one in (every.alone(), *every.rivals):
+            answers = {value: self._answers(value) for value in one.competing}
+            found[one.name] = {
+                value: (expected, self._is_new(expected)) for value, expected in answers.items()
+            }
+        return found
 
     @cached_property
     def by_chance(self) -> tuple[Float64[Tensor, "s m n"], Float64[Tensor, "s m n"]]:
