@@ -100,7 +100,7 @@ def test_positions_beyond_the_longest_answer_are_refused(name):
 @pytest.mark.parametrize("name", ["answer.-1", "answer.x", "answer.", "answer.1.5"])
 def test_positions_that_are_no_number_are_refused(name):
     with pytest.raises(
-        UserError, match=r"position of the answer .*: answer, all\+answer, answer.0"
+        UserError, match=r"position of the answer .*: answer, answer.each, all\+answer, answer.0"
     ):
         EVEN.positions(name)
 
