@@ -4,12 +4,12 @@ How often an answer is the wanted one (iia), and how far it goes towards it (slo
 beside what an edit does that knows nothing of the value. What sources are, `sources` says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from mech_arith.evidence.metrics import exact, settled
@@ -75,8 +75,8 @@ def iia(
     ).sum(0)
     own = torch.stack([_own_slopes(sources.expected, along) for along in edited])
     own = own[torch.isfinite(own)]
-    lines = [following(along, clean, sources) for along in edited]
-    slope = mean_slope(lines, edited, clean, how, drawn=drawn)
+    fitted = following_each(edited, clean, sources)
+    slope = mean_slope(fitted, edited, clean, how, drawn=drawn)
     agreed = averaged(hits.double().mean(1), how, drawn=drawn, of=SHARES)
     low, middle, high = _quartiles(own)
     return IIA(
@@ -88,7 +88,7 @@ def iia(
         slope=float(slope.mean),
         slope_low=float(slope.low),
         slope_high=float(slope.high),
-        r2_change=float(np.mean([one.r2 for one in lines])),
+        r2_change=float(np.mean([one.r2 for one in fitted])),
         monotonicity=_monotonicity(sources.expected, edited),
         wrong_way=float((own < 0).double().mean()),
         own_slope_25=low,
@@ -135,25 +135,68 @@ def line(
 
     Undefined where those determine x, or where there are no more problems than coefficients.
     """
-    known = torch.isfinite(x) & torch.isfinite(y)
-    n_known = int(known.any(0).sum())
-    basis = _basis([number.expand_as(x)[known] for number in (torch.ones_like(x[0]), *fixed)])
-    n_fitted = 1 + basis.shape[1]
-    x_left, y_left = _left(x[known], basis), _left(y[known], basis)
-    spread = x_left.square().sum()
-    if spread == 0 or n_known <= n_fitted:
-        return Line(torch.full_like(x[0], torch.nan), float("nan"))
-    slope = (x_left @ y_left) / spread
-    influence = torch.zeros_like(x)
-    influence[known] = x_left * (y_left - slope * x_left) * (n_known / spread)
-    wider = ((n_known - 1) / (n_known - n_fitted)) ** 0.5
-    by_problem = slope + wider * influence.sum(0)
-    total = y_left.square().sum()
-    explained = slope.square() * spread / total if total > 0 else torch.zeros_like(total)
-    changes = bool((y[known] != y[known][0]).any())
-    return Line(
-        by_problem.where(known.any(0), torch.nan), float(explained) if changes else float("nan")
-    )
+    return next(lines(x, [y], fixed=fixed))
+
+
+def lines(
+    x: Float64[Tensor, "m n"],
+    ys: Sequence[Float64[Tensor, "m n"]],
+    *,
+    fixed: Sequence[Float64[Tensor, " n"]] = (),
+) -> Iterator[Line]:
+    """`line` of each of many y on one x: what y has no part in is computed once."""
+    known_x, seen = torch.isfinite(x), {}
+    for y in ys:
+        known = known_x & torch.isfinite(y)
+        pattern = known.numpy().tobytes()
+        if pattern not in seen:
+            seen[pattern] = _Given.of(x, fixed, known)
+        yield seen[pattern].line(y)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a line has besides y: x, the numbers that are held fixed, and where all are known."""
+
+    known: Bool[Tensor, "m n"]
+    has_pair: Bool[Tensor, " n"]
+    """Problems with a pair of numbers."""
+    basis: Float64[Tensor, "pairs k"]
+    x_left: Float64[Tensor, " pairs"]
+    spread: float
+    """Sum of squares of `x_left`."""
+
+    @classmethod
+    def of(
+        cls,
+        x: Float64[Tensor, "m n"],
+        fixed: Sequence[Float64[Tensor, " n"]],
+        known: Bool[Tensor, "m n"],
+    ) -> "_Given":
+        basis = _basis([number.expand_as(x)[known] for number in (torch.ones_like(x[0]), *fixed)])
+        left = _left(x[known], basis)
+        return cls(known, known.any(0), basis, left, float(left.square().sum()))
+
+    def line(self, y: Float64[Tensor, "m n"]) -> Line:
+        """Of y, by the pairs that are known."""
+        n_known, n_fitted = int(self.has_pair.sum()), 1 + self.basis.shape[1]
+        if self.spread == 0 or n_known <= n_fitted:
+            return Line(torch.full_like(y[0], torch.nan), float("nan"))
+        pairs = y[self.known]
+        y_left = _left(pairs, self.basis)
+        slope = (self.x_left @ y_left) / self.spread
+        influence = torch.zeros_like(y)
+        rest = y_left - slope * self.x_left
+        influence[self.known] = self.x_left * rest * (n_known / self.spread)
+        wider = ((n_known - 1) / (n_known - n_fitted)) ** 0.5
+        by_problem = slope + wider * influence.sum(0)
+        total = y_left.square().sum()
+        explained = slope.square() * self.spread / total if total > 0 else torch.zeros_like(total)
+        changes = bool((pairs != pairs[0]).any())
+        return Line(
+            by_problem.where(self.has_pair, torch.nan),
+            float(explained) if changes else float("nan"),
+        )
 
 
 def _basis(numbers: Sequence[Float64[Tensor, " pairs"]]) -> Float64[Tensor, "pairs k"]:
@@ -191,9 +234,16 @@ def following(
 
     Source: Robins, Mark & Newey (1992), on treatments less their expectation.
     """
+    return following_each(edited[None], clean, sources)[0]
+
+
+def following_each(
+    edited: Float64[Tensor, "k m n"], clean: Float64[Tensor, " n"], sources: Sources
+) -> list[Line]:
+    """`following` of the answers along each of k directions."""
     right = torch.from_numpy(sources.base.answers).double()
     fixed = (right, sources.usual, clean.where(torch.isfinite(clean), 0.0))
-    return line(sources.expected - right, edited - clean, fixed=fixed)
+    return [*lines(sources.expected - right, [*(edited - clean)], fixed=fixed)]
 
 
 def mean_slope(
