@@ -9,6 +9,7 @@ Source: Hewitt & Liang (2019), "Designing and interpreting probes with control t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -43,13 +44,13 @@ class Fitted:
     """Of the fit split."""
     value_sd: Float64[Tensor, " v"]
 
-    @property
+    @cached_property
     def r_for_choice(self) -> Float64[Tensor, "k v"]:
         """R on the fit split; NaN where a direction was found for another value."""
         mine = [self.subspace.of(value) for value in range(self.r_fit.shape[1])]
         return self.r_fit.where(torch.stack(mine, dim=1), torch.nan) if mine else self.r_fit
 
-    @property
+    @cached_property
     def chosen(self) -> Int64[Tensor, " v"]:
         """The component that the fit split chooses for each value; -1 for none."""
         return chosen_components(self.r_for_choice)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pyarrow.parquet import write_table
+from pyarrow.parquet import ParquetFile, write_table
 
 from mech_arith.common.atomic import atomic
 from mech_arith.common.errors import UserError
@@ -132,7 +132,7 @@ def load_run(directory: Path) -> RunResult:
         config_yaml = (directory / CONFIG).read_text(encoding="utf-8")
         tables = {
             table_name(name): _in_todays_words(
-                table_name(name), pd.read_parquet(directory / f"{name}.parquet")
+                table_name(name), _read_table(directory / f"{name}.parquet")
             )
             for name in rows
         }
@@ -144,6 +144,12 @@ def load_run(directory: Path) -> RunResult:
                 "run it again"
             )
     return RunResult(directory=directory, tables=tables, summary=summary, config_yaml=config_yaml)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """A table as it is on disk; of one file, for which pandas' own way takes twice as long."""
+    with ParquetFile(path) as file:
+        return file.read().to_pandas()
 
 
 def _in_todays_words(name: str, table: pd.DataFrame) -> pd.DataFrame:

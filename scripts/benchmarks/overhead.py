@@ -78,9 +78,11 @@ def part_of(frame: FrameType | None) -> str:
         if any(name in file for file, _ in stack for name in names):
             return part
     passes = any(function in PASSES and "/mech_arith/models/" in file for file, function in stack)
-    for file, function in stack:
-        room = file.partition("/mech_arith/")[2].partition("/")[0]
-        if room == "engine" or (room == "models" and passes):
+    rooms = [file.partition("/mech_arith/")[2].partition("/")[0] for file, _ in stack]
+    # What a pass asks of the model on its way, as whether activations are finite, is the pass's.
+    above = next((room for room in rooms if room not in ("", "models")), "")
+    for room, (file, function) in zip(rooms, stack, strict=True):
+        if room == "engine" or (room == "models" and (passes or above == "engine")):
             return "engine"
         if room == "reports" and "/wandb" in file:
             return "W&B"
