@@ -73,7 +73,7 @@ def iia(
     by_chance = torch.stack(
         [exact(along, sources.by_chance, tolerance=tolerance).sum((1, 2)) for along in edited]
     ).sum(0)
-    own = torch.stack([_own_slopes(sources.expected, along) for along in edited])
+    own = _own_slopes(sources.expected, edited)
     own = own[torch.isfinite(own)]
     fitted = following_each(edited, clean, sources)
     slope = mean_slope(fitted, edited, clean, how, drawn=drawn)
@@ -135,88 +135,74 @@ def line(
 
     Undefined where those determine x, or where there are no more problems than coefficients.
     """
-    return next(lines(x, [y], fixed=fixed))
+    return lines(x, y[None], fixed=fixed)[0]
 
 
 def lines(
     x: Float64[Tensor, "m n"],
-    ys: Sequence[Float64[Tensor, "m n"]],
+    ys: Float64[Tensor, "k m n"],
     *,
     fixed: Sequence[Float64[Tensor, " n"]] = (),
+) -> list[Line]:
+    """`line` of each of k y on one x; those that are known of the same pairs together."""
+    known = torch.isfinite(x) & torch.isfinite(ys)
+    alike: dict[bytes, list[int]] = {}
+    for place, of_y in enumerate(known):
+        alike.setdefault(of_y.numpy().tobytes(), []).append(place)
+    found: dict[int, Line] = {}
+    for places in alike.values():
+        some = _lines(x, ys[places], known[places[0]], fixed)
+        found |= dict(zip(places, some, strict=True))
+    return [found[place] for place in range(len(ys))]
+
+
+def _lines(
+    x: Float64[Tensor, "m n"],
+    ys: Float64[Tensor, "k m n"],
+    known: Bool[Tensor, "m n"],
+    fixed: Sequence[Float64[Tensor, " n"]],
 ) -> Iterator[Line]:
-    """`line` of each of many y on one x: what y has no part in is computed once."""
-    known_x, seen = torch.isfinite(x), {}
-    for y in ys:
-        known = known_x & torch.isfinite(y)
-        pattern = known.numpy().tobytes()
-        if pattern not in seen:
-            seen[pattern] = _Given.of(x, fixed, known)
-        yield seen[pattern].line(y)
-
-
-@dataclass(frozen=True)
-class _Given:
-    """What a line has besides y: x, the numbers that are held fixed, and where all are known."""
-
-    known: Bool[Tensor, "m n"]
-    has_pair: Bool[Tensor, " n"]
-    """Problems with a pair of numbers."""
-    basis: Float64[Tensor, "pairs k"]
-    x_left: Float64[Tensor, " pairs"]
-    spread: float
-    """Sum of squares of `x_left`."""
-
-    @classmethod
-    def of(
-        cls,
-        x: Float64[Tensor, "m n"],
-        fixed: Sequence[Float64[Tensor, " n"]],
-        known: Bool[Tensor, "m n"],
-    ) -> "_Given":
-        basis = _basis([number.expand_as(x)[known] for number in (torch.ones_like(x[0]), *fixed)])
-        left = _left(x[known], basis)
-        return cls(known, known.any(0), basis, left, float(left.square().sum()))
-
-    def line(self, y: Float64[Tensor, "m n"]) -> Line:
-        """Of y, by the pairs that are known."""
-        n_known, n_fitted = int(self.has_pair.sum()), 1 + self.basis.shape[1]
-        if self.spread == 0 or n_known <= n_fitted:
-            return Line(torch.full_like(y[0], torch.nan), float("nan"))
-        pairs = y[self.known]
-        y_left = _left(pairs, self.basis)
-        slope = (self.x_left @ y_left) / self.spread
-        influence = torch.zeros_like(y)
-        rest = y_left - slope * self.x_left
-        influence[self.known] = self.x_left * rest * (n_known / self.spread)
-        wider = ((n_known - 1) / (n_known - n_fitted)) ** 0.5
-        by_problem = slope + wider * influence.sum(0)
-        total = y_left.square().sum()
-        explained = slope.square() * self.spread / total if total > 0 else torch.zeros_like(total)
-        changes = bool((pairs != pairs[0]).any())
-        return Line(
-            by_problem.where(self.has_pair, torch.nan),
-            float(explained) if changes else float("nan"),
-        )
+    """The same by the pairs that are known."""
+    has_pair = known.any(0)
+    n_known = int(has_pair.sum())
+    basis = _basis([number.expand_as(x)[known] for number in (torch.ones_like(x[0]), *fixed)])
+    n_fitted = 1 + basis.shape[1]
+    x_left = _left(x[known][:, None], basis)[:, 0]
+    spread = x_left.square().sum()
+    if spread == 0 or n_known <= n_fitted:
+        nothing = Line(torch.full_like(x[0], torch.nan), float("nan"))
+        return iter([nothing] * len(ys))
+    pairs = ys[:, known]
+    left = _left(pairs.mT, basis).mT
+    slopes = (left @ x_left / spread)[:, None]
+    influence = torch.zeros_like(ys)
+    influence[:, known] = x_left * (left - slopes * x_left) * (n_known / spread)
+    wider = ((n_known - 1) / (n_known - n_fitted)) ** 0.5
+    by_problem = (slopes + wider * influence.sum(1)).where(has_pair, torch.nan)
+    total = left.square().sum(1)
+    explained = (slopes[:, 0].square() * spread / total).where(total > 0, 0.0)
+    r2 = explained.where((pairs != pairs[:, :1]).any(1), torch.nan)
+    return map(Line, by_problem, r2.tolist())
 
 
 def _basis(numbers: Sequence[Float64[Tensor, " pairs"]]) -> Float64[Tensor, "pairs k"]:
     """Orthonormal columns that span all of these numbers but those that follow from others."""
     found = numbers[0].new_zeros(len(numbers[0]), 0)
     for number in numbers:
-        left = _left(number, found)
+        left = _left(number[:, None], found)
         if (left != 0).any():
-            found = torch.cat([found, (left / left.norm())[:, None]], dim=1)
+            found = torch.cat([found, left / left.norm()], dim=1)
     return found
 
 
 def _left(
-    number: Float64[Tensor, " pairs"], basis: Float64[Tensor, "pairs k"]
-) -> Float64[Tensor, " pairs"]:
-    """What the basis does not explain; 0 where that is rounding."""
-    left = number
+    numbers: Float64[Tensor, "pairs c"], basis: Float64[Tensor, "pairs k"]
+) -> Float64[Tensor, "pairs c"]:
+    """What the basis does not explain of each column; 0 where that is rounding."""
+    left = numbers
     for _ in range(2):  # once more, for what rounding left of the first time
         left = left - basis @ (basis.mT @ left)
-    return left if left.norm() > NOTHING_LEFT * number.norm() else torch.zeros_like(left)
+    return left.where(left.norm(dim=0) > NOTHING_LEFT * numbers.norm(dim=0), 0.0)
 
 
 def following(
@@ -243,7 +229,7 @@ def following_each(
     """`following` of the answers along each of k directions."""
     right = torch.from_numpy(sources.base.answers).double()
     fixed = (right, sources.usual, clean.where(torch.isfinite(clean), 0.0))
-    return [*lines(sources.expected - right, [*(edited - clean)], fixed=fixed)]
+    return lines(sources.expected - right, edited - clean, fixed=fixed)
 
 
 def mean_slope(
@@ -267,12 +253,14 @@ def mean_slope(
     return Averaged(found.mean, *torch.full((2,), torch.nan, dtype=torch.float64))
 
 
-def _own_slopes(x: Float64[Tensor, "m n"], y: Float64[Tensor, "m n"]) -> Float64[Tensor, " n"]:
+def _own_slopes(
+    x: Float64[Tensor, "m n"], ys: Float64[Tensor, "k m n"]
+) -> Float64[Tensor, "k n"]:
     """Of each problem's answers on those expected, over its sources; NaN where they are one."""
-    x = x.where(torch.isfinite(y), torch.nan)
-    x, y = x - x.nanmean(0), y - y.nanmean(0)
-    spread = x.square().nansum(0)
-    return torch.where(spread > 0, (x * y).nansum(0) / spread, torch.nan)
+    xs = x.where(torch.isfinite(ys), torch.nan)
+    xs, ys = xs - xs.nanmean(1, keepdim=True), ys - ys.nanmean(1, keepdim=True)
+    spread = xs.square().nansum(1)
+    return torch.where(spread > 0, (xs * ys).nansum(1) / spread, torch.nan)
 
 
 def _monotonicity(expected: Float64[Tensor, "m n"], edited: Float64[Tensor, "k m n"]) -> float:

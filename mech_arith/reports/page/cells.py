@@ -19,6 +19,10 @@ from mech_arith.reports.page.evidence import (
 )
 
 
+SHOWN = ("correlations", "effects", "evidence", "answer_tokens", "specificity")
+"""Tables that a cell's page is made from."""
+
+
 def cell_page(result: RunResult) -> Plain:
     """What a cell's own page shows."""
     evidence = result.tables.get("evidence", pd.DataFrame())
