@@ -357,7 +357,9 @@ class _Composed:
         self._known = known
         """By the overrides of the cell, of which the last one names its directory."""
 
-    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+    def load_sweep_config(
+        self, master_config: DictConfig, sweep_overrides: list[str]
+    ) -> DictConfig:
         """A cell's config: each that is known is given once, for a run changes it."""
         config = self._known.pop(tuple(sweep_overrides), None)
         if config is None:

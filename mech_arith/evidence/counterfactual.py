@@ -76,7 +76,8 @@ def iia(
     own = _own_slopes(sources.expected, edited)
     own = own[torch.isfinite(own)]
     fitted = following_each(edited, clean, sources)
-    slope = mean_slope(fitted, edited, clean, how, drawn=drawn)
+    slopes = torch.stack([one.by_problem for one in fitted])
+    slope = mean_slope(slopes, edited, clean, how, drawn=drawn)
     agreed = averaged(hits.double().mean(1), how, drawn=drawn, of=SHARES)
     low, middle, high = _quartiles(own)
     return IIA(
@@ -233,8 +234,8 @@ def following_each(
 
 
 def mean_slope(
-    lines: Sequence[Line],
-    edited: Float64[Tensor, "k m n"],
+    by_problem: Float64[Tensor, "*rows k n"],
+    edited: Float64[Tensor, "*rows k m n"],
     clean: Float64[Tensor, " n"],
     how: Resampling,
     *,
@@ -245,17 +246,21 @@ def mean_slope(
     There is no interval where the answers of fewer than `SHIFTS.fewest` problems move. One of a
     slope that two or three problems make holds in .3 to .9 of cases, and one of a slope that no
     problem makes has no width.
+
+    Args:
+        by_problem: see `Line`.
+        edited: answers.
+        clean: without an edit.
+        how: the level of the interval.
+        drawn: the directions are a sample, and others might have been drawn.
     """
-    found = averaged(torch.stack([one.by_problem for one in lines]), how, drawn=drawn)
-    moved = torch.isfinite(edited) & (edited != clean)
-    if int(moved.any(0).any(0).sum()) >= SHIFTS.fewest:
-        return found
-    return Averaged(found.mean, *torch.full((2,), torch.nan, dtype=torch.float64))
+    found = averaged(by_problem, how, drawn=drawn)
+    moved = (torch.isfinite(edited) & (edited != clean)).flatten(-3, -2).any(-2)
+    enough = moved.sum(-1) >= SHIFTS.fewest
+    return Averaged(found.mean, *(end.where(enough, torch.nan) for end in (found.low, found.high)))
 
 
-def _own_slopes(
-    x: Float64[Tensor, "m n"], ys: Float64[Tensor, "k m n"]
-) -> Float64[Tensor, "k n"]:
+def _own_slopes(x: Float64[Tensor, "m n"], ys: Float64[Tensor, "k m n"]) -> Float64[Tensor, "k n"]:
     """Of each problem's answers on those expected, over its sources; NaN where they are one."""
     xs = x.where(torch.isfinite(ys), torch.nan)
     xs, ys = xs - xs.nanmean(1, keepdim=True), ys - ys.nanmean(1, keepdim=True)

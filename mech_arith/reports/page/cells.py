@@ -18,7 +18,6 @@ from mech_arith.reports.page.evidence import (
     token_maps,
 )
 
-
 SHOWN = ("correlations", "effects", "evidence", "answer_tokens", "specificity")
 """Tables that a cell's page is made from."""
 
