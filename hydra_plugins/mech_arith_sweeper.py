@@ -3,6 +3,7 @@
 Every start of the program imports this file: what is heavy is imported where it is used.
 """
 
+import copy
 import logging
 import os
 import sys
@@ -18,7 +19,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import filter_overrides
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mech_arith.common.errors import UserError
 from mech_arith.common.registry import without_additions
@@ -87,7 +89,10 @@ class CellSweeper(BasicSweeper):
         self._check_pack()
         lists = self._lists(arguments)
         composed = [self._composed(overrides) for overrides in lists]
-        settings = [_settings(o, config) for o, config in zip(lists, composed, strict=True)]
+        # Checking renames what has no name of its own, and what is launched is what was composed.
+        settings = [
+            _settings(o, copy.deepcopy(config)) for o, config in zip(lists, composed, strict=True)
+        ]
         refused = [why for why in settings if isinstance(why, UserError)]
         if len(refused) == len(settings):  # nothing would run
             raise refused[0]
@@ -108,6 +113,7 @@ class CellSweeper(BasicSweeper):
             own = {
                 n: [*lists[n], f"hydra.sweep.subdir={quoted(cells[n].directory)}"] for n in to_run
             }
+            self._spare_composing({n: composed[n] for n in to_run}, own)
             packs = self._packs({n: asked[n] for n in to_run})
             self._launch(directory, self._plan(arguments, cells), packs, own)
 
@@ -155,6 +161,18 @@ class CellSweeper(BasicSweeper):
         assert self.hydra_context is not None
         assert self.config is not None
         return self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+
+    def _spare_composing(
+        self, composed: Mapping[int, DictConfig], own: Mapping[int, list[str]]
+    ) -> None:
+        """Let the launcher that runs cells in this process have the configs that there are."""
+        if not isinstance(self.launcher, BasicLauncher):
+            return
+        context = self.launcher.hydra_context
+        assert context is not None
+        known = {tuple(own[number]): config for number, config in composed.items()}
+        loader: Any = _Composed(context.config_loader, known)
+        self.launcher.hydra_context = HydraContext(loader, context.callbacks)
 
     def _plan(self, arguments: list[str], cells: "list[PlannedCell]") -> "SweepPlan":
         from mech_arith.common.runs.sweeps import SweepPlan, config_flags
@@ -329,6 +347,31 @@ class CellSweeper(BasicSweeper):
         size = self.max_batch_size or max(1, len(packs))
         for start in range(0, len(packs), size):
             yield list(packs[start : start + size])
+
+
+class _Composed:
+    """Hydra's loader of configs, which has composed some cells but for their directories."""
+
+    def __init__(self, loader: Any, known: dict[tuple[str, ...], DictConfig]) -> None:
+        self._loader = loader
+        self._known = known
+        """By the overrides of the cell, of which the last one names its directory."""
+
+    def load_sweep_config(
+        self, master_config: DictConfig, sweep_overrides: list[str]
+    ) -> DictConfig:
+        """A cell's config: each that is known is given once, for a run changes it."""
+        config = self._known.pop(tuple(sweep_overrides), None)
+        if config is None:
+            return self._loader.load_sweep_config(master_config, sweep_overrides)
+        *_, directory = OverridesParser.create().parse_overrides(sweep_overrides)
+        with open_dict(config):
+            config.hydra.sweep.subdir = directory.value()
+            config.hydra.overrides.hydra.append(sweep_overrides[-1])
+        return config
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
 
 
 def _job(pack: "Pack", own: Mapping[int, list[str]]) -> list[tuple[int, list[str]]]:

@@ -9,6 +9,7 @@ Source: Hewitt & Liang (2019), "Designing and interpreting probes with control t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -43,13 +44,13 @@ class Fitted:
     """Of the fit split."""
     value_sd: Float64[Tensor, " v"]
 
-    @property
+    @cached_property
     def r_for_choice(self) -> Float64[Tensor, "k v"]:
         """R on the fit split; NaN where a direction was found for another value."""
         mine = [self.subspace.of(value) for value in range(self.r_fit.shape[1])]
         return self.r_fit.where(torch.stack(mine, dim=1), torch.nan) if mine else self.r_fit
 
-    @property
+    @cached_property
     def chosen(self) -> Int64[Tensor, " v"]:
         """The component that the fit split chooses for each value; -1 for none."""
         return chosen_components(self.r_for_choice)
@@ -66,11 +67,33 @@ class Fitted:
 
     def readings(self, rank: int) -> tuple["Reading | None", ...]:
         """Every value, read from its subspace of a rank; None as in `Readings`."""
-        frames = [self.frame(value, rank) for value in range(len(self.value_sd))]
-        return tuple(
-            self.reading(frame, value) if frame and self.value_sd[value] > 0 else None
-            for value, frame in enumerate(frames)
-        )
+        varies = (self.value_sd > 0).tolist()
+        frames = {v: self.frame(v, rank) for v, some in enumerate(varies) if some}
+        known = {value: frame for value, frame in frames.items() if frame}
+        if rank == 1:
+            found = self._single_readings([*known], [frame[0] for frame in known.values()])
+        else:
+            found = [self.reading(frame, value) for value, frame in known.items()]
+        by_value = dict(zip(known, found, strict=True))
+        return tuple(by_value.get(value) for value in range(len(varies)))
+
+    def _single_readings(
+        self, values: Sequence[int], components: Sequence[int]
+    ) -> list["Reading"]:
+        """`reading` of several values, each from one component of its own."""
+        if not values:
+            return []
+        at, of = list(components), list(values)
+        sd, subspace = self.value_sd[of], self.subspace
+        slopes = self.r_fit[at, of] * subspace.sd[at] / sd
+        with_values = slopes * sd.square()
+        weights = with_values / subspace.covariance.double()[at, at]
+        centred = self.coordinates[:, at] - subspace.mean_coordinates[at]
+        read = self.value_mean[of] + centred * weights
+        r_fit = (with_values * weights / sd.square()).clamp(0, 1).sqrt()
+        r2 = r_squared(read.mT, self.values[:, of].mT)
+        parts = zip(at, read.unbind(1), r_fit.tolist(), r2.tolist(), strict=True)
+        return [Reading((component,), *rest) for component, *rest in parts]
 
     def slope(self, components: Sequence[int], value: int) -> Float64[Tensor, " k"]:
         """How far coordinates go per unit of a value, by least squares over the fit split."""

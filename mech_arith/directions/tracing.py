@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,7 @@ class Trace:
         r = self.r.gather(0, chosen.clamp(min=0)[None])[0]
         return r.where(chosen >= 0, torch.nan)
 
-    @property
+    @cached_property
     def fitted(self) -> Fitted:
         """The fit, without what is said of it."""
         at, values = self.coordinates, self.values_report

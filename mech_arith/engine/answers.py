@@ -1,6 +1,6 @@
 """What a model says to problems, and how sure it is of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +35,12 @@ class Answers:
         numbers = (torch.full(shape, torch.nan, dtype=torch.float64) for _ in range(3))
         tokens = None if n_tokens is None else torch.full((*shape, n_tokens), NO_TOKEN)
         return cls(*numbers, tokens=tokens)
+
+    @classmethod
+    def stacked(cls, parts: Sequence["Answers"]) -> "Answers":
+        """Answers of one shape as rows of one more axis, the first; without their tokens."""
+        names = ("numbers", "log_prob", "logit_difference")
+        return cls(*(torch.stack([getattr(part, name) for part in parts]) for name in names))
 
     def tensors(self) -> dict[str, Tensor]:
         """What is known, by name."""

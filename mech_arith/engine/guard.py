@@ -61,22 +61,36 @@ def check_fast_path(
         UserError: a point or heads that the model has not; activations that are not finite; or the
             two disagree: it names the layer.
     """
-    check_activations(model, prompts, sites)
-    return compare_paths(model, prompts, sites, bound=bound)
+    check_points(model, sites)
+    for layout in _tried(prompts):
+        check_finite(model, prompts.whole(layout))
+    if not is_replayed(model, prompts, bound=bound):
+        return None
+    return compare_paths(model, prompts, sites)
 
 
-def check_activations(model: Model, prompts: Prompts, sites: Sequence[Site]) -> None:
-    """Check that a few problems have finite activations, and the sites a place in the model.
+def check_points(model: Model, sites: Sequence[Site]) -> None:
+    """Check that all sites have a place in the model. No pass is run.
 
     Raises:
-        UserError: a point or heads that the model has not, or activations that are not finite.
+        UserError: a point or heads that the model has not.
     """
     for site in sites:
         if site.point not in model.points:
             raise unknown(f"point of {model.name}", site.point, model.points)
         site.width(model)  # it refuses heads that a point is not made of
-    for layout in _tried(prompts):
-        check_finite(model, prompts.whole(layout))
+
+
+def is_replayed(model: Model, prompts: Prompts, *, bound: int = 0) -> bool:
+    """Whether passes of these prompts can be resumed, by what the model says of itself. No pass is
+    run; where they cannot, the model is turned to whole passes.
+    """
+    if not model.replays:
+        return False
+    reason = model.why_not_replayed(prompts, longest=_longest(model, bound))
+    if reason is not None:
+        _fall_back(model, reason)
+    return reason is None
 
 
 def compared(
@@ -85,37 +99,41 @@ def compared(
     """What a comparison of the two paths depends on besides the model, as plain data.
 
     Which numbers stand in the prompts is no part of it: other problems of the same layouts are run
-    by the same passes.
+    by the same passes. Neither is the exact length of what all prompts begin with, as examples that
+    have one digit more: passes differ with it only where a window of attention or rotary factors
+    end, which `Model.turns` says, and between powers of two it is tried anew all the same.
     """
-    some = _some(sites)
+    some, tried, longest = _some(sites), _tried(prompts), _longest(model, bound)
+    n_prefix = len(prompts.prefix)
+    lengths = [n_prefix, *(n_prefix + layout.tokens.shape[1] + longest for layout in tried)]
     return {
-        "prefix": len(prompts.prefix),
+        "prefix": n_prefix.bit_length(),
+        "turns": [sum(turn < length for turn in model.turns) for length in lengths],
         "layouts": [
-            [*layout.tokens.shape, *([*layout.positions(site.position)] for site in some)]
-            for layout in _tried(prompts)
+            [layout.tokens.shape[1], *([*layout.positions(site.position)] for site in some)]
+            for layout in tried
         ],
         "sites": [[site.layer, site.point] for site in some],
-        "longest": _longest(model, bound),
+        "longest": longest,
     }
 
 
-def compare_paths(
-    model: Model, prompts: Prompts, sites: Sequence[Site], *, bound: int = 0
-) -> float | None:
-    """The comparison of `check_fast_path` alone, for activations that are known to be finite.
+def compare_paths(model: Model, prompts: Prompts, sites: Sequence[Site]) -> float | None:
+    """The comparison of `check_fast_path` alone, of a model that says nothing against it.
+
+    Returns:
+        The largest relative difference; None if every pass of this model is a whole one.
 
     Raises:
-        UserError: the two disagree.
+        UserError: the two disagree, or activations are not finite.
     """
-    tried = _tried(prompts)
     if not model.replays:
         return None
-    reason = model.why_not_replayed(prompts, longest=_longest(model, bound))
-    if reason is not None:
-        return _fall_back(model, reason)
     try:
         differences = [
-            found for layout in tried for found in _differences(model, prompts, layout, sites)
+            found
+            for layout in _tried(prompts)
+            for found in _differences(model, prompts, layout, sites)
         ]
     except Exception as error:
         if is_out_of_memory(error) or isinstance(error, UserError):

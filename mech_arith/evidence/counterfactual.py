@@ -4,12 +4,12 @@ How often an answer is the wanted one (iia), and how far it goes towards it (slo
 beside what an edit does that knows nothing of the value. What sources are, `sources` says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from mech_arith.evidence.metrics import exact, settled
@@ -73,10 +73,11 @@ def iia(
     by_chance = torch.stack(
         [exact(along, sources.by_chance, tolerance=tolerance).sum((1, 2)) for along in edited]
     ).sum(0)
-    own = torch.stack([_own_slopes(sources.expected, along) for along in edited])
+    own = _own_slopes(sources.expected, edited)
     own = own[torch.isfinite(own)]
-    lines = [following(along, clean, sources) for along in edited]
-    slope = mean_slope(lines, edited, clean, how, drawn=drawn)
+    fitted = following_each(edited, clean, sources)
+    slopes = torch.stack([one.by_problem for one in fitted])
+    slope = mean_slope(slopes, edited, clean, how, drawn=drawn)
     agreed = averaged(hits.double().mean(1), how, drawn=drawn, of=SHARES)
     low, middle, high = _quartiles(own)
     return IIA(
@@ -88,7 +89,7 @@ def iia(
         slope=float(slope.mean),
         slope_low=float(slope.low),
         slope_high=float(slope.high),
-        r2_change=float(np.mean([one.r2 for one in lines])),
+        r2_change=float(np.mean([one.r2 for one in fitted])),
         monotonicity=_monotonicity(sources.expected, edited),
         wrong_way=float((own < 0).double().mean()),
         own_slope_25=low,
@@ -135,45 +136,74 @@ def line(
 
     Undefined where those determine x, or where there are no more problems than coefficients.
     """
-    known = torch.isfinite(x) & torch.isfinite(y)
-    n_known = int(known.any(0).sum())
+    return lines(x, y[None], fixed=fixed)[0]
+
+
+def lines(
+    x: Float64[Tensor, "m n"],
+    ys: Float64[Tensor, "k m n"],
+    *,
+    fixed: Sequence[Float64[Tensor, " n"]] = (),
+) -> list[Line]:
+    """`line` of each of k y on one x; those that are known of the same pairs together."""
+    known = torch.isfinite(x) & torch.isfinite(ys)
+    alike: dict[bytes, list[int]] = {}
+    for place, of_y in enumerate(known):
+        alike.setdefault(of_y.numpy().tobytes(), []).append(place)
+    found: dict[int, Line] = {}
+    for places in alike.values():
+        some = _lines(x, ys[places], known[places[0]], fixed)
+        found |= dict(zip(places, some, strict=True))
+    return [found[place] for place in range(len(ys))]
+
+
+def _lines(
+    x: Float64[Tensor, "m n"],
+    ys: Float64[Tensor, "k m n"],
+    known: Bool[Tensor, "m n"],
+    fixed: Sequence[Float64[Tensor, " n"]],
+) -> Iterator[Line]:
+    """The same by the pairs that are known."""
+    has_pair = known.any(0)
+    n_known = int(has_pair.sum())
     basis = _basis([number.expand_as(x)[known] for number in (torch.ones_like(x[0]), *fixed)])
     n_fitted = 1 + basis.shape[1]
-    x_left, y_left = _left(x[known], basis), _left(y[known], basis)
+    x_left = _left(x[known][:, None], basis)[:, 0]
     spread = x_left.square().sum()
     if spread == 0 or n_known <= n_fitted:
-        return Line(torch.full_like(x[0], torch.nan), float("nan"))
-    slope = (x_left @ y_left) / spread
-    influence = torch.zeros_like(x)
-    influence[known] = x_left * (y_left - slope * x_left) * (n_known / spread)
+        nothing = Line(torch.full_like(x[0], torch.nan), float("nan"))
+        return iter([nothing] * len(ys))
+    pairs = ys[:, known]
+    left = _left(pairs.mT, basis).mT
+    slopes = (left @ x_left / spread)[:, None]
+    influence = torch.zeros_like(ys)
+    influence[:, known] = x_left * (left - slopes * x_left) * (n_known / spread)
     wider = ((n_known - 1) / (n_known - n_fitted)) ** 0.5
-    by_problem = slope + wider * influence.sum(0)
-    total = y_left.square().sum()
-    explained = slope.square() * spread / total if total > 0 else torch.zeros_like(total)
-    changes = bool((y[known] != y[known][0]).any())
-    return Line(
-        by_problem.where(known.any(0), torch.nan), float(explained) if changes else float("nan")
-    )
+    by_problem = (slopes + wider * influence.sum(1)).where(has_pair, torch.nan)
+    total = left.square().sum(1)
+    explained = (slopes[:, 0].square() * spread / total).where(total > 0, 0.0)
+    r2 = explained.where((pairs != pairs[:, :1]).any(1), torch.nan)
+    return map(Line, by_problem, r2.tolist())
 
 
 def _basis(numbers: Sequence[Float64[Tensor, " pairs"]]) -> Float64[Tensor, "pairs k"]:
     """Orthonormal columns that span all of these numbers but those that follow from others."""
     found = numbers[0].new_zeros(len(numbers[0]), 0)
     for number in numbers:
-        left = _left(number, found)
+        left = _left(number[:, None], found)
         if (left != 0).any():
-            found = torch.cat([found, (left / left.norm())[:, None]], dim=1)
+            found = torch.cat([found, left / left.norm()], dim=1)
     return found
 
 
 def _left(
-    number: Float64[Tensor, " pairs"], basis: Float64[Tensor, "pairs k"]
-) -> Float64[Tensor, " pairs"]:
-    """What the basis does not explain; 0 where that is rounding."""
-    left = number
+    numbers: Float64[Tensor, "pairs c"], basis: Float64[Tensor, "pairs k"]
+) -> Float64[Tensor, "pairs c"]:
+    """What the basis does not explain of each column; 0 where that is rounding."""
+    left = numbers
     for _ in range(2):  # once more, for what rounding left of the first time
         left = left - basis @ (basis.mT @ left)
-    return left if left.norm() > NOTHING_LEFT * number.norm() else torch.zeros_like(left)
+    return left.where(left.norm(dim=0) > NOTHING_LEFT * numbers.norm(dim=0), 0.0)
 
 
 def following(
@@ -191,14 +221,21 @@ def following(
 
     Source: Robins, Mark & Newey (1992), on treatments less their expectation.
     """
+    return following_each(edited[None], clean, sources)[0]
+
+
+def following_each(
+    edited: Float64[Tensor, "k m n"], clean: Float64[Tensor, " n"], sources: Sources
+) -> list[Line]:
+    """`following` of the answers along each of k directions."""
     right = torch.from_numpy(sources.base.answers).double()
     fixed = (right, sources.usual, clean.where(torch.isfinite(clean), 0.0))
-    return line(sources.expected - right, edited - clean, fixed=fixed)
+    return lines(sources.expected - right, edited - clean, fixed=fixed)
 
 
 def mean_slope(
-    lines: Sequence[Line],
-    edited: Float64[Tensor, "k m n"],
+    by_problem: Float64[Tensor, "*rows k n"],
+    edited: Float64[Tensor, "*rows k m n"],
     clean: Float64[Tensor, " n"],
     how: Resampling,
     *,
@@ -209,20 +246,26 @@ def mean_slope(
     There is no interval where the answers of fewer than `SHIFTS.fewest` problems move. One of a
     slope that two or three problems make holds in .3 to .9 of cases, and one of a slope that no
     problem makes has no width.
+
+    Args:
+        by_problem: see `Line`.
+        edited: answers.
+        clean: without an edit.
+        how: the level of the interval.
+        drawn: the directions are a sample, and others might have been drawn.
     """
-    found = averaged(torch.stack([one.by_problem for one in lines]), how, drawn=drawn)
-    moved = torch.isfinite(edited) & (edited != clean)
-    if int(moved.any(0).any(0).sum()) >= SHIFTS.fewest:
-        return found
-    return Averaged(found.mean, *torch.full((2,), torch.nan, dtype=torch.float64))
+    found = averaged(by_problem, how, drawn=drawn)
+    moved = (torch.isfinite(edited) & (edited != clean)).flatten(-3, -2).any(-2)
+    enough = moved.sum(-1) >= SHIFTS.fewest
+    return Averaged(found.mean, *(end.where(enough, torch.nan) for end in (found.low, found.high)))
 
 
-def _own_slopes(x: Float64[Tensor, "m n"], y: Float64[Tensor, "m n"]) -> Float64[Tensor, " n"]:
+def _own_slopes(x: Float64[Tensor, "m n"], ys: Float64[Tensor, "k m n"]) -> Float64[Tensor, "k n"]:
     """Of each problem's answers on those expected, over its sources; NaN where they are one."""
-    x = x.where(torch.isfinite(y), torch.nan)
-    x, y = x - x.nanmean(0), y - y.nanmean(0)
-    spread = x.square().nansum(0)
-    return torch.where(spread > 0, (x * y).nansum(0) / spread, torch.nan)
+    xs = x.where(torch.isfinite(ys), torch.nan)
+    xs, ys = xs - xs.nanmean(1, keepdim=True), ys - ys.nanmean(1, keepdim=True)
+    spread = xs.square().nansum(1)
+    return torch.where(spread > 0, (xs * ys).nansum(1) / spread, torch.nan)
 
 
 def _monotonicity(expected: Float64[Tensor, "m n"], edited: Float64[Tensor, "k m n"]) -> float:

@@ -1,34 +1,28 @@
 """From answers under edits to the tables that say what the edits did, and how sure that is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
-from mech_arith.engine.answers import Answers
 from mech_arith.evidence.hypotheses import hypothesis_table
 from mech_arith.evidence.iia import iia_table
-from mech_arith.evidence.metrics import edit_outcome, exact, shifts
+from mech_arith.evidence.metrics import shifts
+from mech_arith.evidence.outcomes import Outcomes, by_strength, moving, outcomes_of
 from mech_arith.evidence.scorer import Scorer
 from mech_arith.evidence.site_contrasts import site_contrast_table
 from mech_arith.evidence.specificity import specificity_table
-from mech_arith.interventions.controls import CONTROL, DRAWN, TARGET, Arm
+from mech_arith.interventions.controls import CONTROL, DRAWN, TARGET
 from mech_arith.interventions.edits.base import Edit
 from mech_arith.interventions.result import InterventionResult
 from mech_arith.interventions.run import InterventionPlan, InterventionRun
 from mech_arith.statistics import (
     ALPHA,
-    DIFFERENCES,
-    DISTANCES,
-    SHARES,
-    SHIFTS,
-    Resampling,
-    averaged,
     draws_needed,
     excess,
     largest_of_all,
@@ -37,23 +31,25 @@ from mech_arith.statistics import (
 
 
 def effect_rows(
-    results: InterventionResult, edit: Edit, strengths: tuple[float, ...], scorer: Scorer
+    results: InterventionResult,
+    found: Outcomes,
+    edit: Edit,
+    strengths: tuple[float, ...],
+    *,
+    written: bool,
 ) -> list[dict[str, Any]]:
     """A row per arm and strength: means over the arm's directions and over sources."""
-    scorer = scorer.of(results.rows)
-    compared = {arm.name: _by_strength(scorer.drops(answers)) for arm, answers in results.by_arm()}
-    against = _against(compared, scorer.how)
-    moving, moved = _moving(results), results.change_rms
+    moved = results.change_rms
     rows = []
-    for arm, answers in results.by_arm():
+    for arm in results.arms:
         is_target = arm.name == TARGET
-        numbers = _numbers(arm, answers, scorer, moving)
+        numbers = found.by_arm[arm.name]
         for index, strength in enumerate(strengths):
             # Controls move along other directions: the target's coordinate says nothing of them.
             ends = results.coordinates + results.changes[:, index]
             is_one = is_target and results.target.rank == 1
             coordinate = ends.mean() if is_one else torch.nan
-            broken = not scorer.written and float(numbers["not_a_number"][index]) > 0
+            broken = not written and float(numbers["not_a_number"][index]) > 0
             rows.append(
                 {
                     **results.key,
@@ -70,63 +66,13 @@ def effect_rows(
                     "n_passed": int(numbers["n_passed"][index]),
                     **{
                         name: float(number[index]) if is_target else float("nan")
-                        for name, number in against.items()
+                        for name, number in found.against.items()
                     },
                     "status": "failed" if broken else "ok",
                     "reason": "predictions that are not finite" if broken else "",
                 }
             )
     return rows
-
-
-def _moving(results: InterventionResult) -> Bool[Tensor, " s"]:
-    """The strengths that move any problem; the others are no edit."""
-    return results.moves.any(2).any(0)
-
-
-def _numbers(
-    arm: Arm, answers: Answers, scorer: Scorer, moving: Bool[Tensor, " s"]
-) -> dict[str, Float64[Tensor, " s"]]:
-    """Outcomes by strength, and the intervals of some."""
-    outcome = edit_outcome(
-        answers, scorer.clean, scorer.right, tolerance=scorer.tolerance, written=scorer.written
-    )
-    numbers = {name: number.double().mean((0, 1)) for name, number in vars(outcome).items()}
-    drops, shift = scorer.drops(answers), shifts(answers, scorer.clean)
-    hits = exact(answers.numbers, scorer.right, tolerance=scorer.tolerance).double()
-    for name, each, of in (
-        ("edited_accuracy", hits, SHARES),
-        ("accuracy_drop", drops, DIFFERENCES),
-        ("mean_shift", shift, SHIFTS),
-        ("mean_abs_shift", shift.abs(), DISTANCES),
-    ):
-        found = averaged(_by_strength(each), scorer.how, drawn=arm.name in DRAWN, of=of)
-        # Where answers are no number, a mean of means is not the mean that has the interval.
-        low, high = found.low, found.high
-        if of in (SHIFTS, DISTANCES):  # where nothing is edited, no shift is sure
-            low, high = (end.where(moving, found.mean) for end in (low, high))
-        numbers |= {name: found.mean, f"{name}_low": low, f"{name}_high": high}
-    return numbers
-
-
-def _by_strength(x: Float64[Tensor, "k m s n"]) -> Float64[Tensor, "s k n"]:
-    """Problems with the mean over their sources, which are theirs alone."""
-    return x.nanmean(1).transpose(0, 1)
-
-
-def _against(
-    drops: Mapping[str, Float64[Tensor, "s k n"]], how: Resampling
-) -> dict[str, Float64[Tensor, " s"]]:
-    """The target's drop beyond that of the norm-matched random directions."""
-    target = drops[TARGET][:, 0]
-    controls = drops.get(CONTROL, target.new_zeros(len(target), 0, target.shape[-1]))
-    found = excess(target, controls, how)
-    return {
-        "excess_drop": found.estimate,
-        "excess_low": found.low,
-        "excess_high": found.high,
-        "excess_p": found.p,
-    }
 
 
 def draw_rows(
@@ -138,8 +84,8 @@ def draw_rows(
     for arm, answers in results.by_arm():
         if arm.name == TARGET:
             continue
-        drops = _by_strength(scorer.drops(answers)).mean(-1)
-        moved = _by_strength(shifts(answers, scorer.clean).abs()).nanmean(-1)
+        drops = by_strength(scorer.drops(answers)).mean(-1)
+        moved = by_strength(shifts(answers, scorer.clean).abs()).nanmean(-1)
         for (at, direction), drop in np.ndenumerate(drops.numpy()):
             rows.append(
                 {
@@ -172,11 +118,11 @@ def contrasts_of(results: InterventionResult, edit: Edit, scorer: Scorer) -> lis
     No strength is chosen, so that nothing is picked on the problems that are reported.
     """
     scorer = scorer.of(results.rows)
-    moving = _moving(results)
-    if not moving.any():
+    moves = moving(results)
+    if not moves.any():
         return []
     drops = {
-        arm.name: _by_strength(scorer.drops(answers))[moving].mean(0)
+        arm.name: by_strength(scorer.drops(answers))[moves].mean(0)
         for arm, answers in results.by_arm()
     }
     target = drops.pop(TARGET)[0]
@@ -189,7 +135,7 @@ def contrasts_of(results: InterventionResult, edit: Edit, scorer: Scorer) -> lis
             "edit": edit.name,
             "arm": arm,
             "n_directions": len(controls),
-            "n_strengths": int(moving.sum()),
+            "n_strengths": int(moves.sum()),
             "n": len(target),
             "target_drop": float(target.mean()),
             "arm_drop": float(controls.mean()),
@@ -244,7 +190,11 @@ def effect_tables(
     """`effects`, `contrasts` and `control_draws` of all targets."""
     return {
         "effects": pd.DataFrame(
-            [row for one in results for row in effect_rows(one, edit, strengths, scorer)]
+            [
+                row
+                for one, found in zip(results, outcomes_of(results, scorer), strict=True)
+                for row in effect_rows(one, found, edit, strengths, written=scorer.written)
+            ]
         ),
         "contrasts": contrast_table(
             [found for one in results for found in contrasts_of(one, edit, scorer)]

@@ -21,13 +21,13 @@ def off_distribution_table(
     Its numbers are those of `departure_columns`.
     """
     edit = {"edit": plan.edit.name, "strength_unit": plan.edit.unit}
-    tables = [
-        pd.DataFrame(
-            [{**one.key, **edit, "strength": by, "n": len(one.rows)} for by in plan.strengths]
-        ).assign(**departure_columns(departure))
-        for one, departure in zip(results, departures, strict=True)
-    ]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    rows = []
+    for one, departure in zip(results, departures, strict=True):
+        columns = departure_columns(departure)
+        for by, *numbers in zip(plan.strengths, *columns.values(), strict=True):
+            found = dict(zip(columns, numbers, strict=True))
+            rows.append({**one.key, **edit, "strength": by, "n": len(one.rows), **found})
+    return pd.DataFrame(rows)
 
 
 def departure_columns(departure: Departure) -> dict[str, list[float] | list[str]]:

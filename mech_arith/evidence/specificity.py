@@ -1,11 +1,12 @@
 """Does a direction carry its value alone? Each value's direction x each value's change."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+import torch
 
-from mech_arith.evidence.counterfactual import following, mean_slope
+from mech_arith.evidence.counterfactual import following_each, mean_slope
 from mech_arith.evidence.metrics import exact, settled
 from mech_arith.evidence.scorer import Scorer
 from mech_arith.interventions.interchange import Crossed
@@ -21,31 +22,39 @@ def specificity_table(
     If a direction carries its value alone, the answer follows the changes of that value, and of
     those that it is computed from.
     """
-    return pd.DataFrame([_row(one, every[one.changed], scorer) for one in crossed])
+    rows: dict[int, dict[str, Any]] = {}
+    for value, sources in every.items():
+        places = [place for place, one in enumerate(crossed) if one.changed == value]
+        if places:
+            of_value = _rows([crossed[place] for place in places], sources, scorer)
+            rows |= dict(zip(places, of_value, strict=True))
+    return pd.DataFrame([rows[place] for place in range(len(crossed))])
 
 
-def _row(one: Crossed, sources: Sources, scorer: Scorer) -> dict[str, Any]:
-    along = one.along
+def _rows(crossed: Sequence[Crossed], sources: Sources, scorer: Scorer) -> Iterator[dict[str, Any]]:
+    """Of all directions under the changes of one value."""
     scorer = scorer.of(sources.rows)
     clean = scorer.clean.numbers
-    edited = settled(one.numbers[:, sources.rows], clean)
-    fitted = following(edited, clean, sources)
-    slope = mean_slope([fitted], edited[None], clean, scorer.how, drawn=False)
-    hits = exact(edited, sources.expected, tolerance=scorer.tolerance).double().mean(0)
+    edited = settled(torch.stack([one.numbers[:, sources.rows] for one in crossed]), clean)
+    fitted = following_each(edited, clean, sources)
+    slopes = torch.stack([one.by_problem for one in fitted])
+    slope = mean_slope(slopes[:, None], edited[:, None], clean, scorer.how, drawn=False)
+    hits = exact(edited, sources.expected, tolerance=scorer.tolerance).double().mean(1)
     ends = share_interval(hits, scorer.how)
-    return {
-        **along.site.columns(),
-        "component": along.target.component,
-        "rank": along.target.rank,
-        "direction_of": along.target.chosen_for,
-        "changed": sources.value,
-        "slope": float(slope.mean),
-        "slope_low": float(slope.low),
-        "slope_high": float(slope.high),
-        "r2_change": fitted.r2,
-        "iia": float(hits.mean()),
-        "iia_low": float(ends.low),
-        "iia_high": float(ends.high),
-        "n": len(sources.rows),
-        "n_sources": len(sources.problems),
-    }
+    for place, one in enumerate(crossed):
+        yield {
+            **one.along.site.columns(),
+            "component": one.along.target.component,
+            "rank": one.along.target.rank,
+            "direction_of": one.along.target.chosen_for,
+            "changed": sources.value,
+            "slope": float(slope.mean[place]),
+            "slope_low": float(slope.low[place]),
+            "slope_high": float(slope.high[place]),
+            "r2_change": fitted[place].r2,
+            "iia": float(hits[place].mean()),
+            "iia_low": float(ends.low[place]),
+            "iia_high": float(ends.high[place]),
+            "n": len(sources.rows),
+            "n_sources": len(sources.problems),
+        }

@@ -17,7 +17,7 @@ from mech_arith.common.errors import UserError
 from mech_arith.directions.base import DirectionMethod, Drawing
 from mech_arith.directions.tracing import Splits, Trace, trace
 from mech_arith.engine.gradients import check_differentiable
-from mech_arith.engine.guard import check_activations, compare_paths, compared
+from mech_arith.engine.guard import check_points, compare_paths, compared, is_replayed
 from mech_arith.engine.pairs import Pairs
 from mech_arith.engine.run import CODE, ReferenceAnswers, longest_answer, stored_baseline
 from mech_arith.engine.session import Session
@@ -321,26 +321,22 @@ def _check(work: _Work, sites: list[Site]) -> float | None:
 def _parity(work: _Work, sites: list[Site], bound: int) -> float | None:
     """The fast path's difference from whole passes, which cells of the same layouts share.
 
-    Each cell's own problems must have finite activations. A model that cannot be replayed is
-    compared every time, because it is turned to whole passes.
+    Each cell's own activations are known to be finite by its own passes, the baseline's first. A
+    model that cannot be replayed is tried every time, because it is turned to whole passes.
     """
     session, prompts = work.session, work.prompts
     model = session.model
-
-    def check() -> dict[str, Tensor]:
-        check_activations(model, prompts, sites)
-        return {}
+    check_points(model, sites)
+    if not is_replayed(model, prompts, bound=bound):
+        return None
 
     def compare() -> dict[str, Tensor]:
-        found = compare_paths(model, prompts, sites, bound=bound)
+        found = compare_paths(model, prompts, sites)
         return {"difference": torch.tensor(nan if found is None else found, dtype=torch.float64)}
 
-    points = list(dict.fromkeys((site.point, site.head) for site in sites))
-    asked = {"prompts": prompts.digest(), "points": [list(point) for point in points]}
-    session.store.fetch("finite", model.fingerprint | asked, check, code=CODE)
     key = model.fingerprint | compared(model, prompts, sites, bound=bound)
     found = float(session.store.fetch("checks", key, compare, code=CODE)["difference"])
-    return compare_paths(model, prompts, sites, bound=bound) if isnan(found) else found
+    return compare_paths(model, prompts, sites) if isnan(found) else found
 
 
 def _screen(work: _Work, candidates: list[Site], reported: Reported) -> ScreenedCell | None:

@@ -193,11 +193,13 @@ def _present(settings: RunConfig, directory: Path, sweep: str | None, tracked_at
     The numbers are safe on disk: what fails here is a warning.
     """
     shutil.rmtree(directory / PARTS, ignore_errors=True)
-    saved = load_run(directory)
-    _draw(saved, directory / "figures", settings)
-    record = read_record(directory)
-    if record is not None and record.tracked is None and _log_to_wandb(saved, sweep, tracked_at):
-        mark_tracked(directory, record, tracked_at.mode)
+    record, figures = read_record(directory), directory / "figures"
+    tracks = record is not None and record.tracked is None and tracked_at.mode != DISABLED
+    if tracks or not figures.is_dir():
+        saved = load_run(directory)
+        _draw(saved, figures, settings)
+        if tracks and record is not None and _log_to_wandb(saved, sweep, tracked_at):
+            mark_tracked(directory, record, tracked_at.mode)
     if sweep is None:
         print_cells([directory])
 

@@ -121,6 +121,9 @@ class Model(ABC):
     """Those of `POINTS` that there are in its blocks."""
     causal: bool = True
     """Positions attend to earlier ones alone."""
+    turns: tuple[int, ...] = ()
+    """Lengths in tokens beyond which its passes are other ones, as where a window of attention
+    ends."""
     replays: bool = True
     """Its blocks can be run one by one, on some positions. Otherwise every pass is a full one."""
 

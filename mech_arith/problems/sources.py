@@ -138,7 +138,7 @@ def draw_sources(
     """
     random = np.random.default_rng([seed, *value.encode()])
     inside = taken_operands(problems.hypothesis, value)
-    search = _Search(problems, value, inside, tuple(constraints), random)
+    search = _Search(problems, value, inside, tuple(constraints), random, m * (1 + n_shuffles))
 
     def drawn(rows: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " some"]:
         return search.partners(rows)
@@ -204,6 +204,8 @@ class _Search:
     """The operands that are taken."""
     constraints: tuple[Constraint, ...]
     random: np.random.Generator
+    n_draws: int
+    """Partners that each problem is given, one after another."""
 
     def partners(self, rows: Int64[np.ndarray, " some"]) -> Int64[np.ndarray, " some"]:
         """For each row another problem; -1 where there is none."""
@@ -219,7 +221,8 @@ class _Search:
     def _judges(self) -> tuple[Judge, Judge]:
         """Whether pairs are allowed, and whether they are preferred."""
         n = len(self.problems)
-        if not self.is_choosy or n * n > KNOWN_PAIRS:
+        pays = self.is_choosy or n <= self.n_draws
+        if not pays or n * n > KNOWN_PAIRS:
             return self._allowed, self._preferred
         return _known(self._allowed, n), _known(self._preferred, n)
 
@@ -229,15 +232,15 @@ class _Search:
         will_do: Judge,
     ) -> Int64[np.ndarray, " some"]:
         """The first that will do, in random order."""
-        found = np.full(len(rows), -1)
+        found, left = np.full(len(rows), -1), np.arange(len(rows))
         for _ in range(TRIES):
-            left = np.flatnonzero(found < 0)
             if not len(left):
                 return found
             partner = self.random.integers(len(self.problems), size=len(left))
             mask = will_do(rows[left], partner)
             found[left[mask]] = partner[mask]
-        for place in np.flatnonzero(found < 0):
+            left = left[~mask]
+        for place in left:
             everyone = self.random.permutation(len(self.problems))
             good = everyone[will_do(np.full(len(everyone), rows[place]), everyone)]
             found[place] = good[0] if len(good) else -1
@@ -310,8 +313,10 @@ def _known(judge: Judge, n: int) -> Judge:
     seen: np.ndarray = np.zeros(n, dtype=bool)
 
     def looked_up(base: np.ndarray, partner: np.ndarray) -> np.ndarray:
-        new = np.unique(base[~seen[base]])
-        at_a_time = max(1, AT_ONCE // n)
+        unseen = base[~seen[base]]
+        if not len(unseen):
+            return table[base, partner]
+        new, at_a_time = np.unique(unseen), max(1, AT_ONCE // n)
         for some in (new[start : start + at_a_time] for start in range(0, len(new), at_a_time)):
             table[some] = judge(np.repeat(some, n), np.tile(everyone, len(some))).reshape(-1, n)
         seen[new] = True

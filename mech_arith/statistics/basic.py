@@ -38,7 +38,7 @@ def centred_columns(
 
 
 def r_squared(
-    predicted: Float[Tensor, "*rows n"], actual: Float[Tensor, " n"]
+    predicted: Float[Tensor, "*rows n"], actual: Float[Tensor, "*#rows n"]
 ) -> Float64[Tensor, "*rows"]:
     """1 - residual / total sum of squares of each row, over what is a number in both; NaN below two
     of them, or where they are all the same.

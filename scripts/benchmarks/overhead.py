@@ -2,14 +2,17 @@
 
     python scripts/benchmarks/overhead.py arith_decoder    # 20 cells, minutes
     python scripts/benchmarks/overhead.py smollm2_135m     # 20 cells, half an hour
+    python scripts/benchmarks/overhead.py arith_decoder hydra/launcher=local sweep.pack=20
 
-Runs a sweep of small cells in one process with one thread, without W&B and with a store of its own,
-and asks every 5 ms of CPU time what the program is at. `engine` is what edited and clean passes
-take; all other parts are overhead. To compare with another checkout, run this same file with
+Runs a sweep of small cells with one thread, without W&B and with a store of its own, and asks every
+5 ms of CPU time what the program is at, in every process of the sweep. `engine` is what edited and
+clean passes take; all other parts are overhead. A sweep of the first cell alone tells what a
+process costs by itself. To compare with another checkout, run this same file with
 PYTHONPATH=CHECKOUT.
 """
 
 import argparse
+import atexit
 import json
 import os
 import signal
@@ -19,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -52,6 +56,16 @@ SWEEPS = {
 }
 """Name of a sweep of 20 cells -> its overrides."""
 
+FIRST = {
+    name: [
+        f"{key}={choices.partition(',')[0]}"
+        for key, _, choices in (override.partition("=") for override in overrides)
+        if key in ("problems.seed", "template")
+    ]
+    for name, overrides in SWEEPS.items()
+}
+"""Name of a sweep -> the overrides that leave its first cell."""
+
 PASSES = {"embed", "run_block", "read_out", "full_pass"}
 """Methods of a model that run the network."""
 
@@ -74,13 +88,17 @@ APART = ("figures", "W&B")
 def part_of(frame: FrameType | None) -> str:
     """What the program is at, by its stack: the innermost room, or a part that holds all below."""
     stack = [(f.f_code.co_filename, f.f_code.co_name) for f in _outwards(frame)]
+    if any(function == "_present" and "/mech_arith/" in file for file, function in stack):
+        return "W&B" if any("/reports/wandb" in file for file, _ in stack) else "figures"
     for part, names in WITHIN.items():
         if any(name in file for file, _ in stack for name in names):
             return part
     passes = any(function in PASSES and "/mech_arith/models/" in file for file, function in stack)
-    for file, function in stack:
-        room = file.partition("/mech_arith/")[2].partition("/")[0]
-        if room == "engine" or (room == "models" and passes):
+    rooms = [file.partition("/mech_arith/")[2].partition("/")[0] for file, _ in stack]
+    # What a pass asks of the model on its way, as whether activations are finite, is the pass's.
+    above = next((room for room in rooms if room not in ("", "models")), "")
+    for room, (file, function) in zip(rooms, stack, strict=True):
+        if room == "engine" or (room == "models" and (passes or above == "engine")):
             return "engine"
         if room == "reports" and "/wandb" in file:
             return "W&B"
@@ -99,8 +117,8 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def watch(arguments: Sequence[str], result: Path) -> None:
-    """Run the program in this process, and write down what its CPU time goes to."""
+def watch() -> None:
+    """From here to the end of this process, write down what its CPU time goes to."""
     spent: Counter[str] = Counter()
     last = 0.0
 
@@ -111,69 +129,101 @@ def watch(arguments: Sequence[str], result: Path) -> None:
         spent[part_of(frame)] += now - last
         last = now
 
+    def end() -> None:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        place = Path(os.environ[PARTS]) / f"{os.getpid()}.json"
+        place.write_text(json.dumps(spent), encoding="utf-8")
+
     signal.signal(signal.SIGPROF, look)
     signal.setitimer(signal.ITIMER_PROF, EVERY_S, EVERY_S)
-    sys.argv = ["mech_arith", *arguments]
-    began = time.monotonic()
-    try:
-        from mech_arith.__main__ import main
-
-        main()
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0.0)
-        known = {"wall": time.monotonic() - began, "parts": dict(spent)}
-        result.write_text(json.dumps(known), encoding="utf-8")
+    atexit.register(end)
 
 
-def measure(name: str, more: Sequence[str]) -> dict[str, float]:
-    """Seconds of CPU by part, of one sweep in a process of its own; `wall` is the whole sweep's."""
+PARTS = "OVERHEAD_PARTS"
+"""Environment variable: where each process leaves its parts."""
+
+AT_START = f"""
+import os, sys
+if "{PARTS}" in os.environ:
+    sys.path.append({str(Path(__file__).parent)!r})
+    import overhead
+    sys.path.pop()
+    overhead.watch()
+"""
+"""What Python runs in every process before anything else, where it finds it as `sitecustomize`."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a sweep has cost."""
+
+    n_cells: int
+    wall: float
+    parts: dict[str, float]
+    """Seconds of CPU of all its processes."""
+
+    @property
+    def overhead(self) -> float:
+        """Of all parts but passes, and what can be left out."""
+        return sum(s for part, s in self.parts.items() if part not in (*APART, "engine"))
+
+
+def measure(name: str, more: Sequence[str]) -> Spent:
+    """Of one sweep."""
     with tempfile.TemporaryDirectory() as scratch:
-        place, result = Path(scratch), Path(scratch) / "parts.json"
+        place = Path(scratch)
+        (place / "parts").mkdir()
+        (place / "start").mkdir()
+        (place / "start" / "sitecustomize.py").write_text(AT_START, encoding="utf-8")
         always = (
             f"hydra.sweep.dir={place / 'sweep'}",
             f"store.path={place / 'store'}",
             "wandb=disabled",
             "threads=1",
         )
-        command = [sys.executable, __file__, "--watch", str(result)]
-        subprocess.run(
-            [*command, "-m", *SWEEPS[name], *more, *always],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+        roots = [str(place / "start"), os.environ.get("PYTHONPATH", "")]
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            PARTS: str(place / "parts"),
+            "PYTHONPATH": os.pathsep.join(filter(None, roots)),
+        }
+        command = [sys.executable, "-m", "mech_arith", "-m", *SWEEPS[name], *more, *always]
+        began = time.monotonic()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+        wall = time.monotonic() - began
         states = json.loads((place / "sweep" / "cells.json").read_text(encoding="utf-8"))
-        known = json.loads(result.read_text(encoding="utf-8"))
-    return {"cells": len(states["cells"]), "wall": known["wall"], **known["parts"]}
+        spent: Counter[str] = Counter()
+        for path in (place / "parts").iterdir():
+            spent.update(json.loads(path.read_text(encoding="utf-8")))
+    return Spent(len(states["cells"]), wall, dict(spent))
 
 
-def table(seconds: dict[str, float]) -> str:
+def table(every: Spent, first: Spent) -> str:
     """The parts, largest first, and what they add up to."""
-    n = int(seconds.pop("cells"))
-    wall = seconds.pop("wall")
+    n, whole = every.n_cells, sum(every.parts.values())
     lines = [f"{'part':<14}{'s/cell':>8}{'of all':>8}"]
-    whole = sum(seconds.values())
-    for part, spent in sorted(seconds.items(), key=lambda entry: -entry[1]):
+    for part, spent in sorted(every.parts.items(), key=lambda entry: -entry[1]):
         lines.append(f"{part:<14}{spent / n:>8.3f}{spent / whole:>8.1%}")
-    apart = sum(seconds.get(part, 0.0) for part in APART)
-    overhead = whole - apart - seconds.get("engine", 0.0)
+    apart = sum(every.parts.get(part, 0.0) for part in APART)
     lines.append(
-        f"{n} cells, {whole:.1f} s of CPU, {wall:.1f} s by the clock; overhead per cell without "
-        f"{' and '.join(APART)} {overhead / n:.2f} s, {overhead / (whole - apart):.1%} of all"
+        f"{n} cells, {whole:.1f} s of CPU, {every.wall:.1f} s by the clock; without "
+        f"{' and '.join(APART)} the overhead is {every.overhead / n:.2f} s per cell, "
+        f"{every.overhead / (whole - apart):.1%} of all"
     )
+    further = (every.overhead - first.overhead) / max(1, n - 1)
+    lines.append(f"the first cell: {first.overhead:.2f} s; each further one: {further:.2f} s")
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Measure one sweep, or be the process that is watched."""
-    if sys.argv[1:2] == ["--watch"]:
-        watch(sys.argv[3:], Path(sys.argv[2]))
-        return
+    """Measure one sweep, and its first cell."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sweep", choices=SWEEPS)
     parser.add_argument("overrides", nargs="*", help="more overrides, as sweep.pack=10")
     asked = parser.parse_args()
-    print(table(measure(asked.sweep, asked.overrides)))
+    first = measure(asked.sweep, [*asked.overrides, *FIRST[asked.sweep]])
+    print(table(measure(asked.sweep, asked.overrides), first))
 
 
 if __name__ == "__main__":

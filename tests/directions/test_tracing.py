@@ -124,6 +124,17 @@ def test_the_table_has_a_row_per_site_component_and_value():
     assert best.loc["b-c", "abs_r"] > 0.99
 
 
+def test_values_are_read_together_as_each_by_itself():
+    *_, traces = planted()
+    for found in traces.values():
+        for value, one in enumerate(found.fitted.readings(1)):
+            assert one is not None
+            alone = found.fitted.reading(one.components, value)
+            assert alone.components == one.components == (int(found.chosen[value]),)
+            torch.testing.assert_close(one.read, alone.read)
+            assert (one.r2, one.r_fit) == (pytest.approx(alone.r2), pytest.approx(alone.r_fit))
+
+
 def test_positions_that_never_vary_have_no_rows():
     model = PlantedModel()
     *_, traces = planted()

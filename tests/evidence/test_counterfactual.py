@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, linregress
 
-from mech_arith.evidence.counterfactual import iia, line
+from mech_arith.evidence.counterfactual import iia, line, lines
 from mech_arith.problems import ProblemSet, draw
 from mech_arith.problems.expressions import parse_constraint
 from mech_arith.problems.sources import Sources, draw_sources
@@ -63,6 +63,19 @@ def test_sources_follow_the_seed_and_differ_between_draws():
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first[0], first[1])
+
+
+def test_sources_are_the_same_whether_pairs_are_judged_once_or_as_they_are_drawn(monkeypatch):
+    problems_ = problems("a//b", a=[7, 8, 9, 14, 30], b=[1, 2, 3, 7, 4])
+    constraints = (parse_constraint("a > b"),)
+    once = sources_of(problems_, "b", m=2, n_shuffles=20, seed=3, constraints=constraints)
+    monkeypatch.setattr("mech_arith.problems.sources.KNOWN_PAIRS", 0)
+    drawn_ = sources_of(problems_, "b", m=2, n_shuffles=20, seed=3, constraints=constraints)
+    assert once is not None
+    assert drawn_ is not None
+    assert torch.equal(once.other, drawn_.other)
+    for one, other in zip(once.problems, drawn_.problems, strict=True):
+        assert one.operands["b"].tolist() == other.operands["b"].tolist()
 
 
 def test_sources_keep_the_constraints():
@@ -317,6 +330,20 @@ def test_a_line_with_numbers_held_fixed_is_that_of_a_regression_on_all():
     ours = averaged(found.by_problem[None], HOW, drawn=False)
     half = float(ours.high - ours.low) / 2
     assert half == pytest.approx(1.976 * theirs.bse[1], rel=0.02)
+
+
+def test_many_lines_are_each_the_one_of_its_own_numbers():
+    generator = torch.Generator().manual_seed(0)
+    x, ys = torch.randn(2, 12, generator=generator), torch.randn(5, 2, 12, generator=generator)
+    x, ys = x.double(), ys.double()
+    fixed = [torch.randn(12, generator=generator, dtype=torch.float64)]
+    ys[1, 0, 3] = ys[3, :, 5] = torch.nan
+    ys[2] = 4.0
+    ys[4] = fixed[0]
+    for y, together in zip(ys, lines(x, ys, fixed=fixed), strict=True):
+        alone = line(x, y, fixed=fixed)
+        torch.testing.assert_close(together.by_problem, alone.by_problem, equal_nan=True)
+        assert together.r2 == pytest.approx(alone.r2, nan_ok=True)
 
 
 def test_monotonicity_is_kendalls_tau_of_a_problem():

@@ -6,6 +6,7 @@ import torch
 from mech_arith.engine.answers import Answers
 from mech_arith.engine.sites import Site
 from mech_arith.evidence.effects import contrast_table, contrasts_of, effect_tables
+from mech_arith.evidence.outcomes import outcomes_of
 from mech_arith.evidence.scorer import Scorer
 from mech_arith.evidence.summary import largest_drop_p
 from mech_arith.interventions.controls import CONTROL, TARGET, Arm, Target
@@ -94,3 +95,20 @@ def test_the_largest_drop_is_compared_with_ties():
         tables = effect_tables([one], find_edit("shift"), (1.0,), scorer)
         found.append(largest_drop_p(tables["effects"], tables["control_draws"]))
     assert found == [pytest.approx(2 / 3)] * 8
+
+
+def test_results_are_averaged_together_as_each_by_itself(monkeypatch):
+    generator = torch.Generator().manual_seed(1)
+    made = [results(torch.rand(4, 2, 3, 30, generator=generator) < share) for share in (0.1, 0.6)]
+    few, _ = results(torch.rand(3, 2, 3, 30, generator=generator) < 0.5)  # other arms
+    some, scorer = [made[0][0], few, made[1][0]], made[0][1]
+    each = [found for one in some for found in outcomes_of([one], scorer)]
+
+    def same(together):
+        for found, alone in zip(together, each, strict=True):
+            torch.testing.assert_close(found.against, alone.against, equal_nan=True)
+            torch.testing.assert_close(found.by_arm, alone.by_arm, equal_nan=True)
+
+    same(outcomes_of(some, scorer))
+    monkeypatch.setattr("mech_arith.evidence.outcomes.ENTRIES", 1)
+    same(outcomes_of(some, scorer))

@@ -161,6 +161,13 @@ def test_a_table_of_another_run_is_an_error(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=r"expected 2 rows in .*correlations\.parquet, got 1"):
         load_run(tmp_path)
+    with pytest.raises(UserError, match=r"expected 2 rows in .*correlations\.parquet, got 1"):
+        load_run(tmp_path, tables=["effects"])
+
+
+def test_some_tables_are_read_alone(tmp_path: Path) -> None:
+    save(tmp_path)
+    assert set(load_run(tmp_path, tables=["effects", "locality"]).tables) == {"effects"}
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"tables": 3}'])

@@ -4,6 +4,8 @@ import gc
 import weakref
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from omegaconf import OmegaConf
 from transformers import PreTrainedModel
 
 from mech_arith.evidence.results import load_run
@@ -94,6 +96,13 @@ def test_cells_of_a_sweep_load_once_and_are_what_they_are_alone(monkeypatch, tmp
         loads.append(kind.__name__)
         return read(kind, *args, **options)
 
+    composed, compose = [], ConfigLoaderImpl.load_sweep_config
+
+    def composing(self, master, overrides):
+        composed.append(overrides)
+        return compose(self, master, overrides)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", composing)
     monkeypatch.setattr(PreTrainedModel, "from_pretrained", classmethod(counting))
     monkeypatch.setattr("mech_arith.reports.figures.draw_cell", lambda _, to, **__: to.mkdir())
     lm = ("model=hf_dir", f"model.path={lms[0]}", "prompt=comma", "template=sum_of_two")
@@ -107,6 +116,10 @@ def test_cells_of_a_sweep_load_once_and_are_what_they_are_alone(monkeypatch, tmp
     )
     assert main(monkeypatch, tmp_path, *cell, "problems.seed=0,1,2", sweep=True) == 0
     assert loads == ["LlamaForCausalLM"]
+    assert len(composed) == 3
+    directory = OmegaConf.load(tmp_path / "run" / "2" / ".hydra" / "hydra.yaml")
+    assert directory.hydra.sweep.subdir == "2"
+    assert "hydra.sweep.subdir='2'" in directory.hydra.overrides.hydra
     release_model()
     assert main(monkeypatch, tmp_path / "alone", *cell, "problems.seed=2") == 0
     together, alone = load_run(tmp_path / "run" / "2"), load_run(tmp_path / "alone" / "run")

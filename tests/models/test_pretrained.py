@@ -1,5 +1,7 @@
 """Language models in the engine: every architecture against whole passes, and SmolLM2 itself."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -405,3 +407,21 @@ def test_the_model_is_left_as_it_was(tiny):
 def _blocks_of(model):
     names = {id(module): name for name, module in model.network.named_modules()}
     return names[id(model._blocks[0].module)].rsplit(".", 1)[0]
+
+
+def test_what_the_check_depends_on_is_how_passes_are_run_and_not_what_is_read(tmp_path):
+    """A prefix may be a token longer; where a window ends, passes are other ones."""
+    model = model_in(tiny_lm("llama", tmp_path))
+    prompts, sites = model.encode(PROBLEMS), [Site(1, "resid_post", "last")]
+    n = len(prompts.prefix)
+    assert 1 < n < 2 ** n.bit_length() - 1
+
+    def key(n_prefix, **changed):
+        other = replace(prompts, prefix=prompts.prefix[:1].expand(n_prefix), **changed)
+        return guard.compared(model, other, sites, bound=9)
+
+    assert key(n) == key(n + 1)
+    assert key(n) != key(2 ** n.bit_length())
+    assert key(n) != key(n, layouts=prompts.layouts[:1])
+    model.turns = (n,)
+    assert key(n) != key(n + 1)

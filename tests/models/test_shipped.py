@@ -63,6 +63,11 @@ def test_how_minus_37_is_written(answer_format, written):
     tokens = answer_format.encode(torch.tensor([-37]))[0].tolist()
     assert "".join(ARITHMETIC.tokens[token] for token in tokens) == written
     assert len(answer_format.labels()) == answer_format.length
+    # One by one as all together.
+    for number in (-9999, -37, -1, 0, 5, 120, 9999):
+        together = answer_format.encode(torch.tensor([number]))[0]
+        assert answer_format.tokens(number) == tuple(together.tolist())
+    assert answer_format.tokens(10**4) == ()
 
 
 def test_what_is_no_number_is_not_guessed():

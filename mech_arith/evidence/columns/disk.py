@@ -124,20 +124,23 @@ def in_memory(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     """
     earlier = earlier_names(columns)
     renamed = {was: now for was, now in earlier.items() if was in table and now not in table}
-    table = table.rename(columns=renamed)
+    table = table.rename(columns=renamed) if renamed else table
     lacking = {
         column.name: column.absent
         for column in columns
         if column.absent is not None and column.name not in table
     }
-    table = table.assign(**lacking)
+    table = table.assign(**lacking) if lacking else table
     kinds: Mapping[str, Kind] = {column.name: column.kind for column in columns}
-    return table.assign(
-        **{
-            name: _usable(pd.Series(table[name]), kinds[name])
-            for name in table.columns
+    # All at once: a table that is given column after column is copied as often.
+    return pd.DataFrame(
+        {
+            name: _usable(pd.Series(entries), kinds[name])
             if name in kinds and kinds[name] is not NUMBER
-        }
+            else entries
+            for name, entries in table.items()
+        },
+        index=table.index,
     )
 
 

@@ -7,6 +7,7 @@ operands at the same positions.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -46,7 +47,7 @@ class Vocabulary:
                 "choose a symbolic template or another model"
             ) from None
 
-    @property
+    @cached_property
     def digits(self) -> Int64[Tensor, " 10"]:
         """Token ids of the digits 0 to 9."""
         return torch.tensor([self.id(digit) for digit in DIGITS])
@@ -211,7 +212,13 @@ class AnswerFormat:
         """The tokens of one answer; none if it has more than `width` digits."""
         if abs(number) >= 10**self.width:
             return ()
-        return tuple(self.encode(torch.tensor([number]))[0].tolist())
+        # Plain numbers, as in `read`: one by one, tensors would take a hundred times as long.
+        magnitude = number % 10**self.width if self._complement else abs(number)
+        digits = [ARITHMETIC.id(digit) for digit in f"{magnitude:0{self.width}d}"]
+        if self.digits == DigitOrder.UNITS_FIRST:
+            digits.reverse()
+        digits.insert(self.sign_index, ARITHMETIC.id("-" if number < 0 else "+"))
+        return tuple(digits)
 
     def read(self, tokens: Sequence[int]) -> tuple[int | None, bool]:
         """The number that has been written, if it is one, and whether all its tokens are there."""

@@ -107,10 +107,15 @@ class PretrainedModel(EditableModel):
     def __init__(self, loaded: LoadedModel, prompting: Prompting) -> None:
         self.name, self.digest = loaded.name, loaded.digest
         self.network, self.tokenizer = loaded.model, loaded.tokenizer
+        self._digests: dict[str, str] = {}
+        """By style, of what determines the answers beside the weights; shared by all that is asked
+        of the network, for a tokenizer takes long to be written out."""
         self._ask_by(prompting)
         config = loaded.model.config.get_text_config()
         self.n_heads, self.d_model = config.num_attention_heads, config.hidden_size
         self.width_out = config.vocab_size
+        window, factors = (getattr(config, n, None) for n in ("sliding_window", "rope_parameters"))
+        self.turns = (*([window] if window else []), *_rotary_limits(factors))
         self.device, self.dtype = loaded.model.device, loaded.model.dtype
         self._blocks = find_hook_points(loaded.model)
         self.n_layers = len(self._blocks)
@@ -121,7 +126,10 @@ class PretrainedModel(EditableModel):
     def _ask_by(self, prompting: Prompting) -> None:
         self.prompting = prompting
         self.reader = AnswerReader(self.tokenizer, prompting)
-        self.settings_digest = _settings_digest(self.network, self.tokenizer, prompting)
+        if prompting.style not in self._digests:
+            found = _settings_digest(self.network, self.tokenizer, prompting)
+            self._digests[prompting.style] = found
+        self.settings_digest = self._digests[prompting.style]
 
     def asked(self, prompting: Prompting) -> "PretrainedModel":
         """The same network, asked otherwise; what this one's runs have found out is not taken over.

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise, takewhile
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Int64
@@ -164,11 +165,7 @@ class _Codec:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, style: str) -> None:
         self.decode = lru_cache(maxsize=2**16)(self._decode)
-        vocabulary = tokenizer.get_vocab().items()
-        self.digits = torch.tensor(
-            sorted(token for text, token in vocabulary if re.match("[0-9]", text)),
-            dtype=torch.int64,
-        )
+        self.digits = _digits(tokenizer)
         self.style = style
         self._tokenizer = tokenizer
 
@@ -193,6 +190,21 @@ class _Codec:
         )
         assert isinstance(text, str)  # a list only for a batch
         return text
+
+
+_known_digits: WeakKeyDictionary[PreTrainedTokenizerBase, Int64[Tensor, " some"]] = (
+    WeakKeyDictionary()
+)
+"""Of each tokenizer, whose vocabulary takes longer to look through than problems to encode."""
+
+
+def _digits(tokenizer: PreTrainedTokenizerBase) -> Int64[Tensor, " some"]:
+    """The tokens that begin with a digit."""
+    if tokenizer not in _known_digits:
+        vocabulary = tokenizer.get_vocab().items()
+        found = sorted(token for text, token in vocabulary if re.match("[0-9]", text))
+        _known_digits[tokenizer] = torch.tensor(found, dtype=torch.int64)
+    return _known_digits[tokenizer]
 
 
 @dataclass

@@ -12,7 +12,7 @@ from mech_arith.common.runs.directories import readable
 from mech_arith.common.runs.sweeps import swept_overrides, untold
 from mech_arith.evidence.columns import SWEPT
 from mech_arith.evidence.results import adopt_columns, load_run, table_file
-from mech_arith.reports.page.cells import cell_overview, cell_page, figure_links
+from mech_arith.reports.page.cells import SHOWN, cell_overview, cell_page, figure_links
 from mech_arith.reports.page.files import COMPARISON, PAGE, TABLES, outputs
 from mech_arith.reports.page.listing import DAMAGED, Listed, list_cells
 from mech_arith.reports.page.page import Entry, as_json, render
@@ -151,7 +151,7 @@ def _entry(cell: Listed, directory: Path) -> Read:
         return _without_result(cell), set()
     try:
         with readable(cell.directory):
-            result = load_run(cell.directory)
+            result = load_run(cell.directory, tables={*SHOWN, *TABLES})
             adopt_columns(cell.directory)
             page = cell_page(result) | {"figures": figure_links(cell.directory, directory)}
             entry = Entry(

@@ -18,6 +18,9 @@ from mech_arith.reports.page.evidence import (
     token_maps,
 )
 
+SHOWN = ("correlations", "effects", "evidence", "answer_tokens", "specificity")
+"""Tables that a cell's page is made from."""
+
 
 def cell_page(result: RunResult) -> Plain:
     """What a cell's own page shows."""
