@@ -22,7 +22,7 @@ from mech_arith.common.progress import Progress, progress
 from mech_arith.engine.answers import Answers
 from mech_arith.engine.batching import batches, parts
 from mech_arith.engine.edits import Edits, SiteEdits, SiteGrid, SiteVectors
-from mech_arith.engine.passes import Change, Rows, Written
+from mech_arith.engine.passes import Written
 from mech_arith.engine.reading import (
     NO_TOKEN,
     ReferenceAnswers,
@@ -38,6 +38,7 @@ from mech_arith.models.base import Model
 from mech_arith.models.prompts import Layout, Prompts
 
 __all__ = [
+    "EDITS",
     "Baseline",
     "Edits",
     "ReadOut",
@@ -54,6 +55,9 @@ __all__ = [
     "write_on",
 ]
 
+
+EDITS = "edits"
+"""Where a checkpoint keeps answers under edits."""
 
 CODE = (engine, models)
 """What an entry of the store depends on: every module of these rooms."""
@@ -182,6 +186,7 @@ def run_edits(
     *,
     writes: bool = True,
     bar: Progress | None = None,
+    stage: str = EDITS,
 ) -> list[Answers]:
     """Answers of every problem under every edit of the plan.
 
@@ -192,6 +197,7 @@ def run_edits(
         plan: the edits, site by site.
         writes: let rows write on that part from the right answer; else they have no `numbers`.
         bar: advanced by the rows done.
+        stage: where the checkpoint keeps them, a plain name.
 
     Returns:
         For each entry of the plan the answers, [edits, n].
@@ -212,11 +218,11 @@ def run_edits(
         def clean() -> RowsOf:
             return opened(layout, forced.fed)
 
-        def rows_of(change: Change | None, n_edits: int) -> Rows:
-            return clean()(change, n_edits)
-
-        batch = Batch(session, layout, forced.fed, n_prefix, rows_of, forced, n_tokens)
-        piece = session.checkpoint.piece("edits", {**key, "rows": tensor_digest(layout.rows)})
+        # The clean pass is run where its first edit is.
+        batch = Batch(
+            session, layout, forced.fed, n_prefix, lambda *of: clean()(*of), forced, n_tokens
+        )
+        piece = session.checkpoint.piece(stage, {**key, "rows": tensor_digest(layout.rows)})
         found = []
         with _counted(bar) as count:
             for unit, edits in zip(units, plan, strict=True):

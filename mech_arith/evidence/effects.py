@@ -1,5 +1,6 @@
 """From answers under edits to the tables that say what the edits did, and how sure that is."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from mech_arith.engine.answers import Answers
@@ -19,21 +20,30 @@ from mech_arith.evidence.site_contrasts import site_contrast_table
 from mech_arith.evidence.specificity import specificity_table
 from mech_arith.interventions.controls import CONTROL, DRAWN, TARGET, Arm
 from mech_arith.interventions.edits.base import Edit
-from mech_arith.interventions.result import InterventionResult
+from mech_arith.interventions.result import Draws, InterventionResult
 from mech_arith.interventions.run import InterventionPlan, InterventionRun
+from mech_arith.interventions.sequential import DropsOf
 from mech_arith.statistics import (
-    ALPHA,
     DIFFERENCES,
     DISTANCES,
     SHARES,
     SHIFTS,
     Resampling,
     averaged,
-    draws_needed,
     excess,
+    holm,
     largest_of_all,
     least_p,
 )
+
+
+def drops_of(scorer: Scorer) -> DropsOf:
+    """What answers under edits cost: by it draws stop early."""
+
+    def of(answers: Answers, rows: Int64[Tensor, " n"]) -> Float64[Tensor, "s k"]:
+        return _by_strength(scorer.of(rows).drops(answers)).mean(-1)
+
+    return of
 
 
 def effect_rows(
@@ -42,8 +52,8 @@ def effect_rows(
     """A row per arm and strength: means over the arm's directions and over sources."""
     scorer = scorer.of(results.rows)
     compared = {arm.name: _by_strength(scorer.drops(answers)) for arm, answers in results.by_arm()}
-    against = _against(compared, scorer.how)
-    moving, moved = _moving(results), results.change_rms
+    against = _against(compared, results.draws.get(CONTROL), scorer.how)
+    moving, moved = results.moving, results.change_rms
     rows = []
     for arm, answers in results.by_arm():
         is_target = arm.name == TARGET
@@ -79,11 +89,6 @@ def effect_rows(
     return rows
 
 
-def _moving(results: InterventionResult) -> Bool[Tensor, " s"]:
-    """The strengths that move any problem; the others are no edit."""
-    return results.moves.any(2).any(0)
-
-
 def _numbers(
     arm: Arm, answers: Answers, scorer: Scorer, moving: Bool[Tensor, " s"]
 ) -> dict[str, Float64[Tensor, " s"]]:
@@ -115,17 +120,25 @@ def _by_strength(x: Float64[Tensor, "k m s n"]) -> Float64[Tensor, "s k n"]:
 
 
 def _against(
-    drops: Mapping[str, Float64[Tensor, "s k n"]], how: Resampling
+    drops: Mapping[str, Float64[Tensor, "s k n"]], draws: Draws | None, how: Resampling
 ) -> dict[str, Float64[Tensor, " s"]]:
-    """The target's drop beyond that of the norm-matched random directions."""
+    """The target's drop beyond that of the norm-matched random directions.
+
+    Args:
+        drops: by arm.
+        draws: all directions that were drawn for p, where draws stopped early.
+        how: the level of the interval.
+    """
     target = drops[TARGET][:, 0]
     controls = drops.get(CONTROL, target.new_zeros(len(target), 0, target.shape[-1]))
     found = excess(target, controls, how)
+    n_draws = torch.full_like(found.p, controls.shape[1])
     return {
         "excess_drop": found.estimate,
         "excess_low": found.low,
         "excess_high": found.high,
-        "excess_p": found.p,
+        "excess_p": found.p if draws is None else draws.by_strength.p,
+        "excess_n_draws": n_draws if draws is None else draws.by_strength.n_draws,
     }
 
 
@@ -164,6 +177,10 @@ class Contrast:
     """Of its row."""
     draws: Float64[Tensor, " m"]
     """The drop of each of the arm's directions."""
+    most_draws: int
+    """That p might have been of; 0 for an arm that is not drawn."""
+    is_sequential: bool
+    """Draws stopped once p was decided."""
 
 
 def contrasts_of(results: InterventionResult, edit: Edit, scorer: Scorer) -> list[Contrast]:
@@ -172,7 +189,7 @@ def contrasts_of(results: InterventionResult, edit: Edit, scorer: Scorer) -> lis
     No strength is chosen, so that nothing is picked on the problems that are reported.
     """
     scorer = scorer.of(results.rows)
-    moving = _moving(results)
+    moving = results.moving
     if not moving.any():
         return []
     drops = {
@@ -184,6 +201,8 @@ def contrasts_of(results: InterventionResult, edit: Edit, scorer: Scorer) -> lis
     for arm, controls in drops.items():
         drawn = arm in DRAWN
         found = excess(target, controls if drawn else controls.mean(0, keepdim=True), scorer.how)
+        draws = results.draws.get(arm)
+        p, n_draws = (found.p, len(controls)) if draws is None else draws.of_mean[:2]
         fields = {
             **results.key,
             "edit": edit.name,
@@ -197,45 +216,54 @@ def contrasts_of(results: InterventionResult, edit: Edit, scorer: Scorer) -> lis
             "low": float(found.low),
             "high": float(found.high),
             # Of directions that are no sample, how many lie beyond the target says nothing.
-            "p": float(found.p) if drawn else float("nan"),
+            "p": float(p) if drawn else float("nan"),
+            "n_draws": int(n_draws) if drawn else 0,
         }
-        contrasts.append(Contrast(fields, controls.mean(1)))
+        most = len(controls) if draws is None else draws.most
+        contrasts.append(
+            Contrast(fields, controls.mean(1), most if drawn else 0, draws is not None)
+        )
     return contrasts
 
 
 def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
-    """A row per target and arm, with p also corrected for the search among all targets."""
+    """A row per target and arm, with p also corrected for the search among all targets.
+
+    Where all arms of a kind have the same draws, by the maximum over targets; where draws stop
+    early, and targets have other numbers of them, by Holm's rule.
+    """
     p_max = torch.full((len(contrasts),), torch.nan, dtype=torch.float64)
     for arm in DRAWN:
-        places = [i for i, contrast in enumerate(contrasts) if contrast.fields["arm"] == arm]
-        if places:
-            drops = [contrasts[i].fields["target_drop"] for i in places]
-            targets = torch.tensor(drops, dtype=torch.float64)
-            draws = torch.stack([contrasts[i].draws for i in places])
-            p_max[places] = largest_of_all(targets, draws)
+        for is_sequential in (False, True):
+            places = [
+                i
+                for i, one in enumerate(contrasts)
+                if one.fields["arm"] == arm and one.is_sequential == is_sequential
+            ]
+            if places:
+                p_max[places] = _corrected([contrasts[i] for i in places])
+    n_tests = Counter(one.fields["arm"] for one in contrasts if one.is_sequential)
     return pd.DataFrame(
         [
-            {**contrast.fields, "p_max": p}
-            for contrast, p in zip(contrasts, p_max.tolist(), strict=True)
+            {
+                **one.fields,
+                "p_max": p,
+                "p_least": least_p(one.most_draws, n_tests=n_tests[one.fields["arm"]] or 1),
+            }
+            for one, p in zip(contrasts, p_max.tolist(), strict=True)
         ]
     )
 
 
-def unresolved_drops(contrasts: pd.DataFrame) -> list[str]:
-    """Messages on kinds of directions that are too few for any excess drop to count."""
-    if contrasts.empty:
-        return []
-    drawn = contrasts.loc[contrasts["arm"].isin(DRAWN)]
-    found = []
-    for arm, n in drawn.groupby("arm", sort=False)["n_directions"].min().items():
-        least = least_p(int(n))
-        if least > ALPHA:
-            name = "random" if arm == CONTROL else arm
-            found.append(
-                f"p of a drop beyond {n} {name} directions is {least:.2g} at least, and none can "
-                f"count: set intervention.controls.{name} to {draws_needed(ALPHA)} or more"
-            )
-    return found
+def _corrected(contrasts: Sequence[Contrast]) -> Float64[Tensor, " t"]:
+    """For the search among targets that are compared with one kind of directions."""
+
+    def every(name: str) -> Float64[Tensor, " t"]:
+        return torch.tensor([one.fields[name] for one in contrasts], dtype=torch.float64)
+
+    if contrasts[0].is_sequential:
+        return holm(every("p"))
+    return largest_of_all(every("target_drop"), torch.stack([one.draws for one in contrasts]))
 
 
 def effect_tables(
