@@ -22,7 +22,7 @@ from mech_arith.common.progress import Progress, progress
 from mech_arith.engine.answers import Answers
 from mech_arith.engine.batching import batches, parts
 from mech_arith.engine.edits import Edits, SiteEdits, SiteGrid, SiteVectors
-from mech_arith.engine.passes import Written
+from mech_arith.engine.passes import Change, Rows, Written
 from mech_arith.engine.reading import (
     NO_TOKEN,
     ReferenceAnswers,
@@ -203,9 +203,8 @@ def run_edits(
         For each entry of the plan the answers, [edits, n].
     """
     model = session.model
-    n_tokens = longest_answer(model, baseline)
+    n_tokens, n_prefix = longest_answer(model, baseline), len(baseline.prompts.prefix)
     answers = [_unedited(baseline, len(edits), n_tokens) for edits in plan]
-    n_prefix = len(baseline.prompts.prefix)
     opened = opener(model, baseline.prompts)
     key = asked_key(model, baseline.prompts, baseline.asked) | _unless(writes)
     units = [_edits_digest(baseline.prompts, edits) for edits in plan]
@@ -218,10 +217,10 @@ def run_edits(
         def clean() -> RowsOf:
             return opened(layout, forced.fed)
 
-        # The clean pass is run where its first edit is.
-        batch = Batch(
-            session, layout, forced.fed, n_prefix, lambda *of: clean()(*of), forced, n_tokens
-        )
+        def rows_of(change: Change | None, n_edits: int) -> Rows:
+            return clean()(change, n_edits)
+
+        batch = Batch(session, layout, forced.fed, n_prefix, rows_of, forced, n_tokens)
         piece = session.checkpoint.piece(stage, {**key, "rows": tensor_digest(layout.rows)})
         found = []
         with _counted(bar) as count:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from mech_arith.interventions.controls import CONTROL, DRAWN, Controls
+from mech_arith.interventions.controls import CONTROL, DRAWN, FIRST_DRAWS, Controls
 from mech_arith.statistics import ALPHA, draws_needed
 
 
@@ -26,7 +26,7 @@ def unresolved_drops(contrasts: pd.DataFrame, controls: Controls) -> list[str]:
                 f"p of a drop beyond at most {n} {name} directions, corrected for {len(rows)} "
                 f"targets (Holm), is {least:.2g} at least, and none can count: set "
                 f"intervention.controls.{name} to {draws_needed(ALPHA, n_tests=len(rows))} or "
-                f"more, or to {draws_needed(ALPHA)}, which are drawn at once and corrected by the "
+                f"more, or to {FIRST_DRAWS}, which are drawn at once and corrected by the "
                 "maximum over targets"
             )
         else:

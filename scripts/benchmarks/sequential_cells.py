@@ -28,9 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--most", type=count, default=199, help="directions of each kind")
     parser.add_argument("--stop-after", type=count, default=10)
-    parser.add_argument(
-        "--without-fixed", action="store_true", help="run the sequential cell alone"
-    )
+    parser.add_argument("--without-fixed", action="store_true", help="sequential draws alone")
     parser.add_argument("overrides", nargs="*")
     asked = parser.parse_args()
     torch.set_num_threads(1)
