@@ -1,11 +1,10 @@
 """What drawing until p is decided saves: one cell, with fixed and with sequential draws.
 
-    python scripts/benchmarks/sequential_cells.py [--most 199 --stop-after 10] [OVERRIDE ...]
+    python scripts/benchmarks/sequential_cells.py [--most 99 --stop-after 10] [OVERRIDE ...]
 
 Both have the same most directions of each kind, one thread, and no store. Prints the directions
 that were drawn, the p-values, and seconds of CPU of the whole cell, tracing and tables included;
-the model is loaded before. Another cell is asked for by its overrides. With 199 directions a
-quarter of an hour on one core.
+the model is loaded before. Another cell is asked for by its overrides. Minutes on one core.
 """
 
 import argparse
@@ -26,7 +25,7 @@ KINDS = {"control": "random", "span": "span", "valueless": "valueless"}
 def main() -> None:
     """Run the cells, and print what each has drawn."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--most", type=count, default=199, help="directions of each kind")
+    parser.add_argument("--most", type=count, default=99, help="directions of each kind")
     parser.add_argument("--stop-after", type=count, default=10)
     parser.add_argument("--without-fixed", action="store_true", help="sequential draws alone")
     parser.add_argument("overrides", nargs="*")
@@ -35,15 +34,14 @@ def main() -> None:
     most = [f"intervention.controls.{kind}={asked.most}" for kind in KINDS.values()]
     designs = {"sequential": [f"intervention.controls.stop_after={asked.stop_after}"]}
     designs |= {} if asked.without_fixed else {"fixed": []}
-    table = Table()
-    for column in ("design", "directions", "targets", "median", "all drawn", "p <= .05", "least p"):
-        table.add_column(column, justify="right")
     for design, more in designs.items():
         seconds, found = run([*asked.overrides, *most, *more])
-        print(f"{design}: {seconds:.0f} s of CPU", flush=True)
-        for row in rows(found):
-            table.add_row(design, *row)
-    Console(width=120).print(table)
+        table = Table(title=f"{design}: {seconds:.0f} s of CPU", title_justify="left")
+        for column in ("directions", "targets", "median", "mean", "all drawn", "p <= .05", "least"):
+            table.add_column(column, justify="right")
+        for row in rows(found, asked.most):
+            table.add_row(*row)
+        Console(width=120).print(table)
 
 
 def run(overrides: list[str]) -> tuple[float, dict[str, pd.DataFrame]]:
@@ -55,7 +53,7 @@ def run(overrides: list[str]) -> tuple[float, dict[str, pd.DataFrame]]:
     return time.process_time() - before, found
 
 
-def rows(found: dict[str, pd.DataFrame]) -> list[list[str]]:
+def rows(found: dict[str, pd.DataFrame], most: int) -> list[list[str]]:
     """By kind of directions how many the targets took."""
     contrasts: pd.DataFrame = found["contrasts"]
     lines = []
@@ -67,7 +65,8 @@ def rows(found: dict[str, pd.DataFrame]) -> list[list[str]]:
                 kind,
                 str(len(of_kind)),
                 f"{n_draws.median():g}",
-                str(int((n_draws == n_draws.max()).sum())),
+                f"{n_draws.mean():.0f}",
+                str(int((n_draws == most).sum())),
                 str(int((of_kind["p"] <= 0.05).sum())),
                 f"{of_kind['p'].min():.3f}",
             ]
