@@ -43,7 +43,7 @@ from mech_arith.statistics import Resampling, holm, sequential_p
 STOPS = (5, 10, 20)
 LEVELS = (ALPHA, 0.01)
 MOST = 199
-N_PROBLEMS, N_COMPONENTS, N_TARGETS = 30, 10, 5
+N_PROBLEMS, N_MADE_UP, N_COMPONENTS, N_TARGETS = 30, 200, 10, 5
 DOSES = (0.7, 1.0)
 """How far every problem moves along a direction, as a share of the activations' mean length: far
 enough to change some answers and not all. The same for the target and its controls, so that nothing
@@ -154,7 +154,7 @@ def _treated(
 
 
 def _made_up_rows(n_cases: int, *, seed: int) -> Iterator[Row]:
-    """Drops that tie often: of 20 problems, each lost with a chance that differs by direction."""
+    """Shares of problems that are lost, each with a chance that differs by direction: some tie."""
     random = torch.Generator().manual_seed(seed)
     drops = _made_up(n_cases * N_TARGETS, random)
     for stop_after in STOPS:
@@ -171,15 +171,16 @@ def _made_up_rows(n_cases: int, *, seed: int) -> Iterator[Row]:
 
 def _made_up(n: int, random: torch.Generator) -> Float64[Tensor, "n draws"]:
     """The share lost along a target and its controls, all drawn alike."""
-    chance = torch.rand(n, 1 + MOST, generator=random, dtype=torch.float64).square()
-    return torch.rand(20, n, 1 + MOST, generator=random).lt(chance).double().mean(0)
+    chance = torch.rand(n, 1 + MOST, generator=random, dtype=torch.float64).square() / 2
+    problems = torch.full_like(chance, N_MADE_UP)
+    return torch.binomial(problems, chance, generator=random) / N_MADE_UP
 
 
 def _mean_row(drops: Tensor, n_draws: Tensor, stop_after: int) -> Row:
     """How far means over the first draws, and over all of them, are from the truth: in each case
     whose target costs more than half of the controls do.
     """
-    controls, truth = drops[:, 1:], 1 / 3
+    controls, truth = drops[:, 1:], 1 / 6
     above = drops[:, 0] > truth
     drawn = torch.arange(MOST) < n_draws[:, None].clamp(min=1)
     first = controls[:, :FIRST_DRAWS].mean(1)[above] - truth
