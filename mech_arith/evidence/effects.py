@@ -138,7 +138,7 @@ def _against(
         "excess_low": found.low,
         "excess_high": found.high,
         "excess_p": found.p if draws is None else draws.by_strength.p,
-        "excess_n_draws": n_draws if draws is None else draws.by_strength.n_draws,
+        "excess_n_draws": n_draws if draws is None else draws.by_strength.n_draws.double(),
     }
 
 
@@ -229,20 +229,15 @@ def contrasts_of(results: InterventionResult, edit: Edit, scorer: Scorer) -> lis
 def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
     """A row per target and arm, with p also corrected for the search among all targets.
 
-    Where all arms of a kind have the same draws, by the maximum over targets; where draws stop
-    early, and targets have other numbers of them, by Holm's rule.
+    By the maximum over targets; where draws stop early, and each target has a number of its own, by
+    Holm's rule.
     """
     p_max = torch.full((len(contrasts),), torch.nan, dtype=torch.float64)
-    for arm in DRAWN:
-        for is_sequential in (False, True):
-            places = [
-                i
-                for i, one in enumerate(contrasts)
-                if one.fields["arm"] == arm and one.is_sequential == is_sequential
-            ]
-            if places:
-                p_max[places] = _corrected([contrasts[i] for i in places])
     n_tests = Counter(one.fields["arm"] for one in contrasts if one.is_sequential)
+    for arm in DRAWN:
+        places = [i for i, one in enumerate(contrasts) if one.fields["arm"] == arm]
+        if places:
+            p_max[places] = _corrected([contrasts[i] for i in places])
     return pd.DataFrame(
         [
             {

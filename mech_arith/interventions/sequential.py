@@ -7,10 +7,9 @@ to the one that decided it, whatever the others need. Directions come in rounds,
 each time, so that they go through the model side by side.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count, islice
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -23,8 +22,6 @@ from mech_arith.interventions.controls import FIRST_DRAWS, Controls, further, or
 from mech_arith.interventions.interchange import run_all
 from mech_arith.interventions.result import Draws, InterventionResult
 from mech_arith.interventions.treatments import grid_of
-
-log = logging.getLogger(__name__)
 
 DropsOf = Callable[[Answers, Int64[Tensor, " n"]], Float64[Tensor, "s k"]]
 """From answers `[k, m, s, n]` under edits of some problems to the mean drop in accuracy of each
@@ -81,10 +78,11 @@ def draw_on(
         results: of the target and the first draws.
         drawing: how more are drawn.
     """
-    every = [arm for one in results for arm in _arms(bases, one, drawing)]
-    number = 0
-    while some := [arm for arm in every if arm.is_open]:
-        number += 1
+    every = [list(_arms(bases, one, drawing)) for one in results]
+    for number in count(1):
+        some = [arm for of_one in every for arm in of_one if arm.is_open]
+        if not some:
+            break
         frames = [arm.next_frames() for arm in some]
         grids = [
             grid_of(arm.result, of_arm, len(bases), drawing.slopes)
@@ -99,10 +97,10 @@ def draw_on(
         )
         for arm, found in zip(some, answers, strict=True):
             arm.draws = arm.draws.and_further(_drops(arm.result, found, drawing))
-    drawn: dict[int, dict[str, Draws]] = {}
-    for arm in every:
-        drawn.setdefault(id(arm.result), {})[arm.name] = arm.draws
-    return [replace(one, draws=drawn.get(id(one), {})) for one in results]
+    return [
+        replace(one, draws={arm.name: arm.draws for arm in of_one})
+        for one, of_one in zip(results, every, strict=True)
+    ]
 
 
 def _arms(bases: Bases, one: InterventionResult, drawing: Drawing) -> Iterator[_Arm]:
