@@ -212,12 +212,48 @@ def test_ties_that_are_broken_are_noticed(load: Load, monkeypatch: pytest.Monkey
     assert not all(row.met for row in simulated.tie_rows(100, seed=0))
 
 
+def test_draws_that_stop_leave_p_and_the_first_mean_right(load: Load):
+    stopping = load("stopping")
+    rows = list(stopping._made_up_rows(300, seed=0))
+    assert [row.what for row in rows if not row.met] == []
+    # The mean over all draws leans towards those that stopped them.
+    (of_five,) = (row for row in rows if "of all, stopped after 5" in row.what)
+    first, every = map(float, of_five.found.split(";"))
+    assert every > abs(first) + 0.004
+
+
+def test_a_p_that_stops_where_it_is_small_is_noticed(load: Load, monkeypatch: pytest.MonkeyPatch):
+    stopping = load("stopping")
+
+    def peeking(found: torch.Tensor, draws: torch.Tensor, *, stop_after: int) -> object:
+        as_large = (draws >= found[:, None]).cumsum(1)
+        p = ((1 + as_large) / (2 + torch.arange(draws.shape[1]))).amin(1)
+        return SimpleNamespace(p=p, n_draws=torch.full_like(as_large[:, 0], stop_after))
+
+    monkeypatch.setattr(stopping, "sequential_p", peeking)
+    missed = [row.what for row in stopping._made_up_rows(600, seed=0) if not row.met]
+    assert sum("p <= 0.05" in what for what in missed) == len(stopping.STOPS)
+
+
+@pytest.mark.slow
+def test_directions_like_their_controls_are_drawn_by_the_whole_way(load: Load):
+    stopping = load("stopping")
+    found = stopping.null_draws(0)
+    assert len(found) == 3 * stopping.N_COMPONENTS
+    assert {one.most for one in found} == {stopping.MOST}
+    p = torch.stack([one.of_mean.p for one in found])
+    assert 0.3 < float(p.mean()) < 0.8
+    assert float(torch.stack([one.of_target.mean() for one in found]).mean()) > 0.1
+
+
 def test_bars_by_hand(load: Load):
     bars = load("bars")
     # Of 200 tests at .05, 16 or fewer are significant by chance in 97.5 of 100 runs or more.
     assert bars.at_most("", 16, 200).met
     assert not bars.at_most("", 17, 200).met
     assert bars.at_most("", 16, 200).bar == "<= 16 (0.080)"
+    assert bars.at_most("", 29, 2000, alpha=0.01).met
+    assert not bars.at_most("", 30, 2000, alpha=0.01).met
     assert bars.covering("", 465, 500).met
     assert not bars.covering("", 464, 500).met
     assert not bars.covering("", 486, 500).met
@@ -248,7 +284,8 @@ def test_the_program_exits_with_1_where_a_bar_is_missed(
     [
         (
             ["--only", "nulls"],
-            "expected some of planted,subspaces,null,coverage,ties,slopes,das,rivals, got 'nulls'",
+            "expected some of planted,subspaces,null,coverage,ties,stopping,slopes,das,rivals, "
+            "got 'nulls'",
         ),
         (["--plants", "0"], "expected a whole number of 1 or more, got '0'"),
         (["--seed", "-1"], "expected a whole number of 0 or more, got '-1'"),

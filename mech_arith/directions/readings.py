@@ -77,9 +77,7 @@ class Fitted:
         by_value = dict(zip(known, found, strict=True))
         return tuple(by_value.get(value) for value in range(len(varies)))
 
-    def _single_readings(
-        self, values: Sequence[int], components: Sequence[int]
-    ) -> list["Reading"]:
+    def _single_readings(self, values: Sequence[int], components: Sequence[int]) -> list["Reading"]:
         """`reading` of several values, each from one component of its own."""
         if not values:
             return []

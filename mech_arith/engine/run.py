@@ -38,6 +38,7 @@ from mech_arith.models.base import Model
 from mech_arith.models.prompts import Layout, Prompts
 
 __all__ = [
+    "EDITS",
     "Baseline",
     "Edits",
     "ReadOut",
@@ -54,6 +55,9 @@ __all__ = [
     "write_on",
 ]
 
+
+EDITS = "edits"
+"""Where a checkpoint keeps answers under edits."""
 
 CODE = (engine, models)
 """What an entry of the store depends on: every module of these rooms."""
@@ -182,6 +186,7 @@ def run_edits(
     *,
     writes: bool = True,
     bar: Progress | None = None,
+    stage: str = EDITS,
 ) -> list[Answers]:
     """Answers of every problem under every edit of the plan.
 
@@ -192,14 +197,14 @@ def run_edits(
         plan: the edits, site by site.
         writes: let rows write on that part from the right answer; else they have no `numbers`.
         bar: advanced by the rows done.
+        stage: where the checkpoint keeps them, a plain name.
 
     Returns:
         For each entry of the plan the answers, [edits, n].
     """
     model = session.model
-    n_tokens = longest_answer(model, baseline)
+    n_tokens, n_prefix = longest_answer(model, baseline), len(baseline.prompts.prefix)
     answers = [_unedited(baseline, len(edits), n_tokens) for edits in plan]
-    n_prefix = len(baseline.prompts.prefix)
     opened = opener(model, baseline.prompts)
     key = asked_key(model, baseline.prompts, baseline.asked) | _unless(writes)
     units = [_edits_digest(baseline.prompts, edits) for edits in plan]
@@ -216,7 +221,7 @@ def run_edits(
             return clean()(change, n_edits)
 
         batch = Batch(session, layout, forced.fed, n_prefix, rows_of, forced, n_tokens)
-        piece = session.checkpoint.piece("edits", {**key, "rows": tensor_digest(layout.rows)})
+        piece = session.checkpoint.piece(stage, {**key, "rows": tensor_digest(layout.rows)})
         found = []
         with _counted(bar) as count:
             for unit, edits in zip(units, plan, strict=True):

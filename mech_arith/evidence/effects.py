@@ -1,5 +1,6 @@
 """From answers under edits to the tables that say what the edits did, and how sure that is."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,27 +8,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from mech_arith.engine.answers import Answers
 from mech_arith.evidence.hypotheses import hypothesis_table
 from mech_arith.evidence.iia import iia_table
 from mech_arith.evidence.metrics import shifts
-from mech_arith.evidence.outcomes import Outcomes, by_strength, moving, outcomes_of
+from mech_arith.evidence.outcomes import Outcomes, by_strength, outcomes_of
 from mech_arith.evidence.scorer import Scorer
 from mech_arith.evidence.site_contrasts import site_contrast_table
 from mech_arith.evidence.specificity import specificity_table
-from mech_arith.interventions.controls import CONTROL, DRAWN, TARGET
+from mech_arith.interventions.controls import DRAWN, TARGET
 from mech_arith.interventions.edits.base import Edit
 from mech_arith.interventions.result import InterventionResult
 from mech_arith.interventions.run import InterventionPlan, InterventionRun
-from mech_arith.statistics import (
-    ALPHA,
-    draws_needed,
-    excess,
-    largest_of_all,
-    least_p,
-)
+from mech_arith.interventions.sequential import DropsOf
+from mech_arith.statistics import excess, holm, largest_of_all, least_p
+
+
+def drops_of(scorer: Scorer) -> DropsOf:
+    """What answers under edits cost: by it draws stop early."""
+
+    def of(answers: Answers, rows: Int64[Tensor, " n"]) -> Float64[Tensor, "s k"]:
+        return by_strength(scorer.of(rows).drops(answers)).mean(-1)
+
+    return of
 
 
 def effect_rows(
@@ -110,6 +116,10 @@ class Contrast:
     """Of its row."""
     draws: Float64[Tensor, " m"]
     """The drop of each of the arm's directions."""
+    most_draws: int
+    """That p might have been of; 0 for an arm that is not drawn."""
+    is_sequential: bool
+    """Draws stopped once p was decided."""
 
 
 def contrasts_of(results: InterventionResult, edit: Edit, scorer: Scorer) -> list[Contrast]:
@@ -118,11 +128,11 @@ def contrasts_of(results: InterventionResult, edit: Edit, scorer: Scorer) -> lis
     No strength is chosen, so that nothing is picked on the problems that are reported.
     """
     scorer = scorer.of(results.rows)
-    moves = moving(results)
-    if not moves.any():
+    moving = results.moving
+    if not moving.any():
         return []
     drops = {
-        arm.name: by_strength(scorer.drops(answers))[moves].mean(0)
+        arm.name: by_strength(scorer.drops(answers))[moving].mean(0)
         for arm, answers in results.by_arm()
     }
     target = drops.pop(TARGET)[0]
@@ -130,12 +140,14 @@ def contrasts_of(results: InterventionResult, edit: Edit, scorer: Scorer) -> lis
     for arm, controls in drops.items():
         drawn = arm in DRAWN
         found = excess(target, controls if drawn else controls.mean(0, keepdim=True), scorer.how)
+        draws = results.draws.get(arm)
+        p, n_draws = (found.p, len(controls)) if draws is None else draws.of_mean[:2]
         fields = {
             **results.key,
             "edit": edit.name,
             "arm": arm,
             "n_directions": len(controls),
-            "n_strengths": int(moves.sum()),
+            "n_strengths": int(moving.sum()),
             "n": len(target),
             "target_drop": float(target.mean()),
             "arm_drop": float(controls.mean()),
@@ -143,45 +155,49 @@ def contrasts_of(results: InterventionResult, edit: Edit, scorer: Scorer) -> lis
             "low": float(found.low),
             "high": float(found.high),
             # Of directions that are no sample, how many lie beyond the target says nothing.
-            "p": float(found.p) if drawn else float("nan"),
+            "p": float(p) if drawn else float("nan"),
+            "n_draws": int(n_draws) if drawn else 0,
         }
-        contrasts.append(Contrast(fields, controls.mean(1)))
+        most = len(controls) if draws is None else draws.most
+        contrasts.append(
+            Contrast(fields, controls.mean(1), most if drawn else 0, draws is not None)
+        )
     return contrasts
 
 
 def contrast_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
-    """A row per target and arm, with p also corrected for the search among all targets."""
+    """A row per target and arm, with p also corrected for the search among all targets.
+
+    By the maximum over targets; where draws stop early, and each target has a number of its own, by
+    Holm's rule.
+    """
     p_max = torch.full((len(contrasts),), torch.nan, dtype=torch.float64)
+    n_tests = Counter(one.fields["arm"] for one in contrasts if one.is_sequential)
     for arm in DRAWN:
-        places = [i for i, contrast in enumerate(contrasts) if contrast.fields["arm"] == arm]
+        places = [i for i, one in enumerate(contrasts) if one.fields["arm"] == arm]
         if places:
-            drops = [contrasts[i].fields["target_drop"] for i in places]
-            targets = torch.tensor(drops, dtype=torch.float64)
-            draws = torch.stack([contrasts[i].draws for i in places])
-            p_max[places] = largest_of_all(targets, draws)
+            p_max[places] = _corrected([contrasts[i] for i in places])
     return pd.DataFrame(
         [
-            {**contrast.fields, "p_max": p}
-            for contrast, p in zip(contrasts, p_max.tolist(), strict=True)
+            {
+                **one.fields,
+                "p_max": p,
+                "p_least": least_p(one.most_draws, n_tests=n_tests[one.fields["arm"]] or 1),
+            }
+            for one, p in zip(contrasts, p_max.tolist(), strict=True)
         ]
     )
 
 
-def unresolved_drops(contrasts: pd.DataFrame) -> list[str]:
-    """Messages on kinds of directions that are too few for any excess drop to count."""
-    if contrasts.empty:
-        return []
-    drawn = contrasts.loc[contrasts["arm"].isin(DRAWN)]
-    found = []
-    for arm, n in drawn.groupby("arm", sort=False)["n_directions"].min().items():
-        least = least_p(int(n))
-        if least > ALPHA:
-            name = "random" if arm == CONTROL else arm
-            found.append(
-                f"p of a drop beyond {n} {name} directions is {least:.2g} at least, and none can "
-                f"count: set intervention.controls.{name} to {draws_needed(ALPHA)} or more"
-            )
-    return found
+def _corrected(contrasts: Sequence[Contrast]) -> Float64[Tensor, " t"]:
+    """For the search among targets that are compared with one kind of directions."""
+
+    def every(name: str) -> Float64[Tensor, " t"]:
+        return torch.tensor([one.fields[name] for one in contrasts], dtype=torch.float64)
+
+    if contrasts[0].is_sequential:
+        return holm(every("p"))
+    return largest_of_all(every("target_drop"), torch.stack([one.draws for one in contrasts]))
 
 
 def effect_tables(

@@ -49,11 +49,6 @@ def outcomes_of(results: Sequence[InterventionResult], scorer: Scorer) -> list[O
     return [found[place] for place in range(len(results))]
 
 
-def moving(result: InterventionResult) -> Bool[Tensor, " s"]:
-    """The strengths that move any problem; the others are no edit."""
-    return result.moves.any(2).any(0)
-
-
 def by_strength(x: Float64[Tensor, "*results k m s n"]) -> Float64[Tensor, "*results s k n"]:
     """Problems with the mean over their sources, which are theirs alone."""
     return x.nanmean(-3).transpose(-3, -2)
@@ -74,7 +69,7 @@ def _alike(results: Sequence[InterventionResult]) -> Iterator[list[int]]:
 
 def _together(results: Sequence[InterventionResult], scorer: Scorer) -> Iterator[Outcomes]:
     """Of results that are alike."""
-    own, moves = scorer.of(results[0].rows), torch.stack([moving(one) for one in results])
+    own, moves = scorer.of(results[0].rows), torch.stack([one.moving for one in results])
     numbers: dict[str, dict[str, Tensor]] = {}
     drops: dict[str, Tensor] = {}
     for of_arm in zip(*(one.by_arm() for one in results), strict=True):
@@ -82,10 +77,10 @@ def _together(results: Sequence[InterventionResult], scorer: Scorer) -> Iterator
         drops[name] = by_strength(own.drops(answers))
         numbers[name] = _numbers(name, answers, own, moves)
     against = _against(drops, own.how)
-    for place in range(len(results)):
+    for place, one in enumerate(results):
         yield Outcomes(
             {arm: {name: x[place] for name, x in of.items()} for arm, of in numbers.items()},
-            {name: x[place] for name, x in against.items()},
+            {name: x[place] for name, x in against.items()} | _until_decided(one),
         )
 
 
@@ -127,10 +122,21 @@ def _against(
     """The target's drop beyond that of the norm-matched random directions."""
     target = drops[TARGET][..., 0, :]
     nothing = target.new_zeros(*target.shape[:-1], 0, target.shape[-1])
-    found = excess(target, drops.get(CONTROL, nothing), how)
+    controls = drops.get(CONTROL, nothing)
+    found = excess(target, controls, how)
     return {
         "excess_drop": found.estimate,
         "excess_low": found.low,
         "excess_high": found.high,
         "excess_p": found.p,
+        "excess_n_draws": torch.full_like(found.p, controls.shape[-2]),
     }
+
+
+def _until_decided(result: InterventionResult) -> dict[str, Float64[Tensor, " s"]]:
+    """P of all directions that were drawn for it, where draws stopped early."""
+    draws = result.draws.get(CONTROL)
+    if draws is None:
+        return {}
+    found = draws.by_strength
+    return {"excess_p": found.p, "excess_n_draws": found.n_draws.double()}

@@ -11,7 +11,6 @@ from mech_arith.evidence.columns import TABLES, completed
 from mech_arith.evidence.verdicts import judged, strictest
 from mech_arith.interventions.controls import CONTROL, DRAWN, SPAN, TARGET, VALUELESS
 from mech_arith.interventions.edits.base import WHOLE_WAY, Edit
-from mech_arith.statistics import least_p
 
 RANDOM = {CONTROL: "random", SPAN: SPAN, VALUELESS: VALUELESS}
 """Arms of drawn directions -> their names here."""
@@ -78,10 +77,9 @@ def _contrasts(table: pd.DataFrame | None) -> dict[Place, dict[str, Row]]:
 
 def _contrast_fields(by_arm: Mapping[str, Row]) -> dict[str, Any]:
     """The kind of directions that the target exceeds with the least certainty, and its least p."""
-    n_directions = [row["n_directions"] for row in by_arm.values()]
     return {
         "excess_against": RANDOM.get(strictest(by_arm.values()).get("arm", "")),
-        "excess_p_least": max(map(least_p, n_directions), default=None),
+        "excess_p_least": max((row["p_least"] for row in by_arm.values()), default=None),
     }
 
 

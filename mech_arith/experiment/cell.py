@@ -37,7 +37,8 @@ from mech_arith.evidence.correlations import (
     massive_components,
     subspace_table,
 )
-from mech_arith.evidence.effects import intervention_tables
+from mech_arith.evidence.draws import draw_summary
+from mech_arith.evidence.effects import drops_of, intervention_tables
 from mech_arith.evidence.hypothesis_summary import hypothesis_summary
 from mech_arith.evidence.learning import learning_summary, learning_tables
 from mech_arith.evidence.locality import locality_tables
@@ -227,6 +228,7 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
         **tracing_summary(bases.traces, tables["correlations"], report, how),
         **learning_summary(tables),
         **intervention_summary(tables, report.hypothesis.values),
+        "draws": _drawn(plan, tables),
         **screening,
         "hypotheses": hypothesis_summary(tables),
         "alignments": alignment_summary(tables),
@@ -240,6 +242,12 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
         "weights_difference": edited.difference,
     }
     return CellResult(tables, summary, edited.model)
+
+
+def _drawn(plan: CellPlan, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """How many control directions were drawn, where that stopped early."""
+    asked = plan.intervention
+    return {} if asked is None else draw_summary(tables["contrasts"], asked.controls)
 
 
 def _tables_of_traces(
@@ -438,17 +446,19 @@ def _edit(work: _Work, bases: Bases, reported: Reported) -> _Edited:
         return _Edited()
     session, bases, how = work.session, bases.take(reported.n_edited), work.plan.how
     model = one_edit(session.model, bases.traces, asked) if asked.saves_model else None
+    scorer = Scorer.of_baseline(
+        bases.baseline,
+        tolerance=reported.tolerance,
+        written=not session.model.regresses,
+        how=how,
+    )
     with work.stage("intervention"):
         if asked.via == WEIGHTS:
             done = intervene_by_weights(session, bases, work.prompts_fit, asked)
         else:
-            done = intervene(session, bases, asked, n_shuffles=how.n_permutations)
-        scorer = Scorer.of_baseline(
-            bases.baseline,
-            tolerance=reported.tolerance,
-            written=not session.model.regresses,
-            how=how,
-        )
+            done = intervene(
+                session, bases, asked, n_shuffles=how.n_permutations, drops=drops_of(scorer)
+            )
         tables = intervention_tables(done, asked, scorer)
         tables |= _together(work, bases, done, reported.tolerance)
         spelling = Spelling.of(session.model, longest_answer(session.model, bases.baseline))

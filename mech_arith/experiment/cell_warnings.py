@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from mech_arith.evidence.effects import unresolved_drops
+from mech_arith.evidence.draws import unresolved_drops
 from mech_arith.evidence.iia import unable_sites, unresolved
 from mech_arith.evidence.table import no_whole_way
 from mech_arith.interventions.run import InterventionPlan
@@ -53,7 +53,7 @@ def edit_warnings(
     contrasts = tables.get("contrasts", pd.DataFrame())
     followed = tables.get("counterfactual", pd.DataFrame())
     return [
-        *unresolved_drops(contrasts),
+        *unresolved_drops(contrasts, asked.controls),
         *unable_sites(followed),
         *unresolved(followed, n_permutations),
         *no_whole_way(asked.edit, asked.strengths),

@@ -14,12 +14,17 @@ from mech_arith.experiment.config import (
     ScreenConfig,
     ScreenMethod,
 )
+from mech_arith.interventions.controls import FIRST_DRAWS
+from mech_arith.interventions.edits import WEIGHTS
 from mech_arith.models.kinds import EACH, HEADS_AT, PROMPT_DATE, SITES_EACH
 from mech_arith.reports.papers import page
 
 ALL_POINTS = "all"
 MAX_SHOTS = 1000
 MAX_DRAWS = 1000
+MAX_UNTIL_DECIDED = 100_000
+"""Directions of a kind where draws stop early: few targets need them all."""
+DRAWN_KINDS = ("random", "span", "valueless")
 MAX_TWINS = 100
 MAX_POINTS = 1000
 MAX_THREADS = 1024
@@ -199,18 +204,52 @@ def _check_intervention(intervention: InterventionConfig) -> None:
         )
     if n_edited is not None and n_edited < 2:
         raise UserError(f"expected intervention.n_problems >= 2 or null, got {n_edited}")
-    controls, sources = intervention.controls, intervention.sources
-    for name in ("random", "span", "valueless"):
-        count = getattr(controls, name)
-        if not 0 <= count <= MAX_DRAWS:
-            raise UserError(
-                f"expected intervention.controls.{name} from 0 to {MAX_DRAWS}, got {count}; "
-                "change it"
-            )
+    sources = intervention.sources
+    _check_controls(intervention)
     if not 1 <= sources <= MAX_DRAWS:
         raise UserError(
             f"expected intervention.sources from 1 to {MAX_DRAWS}, got {sources}; change it"
         )
+
+
+def _check_controls(intervention: InterventionConfig) -> None:
+    """How many directions are drawn, and where that stops."""
+    controls = intervention.controls
+    stop_after = controls.stop_after
+    most = MAX_DRAWS if stop_after is None else MAX_UNTIL_DECIDED
+    for name in DRAWN_KINDS:
+        count = getattr(controls, name)
+        if not 0 <= count <= most:
+            raise UserError(
+                f"expected intervention.controls.{name} from 0 to {most}, got {count}; change it"
+            )
+    if stop_after is None:
+        return
+    key = "intervention.controls.stop_after"
+    if not is_count(stop_after):
+        raise UserError(
+            f"expected {key} null or a whole number of 1 or more, got {stop_after!r}; set for "
+            "example 10"
+        )
+    if intervention.via == WEIGHTS:
+        raise UserError(
+            f"expected {key}=null with intervention.via={WEIGHTS}, got {stop_after}: each edited "
+            "model is run with all its controls; set one or the other"
+        )
+    kinds = {name: getattr(controls, name) for name in DRAWN_KINDS}
+    if max(kinds.values()) <= FIRST_DRAWS:
+        drawn = ", ".join(f"{name}={n}" for name, n in kinds.items())
+        raise UserError(
+            f"expected more than {FIRST_DRAWS} directions of a kind with {key}={stop_after}, got "
+            f"{drawn}: the first {FIRST_DRAWS} are drawn in any case; set for example "
+            "intervention.controls.random=999"
+        )
+    for name, n in kinds.items():
+        if FIRST_DRAWS < n < stop_after:
+            raise UserError(
+                f"expected {key} up to intervention.controls.{name}={n}, got {stop_after}: so "
+                "many never come; lower it"
+            )
 
 
 def _check_locality(config: RunConfig) -> None:

@@ -173,6 +173,7 @@ class ControlsConfig:
     valueless: int = 20
     other: bool = True
     shuffled: bool = True
+    stop_after: Any = None
 
 
 @dataclass

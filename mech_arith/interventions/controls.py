@@ -1,7 +1,8 @@
 """Which subspaces are edited, and what else is moved as far to compare them with."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -19,6 +20,14 @@ OTHER, SHUFFLED = "other", "shuffled"
 
 DRAWN = (CONTROL, SPAN, VALUELESS)
 """Arms whose subspaces are a sample: others might have been drawn."""
+
+FIRST_DRAWS = 20
+"""Directions of each kind that are drawn whatever they cost, where draws stop early. Means are over
+them alone: draws go on for as long as few of them cost as much as the target, so that the mean over
+all would lean towards what stopped them."""
+
+FURTHER = 2**31
+"""In the seeds of further draws; beyond any other number there."""
 
 INDEPENDENT = 1e-4
 """Of the largest singular value of the values' covariances with the coordinates: below this share
@@ -41,6 +50,33 @@ class Controls:
     """The subspaces of other values."""
     shuffled: bool = True
     """Those that the method finds for the target's values, shuffled over problems."""
+    stop_after: int | None = None
+    """Draws of a kind that cost as much as the target at which no more are made. Of that kind
+    `random`, `span` and `valueless` are then the most. None for as many as these say."""
+
+    @property
+    def first(self) -> "Controls":
+        """Those that are drawn in any case, and that means are over."""
+        if self.stop_after is None:
+            return self
+        random, span, valueless = (
+            min(n, FIRST_DRAWS) for n in (self.random, self.span, self.valueless)
+        )
+        return replace(self, random=random, span=span, valueless=valueless, stop_after=None)
+
+    @property
+    def most(self) -> dict[str, int]:
+        """By arm the most that are drawn, of arms of which more than the first may be."""
+        if self.stop_after is None:
+            return {}
+        every = {CONTROL: self.random, SPAN: self.span, VALUELESS: self.valueless}
+        return {arm: n for arm, n in every.items() if n > FIRST_DRAWS}
+
+
+def draw_bounds(controls: Controls) -> tuple[int, int]:
+    """The fewest and the most directions that are drawn beside one target, of all kinds."""
+    fewest, most = (some.random + some.span + some.valueless for some in (controls.first, controls))
+    return fewest, most
 
 
 @dataclass(frozen=True)
@@ -140,8 +176,11 @@ def frame_of(found: Trace, target: Target) -> Float[Tensor, "k width"]:
 
 
 def arms(found: Trace, target: Target, controls: Controls, *, seed: int) -> list[Arm]:
-    """The target's subspace, and those that it is compared with; arms without any are left out."""
-    fitted = found.subspace.directions
+    """The target's subspace, and those that it is compared with; arms without any are left out.
+
+    Where draws stop early, the first of them.
+    """
+    fitted, controls = found.subspace.directions, controls.first
     generator = _generator(seed, found.site, target)
     random = [
         random_frame(target.rank, fitted.shape[1], generator=generator)
@@ -169,10 +208,27 @@ def arms(found: Trace, target: Target, controls: Controls, *, seed: int) -> list
         (SHUFFLED, list(shuffled.values()), [f"shuffled {value}" for value in shuffled]),
     ]
     return [
-        Arm(name, _orthonormal(torch.stack(frames)), tuple(labels))
+        Arm(name, orthonormal(torch.stack(frames)), tuple(labels))
         for name, frames, labels in every
         if frames
     ]
+
+
+def further(
+    found: Trace, target: Target, arm: str, *, seed: int
+) -> Iterator[Float64[Tensor, "k width"]]:
+    """Without end, the subspaces of a drawn arm that come behind the first of `arms`.
+
+    How many are taken in all changes none of them. Random ones of the whole space are those that
+    `arms` draws where it is asked for more.
+    """
+    if arm == CONTROL:
+        generator, width = _generator(seed, found.site, target), found.subspace.directions.shape[1]
+        every = (random_frame(target.rank, width, generator=generator) for _ in count())
+        return islice(every, FIRST_DRAWS, None)
+    generator = _generator(seed, found.site, target, arm)
+    spanning = found.subspace.span if arm == SPAN else valueless_span(found)
+    return (_within(spanning, target.rank, 1, generator)[0] for _ in count())
 
 
 def _within(
@@ -198,7 +254,7 @@ def valueless_span(found: Trace) -> Float64[Tensor, "free width"]:
     return vectors[:, rank:].mT @ fitted
 
 
-def _orthonormal(frames: Float[Tensor, "m k width"]) -> Float[Tensor, "m k width"]:
+def orthonormal(frames: Float[Tensor, "m k width"]) -> Float[Tensor, "m k width"]:
     """Orthonormal directions that span the same subspaces, nested as those given are."""
     frames = frames.double()
     if frames.shape[1] == 1:
@@ -238,12 +294,13 @@ def _shuffled(found: Trace, target: Target) -> dict[str, Tensor]:
     return {value: directions[list(frame)] for value, frame in frames.items() if frame}
 
 
-def _generator(seed: int, site: Site, target: Target) -> torch.Generator:
-    """Independent for every seed, site and subspace."""
+def _generator(seed: int, site: Site, target: Target, arm: str = "") -> torch.Generator:
+    """Independent for every seed, site and subspace; and for further draws of an arm."""
     # No text of a position holds a number beyond a byte.
     head = [] if site.head is None else [256 + site.head]
-    further = [] if target.rank == 1 else [len(site.position), *target.components]
+    ranks = [] if target.rank == 1 else [len(site.position), *target.components]
+    of_arm = [FURTHER, *arm.encode()] if arm else []
     mixed = np.random.SeedSequence(
-        [seed, site.layer, target.component, *head, *site.position.encode(), *further]
+        [seed, site.layer, target.component, *head, *site.position.encode(), *ranks, *of_arm]
     )
     return torch.Generator().manual_seed(int(mixed.generate_state(1, np.uint32)[0]))

@@ -17,7 +17,7 @@ from mech_arith.common.progress import progress
 from mech_arith.directions.tracing import read_coordinates
 from mech_arith.engine.answers import Answers
 from mech_arith.engine.capture import capture
-from mech_arith.engine.run import Baseline, Edits, SiteEdits, SiteVectors, run_edits
+from mech_arith.engine.run import EDITS, Baseline, Edits, SiteEdits, SiteVectors, run_edits
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.interventions.bases import Bases
@@ -37,11 +37,12 @@ def run_all(
     *,
     description: str,
     writes: bool = True,
+    stage: str = EDITS,
 ) -> list[Answers]:
     """Answers under each entry's edits, [edits, n], behind a progress bar; see `run_edits`."""
     n_rows = sum(len(of_site) for of_site in edits) * len(baseline)
     with progress(n_rows, description=description, unit="edits") as bar:
-        return run_edits(session, baseline, edits, writes=writes, bar=bar)
+        return run_edits(session, baseline, edits, writes=writes, bar=bar, stage=stage)
 
 
 def source_coordinates(

@@ -1,7 +1,7 @@
 """What edits were made at one site, and the answers under all of them."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,51 @@ from torch import Tensor
 
 from mech_arith.engine.answers import Answers
 from mech_arith.engine.sites import Site
-from mech_arith.interventions.controls import TARGET, Arm, Target
+from mech_arith.interventions.controls import CONTROL, TARGET, Arm, Target
+from mech_arith.statistics import SequentialP, sequential_p
+
+
+@dataclass(frozen=True)
+class Draws:
+    """All directions of one kind that were drawn beside a target, in order, until p was decided."""
+
+    drops: Float64[Tensor, "s m"]
+    """Mean drop in accuracy of each at each strength."""
+    of_target: Float64[Tensor, " s"]
+    """That of the target."""
+    moving: Bool[Tensor, " s"]
+    """Strengths that move any problem."""
+    most: int
+    """Directions that might have been drawn."""
+    stop_after: int
+    """Draws that cost as much at which a p is decided."""
+
+    @property
+    def n(self) -> int:
+        """Directions that were drawn."""
+        return self.drops.shape[1]
+
+    @property
+    def by_strength(self) -> SequentialP:
+        """Of the target's drop at each strength, `[s]`."""
+        return sequential_p(self.of_target, self.drops, stop_after=self.stop_after)
+
+    @property
+    def of_mean(self) -> SequentialP:
+        """Of its mean drop over the strengths that move anything."""
+        target, drops = self.of_target[self.moving].mean(), self.drops[self.moving].mean(0)
+        return sequential_p(target, drops, stop_after=self.stop_after)
+
+    def decided(self, arm: str) -> bool:
+        """Every p that is reported of this kind would stay what it is."""
+        decided = bool(self.of_mean.decided)
+        if arm == CONTROL:
+            decided &= bool(self.by_strength.decided[self.moving].all())
+        return decided
+
+    def and_further(self, drops: Float64[Tensor, "s more"]) -> "Draws":
+        """With more directions behind."""
+        return replace(self, drops=torch.cat([self.drops, drops], dim=1))
 
 
 @dataclass(frozen=True)
@@ -32,6 +76,8 @@ class InterventionResult:
     folded_rms: Float64[Tensor, " s"] | None = None
     """How far edits folded into weights move activations: root mean square over all positions of
     all problems of the fit split, at each strength, in activation units."""
+    draws: Mapping[str, Draws] = field(default_factory=dict)
+    """By arm what its p is of, where draws went on behind those of `arms` until it was decided."""
 
     @property
     def change_rms(self) -> Float64[Tensor, " s"]:
@@ -45,6 +91,11 @@ class InterventionResult:
     def moves(self) -> Bool[Tensor, "m s n"]:
         """Whether a problem is moved at all."""
         return (self.changes != 0).any(3)
+
+    @property
+    def moving(self) -> Bool[Tensor, " s"]:
+        """The strengths that move any problem; the others are no edit."""
+        return self.moves.any(2).any(0)
 
     @property
     def key(self) -> dict[str, Any]:

@@ -5,22 +5,19 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 from torch import Tensor
 
 from mech_arith.common.errors import UserError
 from mech_arith.common.progress import progress
 from mech_arith.directions.tracing import Trace
 from mech_arith.engine.answers import Answers
-from mech_arith.engine.run import SiteGrid
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.interventions.bases import Bases
 from mech_arith.interventions.controls import (
-    Arm,
     Controls,
     Target,
-    arms,
     choose_targets,
     frame_of,
 )
@@ -30,10 +27,11 @@ from mech_arith.interventions.interchange import (
     Direction,
     ceilings,
     cross,
-    run_all,
     source_coordinates,
 )
 from mech_arith.interventions.result import InterventionResult
+from mech_arith.interventions.sequential import Drawing, DropsOf, draw_on
+from mech_arith.interventions.treatments import Treatment, treat
 from mech_arith.models.answered import check_answers
 from mech_arith.models.base import Model
 from mech_arith.problems import ProblemSet
@@ -87,21 +85,13 @@ class InterventionRun:
     and what the same edit made on activations does."""
 
 
-@dataclass(frozen=True)
-class _Treatment:
-    """How far one target moves each problem."""
-
-    site: Site
-    target: Target
-    changes: Float64[Tensor, "m s n k"]
-    rows: Int64[Tensor, " n"]
-    """Indices of these problems among the edited ones."""
-    sources: Sources | None = None
-    """What it goes towards."""
-
-
 def intervene(
-    session: Session, bases: Bases, plan: InterventionPlan, *, n_shuffles: int
+    session: Session,
+    bases: Bases,
+    plan: InterventionPlan,
+    *,
+    n_shuffles: int,
+    drops: DropsOf | None = None,
 ) -> InterventionRun:
     """Edit every target and its controls at every site.
 
@@ -112,11 +102,18 @@ def intervene(
         bases: the problems that are edited, and what tracing found, by site.
         plan: what to edit.
         n_shuffles: times that sources are drawn anew, for the chance floor of edits towards values.
+        drops: what answers cost, by which it is decided whether more directions are drawn; needed
+            where the plan stops them early.
     """
     wanted = {} if plan.edit.target is None else _wanted(bases.problems, plan, n_shuffles)
     places = _places(session, bases, plan.edit, wanted)
     treatments = list(_treatments(bases, plan, wanted, places))
-    results = _treat(session, bases, plan, treatments)
+    slopes = tuple(plan.edit.slope(strength) for strength in plan.strengths)
+    results = treat(session, bases, treatments, plan.controls, slopes, seed=plan.seed)
+    if plan.controls.stop_after is not None:
+        assert drops is not None, "expected what answers cost, got nothing; give `drops`"
+        drawing = Drawing(plan.controls, slopes, plan.seed, drops)
+        results = draw_on(session, bases, results, drawing)
     if not wanted:
         return InterventionRun(results)
     every = {
@@ -198,14 +195,14 @@ def _places(session: Session, bases: Bases, edit: Edit, wanted: Mapping[str, Sou
 
 def _treatments(
     bases: Bases, plan: InterventionPlan, wanted: Mapping[str, Sources], places: Places
-) -> Iterator[_Treatment]:
+) -> Iterator[Treatment]:
     """Every target with its changes: per component, or per value where it goes towards one."""
     n = len(bases)
     for site, found in bases.traces.items():
         if plan.edit.target is None:
             for target in plain_targets(found, plan):
                 changes = target_changes(found, target, plan, n=n)
-                yield _Treatment(site, target, changes[None], torch.arange(n))
+                yield Treatment(site, target, changes[None], torch.arange(n))
             continue
         for value, sources in wanted.items():
             for chosen in choose_targets(found, plan.components, [value], plan.ranks):
@@ -214,7 +211,7 @@ def _treatments(
                     continue  # the value is constant where the fit was made: it has no place
                 changes = _to_sources(found, chosen, plan, sources, to)
                 target = replace(chosen, target_value=value)
-                yield _Treatment(site, target, changes, sources.rows, sources)
+                yield Treatment(site, target, changes, sources.rows, sources)
 
 
 def plain_targets(found: Trace, plan: InterventionPlan) -> list[Target]:
@@ -250,50 +247,7 @@ def _to_sources(
     return torch.stack(changes, dim=1)
 
 
-def _treat(
-    session: Session, bases: Bases, plan: InterventionPlan, treatments: Sequence[_Treatment]
-) -> list[InterventionResult]:
-    """Run all edits of all arms."""
-    tried = [
-        arms(bases.traces[treatment.site], treatment.target, plan.controls, seed=plan.seed)
-        for treatment in treatments
-    ]
-    grids = [
-        _grid(treatment, of_treatment, len(bases), plan)
-        for treatment, of_treatment in zip(treatments, tried, strict=True)
-    ]
-    answers = run_all(session, bases.baseline, grids, description="intervention")
-    return [
-        InterventionResult(
-            treatment.site,
-            treatment.target,
-            tuple(of_treatment),
-            treatment.changes,
-            bases.traces[treatment.site].coordinates[treatment.rows][
-                :, list(treatment.target.components)
-            ],
-            treatment.rows,
-            found.of(treatment.rows).split(-1, *treatment.changes.shape[:2]),
-        )
-        for treatment, of_treatment, found in zip(treatments, tried, answers, strict=True)
-    ]
-
-
-def _grid(
-    treatment: _Treatment, of_treatment: Sequence[Arm], n: int, plan: InterventionPlan
-) -> SiteGrid:
-    """Problems that have nowhere to go stay where they are."""
-    sources, strengths, _, rank = treatment.changes.shape
-    changes = treatment.changes.new_zeros(sources, strengths, n, rank)
-    changes[:, :, treatment.rows] = treatment.changes
-    frames = torch.cat([arm.frames for arm in of_treatment])
-    slopes = [plan.edit.slope(strength) for strength in plan.strengths]
-    by_change = torch.tensor(slopes, dtype=torch.float64).repeat(sources)
-    in_answer = treatment.site.in_answer
-    return SiteGrid(treatment.site, frames, changes.flatten(0, 1), by_change if in_answer else None)
-
-
-def _directions(bases: Bases, treatments: Sequence[_Treatment]) -> list[Direction]:
+def _directions(bases: Bases, treatments: Sequence[Treatment]) -> list[Direction]:
     """Of each subspace of the least rank that is edited, and all values whose own it is."""
     least = min((treatment.target.rank for treatment in treatments), default=1)
     edited = dict.fromkeys(

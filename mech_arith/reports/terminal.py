@@ -21,6 +21,7 @@ from mech_arith.common.runs.sweeps import (
 )
 from mech_arith.engine.sites import site_of
 from mech_arith.evidence.columns import own_columns
+from mech_arith.evidence.draws import draw_lines
 from mech_arith.evidence.ranks import rank_sentence
 from mech_arith.evidence.results import adopt_columns, load_summary
 from mech_arith.evidence.screen import screen_lines
@@ -126,7 +127,8 @@ def print_cells(directories: Sequence[Path], *, console: Console | None = None) 
     else:
         for summary in summaries:
             console.print(cell_table(summary))
-            console.print(*screen_lines(summary), sep="\n", highlight=False, markup=False)
+            lines = [*screen_lines(summary), *draw_lines(summary)]
+            console.print(*lines, sep="\n", highlight=False, markup=False)
     for shown in _rivals_by_cell(summaries):
         console.print(shown, highlight=False, markup=False)
     console.print(*_legend(summaries), sep="\n", highlight=False, markup=False)

@@ -27,7 +27,7 @@ from mech_arith.statistics.intervals import (
 )
 from mech_arith.statistics.multiplicity import ALPHA, benjamini_hochberg, holm
 from mech_arith.statistics.permutation import CorrelationP, correlation_p
-from mech_arith.statistics.ranks import draws_needed, least_p, rank_p
+from mech_arith.statistics.ranks import SequentialP, draws_needed, least_p, rank_p, sequential_p
 from mech_arith.statistics.relatives import (
     partial_correlation,
     partial_given_each,
@@ -50,6 +50,7 @@ __all__ = [
     "Interval",
     "Outcomes",
     "Resampling",
+    "SequentialP",
     "averaged",
     "benjamini_hochberg",
     "binomial_above",
@@ -74,6 +75,7 @@ __all__ = [
     "ranked",
     "relation",
     "relations",
+    "sequential_p",
     "shapley_shares",
     "share_interval",
     "told_apart",

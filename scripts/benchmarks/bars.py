@@ -45,9 +45,9 @@ def never(what: str, hits: int, n: int, *, note: str = "") -> Row:
     return Row(what, n, f"{hits}{note}", "0", hits == 0)
 
 
-def at_most(what: str, hits: int, n: int, *, note: str = "") -> Row:
-    """A count of false positives: within the binomial interval around `ALPHA`, or below."""
-    most = int(binom.ppf(1 - ALPHA / 2, n, ALPHA))
+def at_most(what: str, hits: int, n: int, *, alpha: float = ALPHA, note: str = "") -> Row:
+    """A count of false positives: within the 95% binomial interval around `alpha`, or below."""
+    most = int(binom.ppf(1 - ALPHA / 2, n, alpha))
     return Row(
         what, n, f"{hits} ({hits / n:.3f}){note}", f"<= {most} ({most / n:.3f})", hits <= most
     )

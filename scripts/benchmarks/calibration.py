@@ -1,14 +1,16 @@
 """Is the tool right when it says how sure it is? Cases whose truth is known.
 
     python scripts/benchmarks/calibration.py [--plants 100 --subspaces 20 --nulls 200 --cases 2000]
-            [--seed 0] [--only planted,subspaces,null,coverage,ties,slopes,das,rivals] [--json FILE]
+            [--seed 0] [--only planted,subspaces,null,coverage,ties,stopping,slopes,das,rivals]
+            [--json FILE]
 
 planted: Transformers whose weights are set by hand (`mech_arith.models.planted`). Tracing must find
 what they write, first where it is written, and an interchange tell what is read from what is not.
 subspaces: values that such models keep in 1 to 8 dimensions, or on a helix, which the direction
 methods that can must find. null: random networks, in which there is nothing to find. coverage:
 intervals of drawn numbers whose true mean or R is known. ties: p-values where drops are rare, so
-that many directions cost the same. slopes: answers that are destroyed, which follow nothing. das:
+that many directions cost the same. stopping: p-values and means where directions are drawn until p
+is decided. slopes: answers that are destroyed, which follow nothing. das:
 trained rotations, in planted models, and beside their control task in half as many random networks.
 rivals: models that compute by one of two hypotheses (the tree, and from the left or digit by digit)
 and write the steps of the other as well: the right one must win, step by step and with all of its
@@ -30,10 +32,11 @@ from nulls import null_rows
 from recovery import planted_rows
 from rivals import rival_rows
 from simulated import slope_rows, tie_rows
+from stopping import stopping_rows
 from subspaces import subspace_rows
 from together import together_rows
 
-PARTS = ("planted", "subspaces", "null", "coverage", "ties", "slopes", "das", "rivals")
+PARTS = ("planted", "subspaces", "null", "coverage", "ties", "stopping", "slopes", "das", "rivals")
 
 
 def main() -> int:
@@ -60,6 +63,7 @@ def main() -> int:
         "null": lambda: null_rows(seeds(arguments.nulls)),
         "coverage": lambda: coverage_rows(arguments.cases, seed=arguments.seed),
         "ties": lambda: tie_rows(arguments.cases, seed=arguments.seed),
+        "stopping": lambda: stopping_rows(arguments.cases, seed=arguments.seed),
         "slopes": lambda: slope_rows(arguments.cases, seed=arguments.seed),
         "das": lambda: das_rows(seeds(arguments.plants), seeds(max(1, arguments.nulls // 2))),
         "rivals": lambda: [

@@ -43,6 +43,8 @@ TABLES = {
                 "target_drop": 0.4,
                 "arm_drop": 0.1,
                 "n_directions": 20,
+                "n_draws": 20,
+                "p_least": 1 / 21,
                 "excess_drop": excess,
                 "low": low,
                 "high": 0.4,

@@ -13,7 +13,8 @@ from mech_arith.engine.capture import capture
 from mech_arith.engine.run import ReferenceAnswers, run_baseline
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
-from mech_arith.evidence.effects import intervention_tables, unresolved_drops
+from mech_arith.evidence.draws import unresolved_drops
+from mech_arith.evidence.effects import intervention_tables
 from mech_arith.evidence.iia import unresolved
 from mech_arith.evidence.results import per_value
 from mech_arith.evidence.scorer import Scorer
@@ -248,11 +249,11 @@ def test_the_targets_drop_is_set_against_its_controls():
 def test_where_too_few_directions_are_drawn_it_is_said_that_no_drop_can_count():
     controls = Controls(random=5, span=19, other=False, shuffled=False)
     _, _, tables = planted_effects(replace(SCALE, controls=controls))
-    assert unresolved_drops(tables["contrasts"]) == [
+    assert unresolved_drops(tables["contrasts"], controls) == [
         "p of a drop beyond 5 random directions is 0.17 at least, and none can count: set "
         "intervention.controls.random to 19 or more"
     ]
-    assert unresolved_drops(planted_effects(SCALE)[2]["contrasts"]) == []
+    assert unresolved_drops(planted_effects(SCALE)[2]["contrasts"], SCALE.controls) == []
 
 
 def test_without_controls_nothing_is_said_of_an_excess():

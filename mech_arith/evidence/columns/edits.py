@@ -85,6 +85,12 @@ EFFECTS = (
     Column("excess_low", NUMBER, "Lower end of the interval of `excess_drop`.", SHARE),
     Column("excess_high", NUMBER, "Upper end of the interval of `excess_drop`.", SHARE),
     Column("excess_p", NUMBER, "p of the target's drop, by rank among those directions' drops."),
+    Column(
+        "excess_n_draws",
+        WHOLE,
+        "Directions that `excess_p` is of: those up to the one that decided it where draws stop "
+        "early; null for other arms.",
+    ),
     Column("status", TEXT, "ok, or failed."),
     Column("reason", TEXT, "Why it failed."),
     VIA,
@@ -116,7 +122,19 @@ CONTRASTS = (
         "p_max",
         NUMBER,
         "`p` corrected for the search among all targets, against directions of the arm's kind "
-        "(max-T); null for arms that are not drawn.",
+        "(max-T; Holm where draws stop early); null for arms that are not drawn.",
+    ),
+    Column(
+        "n_draws",
+        WHOLE,
+        "Directions that `p` is of: those up to the one that decided it where draws stop early, "
+        "all of them otherwise; 0 for arms that are not drawn.",
+    ),
+    Column(
+        "p_least",
+        NUMBER,
+        "The smallest `p_max` that is possible with as many directions as might be drawn; null "
+        "for arms that are not drawn.",
     ),
     VIA,
 )

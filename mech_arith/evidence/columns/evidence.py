@@ -7,6 +7,7 @@ from mech_arith.evidence.columns.base import (
     NUMBER,
     SHARE,
     TEXT,
+    WHOLE,
     Beside,
     Column,
     Columns,
@@ -163,6 +164,14 @@ EDITED = (
         NUMBER,
         "The smallest p that is possible with so few directions, of the kind with the fewest.",
         group="excess_drop",
+    ),
+    Column(
+        "excess_n_draws",
+        WHOLE,
+        "Directions of `excess_against` that `excess_p` is of; fewer than might be drawn where "
+        "draws stop early.",
+        group="excess_drop",
+        taken=Taken("contrasts", "n_draws"),
     ),
     _contrast(
         "control_drop", "arm_drop", "Mean drop of the directions of `excess_against`.", SHARE
