@@ -82,7 +82,7 @@ class CellSweeper(BasicSweeper):
         from mech_arith.common.errors import UserError
         from mech_arith.common.runs.directories import check_writable
         from mech_arith.common.runs.records import claimed
-        from mech_arith.common.runs.sweeps import PLAN, SWEEP_LOCK
+        from mech_arith.common.runs.sweeps import SWEEP_LOCK, begin_plan
         from mech_arith.experiment.names import check_one_meaning
 
         assert self.config is not None
@@ -103,17 +103,19 @@ class CellSweeper(BasicSweeper):
             "choose another hydra.sweep.dir"
         )
         with claimed(directory / SWEEP_LOCK, patience_s=0.0, busy=busy):
-            if not self.resume and (directory / PLAN).exists():
-                # Two launches at the same moment: the other one has been here in between.
-                raise UserError(busy)
             cells, to_run = self._planned(directory, asked)
+            plan = self._plan(arguments, cells)
+            if not self.resume and not begin_plan(directory, plan):
+                # Two launches at the same moment, and the other one has been here in between; or
+                # on two nodes, which both hold the lock.
+                raise UserError(busy)
             OmegaConf.save(self.config, directory / "multirun.yaml")
             # A cell goes where it was planned to go, whatever the process says that runs it.
             own = {
                 n: [*lists[n], f"hydra.sweep.subdir={quoted(cells[n].directory)}"] for n in to_run
             }
             packs = self._packs({n: asked[n] for n in to_run})
-            self._launch(directory, self._plan(arguments, cells), packs, own)
+            self._launch(directory, plan, packs, own)
 
     @property
     def _executor(self) -> str | None:
@@ -173,6 +175,7 @@ class CellSweeper(BasicSweeper):
     ) -> "tuple[list[PlannedCell], list[int]]":
         """All cells of the sweep, and the numbers of those that are to be run now."""
         from mech_arith.common.runs.sweeps import PlannedCell, own_overrides
+        from mech_arith.experiment.job import tidy
         from mech_arith.experiment.resume import decide, set_aside
 
         if not self.resume:
@@ -185,6 +188,9 @@ class CellSweeper(BasicSweeper):
         decisions = decide(directory, asked)
         own = own_overrides([cell.overrides for cell in asked])
         to_run = [number for number, decision in enumerate(decisions) if decision.run]
+        for decision in decisions:
+            if decision.is_done:
+                tidy(directory / decision.cell.directory)
         for number in to_run:
             decision = decisions[number]
             if decision.supersedes:

@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mech_arith.common.atomic import atomic, write_text
+from mech_arith.common.atomic import atomic, sweep_abandoned, write_text
 from mech_arith.common.checkpoint import Checkpoint
 from mech_arith.common.digests import json_digest
 from mech_arith.common.errors import UserError
@@ -72,7 +72,7 @@ def run(
     if tracked_at.mode != DISABLED:
         _say_once(not_followed(os.environ))
     identity = identify(settings)
-    finished = (directory / SUMMARY).is_file() and damage(directory) is None
+    finished = _is_whole(directory)
     if finished and not _model_is_gone(settings):
         log.info("%s: finished before, kept", directory)
     else:
@@ -100,7 +100,7 @@ def check_free(
             config of this one is bad.
     """
     record = read_record(directory)
-    finished = (directory / SUMMARY).is_file() and damage(directory) is None
+    finished = _is_whole(directory)
     if not finished and record is None:
         return
     try:
@@ -172,7 +172,17 @@ def _compute(
         done = result.edited.edited | {"identity": identity.digest}
         save_edited(result.edited.model, model_directory, done)
         log.info("the edited model is in %s", model_directory)
+    if _is_whole(directory):
+        # Where locks do not work, two processes may be at work at a cell, of which this is not the
+        # first to end.
+        log.info("%s: finished by another process meanwhile, kept", directory)
+        return
     save_run(directory, tables=tables, summary=summary, config_yaml=config_yaml)
+
+
+def _is_whole(directory: Path) -> bool:
+    """Whether the directory of a cell has its numbers."""
+    return (directory / SUMMARY).is_file() and damage(directory) is None
 
 
 def _model_is_gone(settings: RunConfig) -> bool:
@@ -192,7 +202,7 @@ def _present(settings: RunConfig, directory: Path, sweep: str | None, tracked_at
 
     The numbers are safe on disk: what fails here is a warning.
     """
-    shutil.rmtree(directory / PARTS, ignore_errors=True)
+    tidy(directory)
     saved = load_run(directory)
     _draw(saved, directory / "figures", settings)
     record = read_record(directory)
@@ -213,6 +223,12 @@ def _numbers(
     return run_cell(session, prepared.fit, prepared.report, prepared.cell(model))
 
 
+def tidy(directory: Path) -> None:
+    """Remove what a finished cell no longer needs, and what killed attempts at it have left."""
+    shutil.rmtree(directory / PARTS, ignore_errors=True)
+    sweep_abandoned(directory)
+
+
 def _draw(saved: RunResult, directory: Path, settings: RunConfig) -> None:
     """The figures, all or none, unless they are there."""
     if directory.is_dir():
@@ -225,6 +241,8 @@ def _draw(saved: RunResult, directory: Path, settings: RunConfig) -> None:
         with atomic(directory) as [new]:
             draw_cell(saved.tables, new, **heading(saved.summary), on=on)
     except Exception as error:
+        if directory.is_dir():  # another process, which no lock held off, has been faster
+            return
         log.warning("figures could not be drawn, the tables are on disk all the same: %r", error)
 
 

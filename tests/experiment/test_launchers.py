@@ -17,6 +17,7 @@ from mech_arith.common.paths import conf_dir
 from mech_arith.common.runs.records import read_record
 from mech_arith.common.runs.sweeps import cell_states, submitted_jobs
 from mech_arith.experiment.config import RunConfig
+from tests import watched
 from tests.running import SMALL, exit_code, main
 from tests.waiting import PATIENCE_S, wait
 
@@ -112,30 +113,6 @@ def test_what_is_about_the_cells_of_a_sweep_is_refused_in_a_single_run(
     assert not (tmp_path / "run").exists()
 
 
-WATCHED = '''
-import json, os, signal
-from dataclasses import dataclass
-from pathlib import Path
-
-from mech_arith.interventions.edits import EDITS
-from mech_arith.interventions.edits.scale import Scale
-
-
-@EDITS.register("watched")
-@dataclass(frozen=True)
-class Watched(Scale):
-    """Writes down what its process has for itself; and dies, where it is told to."""
-
-    def moved(self, coordinate, *args, **kwargs):
-        seen = [os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")]
-        here = Path(__file__).parent
-        (here / f"{os.getpid()}.seen").write_text(json.dumps(seen))
-        if (here / "die").exists():
-            (here / "die").unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().moved(coordinate, *args, **kwargs)
-'''
-
 BARE = (
     *SMALL,
     "layers=[3]",
@@ -149,11 +126,11 @@ BARE = (
 
 @pytest.mark.slow
 def test_cells_of_a_pack_run_beside_each_other_each_with_a_gpu_of_its_own(monkeypatch, tmp_path):
-    (tmp_path / "watched.py").write_text(WATCHED)
     (tmp_path / "die").touch()
+    monkeypatch.setenv("WATCHED", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8f2a,MIG-77c1")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    cells = (f"plugins=[{tmp_path}/watched.py]", "problems.n=60,61,62,63")
+    cells = (f"plugins=[{watched.__file__}]", "problems.n=60,61,62,63")
     own = ("sweep.pack=auto", "sweep.workers=auto", "~hydra.job.env_set.OMP_NUM_THREADS")
     assert main(monkeypatch, tmp_path, *BARE, *cells, *own, sweep=True) == 1
     sweep = tmp_path / "run"

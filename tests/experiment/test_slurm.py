@@ -1,6 +1,7 @@
 """Sweeps on a real SLURM, disturbed as jobs are on a cluster. `make test-slurm` runs these."""
 
 import hashlib
+import json
 import re
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from safetensors import safe_open
 from mech_arith.common.digests import json_digest, tensor_digest
 from mech_arith.common.runs.directories import find_runs
 from mech_arith.evidence.results import load_run
+from tests import watched
 from tests.slurm import (
     LONG,
     ON_SLURM,
@@ -129,6 +131,40 @@ def test_a_requeued_job_goes_on_and_ends_as_if_nothing_had_been(outcome, disturb
     assert set(tables) == set(expected) >= {"correlations", "effects", "contrasts", "evidence"}
     for name, table in tables.items():
         pd.testing.assert_frame_equal(table, expected[name], check_exact=True)
+
+
+@scenario
+def shared_out(tmp_path: Path) -> Sweep:
+    """A job of three cells and two GPUs, of which each worker has one. It is told to requeue."""
+    job = ("hydra.launcher.gpus_per_node=2", "sweep.pack=4", "sweep.workers=auto")
+    cells = (f"plugins=[{watched.__file__}]", "intervention.edit=watched", "problems.n=398,399,400")
+    own = [entry for entry in LONG if not entry.startswith("problems.n=")]
+    sweep = start(tmp_path, "shared-out", *job, *own, *cells)
+    sweep.wait_for_edits(0)
+    sweep.wait_for_edits(1)
+    slurm("scancel", "--signal=USR2", sweep.job())
+    return sweep.end()
+
+
+def test_workers_have_a_gpu_each_and_are_requeued_with_their_job(outcome):
+    sweep = outcome(shared_out)
+    assert sweep.exit_code == 0, sweep.output
+    assert {name: status for name, (status, _) in sweep.states().items()} == {
+        "0": "resumed",
+        "1": "resumed",
+        "2": "done",
+    }
+    assert sweep.jobs() == [(sweep.job(), "COMPLETED")]
+    workers = [{attempt["pid"] for attempt in sweep.record(n)["attempts"]} for n in range(3)]
+    assert len(set.union(*workers)) == 4  # two of each life
+    seen = [json.loads(path.read_text()) for path in sweep.directory.parent.glob("*.seen")]
+    assert {gpu for gpu, _ in seen} == {"0", "1"}
+    assert {threads for _, threads in seen} == {"1"}
+    tables = load_run(sweep.cell(2)).tables
+    expected = load_run(outcome(undisturbed)).tables
+    for name in ("correlations", "effects"):
+        same = [column for column in expected[name].columns if column not in ("edit", "identity")]
+        pd.testing.assert_frame_equal(tables[name][same], expected[name][same], check_exact=True)
 
 
 @dataclass(frozen=True)
