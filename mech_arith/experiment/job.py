@@ -19,7 +19,7 @@ from mech_arith.common.atomic import atomic, sweep_abandoned, write_text
 from mech_arith.common.checkpoint import Checkpoint
 from mech_arith.common.digests import json_digest
 from mech_arith.common.errors import UserError
-from mech_arith.common.paths import SUMMARY
+from mech_arith.common.paths import ERROR_FILE, SUMMARY
 from mech_arith.common.plugins import plugin_digests
 from mech_arith.common.registry import without_additions
 from mech_arith.common.runs.directories import check_writable, damage
@@ -172,12 +172,14 @@ def _compute(
         done = result.edited.edited | {"identity": identity.digest}
         save_edited(result.edited.model, model_directory, done)
         log.info("the edited model is in %s", model_directory)
-    if _is_whole(directory):
-        # Where locks do not work, two processes may be at work at a cell, of which this is not the
-        # first to end.
-        log.info("%s: finished by another process meanwhile, kept", directory)
-        return
-    save_run(directory, tables=tables, summary=summary, config_yaml=config_yaml)
+    # Where locks do not work, another process may have been at work at the cell, and be done.
+    save_run(
+        directory,
+        tables=tables,
+        summary=summary,
+        config_yaml=config_yaml,
+        keep=lambda: _is_whole(directory),
+    )
 
 
 def _is_whole(directory: Path) -> bool:
@@ -226,6 +228,7 @@ def _numbers(
 def tidy(directory: Path) -> None:
     """Remove what a finished cell no longer needs, and what killed attempts at it have left."""
     shutil.rmtree(directory / PARTS, ignore_errors=True)
+    (directory / ERROR_FILE).unlink(missing_ok=True)
     sweep_abandoned(directory)
 
 
