@@ -135,11 +135,12 @@ def test_a_requeued_job_goes_on_and_ends_as_if_nothing_had_been(outcome, disturb
 
 @scenario
 def shared_out(tmp_path: Path) -> Sweep:
-    """A job of three cells and two GPUs, of which each worker has one. It is told to requeue."""
+    """A job of three cells and two GPUs, one for each worker. It is told to queue itself again."""
     job = ("hydra.launcher.gpus_per_node=2", "sweep.pack=4", "sweep.workers=auto")
-    cells = (f"plugins=[{watched.__file__}]", "intervention.edit=watched", "problems.n=398,399,400")
-    own = [entry for entry in LONG if not entry.startswith("problems.n=")]
-    sweep = start(tmp_path, "shared-out", *job, *own, *cells)
+    edit = (f"plugins=[{watched.__file__}]", "intervention.edit=watched")
+    cells = ("layers=[2],[3],[2,3]", "intervention.n_problems=60")
+    own = [entry for entry in LONG if "n_problems" not in entry]
+    sweep = start(tmp_path, "shared-out", *job, *own, *edit, *cells)
     sweep.wait_for_edits(0)
     sweep.wait_for_edits(1)
     slurm("scancel", "--signal=USR2", sweep.job())
@@ -160,11 +161,8 @@ def test_workers_have_a_gpu_each_and_are_requeued_with_their_job(outcome):
     seen = [json.loads(path.read_text()) for path in sweep.directory.parent.glob("*.seen")]
     assert {gpu for gpu, _ in seen} == {"0", "1"}
     assert {threads for _, threads in seen} == {"1"}
-    tables = load_run(sweep.cell(2)).tables
-    expected = load_run(outcome(undisturbed)).tables
-    for name in ("correlations", "effects"):
-        same = [column for column in expected[name].columns if column not in ("edit", "identity")]
-        pd.testing.assert_frame_equal(tables[name][same], expected[name][same], check_exact=True)
+    (log,) = sweep.directory.glob(".submitit/*/*.err")
+    assert "this job is preempted" in log.read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
