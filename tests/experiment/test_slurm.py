@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -30,6 +32,7 @@ from tests.slurm import (
     slurm,
     stopped,
 )
+from tests.test_docs import blocks
 from tests.waiting import wait
 
 pytestmark = [
@@ -312,3 +315,55 @@ def test_sweeps_of_one_second_have_a_directory_each(outcome):
     jobs = sweeps[0].jobs(fields="State,AllocTRES")
     assert [state for state, _ in jobs] == ["COMPLETED"] * 2
     assert sorted("gres/gpu=1" in resources for _, resources in jobs) == [False, True]
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "cluster.md"
+
+OURS = ("python -m mech_arith", "python scripts/", "squeue", "sacct")
+"""What the page's other commands do is done once, and elsewhere."""
+
+FEWER = [entry for entry in SHORT if entry != "wandb=disabled"]
+
+
+def smaller(command: str) -> str:
+    """A command of the page, as it fits a testbed."""
+    command = command.partition("#")[0].strip()
+    if "hydra/launcher=" in command:
+        command = re.sub(r"hydra\.launcher\.(partition|account)=\w+ ", "", command)
+        on_slurm = ON_SLURM if "launcher=slurm" in command else ()
+        own = [*on_slurm, *FEWER, "model=arith_decoder", "store.path=store"]
+        return shlex.join([*shlex.split(command), *own])
+    if "wandb_sync" in command:
+        return command.replace("scripts/", f"{PAGE.parents[1]}/scripts/") + " --dry-run"
+    return command
+
+
+@scenario
+def as_documented(tmp_path: Path) -> list[tuple[str, int, str]]:
+    """Every command of the page, in its order: its exit code, and what it says."""
+    commands = [c for block in blocks(PAGE) if block.language == "bash" for c in block.commands]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    told = []
+    for command in map(smaller, [c for c in commands if c.startswith(OURS)]):
+        done = subprocess.run(
+            ["bash", "-c", command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"PATH": path, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"},
+        )
+        told.append((command, done.returncode, done.stdout))
+    return told
+
+
+def test_what_the_page_on_clusters_says_to_type_works(outcome):
+    told = outcome(as_documented)
+    assert len(told) == 9
+    for command, code, said in told:
+        assert code == 0, f"{command}\n{said}"
+    said = {command: said for command, _, said in told}
+    (resumed,) = (said for command, said in said.items() if "sweep.resume" in command)
+    assert "0 of 2 cells are to be run" in resumed
+    (sent,) = (said for command, said in said.items() if "wandb_sync" in command)
+    assert "8 runs, 0 of them on the server already" in sent
