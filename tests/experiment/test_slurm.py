@@ -141,11 +141,12 @@ def shared_out(tmp_path: Path) -> Sweep:
     """A job of three cells and two GPUs, one for each worker. It is told to queue itself again."""
     job = ("hydra.launcher.gpus_per_node=2", "sweep.pack=4", "sweep.workers=auto")
     edit = (f"plugins=[{watched.__file__}]", "intervention.edit=watched")
-    cells = ("layers=[2],[3],[2,3]", "intervention.n_problems=60")
+    cells = ("problems.seed=0,1,2", "layers=[2]", "intervention.n_problems=100")
     own = [entry for entry in LONG if "n_problems" not in entry]
     sweep = start(tmp_path, "shared-out", *job, *own, *edit, *cells)
     sweep.wait_for_edits(0)
-    sweep.wait_for_edits(1)
+    with stopped(sweep.record(0)["attempts"][0]["pid"]):  # so that it does not end meanwhile
+        sweep.wait_for_edits(1)
     slurm("scancel", "--signal=USR2", sweep.job())
     return sweep.end()
 
