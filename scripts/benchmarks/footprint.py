@@ -1,19 +1,25 @@
 """What a sweep takes on disk: files and bytes per cell, per job and in the store.
 
     python -m mech_arith -m problems.seed=0,1 hydra.sweep.dir=SWEEP store.path=STORE wandb=offline
-    python scripts/benchmarks/footprint.py SWEEP --store STORE
+    python scripts/benchmarks/footprint.py SWEEP --store STORE --requests
 
-`docs/scale.md` reckons from these numbers what thousands of cells take.
+`--requests` sends the first cell to a W&B server of this machine (the tests' own) and counts what
+comes there. `docs/scale.md` reckons from these numbers what thousands of cells take.
 """
 
 import argparse
+import os
+import re
+import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 from mech_arith.common.errors import UserError
 from mech_arith.common.runs.directories import finished_runs
+
+ROOT = Path(__file__).resolve().parents[2]
 
 Sizes = dict[str, tuple[int, int]]
 """Kind -> files, bytes."""
@@ -66,12 +72,30 @@ def main() -> None:
         for stage in sorted(stages):
             kinds = ((path.suffix, path) for path in files_in(stage))
             lines += told(f"store: {stage.name}", sizes(kinds), 1)
+    if asked.requests:
+        lines += [f"W&B: {count} x {kind}" for kind, count in requests(cells[0]).items()]
     print("\n".join(lines))
+
+
+def requests(cell: Path) -> Counter[str]:
+    """The requests by which a cell is sent to W&B, by kind."""
+    sys.path.insert(0, str(ROOT))
+    from tests.wandb_server import wandb_server
+
+    with wandb_server() as server:
+        subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / "wandb_sync.py"), "--again", str(cell)],
+            env=os.environ | {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0" * 40},
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        return Counter(re.sub(r"(?<=storage)/.*|/files/\S*/", "", one) for one in server.requests)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Files and bytes of a finished sweep.")
     parser.add_argument("sweep", type=Path, help="its directory")
+    parser.add_argument("--requests", action="store_true", help="count those to W&B")
     parser.add_argument("--store", type=Path, help="its store, with nothing else in it")
     return parser.parse_args()
 
