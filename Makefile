@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 DOCS_STAMP := .venv/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help venv new-venv smollm2 sweep sweep-lm test test-slow test-all test-browser test-slurm lint types check format docs wheel train-decoder train-encoder seeds origin clean
+.PHONY: help venv new-venv smollm2 sweep sweep-lm test test-slow test-all test-browser test-slurm lint types check format docs wheel test-cuda train-decoder train-encoder seeds origin clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -74,6 +74,11 @@ test-browser: $(STAMP)  ## run the report's tests in Chromium, which is installe
 test-slurm: $(STAMP)  ## run the tests of sweeps on a SLURM brought up for them, installed if missing
 	$(call install,$(shell $(PY) scripts/slurm_testbed.py missing))
 	$(PY) scripts/slurm_testbed.py run -- $(PY) -m pytest -m slurm $(ARGS)
+
+test-cuda: $(STAMP)  ## compare a GPU with the CPU, on a machine that has one (minutes)
+	@$(PY) -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' || { \
+	  echo "expected a GPU that torch can use, found none; run this on a machine with one" >&2; exit 1; }
+	$(PY) -m pytest -v -m 'slow or not slow' tests/engine/test_cuda.py $(ARGS)
 
 lint: $(STAMP)  ## ruff: rules and format
 	$(PY) -m ruff check .

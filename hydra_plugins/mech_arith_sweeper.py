@@ -42,7 +42,8 @@ class CellSweeper(BasicSweeper):
     """The product of all choices, without those cells that an earlier launch has finished.
 
     Keys in `together` move as one axis: their first choices make one cell, their second another.
-    `pack` cells of one model share a process, where the launcher starts processes.
+    `pack` cells of one model share a process, where the launcher starts processes, or are shared
+    out among its `workers`.
 
     A cell that fails or is killed stops neither the others nor the sweep's end: what has become of
     each is read from its directory.
@@ -55,11 +56,13 @@ class CellSweeper(BasicSweeper):
         resume: bool = False,
         together: Sequence[str] = (),
         pack: int | str | None = None,
+        workers: int | str | None = None,
     ) -> None:
         super().__init__(max_batch_size=max_batch_size, params=params)
         self.resume = resume
         self.together = tuple(together)
         self.pack = pack
+        self.workers = workers
 
     def sweep(self, arguments: list[str]) -> list[Any]:
         """Run the cells. Nothing is returned: their directories say all."""
@@ -81,7 +84,7 @@ class CellSweeper(BasicSweeper):
         from mech_arith.common.errors import UserError
         from mech_arith.common.runs.directories import check_writable
         from mech_arith.common.runs.records import claimed
-        from mech_arith.common.runs.sweeps import PLAN, SWEEP_LOCK
+        from mech_arith.common.runs.sweeps import SWEEP_LOCK, begin_plan
         from mech_arith.experiment.names import check_one_meaning
 
         assert self.config is not None
@@ -97,6 +100,7 @@ class CellSweeper(BasicSweeper):
         if len(refused) == len(settings):  # nothing would run
             raise refused[0]
         check_one_meaning(one for one in settings if not isinstance(one, UserError))
+        self._share_out([one for one in settings if not isinstance(one, UserError)])
         asked = [_asked(o, composed[n], n, settings[n]) for n, o in enumerate(lists)]
         check_writable(directory)
         busy = (
@@ -104,10 +108,12 @@ class CellSweeper(BasicSweeper):
             "choose another hydra.sweep.dir"
         )
         with claimed(directory / SWEEP_LOCK, patience_s=0.0, busy=busy):
-            if not self.resume and (directory / PLAN).exists():
-                # Two launches at the same moment: the other one has been here in between.
-                raise UserError(busy)
             cells, to_run = self._planned(directory, asked)
+            plan = self._plan(arguments, cells)
+            if not self.resume and not begin_plan(directory, plan):
+                # Two launches at the same moment, and the other one has been here in between; or
+                # on two nodes, which both hold the lock.
+                raise UserError(busy)
             OmegaConf.save(self.config, directory / "multirun.yaml")
             # A cell goes where it was planned to go, whatever the process says that runs it.
             own = {
@@ -115,7 +121,7 @@ class CellSweeper(BasicSweeper):
             }
             self._spare_composing({n: composed[n] for n in to_run}, own)
             packs = self._packs({n: asked[n] for n in to_run})
-            self._launch(directory, self._plan(arguments, cells), packs, own)
+            self._launch(directory, plan, packs, own)
 
     @property
     def _executor(self) -> str | None:
@@ -187,6 +193,7 @@ class CellSweeper(BasicSweeper):
     ) -> "tuple[list[PlannedCell], list[int]]":
         """All cells of the sweep, and the numbers of those that are to be run now."""
         from mech_arith.common.runs.sweeps import PlannedCell, own_overrides
+        from mech_arith.experiment.job import tidy
         from mech_arith.experiment.resume import decide, set_aside
 
         if not self.resume:
@@ -199,6 +206,9 @@ class CellSweeper(BasicSweeper):
         decisions = decide(directory, asked)
         own = own_overrides([cell.overrides for cell in asked])
         to_run = [number for number, decision in enumerate(decisions) if decision.run]
+        for decision in decisions:
+            if decision.is_done:
+                tidy(directory / decision.cell.directory)
         for number in to_run:
             decision = decisions[number]
             if decision.supersedes:
@@ -210,15 +220,38 @@ class CellSweeper(BasicSweeper):
     def _check_pack(self) -> None:
         """Raise a UserError if cells are to be packed in a way that there is not."""
         from mech_arith.common.runs.packs import pack_size
+        from mech_arith.common.runs.workers import check_workers
 
-        if self.pack is None:
+        if self.pack is not None:
+            pack_size(self.pack, n_cells=1, at_a_time=1)
+            if not (isinstance(self.launcher, BasicLauncher) or hasattr(self.launcher, "PACKS")):
+                raise UserError(
+                    "expected a launcher that packs with sweep.pack, got "
+                    f"{type(self.launcher).__name__}; build yours on hydra/launcher=local or slurm"
+                )
+        if self.workers is not None:
+            check_workers(self.workers, self.pack)
+            if not hasattr(self.launcher, "PACKS"):
+                raise UserError(
+                    "expected hydra/launcher=local or slurm with sweep.workers, got "
+                    f"{type(self.launcher).__name__}; add one of the two"
+                )
+
+    def _share_out(self, settings: "Sequence[RunConfig]") -> None:
+        """Tell the launcher how many workers a job has, and whether they share out its GPUs.
+
+        Raises:
+            UserError: there are more of them than GPUs, so far as is known before a job runs.
+        """
+        from mech_arith.common.runs.workers import check_devices
+
+        if self.workers is None:
             return
-        pack_size(self.pack, n_cells=1, at_a_time=1)
-        if not (isinstance(self.launcher, BasicLauncher) or hasattr(self.launcher, "PACKS")):
-            raise UserError(
-                "expected a launcher that packs with sweep.pack, got "
-                f"{type(self.launcher).__name__}; build yours on hydra/launcher=local or slurm"
-            )
+        on_gpus = any(one.device.value != "cpu" for one in settings)
+        vars(self.launcher).update(workers=self.workers, on_gpus=on_gpus)
+        n_devices = _gpus_of_job(getattr(self.launcher, "params", {})) if on_gpus else 0
+        if n_devices is not None:
+            check_devices(self.workers, n_devices)
 
     def _packs(self, asked: "Mapping[int, AskedCell]") -> "list[Pack]":
         """The cells to be run, those together that share a process."""
@@ -227,7 +260,7 @@ class CellSweeper(BasicSweeper):
         if self.pack is None:
             return [(number,) for number in asked]
         params = getattr(self.launcher, "params", {})
-        at_a_time = self.max_batch_size or params.get("array_parallelism") or 1
+        at_a_time = self._at_a_time or params.get("array_parallelism") or 1
         size = pack_size(self.pack, n_cells=len(asked), at_a_time=at_a_time)
         return pack_cells(list(asked), {n: cell.network for n, cell in asked.items()}, size)
 
@@ -335,6 +368,12 @@ class CellSweeper(BasicSweeper):
         elif self._executor == LOCAL:
             _wait_for_children(jobs)
 
+    @property
+    def _at_a_time(self) -> int | None:
+        """Jobs that are launched together; None for all. The workers of one fill this machine."""
+        alone = self.workers is not None and self._executor == LOCAL
+        return 1 if alone else self.max_batch_size
+
     def _batches(self, packs: "Sequence[Pack]") -> "Iterator[list[Pack]]":
         """What is launched together.
 
@@ -344,7 +383,7 @@ class CellSweeper(BasicSweeper):
         if isinstance(self.launcher, BasicLauncher):
             yield from ([(number,)] for pack in packs for number in pack)
             return
-        size = self.max_batch_size or max(1, len(packs))
+        size = self._at_a_time or max(1, len(packs))
         for start in range(0, len(packs), size):
             yield list(packs[start : start + size])
 
@@ -372,6 +411,17 @@ class _Composed:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
+
+
+def _gpus_of_job(params: Mapping[str, Any]) -> int | None:
+    """How many GPUs a SLURM job asks for, by its launcher's fields; None if they do not tell."""
+    if "array_parallelism" not in params:
+        return None
+    other = [params.get("gpus_per_task"), params.get("gres"), params.get("additional_parameters")]
+    number = params.get("gpus_per_node")
+    if number is None:
+        return None if any("gpu" in str(one) for one in other) or other[0] else 0
+    return number if isinstance(number, int) else None
 
 
 def _job(pack: "Pack", own: Mapping[int, list[str]]) -> list[tuple[int, list[str]]]:

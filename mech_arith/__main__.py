@@ -40,6 +40,9 @@ NO_ROOM = (
     "expected room on the disk, got {reason!r}; make room and start again: what is finished is kept"
 )
 
+OF_SWEEPS = re.compile(r"^sweep\.(together|pack|workers)=")
+"""The sweeper's own options, by their short names."""
+
 _failed: list[Path] = []
 """Directories of this process's cells that ended in an error; they decide the exit code."""
 
@@ -87,7 +90,7 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     """
     resumed = resumed_arguments(arguments)
     # What an earlier launch has recorded is read as what is typed now.
-    written = [re.sub(r"^sweep\.(together|pack)=", r"hydra.sweeper.\1=", a) for a in resumed]
+    written = [re.sub(OF_SWEEPS, r"hydra.sweeper.\1=", a) for a in resumed]
     flags, overrides = split_flags(written)
     typed = [as_typed(override) for override in overrides]
     check_grammar(typed)
@@ -99,6 +102,12 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
         raise UserError(
             f"expected {swept[0]} or {shown[0]}, got both; leave {swept[0]} out, for "
             f"{shown[0]} shows one cell"
+        )
+    of_sweep = [a for a in resumed if OF_SWEEPS.match(a)]
+    if of_sweep and not swept and not shown:
+        raise UserError(
+            f"expected -m beside {of_sweep[0]}, which is about the cells of a sweep, got a single "
+            "run; add -m, or leave it out"
         )
     if swept and resumed == list(arguments) and compares_methods(typed, own_folders(flags)):
         sys.stderr.write(f"{TAKEN}\n")

@@ -1,5 +1,7 @@
 """GGUF files for tests: tiny random models, written as llama.cpp's converter writes real ones."""
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from mech_arith.models.language.hf_files import quiet
+from mech_arith.models.language.keeping import STILL_S
 from tests.lms import CHAT_TEMPLATE, DIGITS, SPECIAL
 
 _SHAPE = {
@@ -255,3 +258,9 @@ def _replace(model: PreTrainedModel, architecture: str, name: str, values: np.nd
             heads = config.num_attention_heads if "attn_q" in name else config.num_key_value_heads
             values = values.reshape(heads, -1, 2, values.shape[1]).swapaxes(1, 2)
         parameter.data = torch.from_numpy(values.reshape(parameter.shape).copy())
+
+
+def long_ago(directory: Path) -> None:
+    """Make a directory look as if nothing had been written in it for hours."""
+    for path in (*directory.rglob("*"), directory):
+        os.utime(path, (time.time() - STILL_S - 60,) * 2)

@@ -65,7 +65,7 @@ class Sweep:
             stderr=subprocess.STDOUT,
             text=True,
             cwd=self.directory.parent,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "WATCHED": str(self.directory.parent)},
         )
         STARTED.append(self)
         return self

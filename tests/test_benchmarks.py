@@ -302,3 +302,21 @@ def test_a_model_that_was_not_fetched(
             ValueError, match=r"expected SmolLM2-135M in .*fetch_models\.py smollm2_135m`$"
         ):
             load("peers").load(name)
+
+
+def test_the_arithmetic_of_the_page_on_scale_is_what_its_script_prints(
+    load: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["scale.py"])
+    load("scale").main()
+    page = (SCRIPTS.parents[1] / "docs" / "scale.md").read_text(encoding="utf-8")
+    shown = page.partition("<!-- scale -->\n")[2].partition("<!-- end of scale -->")[0]
+    assert shown == capsys.readouterr().out
+
+
+def test_the_store_of_a_site_is_as_large_as_the_formula_says(load: Any) -> None:
+    """The entry of `arith_decoder` that docs/scale.md names: 14 positions of width 128."""
+    scale = load("scale")
+    assert scale.entry_kb(14 * 128, components=4, values=5) == pytest.approx(109.384, rel=0.001)
+    net = scale.Network(80, 8192, 64, 8, 28672, 128256)
+    assert net.weights == pytest.approx(70.55e9, rel=0.001)  # as the model's card says

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mech_arith.common.atomic import write_text
+from mech_arith.common.atomic import read_bytes, write_text
 from mech_arith.common.errors import UserError
 from mech_arith.common.paths import store_dir
 
@@ -124,7 +124,7 @@ def _keep(path: Path, of: Mapping[str, object], digest: str) -> None:
 def _opened(path: Path, of: Mapping[str, object]) -> str | None:
     """The digest that is kept of something; None if nothing whole is."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = json.loads(read_bytes(path))
         digest = str(known["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

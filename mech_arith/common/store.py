@@ -4,6 +4,10 @@ An entry's address is the SHA-256 of its stage, its key, the source code that co
 versions of the libraries underneath. Change one of them, and another entry is asked for: no entry
 is ever out of date, and there is no eviction. Deleting the directory, or any part of it, is safe at
 any time, also while jobs run; what is missing is computed again.
+
+Locks spare work, and keep nothing whole: an entry appears whole or not at all, one that is there is
+not replaced, and each is read against its digest. On a file system whose locks do not work, or lie,
+jobs compute the same entry twice.
 """
 
 import contextlib
@@ -11,7 +15,6 @@ import hashlib
 import json
 import logging
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,11 +25,11 @@ from typing import Any, TypeVar
 
 import torch
 from filelock import BaseFileLock, FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
-from mech_arith.common.atomic import write_bytes
+from mech_arith.common.atomic import read_bytes, sweep_abandoned, write_bytes, write_new
 from mech_arith.common.digests import canonical, code_digest, json_digest, tensor_digest
 
 log = logging.getLogger(__name__)
@@ -39,9 +42,6 @@ FORMAT = 1
 
 LIBRARIES = ("torch", "transformers", "transformer_lens")
 """Their versions are part of every address."""
-
-ABANDONED_S = 24 * 3600.0
-"""A temporary file that is older, in seconds, was left by a writer that was killed."""
 
 
 class Store:
@@ -121,7 +121,7 @@ class Store:
                     missing = [name for name in missing if name not in found]
                 made = _made(make, missing)
                 for name, tensors in made.items():
-                    self._keep(addresses[name], tensors)
+                    self._keep(addresses[name], tensors, write_new)
             found |= made
         self.misses += len(missing)
         self.hits += len(found) - len(missing)
@@ -136,7 +136,7 @@ class Store:
 
         Unlike what `fetch` keeps, the key does not say which code has made them: the caller's does.
         """
-        self._keep(_address(stage, key, ""), _settled(tensors))
+        self._keep(_address(stage, key, ""), _settled(tensors), write_bytes)
 
     def _find(self, addresses: Mapping[Name, "_Address"]) -> dict[Name, dict[str, Tensor]]:
         """The entries that are there and whole. Damaged ones are removed."""
@@ -159,7 +159,12 @@ class Store:
                     path.unlink(missing_ok=True)
         return found
 
-    def _keep(self, address: "_Address", tensors: dict[str, Tensor]) -> None:
+    def _keep(
+        self,
+        address: "_Address",
+        tensors: dict[str, Tensor],
+        write: Callable[[Path, bytes], object],
+    ) -> None:
         """Write one entry; if that fails, say so and write no more."""
         if self.directory is None or not self._writable:
             return
@@ -168,8 +173,8 @@ class Store:
         path = address.path(self.directory)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(path.parent)
-            write_bytes(path, content)
+            sweep_abandoned(path.parent)
+            write(path, content)
         except OSError as error:
             self._writable = False
             log.warning(
@@ -311,28 +316,19 @@ def _read(path: Path, identity: str) -> dict[str, Tensor]:
         _DamagedError: it is truncated, altered, unreadable, or another's.
     """
     try:
-        # Opened here too, as safe_open says "not found" of everything that it cannot open.
-        with path.open("rb"), safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = _settled({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        content = read_bytes(path)
+        tensors = _settled(load(content))
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     except (FileNotFoundError, NotADirectoryError):
         raise
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise _DamagedError(_reason(error)) from None
+    metadata = header.get("__metadata__", {})
     if metadata.get("identity") != identity:
         raise _DamagedError("an entry with another key")
     if metadata.get("digest") != _payload_digest(tensors):
         raise _DamagedError("content that differs from its digest")
     return tensors
-
-
-def _sweep(directory: Path) -> None:
-    """Remove what writers left that were killed long ago."""
-    for path in directory.glob(".*.tmp"):
-        # Another job may be sweeping too.
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > ABANDONED_S:
-                path.unlink()
 
 
 def _reason(error: Exception) -> str:

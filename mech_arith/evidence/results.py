@@ -1,11 +1,11 @@
 """What a run leaves on disk: tables and headline numbers, saved whole or not at all."""
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ def save_run(
     tables: Mapping[str, pd.DataFrame],
     summary: Mapping[str, Any],
     config_yaml: str,
+    keep: Callable[[], bool] = lambda: False,
 ) -> None:
     """Save a run into `directory`, which is made if it is not there.
 
@@ -66,6 +67,14 @@ def save_run(
     run in the directory as it was. Only then are the files renamed, the summary last. The summary
     file also counts the rows of each table (`tables`), so that a table left by an earlier run in
     the same directory is never taken for one of this run.
+
+    Args:
+        directory: where.
+        tables: by name.
+        summary: headline numbers.
+        config_yaml: the resolved configuration.
+        keep: asked when all is written and nothing renamed: whether what is there is kept, for
+            another process has saved the same run meanwhile.
 
     Raises:
         UserError: the directory cannot be written.
@@ -87,11 +96,23 @@ def save_run(
     writers[SUMMARY] = _text_writer(text)
 
     check_writable(directory)
-    # From `before` to the last rename the directory holds no whole run, and says so.
-    gone = partial((directory / SUMMARY).unlink, missing_ok=True)
-    with atomic(*(directory / name for name in writers), before=gone) as temporary_paths:
+
+    def gone() -> None:
+        # From here to the last rename the directory holds no whole run, and says so.
+        if keep():
+            raise _KeptError
+        (directory / SUMMARY).unlink(missing_ok=True)
+
+    with (
+        contextlib.suppress(_KeptError),
+        atomic(*(directory / name for name in writers), before=gone) as temporary_paths,
+    ):
         for path, write in zip(temporary_paths, writers.values(), strict=True):
             write(path)
+
+
+class _KeptError(Exception):
+    """What is there is kept."""
 
 
 def table_file(directory: Path, name: str) -> Path:

@@ -15,11 +15,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mech_arith.common.atomic import atomic, write_text
+from mech_arith.common.atomic import atomic, sweep_abandoned, write_text
 from mech_arith.common.checkpoint import Checkpoint
 from mech_arith.common.digests import json_digest
 from mech_arith.common.errors import UserError
-from mech_arith.common.paths import SUMMARY
+from mech_arith.common.paths import ERROR_FILE, SUMMARY
 from mech_arith.common.plugins import plugin_digests
 from mech_arith.common.registry import without_additions
 from mech_arith.common.runs.directories import check_writable, damage
@@ -72,7 +72,7 @@ def run(
     if tracked_at.mode != DISABLED:
         _say_once(not_followed(os.environ))
     identity = identify(settings)
-    finished = (directory / SUMMARY).is_file() and damage(directory) is None
+    finished = _is_whole(directory)
     if finished and not _model_is_gone(settings):
         log.info("%s: finished before, kept", directory)
     else:
@@ -100,7 +100,7 @@ def check_free(
             config of this one is bad.
     """
     record = read_record(directory)
-    finished = (directory / SUMMARY).is_file() and damage(directory) is None
+    finished = _is_whole(directory)
     if not finished and record is None:
         return
     try:
@@ -172,7 +172,19 @@ def _compute(
         done = result.edited.edited | {"identity": identity.digest}
         save_edited(result.edited.model, model_directory, done)
         log.info("the edited model is in %s", model_directory)
-    save_run(directory, tables=tables, summary=summary, config_yaml=config_yaml)
+    # Where locks do not work, another process may have been at work at the cell, and be done.
+    save_run(
+        directory,
+        tables=tables,
+        summary=summary,
+        config_yaml=config_yaml,
+        keep=lambda: _is_whole(directory),
+    )
+
+
+def _is_whole(directory: Path) -> bool:
+    """Whether the directory of a cell has its numbers."""
+    return (directory / SUMMARY).is_file() and damage(directory) is None
 
 
 def _model_is_gone(settings: RunConfig) -> bool:
@@ -192,7 +204,7 @@ def _present(settings: RunConfig, directory: Path, sweep: str | None, tracked_at
 
     The numbers are safe on disk: what fails here is a warning.
     """
-    shutil.rmtree(directory / PARTS, ignore_errors=True)
+    tidy(directory)
     record, figures = read_record(directory), directory / "figures"
     tracks = record is not None and record.tracked is None and tracked_at.mode != DISABLED
     if tracks or not figures.is_dir():
@@ -215,6 +227,13 @@ def _numbers(
     return run_cell(session, prepared.fit, prepared.report, prepared.cell(model))
 
 
+def tidy(directory: Path) -> None:
+    """Remove what a finished cell no longer needs, and what killed attempts at it have left."""
+    shutil.rmtree(directory / PARTS, ignore_errors=True)
+    (directory / ERROR_FILE).unlink(missing_ok=True)
+    sweep_abandoned(directory)
+
+
 def _draw(saved: RunResult, directory: Path, settings: RunConfig) -> None:
     """The figures, all or none, unless they are there."""
     if directory.is_dir():
@@ -227,6 +246,8 @@ def _draw(saved: RunResult, directory: Path, settings: RunConfig) -> None:
         with atomic(directory) as [new]:
             draw_cell(saved.tables, new, **heading(saved.summary), on=on)
     except Exception as error:
+        if directory.is_dir():  # another process, which no lock held off, has been faster
+            return
         log.warning("figures could not be drawn, the tables are on disk all the same: %r", error)
 
 

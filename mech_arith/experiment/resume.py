@@ -59,6 +59,8 @@ class Decision:
     why: str
     supersedes: bool = False
     """A finished run of another identity stands in its directory."""
+    is_done: bool = False
+    """Nothing is left to do."""
 
 
 def decide(directory: Path, asked: Sequence[AskedCell]) -> list[Decision]:
@@ -164,7 +166,7 @@ def _decide(cell: AskedCell, known: str | None, found: _Found) -> Decision:
             return Decision(planned, True, f"it has changed: {changed}", supersedes=True)
         if cell.is_tracked and record is not None and record.tracked is None:
             return Decision(planned, True, "it is done, but for W&B")
-        return Decision(left_alone, False, "it is done")
+        return Decision(left_alone, False, "it is done", is_done=True)
     return Decision(planned, True, _why(state) + (f" (changed: {changed})" if changed else ""))
 
 

@@ -34,6 +34,8 @@ def save_edited(model: EditableModel, directory: Path, edited: Mapping[str, Any]
             text = json.dumps(edited, indent=2) + "\n"
             (new / EDITED).write_text(text, encoding="utf-8")
     except OSError as error:
+        if (directory / EDITED).is_file() and is_saved(directory, identity=edited["identity"]):
+            return  # by another process at work at the same cell
         reason = error.strerror or type(error).__name__
         raise UserError(
             f"expected a directory for the edited model that can be written, got {directory} "

@@ -16,6 +16,7 @@ from mech_arith.common.runs.sweeps import (
     Launch,
     PlannedCell,
     SweepPlan,
+    begin_plan,
     cell_states,
     own_overrides,
     read_plan,
@@ -39,6 +40,14 @@ def test_a_plan_is_read_back(tmp_path):
         ("layers=early,late",),
         ("hydra.verbose=true",),
     )
+
+
+def test_of_two_new_sweeps_in_one_directory_one_is_told_that_it_is_the_other(tmp_path):
+    """Without any lock: two nodes may both believe that they hold it."""
+    ours, theirs = (SweepPlan((text,), (), ()) for text in ("layers=early", "layers=late"))
+    assert begin_plan(tmp_path, ours)
+    assert not begin_plan(tmp_path, theirs)
+    assert read_plan(tmp_path) == ours
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"cells": [{}]}', '{"cells": 3}'])

@@ -24,8 +24,9 @@ from torch import Tensor
 
 from mech_arith.common import errors
 from mech_arith.common import store as artifacts
+from mech_arith.common.atomic import ABANDONED_S
 from mech_arith.common.digests import code_digest, tensor_digest
-from mech_arith.common.store import ABANDONED_S, Store
+from mech_arith.common.store import Store
 from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,5 +1,6 @@
 """The launchers' configs, and cells on this machine through submitit."""
 
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,8 @@ from mech_arith.common.paths import conf_dir
 from mech_arith.common.runs.records import read_record
 from mech_arith.common.runs.sweeps import cell_states, submitted_jobs
 from mech_arith.experiment.config import RunConfig
-from tests.running import SMALL, main
+from tests import watched
+from tests.running import SMALL, exit_code, main
 from tests.waiting import PATIENCE_S, wait
 
 LAUNCHERS = sorted(path.stem for path in (conf_dir() / "hydra" / "launcher").glob("*.yaml"))
@@ -76,6 +78,80 @@ def test_a_launcher_that_cannot_pack_says_so(monkeypatch, tmp_path, capsys):
     arguments = (*SMALL, "hydra/launcher=submitit_local", "problems.n=60,61", "sweep.pack=2")
     assert main(monkeypatch, tmp_path, *arguments, sweep=True) == 1
     assert "expected a launcher that packs with sweep.pack" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("local sweep.pack=4 sweep.workers=0", "expected sweep.workers as a number of processes"),
+        ("local sweep.workers=2", "expected sweep.pack beside sweep.workers=2"),
+        ("local sweep.pack=1 sweep.workers=2", "expected a cell for each worker of a job, got sw"),
+        ("basic sweep.pack=4 sweep.workers=2", "expected hydra/launcher=local or slurm with sweep"),
+        (
+            "slurm sweep.pack=4 sweep.workers=auto",
+            "expected GPUs for sweep.workers=auto, got a job",
+        ),
+        ("slurm_gpu sweep.pack=4 sweep.workers=2", "expected at most as many workers as the job h"),
+    ],
+)
+def test_workers_that_there_cannot_be_are_refused_before_anything_is_written(
+    monkeypatch, tmp_path, capsys, asked, said
+):
+    arguments = (*SMALL, "problems.n=60,61", *f"hydra/launcher={asked}".split())
+    assert main(monkeypatch, tmp_path, *arguments, sweep=True) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {said}")
+    assert not (tmp_path / "run" / "sweep.json").exists()
+
+
+@pytest.mark.parametrize("option", ["workers=2", "pack=2", "together=[layers]"])
+def test_what_is_about_the_cells_of_a_sweep_is_refused_in_a_single_run(
+    monkeypatch, tmp_path, capsys, option
+):
+    assert main(monkeypatch, tmp_path, *SMALL, f"sweep.{option}") == 1
+    assert f"error: expected -m beside sweep.{option}" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+BARE = (
+    *SMALL,
+    "layers=[3]",
+    "intervention.edit=watched",
+    "intervention.controls.other=false",
+    "intervention.controls.shuffled=false",
+    "tracing.position_map=false",
+    "hydra/launcher=local",
+)
+
+
+@pytest.mark.slow
+def test_cells_of_a_pack_run_beside_each_other_each_with_a_gpu_of_its_own(monkeypatch, tmp_path):
+    (tmp_path / "die").touch()
+    monkeypatch.setenv("WATCHED", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8f2a,MIG-77c1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    cells = (f"plugins=[{watched.__file__}]", "problems.n=60,61,62,63")
+    own = ("sweep.pack=auto", "sweep.workers=auto", "~hydra.job.env_set.OMP_NUM_THREADS")
+    assert main(monkeypatch, tmp_path, *BARE, *cells, *own, sweep=True) == 1
+    sweep = tmp_path / "run"
+    states = [state.status for state in cell_states(sweep)]
+    assert sorted(states) == ["done", "done", "done", "killed"]
+    assert len(submitted_jobs(sweep)) == 1
+    records = [read_record(sweep / str(number)) for number in range(4)]
+    workers = {record.attempts[0].pid for record in records if record is not None}
+    seen = [json.loads((tmp_path / f"{worker}.seen").read_text()) for worker in workers]
+    assert {gpu for gpu, _ in seen} == {"GPU-8f2a", "MIG-77c1"}
+    assert {threads for _, threads in seen} == {"1"}
+    (log,) = sweep.glob(".submitit/*/*_worker_1.log")
+    assert log.read_text().count("loading arith_decoder") == log.read_text().count("worker ")
+
+    # More workers than GPUs: known in the job alone. What is done stays.
+    again = (f"sweep.resume={sweep}", "sweep.workers=3")
+    monkeypatch.setattr("sys.argv", ["mech_arith", *again])
+    assert exit_code() == 1
+    ends = cell_states(sweep)
+    assert [state.status for state in ends] == [s.replace("killed", "failed") for s in states]
+    assert "expected at most as many workers as the job has GPUs" in "".join(e.note for e in ends)
 
 
 @pytest.mark.slow

@@ -1,7 +1,10 @@
 """Sweeps on a real SLURM, disturbed as jobs are on a cluster. `make test-slurm` runs these."""
 
 import hashlib
+import json
+import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,6 +20,7 @@ from safetensors import safe_open
 from mech_arith.common.digests import json_digest, tensor_digest
 from mech_arith.common.runs.directories import find_runs
 from mech_arith.evidence.results import load_run
+from tests import watched
 from tests.slurm import (
     LONG,
     ON_SLURM,
@@ -28,6 +32,7 @@ from tests.slurm import (
     slurm,
     stopped,
 )
+from tests.test_docs import blocks
 from tests.waiting import wait
 
 pytestmark = [
@@ -129,6 +134,39 @@ def test_a_requeued_job_goes_on_and_ends_as_if_nothing_had_been(outcome, disturb
     assert set(tables) == set(expected) >= {"correlations", "effects", "contrasts", "evidence"}
     for name, table in tables.items():
         pd.testing.assert_frame_equal(table, expected[name], check_exact=True)
+
+
+@scenario
+def shared_out(tmp_path: Path) -> Sweep:
+    """A job of three cells and two GPUs, one for each worker. It is told to queue itself again."""
+    job = ("hydra.launcher.gpus_per_node=2", "sweep.pack=4", "sweep.workers=auto")
+    edit = (f"plugins=[{watched.__file__}]", "intervention.edit=watched")
+    cells = ("problems.seed=0,1,2", "layers=[2]", "intervention.n_problems=40")
+    own = [entry for entry in LONG if "n_problems" not in entry]
+    sweep = start(tmp_path, "shared-out", *job, *own, *edit, *cells)
+    sweep.wait_for_edits(0)
+    with stopped(sweep.record(0)["attempts"][0]["pid"]):  # so that it does not end meanwhile
+        sweep.wait_for_edits(1)
+    slurm("scancel", "--signal=USR2", sweep.job())
+    return sweep.end()
+
+
+def test_workers_have_a_gpu_each_and_are_requeued_with_their_job(outcome):
+    sweep = outcome(shared_out)
+    assert sweep.exit_code == 0, sweep.output
+    assert {name: status for name, (status, _) in sweep.states().items()} == {
+        "0": "resumed",
+        "1": "resumed",
+        "2": "done",
+    }
+    assert sweep.jobs() == [(sweep.job(), "COMPLETED")]
+    workers = [{attempt["pid"] for attempt in sweep.record(n)["attempts"]} for n in range(3)]
+    assert len(set.union(*workers)) == 4  # two of each life
+    seen = [json.loads(path.read_text()) for path in sweep.directory.parent.glob("*.seen")]
+    assert {gpu for gpu, _ in seen} == {"0", "1"}
+    assert {threads for _, threads in seen} == {"1"}
+    (log,) = sweep.directory.glob(".submitit/*/*.err")
+    assert "this job is preempted" in log.read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -278,3 +316,56 @@ def test_sweeps_of_one_second_have_a_directory_each(outcome):
     jobs = sweeps[0].jobs(fields="State,AllocTRES")
     assert [state for state, _ in jobs] == ["COMPLETED"] * 2
     assert sorted("gres/gpu=1" in resources for _, resources in jobs) == [False, True]
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "cluster.md"
+
+OURS = ("python -m mech_arith", "python scripts/", "squeue", "sacct")
+"""The others install and fetch."""
+
+FEWER = [entry for entry in SHORT if entry != "wandb=disabled"]
+FEWER += ["model=arith_decoder", "tracing.untrained_twins=0", "store.path=store"]
+
+
+def smaller(command: str) -> str:
+    """A command of the page, as it fits a testbed."""
+    command = command.partition("#")[0].strip()
+    if "hydra/launcher=" in command:
+        command = re.sub(r"hydra\.launcher\.(partition|account)=\w+ ", "", command)
+        return shlex.join([*shlex.split(command), *ON_SLURM, *FEWER])
+    if "wandb_sync" in command:
+        return command.replace("scripts/", f"{PAGE.parents[1]}/scripts/") + " --dry-run"
+    return command
+
+
+@scenario
+def as_documented(tmp_path: Path) -> list[tuple[str, int, str]]:
+    """Commands of the page, in its order: its exit code, and what it says. `test_launchers.py` has
+    workers on this machine."""
+    commands = [c for block in blocks(PAGE) if block.language == "bash" for c in block.commands]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    told = []
+    ours = [c for c in commands if c.startswith(OURS) and "launcher=local" not in c]
+    for command in map(smaller, ours):
+        done = subprocess.run(
+            ["bash", "-c", command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"PATH": path, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"},
+        )
+        told.append((command, done.returncode, done.stdout))
+    return told
+
+
+def test_what_the_page_on_clusters_says_to_type_works(outcome):
+    told = outcome(as_documented)
+    assert len(told) == 8
+    for command, code, said in told:
+        assert code == 0, f"{command}\n{said}"
+    said = {command: said for command, _, said in told}
+    (resumed,) = (said for command, said in said.items() if "sweep.resume" in command)
+    assert "0 of 2 cells are to be run" in resumed
+    (sent,) = (said for command, said in said.items() if "wandb_sync" in command)
+    assert "6 runs, 0 of them on the server already" in sent

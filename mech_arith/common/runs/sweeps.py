@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mech_arith.common.atomic import write_text
+from mech_arith.common.atomic import read_bytes, write_new, write_text
 from mech_arith.common.errors import UserError
 from mech_arith.common.paths import ERROR_FILE, SUMMARY
 from mech_arith.common.runs.records import RECORD, CellRecord, is_running, read_record
@@ -101,7 +101,16 @@ def config_flags(arguments: Sequence[str]) -> tuple[str, ...]:
 
 def write_plan(directory: Path, plan: SweepPlan) -> None:
     """Write down what a sweep is about to do."""
-    write_text(directory / PLAN, json.dumps({"format": FORMAT, **asdict(plan)}, indent=2) + "\n")
+    write_text(directory / PLAN, _as_text(plan))
+
+
+def begin_plan(directory: Path, plan: SweepPlan) -> bool:
+    """Write down what a new sweep is about to do; False if another launch has just done so."""
+    return write_new(directory / PLAN, _as_text(plan).encode())
+
+
+def _as_text(plan: SweepPlan) -> str:
+    return json.dumps({"format": FORMAT, **asdict(plan)}, indent=2) + "\n"
 
 
 def read_plan(directory: Path) -> SweepPlan:
@@ -111,7 +120,7 @@ def read_plan(directory: Path) -> SweepPlan:
         UserError: there is no sweep in the directory, or its plan is damaged.
     """
     try:
-        known = json.loads((directory / PLAN).read_text(encoding="utf-8"))
+        known = json.loads(read_bytes(directory / PLAN))
         launch = known.get("launch")
         plan = SweepPlan(
             overrides=tuple(known["overrides"]),

@@ -68,8 +68,12 @@ def converted_model(path: Path) -> Path:
     target = converted_dir(digest)
     if not target.is_dir():
         with alone(target, f"converts {path}"):
-            if not target.is_dir():
-                _keep(file, digest, target)
+            try:
+                if not target.is_dir():
+                    _keep(file, digest, target)
+            except UserError:
+                if not target.is_dir():  # else another process, which no lock held off, made it
+                    raise
     return target
 
 

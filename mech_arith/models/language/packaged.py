@@ -180,9 +180,10 @@ def fetch(
             _check_converted(model, converted)
             if terms is not None:
                 terms.rename(converted / terms.name)
-            if target.exists():  # damaged, else it would have been kept
-                target.rename(aside / "damaged")
-            converted.rename(target)
+            if not model.is_fetched():  # else another process, which no lock held off, made it
+                if target.exists():  # damaged
+                    target.rename(aside / "damaged")
+                converted.rename(target)
     say(f"{target}: converted, with the right digest")
     return target
 
