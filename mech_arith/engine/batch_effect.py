@@ -239,7 +239,7 @@ def _changed(model: Model, ours: Answers, theirs: Answers) -> Bool[Tensor, "*edi
     return apart | (ours.numbers.isnan() != theirs.numbers.isnan())
 
 
-def _largest(found: Sequence[Float64[Tensor, "*edits n"]]) -> float:
+def _largest(found: Sequence[Float64[Tensor, "..."]]) -> float:
     """The largest difference of the first half from the second; NaN where there is none."""
     half = len(found) // 2
     pairs = zip(found[:half], found[half:], strict=True)

@@ -1,7 +1,7 @@
 """How many answers of a real model change with the batch size, by number format?
 
     python scripts/benchmarks/batch_sizes.py                       # SmolLM2; half an hour
-    python scripts/benchmarks/batch_sizes.py --model qwen2_5_coder_0_5b --dtypes bfloat16 --problems 16
+    python scripts/benchmarks/batch_sizes.py --model qwen2_5_coder_0_5b --dtypes bfloat16
 
 Problems are answered unedited, and with another problem's whole activation in place of the own at
 one layer: once a row at a time, and once in batches of each size. A row of the table compares one
@@ -28,6 +28,10 @@ from mech_arith.models.base import Model
 from mech_arith.models.prompts import Prompts
 
 DTYPES = ("float32", "bfloat16", "float16")
+HEAD = (
+    *("dtype", "rows at a time", "answers changed", "edited answers changed"),
+    *("log-probability by up to", "logit difference by up to", "accuracy drop by up to"),
+)
 DIGITS = {"smollm2_135m": (0, 9), "qwen2_5_coder_0_5b": (10, 99), "gemma3_270m": (0, 9)}
 
 
@@ -73,11 +77,14 @@ def row(dtype: str, rows: int, ours: Answered, single: Answered) -> str:
     """One line of the table."""
     pairs = [(ours.own, single.own), (ours.edited, single.edited)]
     shares = [f"{100 * changed(*pair):.1f}%" for pair in pairs]
-    sizes = [
-        max(float((getattr(one, name) - getattr(other, name)).abs().nan_to_num().max())
-            for one, other in pairs)
+    apart = [
+        [
+            (getattr(one, name) - getattr(other, name)).abs().nan_to_num().max()
+            for one, other in pairs
+        ]
         for name in ("log_prob", "logit_difference")
-    ]  # fmt: skip
+    ]
+    sizes = [float(max(both)) for both in apart]
     drop = float((ours.drops() - single.drops()).abs().max())
     cells = [f"`{dtype}`", str(rows), *shares, *(f"{size:.2g}" for size in sizes), f"{drop:.3f}"]
     return f"| {' | '.join(cells)} |"
@@ -87,10 +94,8 @@ def measure(name: str, dtype: str, n: int, n_edits: int, sizes: Sequence[int]) -
     """The rows of one number format."""
     low, high = DIGITS[name]
     operands = f"problems.operands={{min:{low},max:{high}}}"
-    cell = compose(
-        f"model={name}", "template=sum_of_two", operands, "problems.n=96", f"dtype={dtype}",
-        "problems.fit_share=0.3", "intervention=none", "wandb=disabled",
-    )  # fmt: skip
+    drawn = ("template=sum_of_two", operands, "problems.n=96", "problems.fit_share=0.3")
+    cell = compose(f"model={name}", *drawn, f"dtype={dtype}", "intervention=none", "wandb=disabled")
     model = cell.session.model
     problems = cell.problems("report").take(torch.arange(n).numpy())
     prompts, asked = model.encode(problems), ReferenceAnswers.of_problems(problems)
@@ -113,10 +118,7 @@ def main() -> None:
     parser.add_argument("--threads", type=count, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    print(
-        "| dtype | rows at a time | answers changed | edited answers changed | log-probability by "
-        "up to | logit difference by up to | accuracy drop by up to |\n|---|---|---|---|---|---|---|"
-    )
+    print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
     for dtype in asked.dtypes:
         for line in measure(asked.model, dtype, asked.problems, asked.edits, asked.sizes):
             print(line, flush=True)
