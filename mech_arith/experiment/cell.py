@@ -268,6 +268,8 @@ def _begin(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPlan
     )
     work = _Work(session, fit, report, prompts_fit, prompts, plan)
     log.info("the first prompt, whole: %r", whole_prompt(model, report, prompts))
+    if (tokenizer := model.describe_tokenizer()) is not None:
+        log.info("its tokenizer: %s", tokenizer)
     work.warn(hypothesis_notes(fit.hypothesis, fit.operands))
     work.warn(outside_training(model, report) + design_warnings(fit, report))
     work.warn(model.prompt_warnings(report))
@@ -287,8 +289,9 @@ def _problems(work: _Work, reported: Reported) -> pd.DataFrame:
 
 def _receipt(work: _Work, reported: Reported) -> dict[str, Any]:
     """How the cell was run."""
-    session = work.session
+    session, tokenizer = work.session, work.session.model.describe_tokenizer()
     return {
+        **({} if tokenizer is None else {"tokenizer": tokenizer}),
         "design": design_summary(work.fit, work.report),
         "n_fit": len(work.fit),
         "n_edited": work.n_edited(reported),

@@ -62,9 +62,10 @@ def test_answers_that_differ_are_counted():
     assert own
     assert found.changed_edited not in (0, own)
     assert found.warning == (
-        f"answers depend on batch_size: in bfloat16 16 rows at a time and single rows differ in "
+        "answers depend on batch_size: in bfloat16 16 rows at a time and single rows differ in "
         f"{own} of 4 answers and in {found.changed_edited} of 8 edited ones, in activations by up "
-        f"to {100 * found.activations:.2g}%; set dtype=float32, or take shares of answers as no more exact than that"
+        f"to {100 * found.activations:.2g}%; set dtype=float32, or take shares of answers as no "
+        "more exact than that"
     )
 
 
