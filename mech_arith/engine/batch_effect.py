@@ -134,7 +134,7 @@ def measure_batch_effect(
         "rows": [run.n_few, run.n_edits],
     }
     found = session.store.fetch("batch_effect", key, run.measure, code=CODE)
-    numbers = {name: one.item() for name, one in found.items()}
+    numbers: dict[str, Any] = {name: one.item() for name, one in found.items()}
     return BatchEffect(str(model.dtype).removeprefix("torch."), **numbers)
 
 
