@@ -46,8 +46,18 @@ from mech_arith.experiment.typed import checked
 from mech_arith.models.answered import encode_for
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet
+from mech_arith.reports.sweep import SweepResult, read_sweep
 
-__all__ = ["Cell", "RunResult", "UserError", "compose", "find_runs", "load_run"]
+__all__ = [
+    "Cell",
+    "RunResult",
+    "SweepResult",
+    "UserError",
+    "compose",
+    "find_runs",
+    "load_run",
+    "read_sweep",
+]
 
 
 def compose(*overrides: str) -> "Cell":

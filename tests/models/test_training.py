@@ -8,15 +8,11 @@ from mech_arith.common.errors import UserError
 from mech_arith.models.arithmetic import objectives as objectives
 from mech_arith.models.arithmetic import training
 from mech_arith.models.arithmetic.checkpoints import read_card, read_weights
+from mech_arith.models.arithmetic.decoder_objective import DecoderObjective
 from mech_arith.models.arithmetic.encoder import PreNormEncoder
+from mech_arith.models.arithmetic.encoder_objective import EncoderObjective
 from mech_arith.models.arithmetic.loading import load_arithmetic
-from mech_arith.models.arithmetic.objectives import (
-    DecoderObjective,
-    EncoderObjective,
-    TrainSettings,
-    draw_operands,
-    held_out,
-)
+from mech_arith.models.arithmetic.objectives import TrainSettings, draw_operands, held_out
 from mech_arith.models.arithmetic.training import learning_rate, train
 
 SMALL = dict(

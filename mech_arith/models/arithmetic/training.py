@@ -22,9 +22,13 @@ from mech_arith.models.arithmetic.checkpoints import (
     write_checkpoint,
     write_training_state,
 )
-from mech_arith.models.arithmetic.objectives import OBJECTIVES, Objective, TrainSettings
+from mech_arith.models.arithmetic.decoder_objective import DecoderObjective
+from mech_arith.models.arithmetic.encoder_objective import EncoderObjective
+from mech_arith.models.arithmetic.objectives import Objective, TrainSettings
 
 log = logging.getLogger(__name__)
+
+OBJECTIVES: dict[str, type[Objective]] = {"decoder": DecoderObjective, "encoder": EncoderObjective}
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
