@@ -1,9 +1,12 @@
 """The table of tested architectures in docs/your-model.md: each is built tiny, with random weights.
 
     python scripts/tested_models.py          # two minutes; prints the table
+    python scripts/tested_models.py --tokenizers [DIR ...]   # seconds; how tokenizers split numbers
 
 Each is made from its class of configuration in transformers, saved, loaded as a user's model is,
 and held against whole passes of transformers' own code. A row says what the loader refuses.
+How numbers are split is no matter of the architecture: `--tokenizers` says it of the tokenizers in
+directories, by default of the models that scripts/fetch_models.py has fetched.
 """
 
 import argparse
@@ -22,6 +25,9 @@ from mech_arith.engine.guard import check_fast_path
 from mech_arith.engine.sites import Site
 from mech_arith.models.kinds import POINTS, ModelChoice, find_loader
 from mech_arith.models.language.hf_files import quiet
+from mech_arith.models.language.loading import load_tokenizer
+from mech_arith.models.language.number_tokens import BORDER, SHOWN, number_pieces, number_rule
+from mech_arith.models.language.packaged import PACKAGED
 from mech_arith.models.language.pretrained import PretrainedModel
 from mech_arith.problems import draw_splits
 from mech_arith.problems.templates import build_template
@@ -129,18 +135,44 @@ def row(model_type: str) -> list[str]:
     ]
 
 
-def table(rows: list[list[str]]) -> str:
+def tokenizer_row(name: str, directory: Path) -> list[str]:
+    """What is to be said of a tokenizer."""
+    found = load_tokenizer(directory)
+    split = [f"`{BORDER.join(pieces)}`" for pieces in number_pieces(SHOWN, found)]
+    has = "yes" if found.chat_template else "no"
+    # A border between two tokens is not one between two cells.
+    return [f"`{name}`", has, number_rule(found), ", ".join(split).replace("|", "\\|")]
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
     """Markdown."""
-    head = ["type", "passes", "off by", "grouped queries", "sliding window", "lacks points"]
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+HEAD = ["type", "passes", "off by", "grouped queries", "sliding window", "lacks points"]
+TOKENIZER_HEAD = ["tokenizer of", "chat template", "numbers", "for example"]
+
+
+def fetched() -> dict[str, Path]:
+    """Directories of the models that are here, by name."""
+    every = {name: model.directory for name, model in PACKAGED.items()}
+    return {name: directory for name, directory in every.items() if directory.is_dir()}
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("types", nargs="*", default=ARCHITECTURES, help="model types")
-    print(table([row(model_type) for model_type in parser.parse_args().types]))
+    parser.add_argument(
+        "--tokenizers", nargs="*", type=Path, help="directories; by default of fetched models"
+    )
+    asked = parser.parse_args()
+    if asked.tokenizers is None:
+        print(table(HEAD, [row(model_type) for model_type in asked.types]))
+        return
+    named = {path.name: path for path in asked.tokenizers} or fetched()
+    print(table(TOKENIZER_HEAD, [tokenizer_row(*one) for one in named.items()]))
 
 
 if __name__ == "__main__":

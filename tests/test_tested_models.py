@@ -21,11 +21,14 @@ def script() -> ModuleType:
     return module
 
 
-def documented() -> list[list[str]]:
+def rows_of(name: str) -> list[str]:
     page = (ROOT / "docs" / "your-model.md").read_text(encoding="utf-8")
-    table = page.partition("<!-- tested -->")[2].partition("<!-- end of tested -->")[0]
-    rows = [line for line in table.splitlines() if line.startswith("| `")]
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    table = page.partition(f"<!-- {name} -->")[2].partition(f"<!-- end of {name} -->")[0]
+    return [line for line in table.splitlines() if line.startswith("| `")]
+
+
+def documented() -> list[list[str]]:
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows_of("tested")]
 
 
 def test_the_page_has_every_architecture(script):
@@ -39,3 +42,12 @@ def test_the_page_says_what_the_script_finds(script, name):
     # The size of a difference hangs on the machine.
     assert [*found[:2], *found[3:]] == [*said[:2], *said[3:]]
     assert bool(found[2]) == bool(said[2])
+
+
+def test_the_page_says_how_tokenizers_split_numbers(script):
+    """Of those that are here: without any fetched model there is nothing to compare."""
+    said = {row.split("`")[1]: row for row in rows_of("tokenizers")}
+    assert set(script.fetched()) <= set(said)
+    for name, directory in script.fetched().items():
+        found = script.table(script.TOKENIZER_HEAD, [script.tokenizer_row(name, directory)])
+        assert found.splitlines()[-1] == said[name]

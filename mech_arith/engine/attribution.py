@@ -6,11 +6,13 @@ metric of the answer and x the base's activation at the site. One backward pass 
 sites. Integrated gradients take the mean of dM/dx along the straight way from the base's to the
 source's input embeddings.
 
-Gradients are computed in the model's number format, and summed up in float32.
+Gradients are computed in the model's number format, those in float16 scaled (`row_scales`), and
+summed up in float32.
 
-Source: Nanda (2023), "Attribution patching"; Syed, Rager & Conmy (2023), "Attribution patching
-outperforms automated circuit discovery"; Hanna, Pezzelle & Belinkov (2024), "Have faith in
-faithfulness".
+Source: Nanda (2023), "Attribution patching: activation patching at industrial scale"; Syed, Rager &
+Conmy (2023, arXiv 2310.10348), "Attribution patching outperforms automated circuit discovery";
+Hanna, Pezzelle & Belinkov (2024, arXiv 2403.17806), "Have faith in faithfulness". When it misses a
+site: Kramár, Lieberum, Shah & Nanda (2024, arXiv 2403.00745), "AtP*".
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,6 +33,7 @@ from mech_arith.engine.capture import answer_tokens
 from mech_arith.engine.gradients import check_differentiable, kept_past
 from mech_arith.engine.pairs import Pairs, metric_of, read_metric
 from mech_arith.engine.reading import ReferenceAnswers, TeacherForced, force
+from mech_arith.engine.row_scales import RowScales
 from mech_arith.engine.run import CODE
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
@@ -323,10 +326,10 @@ class _Batch:
         """One pass forward and backward; the values of the metric."""
         model = self.model
         with torch.inference_mode(False), torch.enable_grad():
-            leaf = resid.clone().requires_grad_()
+            leaf, scales = resid.clone().requires_grad_(), RowScales(model.dtype)
             resid = leaf.clone()
             for layer in range(model.n_layers):
-                tap = sums.tap(layer)
+                tap = sums.tap(layer, scales)
                 resid, _ = model.run_block(
                     layer,
                     tap("resid_pre", resid),
@@ -339,7 +342,7 @@ class _Batch:
                 raise not_finite(model, torch.cat([whole, self.forced.fed], dim=1))
             fed = self.forced.fed.shape[1]
             wanted = slice(-(1 + fed), None) if model.causal else model.answers_at
-            read = model.read_out(resid[:, wanted])
+            read = scales.up(model.read_out(resid[:, wanted]))
             values = read_metric(model, read, self.asked, self.forced, self.wanted.metric)
             torch.autograd.grad(values.nansum(), leaf)
         return values.detach()
@@ -358,8 +361,8 @@ class _Sums:
     """By the index of the site."""
     along: dict[Site, Float[Tensor, "rows k"]] = field(default_factory=dict)
 
-    def tap(self, layer: int) -> Tap:
-        """What keeps an eye on the gradients of a layer's activations."""
+    def tap(self, layer: int, scales: RowScales) -> Tap:
+        """What keeps an eye on the gradients of a layer's activations, which are scaled."""
         if not any(place[0] == layer for place in self.batch.spots):
             return untouched
 
@@ -372,7 +375,7 @@ class _Sums:
                 apart = self.theirs[place].float() - ours.float()
 
                 def add(gradient: Tensor) -> None:
-                    self._add(place, spots, apart, gradient[:, spots.base].float())
+                    self._add(place, spots, apart, scales.down(gradient[:, spots.base]))
 
                 activation.register_hook(add)
             return activation

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from mech_arith.common.errors import UserError
 from mech_arith.engine.batching import batches
 from mech_arith.engine.reading import NO_TOKEN, ReferenceAnswers, force
+from mech_arith.engine.row_scales import RowScales
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.models.attention import Past, Shared
@@ -66,19 +67,24 @@ class Suffix:
             some: of these problems.
             edit: gradients flow through whatever it gives.
         """
-        model, resid = self.model, self.resid[some]
+        model, resid, scales = self.model, self.resid[some], RowScales(self.model.dtype)
         tap = untouched
+
+        def scaled(bases: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
+            return scales.below(edit(bases))
+
         if self.site.point in ("resid_pre", "resid_post"):
-            resid = self._edited(resid, edit)
+            resid = self._edited(resid, scaled)
         else:
-            tap = self._tap(edit)
+            tap = self._tap(scaled)
         wanted = slice(-self.n_read, None) if model.causal else model.answers_at
         for layer in range(self.first_layer, model.n_layers):
             inside = tap if layer == self.site.layer else untouched
             at = wanted if layer == model.n_layers - 1 and inside is untouched else EVERY
             past = self._past(layer, some)
             resid, _ = model.run_block(layer, resid, start=self.start, past=past, tap=inside, at=at)
-        return model.read_out(resid[:, wanted] if resid.shape[1] > self.n_read else resid)
+        read = model.read_out(resid[:, wanted] if resid.shape[1] > self.n_read else resid)
+        return scales.up(read)
 
     def _edited(self, activation: Float[Tensor, "few new d"], edit: Edit) -> Tensor:
         """The activation with the site's vectors edited."""

@@ -18,7 +18,7 @@ from mech_arith.engine.rules import Rule
 from mech_arith.engine.sites import Site
 from mech_arith.models.attention import KeysValues, Past, Shared
 from mech_arith.models.base import EVERY, Model, Place, Tap, run_blocks, untouched
-from mech_arith.models.finite import is_finite, not_finite
+from mech_arith.models.finite import holds, is_finite, not_finite
 from mech_arith.models.prompts import Layout, Prompts
 
 READ_OUT_ELEMENTS = 2**23
@@ -256,7 +256,12 @@ class Resumed:
         size = rows_read_at_once(self._model, self._last.shape[1])
         for start in range(0, len(self._last), size):
             part = slice(start, start + size)
-            yield part, self._model.read_out(self._last[part])
+            read = self._model.read_out(self._last[part])
+            if not holds(self._model, read):
+                rows = torch.arange(len(self._last))[part]
+                behind = self._clean.fed.cpu()[rows // self._n_edits]
+                raise self.tails(rows).not_finite(read, behind)
+            yield part, read
 
     def tails(self, rows: Int64[Tensor, " some"]) -> "ResumedTails":
         """Some of the rows, to write on by themselves."""
@@ -347,8 +352,12 @@ class ResumedTails:
             self.own[layer - self.start] = _put(own, rows, position - self.first, new)
         if not is_finite(resid):
             raise self.not_finite(resid, torch.tensor(written), rows)
-        for part in resid.split(rows_read_at_once(model, 1)):
-            yield model.read_out(part)[:, 0]
+        size = rows_read_at_once(model, 1)
+        for start in range(0, len(resid), size):
+            read, some = model.read_out(resid[start : start + size]), slice(start, start + size)
+            if not holds(model, read):
+                raise self.not_finite(read, torch.tensor(written)[some], rows[some])
+            yield read[:, 0]
 
     def _change_at(
         self, rows: Int64[Tensor, " some"], position: int

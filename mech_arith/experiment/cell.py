@@ -16,6 +16,7 @@ from torch import Tensor
 from mech_arith.common.errors import UserError
 from mech_arith.directions.base import DirectionMethod, Drawing
 from mech_arith.directions.tracing import Splits, Trace, trace
+from mech_arith.engine.batch_effect import BatchEffect, measure_batch_effect
 from mech_arith.engine.gradients import check_differentiable
 from mech_arith.engine.guard import check_points, compare_paths, compared, is_replayed
 from mech_arith.engine.pairs import Pairs
@@ -196,6 +197,7 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
     work, how = _begin(session, fit, report, plan), plan.how
     sites, mapped = _sites(work)
     parity = _check(work, sites)
+    alone = _batch_effect(work, sites)
     reported = _answer(work)
     written = _say_baseline(work, reported, work.n_traced(sites))
     screened = _screen(work, sites, reported)
@@ -239,6 +241,7 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
         "missing": missing_summary(tables["evidence"]),
         **_receipt(work, reported),
         "engine_difference": parity,
+        **({} if alone is None else {"batch_effect": alone.summary()}),
         "weights_difference": edited.difference,
     }
     return CellResult(tables, summary, edited.model)
@@ -273,6 +276,8 @@ def _begin(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPlan
     )
     work = _Work(session, fit, report, prompts_fit, prompts, plan)
     log.info("the first prompt, whole: %r", whole_prompt(model, report, prompts))
+    if (tokenizer := model.describe_tokenizer()) is not None:
+        log.info("its tokenizer: %s", tokenizer)
     work.warn(hypothesis_notes(fit.hypothesis, fit.operands))
     work.warn(outside_training(model, report) + design_warnings(fit, report))
     work.warn(model.prompt_warnings(report))
@@ -292,8 +297,9 @@ def _problems(work: _Work, reported: Reported) -> pd.DataFrame:
 
 def _receipt(work: _Work, reported: Reported) -> dict[str, Any]:
     """How the cell was run."""
-    session = work.session
+    session, tokenizer = work.session, work.session.model.describe_tokenizer()
     return {
+        **({} if tokenizer is None else {"tokenizer": tokenizer}),
         "design": design_summary(work.fit, work.report),
         "n_fit": len(work.fit),
         "n_edited": work.n_edited(reported),
@@ -345,6 +351,17 @@ def _parity(work: _Work, sites: list[Site], bound: int) -> float | None:
     key = model.fingerprint | compared(model, prompts, sites, bound=bound)
     found = float(session.store.fetch("checks", key, compare, code=CODE)["difference"])
     return compare_paths(model, prompts, sites) if isnan(found) else found
+
+
+def _batch_effect(work: _Work, sites: list[Site]) -> BatchEffect | None:
+    """How far answers depend on the batch, said before anything is traced; None in float32."""
+    with work.stage("batch effect"):
+        asked = ReferenceAnswers.of_problems(work.report, seed=work.plan.seed)
+        found = measure_batch_effect(work.session, work.prompts, asked, sites)
+    if found is not None:
+        log.info("%s", found)
+        work.warn([found.warning] if found.warning else [])
+    return found
 
 
 def _screen(work: _Work, candidates: list[Site], reported: Reported) -> ScreenedCell | None:

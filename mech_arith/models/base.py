@@ -200,6 +200,10 @@ class Model(ABC):
         """
         return None
 
+    def describe_tokenizer(self) -> str | None:
+        """How numbers become tokens, in words; None for a model that has no tokenizer."""
+        return None
+
     def prompt_warnings(self, problems: ProblemSet) -> list[str]:
         """What the prompts lack of what was asked for, in words; nothing for most models."""
         return []

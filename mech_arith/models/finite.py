@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mech_arith.common.errors import UserError
@@ -20,11 +20,19 @@ def is_finite(activation: Tensor) -> bool:
 def check_finite(model: Model, tokens: Int64[Tensor, "rows pos"]) -> None:
     """Raise a UserError where a whole pass over some prompts has activations that are not finite.
 
-    It names the first layer that has some.
+    It names the first layer that has some, or the read-out behind the last layer.
     """
-    layer = _first_layer(model, tokens, {})
-    if layer is not None:
-        raise _error(model, f"layer {layer}", "")
+    where = _first_place(model, tokens, {})
+    if where is not None:
+        raise _error(model, where, "")
+
+
+def holds(model: Model, read: Float[Tensor, "*rows out"]) -> bool:
+    """Whether logits are finite; in float32 and wider formats nobody looks.
+
+    Some of a vocabulary may be ruled out by -inf.
+    """
+    return model.dtype not in _WIDER or is_finite(read.amax(-1))
 
 
 def not_finite(
@@ -41,9 +49,8 @@ def not_finite(
     """
     edits = edits or {}
     places = " and ".join(f"layer {layer}, {point}" for layer, point in edits)
-    layer = _first_layer(model, tokens, edits)
     # The last layer, where only the pass that failed shows it: it ends there.
-    where = f"layer {model.n_layers - 1 if layer is None else layer}"
+    where = _first_place(model, tokens, edits) or f"layer {model.n_layers - 1}"
     return _error(model, where, f" under an edit at {places}" if places else "")
 
 
@@ -56,10 +63,10 @@ def _error(model: Model, where: str, under: str) -> UserError:
     )
 
 
-def _first_layer(
+def _first_place(
     model: Model, tokens: Tensor, edits: Mapping[Place, Callable[[Tensor], Tensor]]
-) -> int | None:
-    """The first layer behind which an activation is not finite; None if there is none."""
+) -> str | None:
+    """Where an activation is not finite first, behind a layer or read out; None for nowhere."""
     found: list[int] = []
 
     def looking(layer: int) -> Callable[[Tensor], Tensor]:
@@ -76,5 +83,7 @@ def _first_layer(
 
     taps = {(layer, "resid_post"): looking(layer) for layer in range(model.n_layers)}
     with torch.inference_mode():
-        model.full_pass(tokens.to(model.device), {**edits, **taps})
-    return min(found, default=None)
+        read = model.full_pass(tokens.to(model.device), {**edits, **taps})
+    if found:
+        return f"layer {min(found)}"
+    return None if holds(model, read) else "the read-out"

@@ -13,6 +13,7 @@ from mech_arith.common.runs.records import PARTS, read_record
 from mech_arith.evidence.results import load_run
 from mech_arith.experiment import job
 from tests.running import exit_code
+from tests.waiting import wait
 
 KILLS = 20
 HEAVY = [
@@ -42,13 +43,31 @@ CELL = (
 )
 
 
+SCREENED = (
+    "problems.n=60",
+    "screen=attribution",
+    "screen.keep=3",
+    "screen.sample=30",
+    "tracing.positions=each",
+    "tracing.n_components=3",
+    "layers=[1,2,3]",
+    "intervention=none",
+    "inference.resamples=100",
+    "inference.permutations=100",
+    "batch_size=8",
+    "store.enabled=false",
+    "wandb=disabled",
+    "threads=1",
+)
+
+
 def _program(*overrides: str) -> None:
     # Drawing would take most of the time, and what is drawn is not compared.
     job._draw = lambda *_: None
     # Every unit of so small a cell is kept, as a longer one's are every second.
     assert Checkpoint.__init__.__kwdefaults__
     Checkpoint.__init__.__kwdefaults__["every_s"] = 0.0
-    sys.argv = ["mech_arith", *CELL, *overrides]
+    sys.argv = ["mech_arith", *overrides]
     sys.exit(exit_code())
 
 
@@ -88,7 +107,7 @@ def units_on_disk(directory):
 def test_a_cell_killed_again_and_again_ends_with_the_same_numbers(processes, tmp_path, store):
     options = [f"store.path={tmp_path}/store"] if store == "shared" else ["store.enabled=false"]
     begun = time.monotonic()
-    undisturbed = started(processes, *options, f"hydra.run.dir={tmp_path}/undisturbed")
+    undisturbed = started(processes, *CELL, *options, f"hydra.run.dir={tmp_path}/undisturbed")
     undisturbed.join()
     takes = time.monotonic() - begun
     assert undisturbed.exitcode == 0
@@ -103,7 +122,7 @@ def test_a_cell_killed_again_and_again_ends_with_the_same_numbers(processes, tmp
         directory = tmp_path / f"killed {attempt}"
         kept = 0
         while not (directory / "summary.json").is_file():
-            process = started(processes, *options, f"hydra.run.dir='{directory}'")
+            process = started(processes, *CELL, *options, f"hydra.run.dir='{directory}'")
             process.join(moments.uniform(0, takes))
             if process.is_alive() and kills < KILLS // 2:
                 process.kill()
@@ -113,7 +132,7 @@ def test_a_cell_killed_again_and_again_ends_with_the_same_numbers(processes, tmp
             if (directory / PARTS).is_dir():
                 assert units_on_disk(directory) >= kept
                 kept = units_on_disk(directory)
-        process = started(processes, *options, f"hydra.run.dir='{directory}'")
+        process = started(processes, *CELL, *options, f"hydra.run.dir='{directory}'")
         process.join()
         assert_same(tables(directory), expected)
         assert not (directory / PARTS).exists()
@@ -123,3 +142,23 @@ def test_a_cell_killed_again_and_again_ends_with_the_same_numbers(processes, tmp
         for record in map(read_record, tmp_path.glob("killed *"))
         if record is not None
     )
+
+
+@pytest.mark.slow
+def test_a_screen_that_is_killed_goes_on_to_the_same_numbers(processes, tmp_path):
+    """By a real signal, once an exact effect is on disk."""
+    whole = started(processes, *SCREENED, f"hydra.run.dir={tmp_path}/whole")
+    whole.join()
+    assert whole.exitcode == 0
+    asked, parts = (*SCREENED, f"hydra.run.dir={tmp_path}/killed"), tmp_path / "killed" / PARTS
+    killed = started(processes, *asked)
+    wait(lambda: any(parts.glob("edits/*/*.safetensors")), unless=lambda: not killed.is_alive())
+    killed.kill()
+    killed.join()
+    assert killed.exitcode == -9
+    assert units_on_disk(tmp_path / "killed")
+    again = started(processes, *asked)
+    again.join()
+    assert again.exitcode == 0
+    assert load_run(tmp_path / "killed").summary["units_found"] > 0
+    assert_same(tables(tmp_path / "killed"), tables(tmp_path / "whole"))

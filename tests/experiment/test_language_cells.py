@@ -1,14 +1,17 @@
 """Whole cells of language models through the entrypoint, on tiny random weights."""
 
 import json
+import logging
 import re
 from contextlib import redirect_stderr
+from dataclasses import asdict
 from io import StringIO
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from mech_arith.common import file_digests
 from tests.ggufs import write_gguf
 from tests.lms import tiny_lm
 from tests.running import main
@@ -96,6 +99,7 @@ def test_a_model_that_knows_no_arithmetic_is_traced_and_said_to_know_none(plain,
     assert summary["above_floor_p"] > 0.01
     assert summary["engine"] == "resumed"
     assert summary["engine_difference"] < 1e-4
+    assert "batch_effect" not in summary  # float32
     said = [warning for warning in summary["warnings"] if "not clearly above" in warning]
     assert re.search(
         r"accuracy 0.000 of hf_dir is not clearly above 0\.\d+, that of always", said[0]
@@ -213,3 +217,27 @@ def test_locality_of_a_model_that_answers_nothing_leaves_its_tables(monkeypatch,
     run(monkeypatch, tmp_path, llama, *asked, "locality.coordinate_points=6")
     assert (tmp_path / "run" / "correlations.parquet").exists()
     assert (tmp_path / "run" / "locality.parquet").exists()
+
+
+def test_weights_are_verified_and_half_precision_is_said(monkeypatch, tmp_path, llama):
+    """A digest that lies is refused; what the cell does without it says all of its summary."""
+    monkeypatch.setattr(file_digests, "_known", {})
+    monkeypatch.setattr(file_digests, "_verified", set())
+    monkeypatch.setenv("MECH_ARITH_STORE", str(tmp_path / "digests"))
+    stamp = file_digests._Stamp.of(llama / "model.safetensors")
+    file_digests._keep(stamp.entry, asdict(stamp), "0" * 64)
+    asked = ("model.verify=true", "dtype=bfloat16")
+    (tmp_path / "lie").mkdir()
+    line = refused(monkeypatch, tmp_path / "lie", llama, *asked)
+    assert "with the SHA-256 0000000000000000... that is kept of it, got " in line
+    stamp.entry.unlink()
+    summary = run(monkeypatch, tmp_path, llama, *asked)
+    effect, log = summary["batch_effect"], (tmp_path / "run" / "mech_arith.log").read_text()
+    assert (effect["dtype"], effect["n"], effect["n_edited"]) == ("bfloat16", 4, 8)
+    assert effect["changed"] == effect["changed_edited"] == 0  # it writes no numbers
+    assert "in bfloat16 64 rows at a time and single rows" in log
+    assert summary["tokenizer"].startswith("one token per digit ('7', '4|2', ")
+    assert f"its tokenizer: {summary['tokenizer']}" in log
+    # Requests would run through the bar of a download.
+    assert not logging.getLogger("httpx").isEnabledFor(logging.INFO)
+    assert logging.getLogger("mech_arith").isEnabledFor(logging.INFO)

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from mech_arith.common.errors import UserError
 from mech_arith.engine.capture import capture
 from mech_arith.engine.guard import check_fast_path
+from mech_arith.engine.rows import opener
 from mech_arith.engine.run import edited_answers, run_baseline
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
@@ -89,6 +90,39 @@ def test_edits_say_so(tmp_path: Path, site: Site, size: float, replays: bool) ->
         f"finite in float16 under an edit at layer {site.layer}, {site.point}; use dtype=bfloat16 "
         "or float32"
     )
+
+
+@pytest.fixture
+def loud(tmp_path: Path) -> PretrainedModel:
+    """What is read out is beyond float16, and no layer's activations are."""
+    model = model_in(tiny_lm("llama", tmp_path), dtype="float16")
+    with torch.no_grad():
+        model.network.lm_head.weight *= 5e4
+    return model
+
+
+READ_OUT = LINE.replace("layer 1", "the read-out")
+
+
+@pytest.mark.parametrize("replays", [True, False], ids=["fast", "full"])
+def test_logits_that_overflow_are_no_table_of_nan(loud: PretrainedModel, replays: bool) -> None:
+    loud.replays = replays
+    with pytest.raises(UserError) as caught:
+        check_fast_path(loud, loud.encode(PROBLEMS), [Site(0, "resid_post", "last")])
+    assert said(caught) == READ_OUT
+    with pytest.raises(UserError) as caught:
+        run_baseline(Session(loud), loud.encode(PROBLEMS), ASKED)
+    assert said(caught) == READ_OUT
+
+
+def test_logits_that_overflow_while_an_answer_is_written_are_said(loud: PretrainedModel) -> None:
+    only, prompts = torch.tensor([0]), loud.encode(PROBLEMS)
+    layout = prompts.layouts[0].part(slice(1))
+    nothing = torch.empty(1, 0, dtype=torch.int64)
+    tails = opener(loud, prompts)(layout, nothing)(None, 1).tails(only)
+    with pytest.raises(UserError) as caught:
+        list(tails.next_read_outs(only, [(int(layout.tokens[0, -1]),)]))
+    assert said(caught) == READ_OUT
 
 
 def test_other_formats_are_told_what_helps_them(tmp_path: Path) -> None:

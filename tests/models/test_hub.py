@@ -109,6 +109,28 @@ def test_a_download_that_breaks_off_is_said_and_goes_on(model, tmp_path):
     assert found.startswith(COMMIT)
 
 
+def test_without_a_network_a_model_is_refused_in_seconds(tmp_path):
+    """Imports come on top of the wait: those of transformers take as long as all others."""
+    assert hub_module.ANSWER_S <= 8
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from mech_arith.common.errors import UserError\n"
+        "from mech_arith.models.kinds import ModelChoice, find_loader\n"
+        "try:\n"
+        "    find_loader('hf').files(ModelChoice('hf', 'hf', Path('owner/tiny')))\n"
+        "except UserError as error:\n"
+        "    print(error)\n"
+        "print([name for name in ('transformers', 'transformer_lens') if name in sys.modules])\n"
+    )
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    said, imported = done.stdout.splitlines()
+    assert "expected owner/tiny at revision main in the cache" in said
+    assert imported == "[]"
+
+
 def test_a_thread_that_hangs_is_left(monkeypatch):
     with pytest.raises(OSError, match=r"does not answer within 0\.01 s"):
         hub_module._within(0.01, lambda: str(time.sleep(60)))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from transformers.utils import logging as transformers_logging
 
 from mech_arith.common.errors import UserError
 from mech_arith.common.file_digests import file_digest, verify_file
@@ -113,6 +112,9 @@ def weights_digest(directory: Path, *, anew: bool = False) -> str:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the progress bars and warnings that transformers writes while it loads."""
+    # Imported here: it takes seconds, and a model that is not there is refused without it.
+    from transformers.utils import logging as transformers_logging
+
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -25,7 +25,7 @@ from huggingface_hub.errors import (
 from mech_arith.common.errors import UserError
 from mech_arith.models.language.hf_files import shortened
 
-ANSWER_S = 10.0
+ANSWER_S = 8.0
 """How long the hub may take to say which commit a revision is, in seconds."""
 
 NEEDED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]

@@ -18,6 +18,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from mech_arith.common.errors import UserError, unknown
 from mech_arith.models.language import packaged
 from mech_arith.models.language.architectures import causal_class
+from mech_arith.models.language.finding import find_model
 from mech_arith.models.language.gguf_conversion import recorded_digest
 from mech_arith.models.language.hf_files import (
     TOKENIZER,
@@ -26,7 +27,6 @@ from mech_arith.models.language.hf_files import (
     quiet,
     weights_digest,
 )
-from mech_arith.models.language.hub import fetched
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -157,26 +157,6 @@ def _check_device(device: str | None) -> None:
                 f"expected a GPU for device={device}, found {found}; choose device=cpu, or a "
                 "build of torch and a driver with CUDA"
             )
-
-
-def find_model(name: str, path: Path | None, hub: str | None, revision: str | None) -> Path:
-    """The model's directory, wherever it is.
-
-    Raises:
-        UserError: it is not there.
-    """
-    if path is not None:
-        return path.expanduser()
-    if hub is not None:
-        return fetched(hub, revision)
-    if name not in packaged.PACKAGED:
-        raise UserError(
-            f"expected model.path=DIR (a Hugging Face directory) for model={name}, got none"
-        )
-    model = packaged.PACKAGED[name]
-    if not model.directory.is_dir():
-        raise UserError(f"expected {name} in {model.directory}, found none; run `{model.command}`")
-    return model.directory
 
 
 def _known_classes(

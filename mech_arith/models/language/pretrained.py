@@ -34,6 +34,7 @@ from mech_arith.models.kinds import POINTS
 from mech_arith.models.language.hook_points import find_hook_points, telling_tokens
 from mech_arith.models.language.loading import LoadedModel
 from mech_arith.models.language.norms import StreamNorms, find_norms, next_before
+from mech_arith.models.language.number_tokens import describe_tokenizer
 from mech_arith.models.language.prompting import Prompting, prompt_warnings
 from mech_arith.models.language.saving import check_place_for_bias, save_language_model
 from mech_arith.models.language.tokenization import AnswerReader, tokenize
@@ -233,6 +234,9 @@ class PretrainedModel(EditableModel):
                     f"{first} to {last}"
                 )
         return None
+
+    def describe_tokenizer(self) -> str:
+        return describe_tokenizer(self.tokenizer)
 
     def prompt_warnings(self, problems: ProblemSet) -> list[str]:
         return prompt_warnings(problems.template, self.prompting, self.tokenizer)

@@ -33,15 +33,15 @@ class LanguageModel(Loader):
             )
 
     def files(self, choice: ModelChoice) -> tuple[Path, ...]:
+        from mech_arith.models.language.finding import find_model
         from mech_arith.models.language.hf_files import model_files
-        from mech_arith.models.language.loading import find_model
 
         path = None if choice.path is None else choice.path.expanduser()
         return model_files(find_model(choice.name, path, choice.hub, choice.revision))
 
     def commit(self, choice: ModelChoice) -> str | None:
+        from mech_arith.models.language.finding import find_model
         from mech_arith.models.language.hub import commit_of
-        from mech_arith.models.language.loading import find_model
 
         if choice.hub is None or choice.path is not None:
             return None
