@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
-CELL_FILES, CELL_MB = 51, 1.6
+CELL_FILES, CELL_MB = 51, 4.9
 """In a cell's directory, with figures and W&B: `footprint.py`."""
-WANDB_FILES, WANDB_REQUESTS, WANDB_CREATIONS = 20, 22, 2
-"""Of these files, W&B's; requests by which a cell is sent, and those that make a run."""
-JOB_FILES, JOB_KB, CELL_OF_JOB_KB = 4, 75.0, 1.0
-"""Of submitit, per job; its pickle grows with the job's cells."""
+WANDB_FILES, WANDB_MB, WANDB_REQUESTS, WANDB_CREATIONS = 21, 3.4, 22, 2
+"""Of these files and megabytes, W&B's; requests that send a cell, and those that make a run."""
+JOB_FILES, JOB_KB = 4, 81.0
+"""Of submitit, per job; each worker has a log beside them."""
 STORE_FILES_OF_CELL = 8
 """Entries and locks besides two of each site."""
 AUTO_ELEMENTS = 2**25
@@ -137,11 +137,9 @@ def disk(net: Network, sweep: Sweep) -> Iterator[Row]:
         f"{CELL_MB} MB, {CELL_FILES} files each",
         (f"{sweep.cells * CELL_MB / 1e3:.0f} GB, {sweep.cells * CELL_FILES:,} files"),
     )
-    yield (
-        "without W&B",
-        f"{CELL_FILES - WANDB_FILES} files each",
-        (f"{sweep.cells * (CELL_FILES - WANDB_FILES):,} files"),
-    )
+    mb, files = CELL_MB - WANDB_MB, CELL_FILES - WANDB_FILES
+    small = f"{sweep.cells * mb / 1e3:.0f} GB, {sweep.cells * files:,} files"
+    yield "without W&B", f"{mb:.1f} MB, {files} files each", small
     yield (
         "store, a site",
         "width x (8 (components + 1) + 4 values) + 8 x problems / 2 x components",
@@ -157,11 +155,10 @@ def disk(net: Network, sweep: Sweep) -> Iterator[Row]:
         "8 bytes x sites x problems / 2 x width, per cell at work",
         (f"{work:.1f} GB"),
     )
-    job = JOB_KB + CELL_OF_JOB_KB * sweep.pack
     yield (
         "jobs",
         f"{sweep.cells} / {sweep.pack} cells, {JOB_FILES} files each",
-        (f"{jobs}: {jobs * job / 1e3:.0f} MB, {jobs * JOB_FILES:,} files"),
+        (f"{jobs}: {jobs * JOB_KB / 1e3:.0f} MB, {jobs * JOB_FILES:,} files"),
     )
 
 
