@@ -16,7 +16,7 @@ from torch import Tensor
 from mech_arith.common.errors import UserError
 from mech_arith.directions.base import DirectionMethod, Drawing
 from mech_arith.directions.tracing import Splits, Trace, trace
-from mech_arith.engine.batch_effect import BatchEffect, measure_batch_effect
+from mech_arith.engine.batch_effect import measure_batch_effect
 from mech_arith.engine.gradients import check_differentiable
 from mech_arith.engine.guard import check_points, compare_paths, compared, is_replayed
 from mech_arith.engine.pairs import Pairs
@@ -196,8 +196,7 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
     """
     work, how = _begin(session, fit, report, plan), plan.how
     sites, mapped = _sites(work)
-    parity = _check(work, sites)
-    alone = _batch_effect(work, sites)
+    checked = _check(work, sites)
     reported = _answer(work)
     written = _say_baseline(work, reported, work.n_traced(sites))
     screened = _screen(work, sites, reported)
@@ -240,8 +239,7 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
         "verdicts": verdict_summary(tables["evidence"]),
         "missing": missing_summary(tables["evidence"]),
         **_receipt(work, reported),
-        "engine_difference": parity,
-        **({} if alone is None else {"batch_effect": alone.summary()}),
+        **checked,
         "weights_difference": edited.difference,
     }
     return CellResult(tables, summary, edited.model)
@@ -311,8 +309,11 @@ def _receipt(work: _Work, reported: Reported) -> dict[str, Any]:
     }
 
 
-def _check(work: _Work, sites: list[Site]) -> float | None:
-    """Whether what is asked for can be done, before any of it is; the fast path's difference."""
+def _check(work: _Work, sites: list[Site]) -> dict[str, Any]:
+    """Whether what is asked for can be done, before any of it is.
+
+    Of the summary the fast path's difference, and in half precision what the batch does.
+    """
     asked = work.plan.intervention
     if work.plan.screen is not None:
         check_screen(work.plan.screen, sites)
@@ -329,7 +330,7 @@ def _check(work: _Work, sites: list[Site]) -> float | None:
             n_edited = min(work.plan.n_edited or len(work.report), len(work.report))
             edited = work.report.take(np.arange(n_edited))
             check_sources(work.session.model, edited, asked, sites)
-    return parity
+    return {"engine_difference": parity, **_batch_effect(work, sites)}
 
 
 def _parity(work: _Work, sites: list[Site], bound: int) -> float | None:
@@ -353,15 +354,16 @@ def _parity(work: _Work, sites: list[Site], bound: int) -> float | None:
     return compare_paths(model, prompts, sites) if isnan(found) else found
 
 
-def _batch_effect(work: _Work, sites: list[Site]) -> BatchEffect | None:
-    """How far answers depend on the batch, said before anything is traced; None in float32."""
+def _batch_effect(work: _Work, sites: list[Site]) -> dict[str, Any]:
+    """How far answers depend on the batch, said before anything is traced; nothing in float32."""
     with work.stage("batch effect"):
         asked = ReferenceAnswers.of_problems(work.report, seed=work.plan.seed)
         found = measure_batch_effect(work.session, work.prompts, asked, sites)
-    if found is not None:
-        log.info("%s", found)
-        work.warn([found.warning] if found.warning else [])
-    return found
+    if found is None:
+        return {}
+    log.info("%s", found)
+    work.warn([found.warning] if found.warning else [])
+    return {"batch_effect": found.summary()}
 
 
 def _screen(work: _Work, candidates: list[Site], reported: Reported) -> ScreenedCell | None:
