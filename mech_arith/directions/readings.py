@@ -90,8 +90,10 @@ class Fitted:
         read = self.value_mean[of] + centred * weights
         r_fit = (with_values * weights / sd.square()).clamp(0, 1).sqrt()
         r2 = r_squared(read.mT, self.values[:, of].mT)
-        parts = zip(at, read.unbind(1), r_fit.tolist(), r2.tolist(), strict=True)
-        return [Reading((component,), *rest) for component, *rest in parts]
+        return [
+            Reading((component,), read[:, place], float(r_fit[place]), float(r2[place]))
+            for place, component in enumerate(at)
+        ]
 
     def slope(self, components: Sequence[int], value: int) -> Float64[Tensor, " k"]:
         """How far coordinates go per unit of a value, by least squares over the fit split."""

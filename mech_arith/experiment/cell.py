@@ -228,14 +228,10 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
         **({} if written is None else written.summary()),
         **tracing_summary(bases.traces, tables["correlations"], report, how),
         **learning_summary(tables),
-        **intervention_summary(tables, report.hypothesis.values),
-        "draws": _drawn(plan, tables),
+        **_summary_of_edits(work, tables),
         **screening,
         "hypotheses": hypothesis_summary(tables),
         "alignments": alignment_summary(tables),
-        "answer_tokens": token_summary(
-            tables.get("answer_tokens", pd.DataFrame()), headline(tables["evidence"])
-        ),
         "verdicts": verdict_summary(tables["evidence"]),
         "missing": missing_summary(tables["evidence"]),
         **_receipt(work, reported),
@@ -245,10 +241,14 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
     return CellResult(tables, summary, edited.model)
 
 
-def _drawn(plan: CellPlan, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """How many control directions were drawn, where that stopped early."""
-    asked = plan.intervention
-    return {} if asked is None else draw_summary(tables["contrasts"], asked.controls)
+def _summary_of_edits(work: _Work, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """What edits did to answers, and how many control directions it took where that is open."""
+    asked, tokens = work.plan.intervention, tables.get("answer_tokens", pd.DataFrame())
+    return {
+        **intervention_summary(tables, work.report.hypothesis.values),
+        "draws": {} if asked is None else draw_summary(tables["contrasts"], asked.controls),
+        "answer_tokens": token_summary(tokens, headline(tables["evidence"])),
+    }
 
 
 def _tables_of_traces(

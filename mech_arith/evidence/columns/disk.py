@@ -135,9 +135,9 @@ def in_memory(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     # All at once: a table that is given column after column is copied as often.
     return pd.DataFrame(
         {
-            name: _usable(pd.Series(entries), kinds[name])
-            if name in kinds and kinds[name] is not NUMBER
-            else entries
+            name: entries
+            if kinds.get(str(name), NUMBER) is NUMBER
+            else _usable(pd.Series(entries), kinds[str(name)])
             for name, entries in table.items()
         },
         index=table.index,
