@@ -17,7 +17,6 @@ from mech_arith.common.paths import conf_dir
 from mech_arith.common.runs.records import read_record
 from mech_arith.common.runs.sweeps import cell_states, submitted_jobs
 from mech_arith.experiment.config import RunConfig
-from tests import watched
 from tests.running import SMALL, exit_code, main
 from tests.waiting import PATIENCE_S, wait
 
@@ -113,6 +112,9 @@ def test_what_is_about_the_cells_of_a_sweep_is_refused_in_a_single_run(
     assert not (tmp_path / "run").exists()
 
 
+WATCHED = Path(__file__).parents[1] / "watched.py"
+"""Not imported here: what it registers would be there for other tests."""
+
 BARE = (
     *SMALL,
     "layers=[3]",
@@ -130,7 +132,7 @@ def test_cells_of_a_pack_run_beside_each_other_each_with_a_gpu_of_its_own(monkey
     monkeypatch.setenv("WATCHED", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8f2a,MIG-77c1")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    cells = (f"plugins=[{watched.__file__}]", "problems.n=60,61,62,63")
+    cells = (f"plugins=[{WATCHED}]", "problems.n=60,61,62,63")
     own = ("sweep.pack=auto", "sweep.workers=auto", "~hydra.job.env_set.OMP_NUM_THREADS")
     assert main(monkeypatch, tmp_path, *BARE, *cells, *own, sweep=True) == 1
     sweep = tmp_path / "run"

@@ -20,7 +20,6 @@ from safetensors import safe_open
 from mech_arith.common.digests import json_digest, tensor_digest
 from mech_arith.common.runs.directories import find_runs
 from mech_arith.evidence.results import load_run
-from tests import watched
 from tests.slurm import (
     LONG,
     ON_SLURM,
@@ -43,6 +42,9 @@ pytestmark = [
 SCENARIOS: list[Callable[[Path], object]] = []
 """They spend much of their time on waiting, and so run side by side, begun in this order. Each has
 a directory of its own, and its tests right below."""
+
+WATCHED = Path(__file__).parents[1] / "watched.py"
+"""Not imported here: what it registers would be there for other tests."""
 
 AT_ONCE = 5
 """How many scenarios run side by side: more would slow each other down beyond their time limits."""
@@ -140,7 +142,7 @@ def test_a_requeued_job_goes_on_and_ends_as_if_nothing_had_been(outcome, disturb
 def shared_out(tmp_path: Path) -> Sweep:
     """A job of three cells and two GPUs, one for each worker. It is told to queue itself again."""
     job = ("hydra.launcher.gpus_per_node=2", "sweep.pack=4", "sweep.workers=auto")
-    edit = (f"plugins=[{watched.__file__}]", "intervention.edit=watched")
+    edit = (f"plugins=[{WATCHED}]", "intervention.edit=watched")
     cells = ("problems.seed=0,1,2", "layers=[2]", "intervention.n_problems=40")
     own = [entry for entry in LONG if "n_problems" not in entry]
     sweep = start(tmp_path, "shared-out", *job, *own, *edit, *cells)
