@@ -109,7 +109,7 @@ def by_hand(model, layout, row, site, edit):
         return edited
 
     written = prompt[None]
-    for _ in range(model.answer_format.length):
+    for _ in range(model.reader.length):
         read = model.full_pass(written, {(site.layer, site.point): tap})
         written = torch.cat([written, read[:, -1].argmax(-1)[:, None]], dim=1)
     return written[0, len(prompt) :]

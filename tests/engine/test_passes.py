@@ -155,7 +155,7 @@ def test_rows_of_many_batches_write_on_together(monkeypatch):
     together, n_together = numbers(1000)
     apart, n_apart = numbers(1)
     torch.testing.assert_close(together, apart, atol=0, rtol=0, equal_nan=True)
-    assert n_together < model.answer_format.length
+    assert n_together < model.reader.length
     assert n_apart > 6 * n_together
     whole = edited_answers(Session(model, Batching(12)), baseline_of(model), asked)
     torch.testing.assert_close(together, whole.numbers, atol=0, rtol=0, equal_nan=True)
@@ -166,17 +166,17 @@ def test_numbers_are_what_is_written_greedily():
     model = tiny_decoder(seed=3)
     (layout,) = model.encode(PROBLEMS).layouts
     written = layout.tokens
-    for _ in range(model.answer_format.length):
+    for _ in range(model.reader.length):
         written = torch.cat([written, model.full_pass(written, {})[:, -1].argmax(-1)[:, None]], 1)
     answers = written[:, layout.tokens.shape[1] :]
-    read = [model.answer_format.read(tokens)[0] for tokens in answers.tolist()]
+    read = [model.reader.read(tokens)[0] for tokens in answers.tolist()]
     numbers = [torch.nan if number is None else number for number in read]
     expected = torch.tensor(numbers, dtype=torch.float64)
     for rows in (1, 5, 100):
         found = baseline_of(model, rows=rows).answers.numbers
         assert torch.equal(found.nan_to_num(-1), expected.nan_to_num(-1))
     # so that the numbers say something: they part from the right ones at more than one token
-    right = model.answer_format.encode(torch.from_numpy(PROBLEMS.answers))
+    right = model.reader.encode(torch.from_numpy(PROBLEMS.answers))
     assert len((answers != right).long().argmax(1).unique()) > 1
 
 

@@ -25,6 +25,9 @@ MEASURED = ("seconds", "hardware", "torch", "python")
 RENAMED = {"solver": "model"}
 """Settings that a training of an earlier version has under another name."""
 
+LATER = {"weight_decay": 0.0, "train_share": None}
+"""Settings that a training of an earlier version does not name -> what they were."""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -32,7 +35,7 @@ class Card:
 
     name: str
     kind: str
-    """'decoder' (writes the answer) or 'encoder' (regresses it)."""
+    """'decoder' (writes digits), 'residues' (writes one token) or 'encoder' (regresses)."""
     templates: tuple[str, ...]
     """Expressions that it was trained on."""
     operand_min: int
@@ -199,28 +202,25 @@ def read_training_state(
 
 def card_text(card: Card, *, size: int) -> str:
     """The card as a page."""
-    training = card.training
+    training = _in_todays_words(card.training)
     article = "An" if card.kind == "encoder" else "A"
-    share = training["sparse_share"]
-    norm = card.facts["shape"].get("norm")
-    sparse = f"; in {share:.0%} of them some digits are dropped to zero" if share else ""
+    kind = {"residues": "decoder of residues"}.get(card.kind, card.kind)
+    norm, n_layers = (card.facts["shape"].get(name) for name in ("norm", "n_layers"))
+    decay = f"weight decay {training['weight_decay']:g}" if training["weight_decay"] else ""
     lines = [
         f"# {card.name}",
         "",
-        f"{article} {card.kind} of {card.facts['shape']['n_layers']} layers, "
+        f"{article} {kind} of {n_layers} layer{'' if n_layers == 1 else 's'}, "
         f"d_model {card.facts['shape']['d_model']}, {card.facts['shape']['n_heads']} heads"
         f"{', norm before attention and MLP' if norm == 'pre' else ''}; "
         f"{size / 1e6:.1f} MB, SHA-256 `{card.digest}`.",
         "",
         "| | |",
         "|---|---|",
-        f"| data | {', '.join(f'`{t}`' for t in card.templates)}; operands uniform in "
-        f"{card.operand_min}..{card.operand_max}, zero-padded{sparse} |",
-        "| held out | one problem in 101, chosen by a hash of its operands, is never trained on |",
+        *_data_rows(card),
         f"| seed | {training['seed']} |",
-        f"| steps | {training['steps']} of {training['batch_size']} problems |",
         f"| optimiser | AdamW, learning rate {training['learning_rate']:g}, "
-        f"{training['warmup_steps']} warm-up steps, cosine, no weight decay |",
+        f"{training['warmup_steps']} warm-up steps, cosine, {decay or 'no weight decay'} |",
         f"| wall time | {training['seconds'] / 60:.0f} minutes |",
         f"| hardware | {training['hardware']}, {training['threads']} thread(s), "
         f"torch {training['torch']} |",
@@ -241,8 +241,7 @@ def card_text(card: Card, *, size: int) -> str:
     for operands, report in card.held_out.items():
         columns = list(next(iter(report.values())))
         lines += [
-            f"Held-out results, {operands.replace('_', ' ')} "
-            f"({training['held_out_problems']} problems a template):",
+            f"Held-out results, {operands.replace('_', ' ')} ({_held_out_problems(card)}):",
             "",
             "| template | " + " | ".join(column.replace("_", " ") for column in columns) + " |",
             "|---" * (len(columns) + 1) + "|",
@@ -255,12 +254,39 @@ def card_text(card: Card, *, size: int) -> str:
     return "\n".join(lines)
 
 
+def _data_rows(card: Card) -> list[str]:
+    """What it was trained on, and what not, as rows of a table."""
+    training, problems = card.training, card.facts.get("problems")
+    texts = ", ".join(f"`{text}`" for text in card.templates)
+    operands = f"{card.operand_min}..{card.operand_max}"
+    if problems:
+        n, rest = problems["trained"], problems["held_out"]
+        return [
+            f"| data | {texts}; {n} of the {n + rest} problems with operands in {operands} |",
+            f"| held out | the other {rest}, drawn once for all |",
+            f"| steps | {training['steps']}, each on all {n} problems |",
+        ]
+    share = training["sparse_share"]
+    sparse = f"; in {share:.0%} of them some digits are dropped to zero" if share else ""
+    return [
+        f"| data | {texts}; operands uniform in {operands}, zero-padded{sparse} |",
+        "| held out | one problem in 101, chosen by a hash of its operands, is never trained on |",
+        f"| steps | {training['steps']} of {training['batch_size']} problems |",
+    ]
+
+
+def _held_out_problems(card: Card) -> str:
+    if "problems" in card.facts:
+        return "all problems that were held out"
+    return f"{card.training['held_out_problems']} problems a template"
+
+
 def _figure(number: float) -> str:
     return f"{number:.5f}" if abs(number) <= 1 else f"{number:.2f}"
 
 
 def _in_todays_words(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {RENAMED.get(name, name): setting for name, setting in settings.items()}
+    return LATER | {RENAMED.get(name, name): setting for name, setting in settings.items()}
 
 
 def _determining(settings: dict[str, Any]) -> dict[str, Any]:

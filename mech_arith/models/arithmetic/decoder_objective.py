@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from mech_arith.models.arithmetic.networks import DecoderShape, decoder_logits
 from mech_arith.models.arithmetic.objectives import Objective, Operands, TrainSettings
+from mech_arith.models.arithmetic.residues import Residues
 from mech_arith.models.arithmetic.tokens import (
     ARITHMETIC,
     PAD,
@@ -23,14 +24,17 @@ from mech_arith.problems.expressions import Expression
 class DecoderObjective(Objective):
     """Writes the answer token by token, after a prompt padded on the left to one length."""
 
+    answer_format: AnswerFormat | Residues
+
     def __init__(self, settings: TrainSettings) -> None:
         super().__init__(settings)
         self.answer_format = AnswerFormat.named(**settings.answer)
-        self.shape = DecoderShape(
-            **settings.shape,
-            n_ctx=settings.prompt_length + self.answer_format.length,
-            d_vocab=len(ARITHMETIC.tokens),
-        )
+        self._build(settings.prompt_length, d_vocab=len(ARITHMETIC.tokens))
+
+    def _build(self, prompt_length: int, *, d_vocab: int) -> None:
+        settings = self.settings
+        n_ctx = prompt_length + self.answer_format.length
+        self.shape = DecoderShape(**settings.shape, n_ctx=n_ctx, d_vocab=d_vocab)
         self.network = self.shape.network(seed=settings.seed).to(self.device)
 
     def encode(self, expression: Expression, operands: Operands) -> Int64[Tensor, "n pos"]:

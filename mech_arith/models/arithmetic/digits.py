@@ -2,7 +2,7 @@
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,9 +115,6 @@ class ArithmeticModel(EditableModel):
     def _frame(self, length: int) -> Frame:
         """The special tokens around `length` characters."""
         raise NotImplementedError
-
-    def prompt_text(self, tokens: Sequence[int]) -> str:
-        return "".join(self.vocabulary.tokens[token] for token in tokens)
 
     def encode(self, problems: ProblemSet, *, digits: int = 0) -> Prompts:
         expression = problems.template.expression

@@ -1,5 +1,6 @@
 """The models that regress their answer."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -54,6 +55,9 @@ class ArithmeticEncoder(ArithmeticModel):
                 post_adapter_hook=_regression_head,
             )
         )
+
+    def prompt_text(self, tokens: Sequence[int]) -> str:
+        return "".join(self.vocabulary.tokens[token] for token in tokens)
 
     def _frame(self, length: int) -> Frame:
         if length + 1 > self.n_ctx:

@@ -1,4 +1,4 @@
-"""The models trained here: a decoder that writes its answer and encoders that regress it."""
+"""The models trained here: decoders that write their answer and encoders that regress it."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from mech_arith.common.paths import checkpoints_dir
 from mech_arith.models.arithmetic.checkpoints import read_card, read_weights
 from mech_arith.models.arithmetic.decoder import ArithmeticDecoder
 from mech_arith.models.arithmetic.encoder import ArithmeticEncoder, encoder_of
+from mech_arith.models.arithmetic.residues import ResidueDecoder
 
 
 def shipped_models() -> list[str]:
@@ -31,7 +32,7 @@ def checkpoint_directory(name: str, directory: Path | None) -> Path:
 
 def load_arithmetic(
     name: str, *, directory: Path | None = None, device: str = "cpu"
-) -> "ArithmeticDecoder | ArithmeticEncoder":
+) -> ArithmeticDecoder | ResidueDecoder | ArithmeticEncoder:
     """A shipped model by name, or one trained here by its directory.
 
     Raises:
@@ -39,7 +40,7 @@ def load_arithmetic(
     """
     directory = checkpoint_directory(name, directory)
     card = read_card(directory)
-    kinds = {"decoder": ArithmeticDecoder, "encoder": encoder_of}
+    kinds = {"decoder": ArithmeticDecoder, "residues": ResidueDecoder, "encoder": encoder_of}
     if card.kind not in kinds:
         raise unknown("kind of model", card.kind, kinds)
     weights = read_weights(directory, card)

@@ -34,6 +34,7 @@ class TrainSettings:
     learning_rate: float = 1e-3
     warmup_steps: int = 200
     gradient_norm: float = 1.0
+    weight_decay: float = 0.0
     templates: dict[str, float] = field(default_factory=dict)
     """Expression -> share of the batch."""
     operand_min: int = 1
@@ -43,7 +44,10 @@ class TrainSettings:
     shape: dict[str, Any] = field(default_factory=dict)
     """Sizes; an encoder's `norm` too: 'post' (BERT's, the default) or 'pre'."""
     answer: dict[str, Any] = field(default_factory=dict)
+    """Format of a written answer; of kind 'residues' the modulus alone."""
     prompt_length: int = 14
+    train_share: float | None = None
+    """Share of all problems that are trained on, in every step all of them: kind 'residues'."""
     scale: float = 1000.0
     pretrained: str | None = None
     """Directory of the pretrained BERT, or the name of an installed package that carries one."""

@@ -25,10 +25,15 @@ from mech_arith.models.arithmetic.checkpoints import (
 from mech_arith.models.arithmetic.decoder_objective import DecoderObjective
 from mech_arith.models.arithmetic.encoder_objective import EncoderObjective
 from mech_arith.models.arithmetic.objectives import Objective, TrainSettings
+from mech_arith.models.arithmetic.residue_objective import ResidueObjective
 
 log = logging.getLogger(__name__)
 
-OBJECTIVES: dict[str, type[Objective]] = {"decoder": DecoderObjective, "encoder": EncoderObjective}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "decoder": DecoderObjective,
+    "encoder": EncoderObjective,
+    "residues": ResidueObjective,
+}
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
@@ -56,7 +61,10 @@ def train(settings: TrainSettings) -> Path:
             "conf/train/"
         ) from None
     optimizer = torch.optim.AdamW(
-        objective.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
+        objective.parameters(),
+        settings.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=settings.weight_decay,
     )
     state = directory / "training.safetensors"
     first, seconds = read_training_state(state, objective.network, optimizer, asdict(settings))
@@ -100,6 +108,12 @@ def _check(settings: TrainSettings) -> None:
         raise UserError(
             "expected seed >= 0 and 0 <= operand_min < operand_max, got "
             f"{settings.seed}, {settings.operand_min}, {settings.operand_max}"
+        )
+    if settings.weight_decay < 0:
+        raise UserError(f"expected weight_decay >= 0, got {settings.weight_decay}; raise it")
+    if settings.train_share is not None and settings.kind != "residues":
+        raise UserError(
+            f"expected train_share for kind=residues alone, got kind={settings.kind}; leave it out"
         )
     if not settings.templates or min(settings.templates.values()) <= 0:
         raise UserError(

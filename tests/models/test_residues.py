@@ -1,0 +1,117 @@
+"""Modular arithmetic: one token per number, and a model that is trained on it."""
+
+import numpy as np
+import pytest
+import torch
+
+from mech_arith.common.errors import UserError
+from mech_arith.engine.run import ReferenceAnswers, run_baseline
+from mech_arith.engine.session import Session
+from mech_arith.models.arithmetic.loading import load_arithmetic
+from mech_arith.models.arithmetic.objectives import TrainSettings
+from mech_arith.models.arithmetic.residue_objective import ResidueObjective
+from mech_arith.models.arithmetic.residues import Residues
+from mech_arith.models.arithmetic.training import train
+from mech_arith.problems import draw
+from mech_arith.problems.templates import build_template
+
+P = 7
+SEVEN = dict(
+    model="seven",
+    kind="residues",
+    steps=2,
+    warmup_steps=1,
+    weight_decay=1.0,
+    train_share=0.5,
+    templates={"(a+b)%7": 1.0},
+    operand_min=0,
+    operand_max=6,
+    shape={"n_layers": 1, "d_model": 8, "n_heads": 2, "d_mlp": 8},
+    answer={"modulus": 7},
+)
+
+
+def problems(expression=f"(a+b)%{P}", n=20, high=P - 1):
+    template = build_template("t", expression)
+    return draw(template, n=n, ranges={"a": (0, high), "b": (0, high)}, seed=3)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    directory = train(TrainSettings(**SEVEN, directory=str(tmp_path_factory.mktemp("seven"))))
+    return load_arithmetic("seven", directory=directory)
+
+
+def test_every_residue_is_a_token_and_nothing_else_is():
+    residues = Residues(7)
+    for number in range(7):
+        assert residues.read(residues.tokens(number)) == (number, True)
+    assert residues.tokens(7) == residues.tokens(-1) == ()
+    assert residues.read(()) == (None, False)
+    assert residues.read((7,)) == (None, True)
+    assert residues.text((3, 6, 7)) == "3 6 ="
+    with pytest.raises(UserError, match=r"expected answers in 0\.\.6 .*, got 2\.\.9"):
+        residues.encode(torch.tensor([2, 9]))
+
+
+def test_every_problem_is_either_trained_on_or_held_out():
+    objective = ResidueObjective(TrainSettings(**SEVEN))
+    prompts, answers = objective.batch(0)
+    assert torch.equal(answers, (prompts[:, 0] + prompts[:, 1]) % 7)
+    assert torch.equal(prompts, objective.batch(1)[0])
+    trained = {tuple(row) for row in prompts[:, :2].tolist()}
+    held_out = {tuple(row) for row in objective._held_out.tolist()}
+    assert (len(trained), len(held_out)) == (24, 25)
+    assert not trained & held_out
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"train_share": None}, "expected train_share above 0 and below 1"),
+        ({"train_share": 1.0}, "expected train_share above 0 and below 1"),
+        ({"operand_max": 7}, r"expected operand_max below answer\.modulus=7, got 7"),
+        ({"templates": {"(a+b)%7": 1.0, "a*b%7": 1.0}}, "expected one template"),
+        ({"weight_decay": -1.0}, "expected weight_decay >= 0"),
+        ({"kind": "decoder"}, "expected train_share for kind=residues alone"),
+        ({"templates": {"a+b": 1.0}}, r"expected answers in 0\.\.6"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(tmp_path, changed, said):
+    with pytest.raises(UserError, match=said):
+        train(TrainSettings(**{**SEVEN, **changed}, directory=str(tmp_path / "model")))
+    assert not (tmp_path / "model" / "card.json").exists()
+
+
+def test_prompts_hold_the_operands_alone(model):
+    asked = problems()
+    (layout,) = model.encode(asked).layouts
+    assert layout.labels == ("a", "b", "=")
+    assert layout.tokens[:, 0].tolist() == asked.operands["a"].tolist()
+    assert layout.positions("b") == (1,)
+    assert model.prompt_text(layout.tokens[0].tolist()).endswith(" =")
+
+
+def test_what_it_was_not_trained_on_is_refused(model):
+    with pytest.raises(UserError, match=r"expected template\.expression to be \(a\+b\)%7"):
+        model.encode(problems("a+b"))
+    with pytest.raises(UserError, match=r"expected operands in 0\.\.6 .*got a in"):
+        model.encode(problems(high=99))
+
+
+def test_a_trained_model_is_what_was_trained(model):
+    """All problems, against the objective's own evaluation; its pieces against its whole pass."""
+    a, b = np.divmod(np.arange(P * P), P)
+    tokens = torch.from_numpy(np.stack([a, b, np.full(P * P, P)], axis=1))
+    answers = model.full_pass(tokens, {})[:, 0].argmax(-1).numpy()
+    held_out = ResidueObjective(TrainSettings(**SEVEN))._held_out
+    right = (answers == (a + b) % P)[P * held_out[:, 0] + held_out[:, 1]]
+    (results,) = model.card.held_out["operands_all"].values()
+    assert results["accuracy"] == pytest.approx(right.mean())
+    drawn = problems()
+    asked = ReferenceAnswers.of_problems(drawn)
+    baseline = run_baseline(Session(model), model.encode(drawn), asked)
+    expected = answers[P * drawn.operands["a"] + drawn.operands["b"]]
+    numbers = baseline.answers.numbers.numpy()
+    assert np.array_equal(numbers[expected < P], expected[expected < P])
+    assert np.isnan(numbers[expected == P]).all()
