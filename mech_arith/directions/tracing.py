@@ -284,7 +284,7 @@ def _controls(
         return {}
     values = [control_values(splits.fit, split) for split in (splits.fit, splits.report)]
     return {
-        site: _fitted(without_prefix(CONTROL, of_site), projected[site]["of_control"], *values)
+        site: _fitted(without_prefix(CONTROL, of_site), _of_control(projected[site]), *values)
         for site, of_site in stored.items()
     }
 
@@ -363,6 +363,11 @@ def _parted(at: Mapping[str, Tensor], n_own: int) -> dict[str, Tensor]:
     own, of_control = at["coordinates"][:, :n_own], at["coordinates"][:, n_own:]
     apart = {"of_control": of_control.contiguous()} if of_control.shape[1] else {}
     return {**at, "coordinates": own.contiguous(), **apart}
+
+
+def _of_control(projected: Mapping[str, Tensor]) -> Float64[Tensor, "n k"]:
+    """Coordinates on the control task's directions; no columns where it found none."""
+    return projected.get("of_control", projected["coordinates"][:, :0])
 
 
 def without_prefix(prefix: str, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
