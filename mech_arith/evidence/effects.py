@@ -226,9 +226,15 @@ def unresolved_drops(contrasts: pd.DataFrame) -> list[str]:
     if contrasts.empty:
         return []
     drawn = contrasts.loc[contrasts["arm"].isin(DRAWN)]
+    counts = drawn.groupby("arm", sort=False)["n_directions"].min()
+    return too_few_directions({str(arm): int(n) for arm, n in counts.items()})
+
+
+def too_few_directions(drawn: Mapping[str, int]) -> list[str]:
+    """Messages on arms of so many drawn directions, where these are too few."""
     found = []
-    for arm, n in drawn.groupby("arm", sort=False)["n_directions"].min().items():
-        least = least_p(int(n))
+    for arm, n in drawn.items():
+        least = least_p(n)
         if least > ALPHA:
             name = "random" if arm == CONTROL else arm
             found.append(

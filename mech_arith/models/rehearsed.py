@@ -20,6 +20,10 @@ from mech_arith.problems import ProblemSet
 NOISE = 0.3
 """Of every coordinate, in standard deviations of a value: no direction is without variance."""
 
+RUNG, DERIVED = 1.5, 0.5
+"""Sizes of coordinates: each operand's is so many times that of the next, and that of a value which
+follows from them is half the first's. Alike in size they would share components."""
+
 LEAST_WIDTH = 24
 
 
@@ -63,21 +67,25 @@ class RehearsedModel(Model):
         """
         self.n_layers = n_layers
         names = problems.hypothesis.values
+        self._answer = names.index(problems.hypothesis.answer)
         self.d_model = max(LEAST_WIDTH, 2 * (n_components + len(names)))
         self.digest = f"rehearsed {names}"
+        every = {name: problems.values[name] for name in names}
         self._scale = {
             name: (float(numbers.mean()), float(numbers.std()) or 1.0)
-            for name, numbers in problems.values.items()
+            for name, numbers in every.items()
         }
         random = torch.Generator().manual_seed(0)
-        self._directions = torch.linalg.qr(
-            torch.randn(self.d_model, self.d_model, generator=random)
-        ).Q[: len(names)]
+        basis = torch.linalg.qr(torch.randn(self.d_model, self.d_model, generator=random)).Q
+        operands = problems.template.expression.operands
+        sizes = [RUNG ** -operands.index(n) if n in operands else DERIVED for n in names]
+        self._sizes = torch.tensor(sizes)
+        self._directions = basis[: len(names)]
         self._vectors = torch.empty(0, self.d_model)
         """By token: of every problem that was encoded."""
         self._counts: Counter[str] = Counter()
-        self._layer = -1
-        """The last that was run."""
+        self._at = 0, False
+        """The layer that comes next, and whether the pass began at the first one."""
 
     @property
     def tally(self) -> Tally:
@@ -92,9 +100,10 @@ class RehearsedModel(Model):
         ]
         values = torch.from_numpy(np.stack(scaled, axis=1)).float()
         # Random, and the same for the same problem.
-        noise = torch.sin(values @ self._directions * 1e4) * NOISE
+        vectors = (values * self._sizes) @ self._directions
+        noise = torch.sin(vectors * 1e4) * NOISE
         start = len(self._vectors)
-        self._vectors = torch.cat([self._vectors, values @ self._directions + noise])
+        self._vectors = torch.cat([self._vectors, vectors + noise])
         tokens = torch.arange(start, len(self._vectors))[:, None]
         spans = dict.fromkeys(problems.template.expression.operands, (0,))
         return Prompts.uniform(tokens, ("problem",), spans)
@@ -102,7 +111,7 @@ class RehearsedModel(Model):
     def embed(
         self, tokens: Int64[Tensor, "rows new"], *, start: int = 0
     ) -> Float[Tensor, "rows new d"]:
-        self._layer = -1
+        self._at = 0, True
         return self._vectors[tokens]
 
     def run_block(
@@ -115,19 +124,18 @@ class RehearsedModel(Model):
         tap: Tap = untouched,
         at: slice = EVERY,
     ) -> tuple[Float[Tensor, "rows at d"], KeysValues]:
-        rows = len(resid_pre)
+        rows, from_start = len(resid_pre), self._at == (layer, True)
         if layer == 0:
             self._counts["started"] += rows
-            self._from_start = True
-        elif layer != self._layer + 1 or not self._from_start:
-            self._counts["resumed"] += rows if layer != self._layer + 1 else 0
-            self._from_start = False
-        if layer == self.n_layers - 1 and self._from_start:
+        elif self._at[0] != layer:
+            self._counts["resumed"] += rows
+        if layer == self.n_layers - 1 and from_start:
             self._counts["whole"] += rows
-        self._layer = layer
+        self._at = layer + 1, from_start
         nothing = resid_pre.new_zeros(rows, 1, resid_pre.shape[1], 1)
         return tap("resid_post", resid_pre[:, at]), KeysValues(nothing, nothing)
 
     def read_out(self, resid: Float[Tensor, "rows at d"]) -> Float[Tensor, "rows at out"]:
-        middle, sd = self._scale[list(self._scale)[-1]]
-        return (resid @ self._directions[-1] * sd + middle)[..., None]
+        middle, sd = list(self._scale.values())[self._answer]
+        read = resid @ self._directions[self._answer] / self._sizes[self._answer]
+        return (read * sd + middle)[..., None]

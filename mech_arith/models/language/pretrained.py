@@ -121,7 +121,7 @@ class PretrainedModel(EditableModel):
     def _ask_by(self, prompting: Prompting) -> None:
         self.prompting = prompting
         self.reader = AnswerReader(self.tokenizer, prompting)
-        self.settings_digest = _settings_digest(self.network, self.tokenizer, prompting)
+        self.settings_digest = settings_digest(self.network, self.tokenizer, prompting)
 
     def asked(self, prompting: Prompting) -> "PretrainedModel":
         """The same network, asked otherwise; what this one's runs have found out is not taken over.
@@ -352,7 +352,7 @@ class PretrainedModel(EditableModel):
         return logits[:, -last:].float()
 
 
-def _settings_digest(
+def settings_digest(
     network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompting: Prompting
 ) -> str:
     """Of the model's config, its tokenizer, and the way in which it is asked."""
