@@ -32,7 +32,7 @@ from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.flags import MULTIRUN, SHOW_ALONE, own_folders, split_flags
 from mech_arith.experiment.guide import answer
 from mech_arith.experiment.overrides import as_typed, check_files, check_grammar, quoted
-from mech_arith.experiment.refusals import one_line_errors
+from mech_arith.experiment.refusals import check_single, one_line_errors
 
 log = logging.getLogger("mech_arith")
 
@@ -87,7 +87,9 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     """
     resumed = resumed_arguments(arguments)
     # What an earlier launch has recorded is read as what is typed now.
-    written = [re.sub(r"^sweep\.(together|pack)=", r"hydra.sweeper.\1=", a) for a in resumed]
+    written = [
+        re.sub(r"^sweep\.(together|pack|dry_run|rate)=", r"hydra.sweeper.\1=", a) for a in resumed
+    ]
     flags, overrides = split_flags(written)
     typed = [as_typed(override) for override in overrides]
     check_grammar(typed)
@@ -100,11 +102,21 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
             f"expected {swept[0]} or {shown[0]}, got both; leave {swept[0]} out, for "
             f"{shown[0]} shows one cell"
         )
+    if not swept and not shown and is_dry(typed):
+        # A single cell too is priced by the sweeper, before Hydra makes a directory for it.
+        check_single(typed)
+        flags, typed = [*flags, "-m"], [*typed, "hydra.sweeper.params=null"]
     if swept and resumed == list(arguments) and compares_methods(typed, own_folders(flags)):
         sys.stderr.write(f"{TAKEN}\n")
         typed.append(METHODS)
     # argparse takes overrides from one place alone, so all stand behind the flags.
     return [*flags, *typed]
+
+
+def is_dry(overrides: Sequence[str]) -> bool:
+    """Whether cells are to be priced and not run."""
+    said = [o.partition("=")[2] for o in overrides if o.startswith("hydra.sweeper.dry_run=")]
+    return bool(said) and said[-1].lower() != "false"
 
 
 def resumed_arguments(arguments: Sequence[str]) -> list[str]:

@@ -113,7 +113,7 @@ def intervene(
         plan: what to edit.
         n_shuffles: times that sources are drawn anew, for the chance floor of edits towards values.
     """
-    wanted = {} if plan.edit.target is None else _wanted(bases.problems, plan, n_shuffles)
+    wanted = {} if plan.edit.target is None else wanted_sources(bases.problems, plan, n_shuffles)
     places = _places(session, bases, plan.edit, wanted)
     treatments = list(_treatments(bases, plan, wanted, places))
     results = _treat(session, bases, plan, treatments)
@@ -143,7 +143,7 @@ def check_sources(
     positions = {site.position for site in sites if site.in_answer}
     if plan.edit.target is None or not positions or model.reader is None:
         return
-    for value, sources in _wanted(problems, plan, n_shuffles=1).items():
+    for value, sources in wanted_sources(problems, plan, n_shuffles=1).items():
         for drawn in sources.problems:
             answers = np.unique(np.concatenate([problems.answers, drawn.answers]))
             tokens = [model.reader.tokens(answer) for answer in answers.tolist()]
@@ -159,7 +159,9 @@ Places = dict[str, dict[Site, Float64[Tensor, "m n k"]]]
 """By value and site, the coordinates to go to, on every component."""
 
 
-def _wanted(problems: ProblemSet, plan: InterventionPlan, n_shuffles: int) -> dict[str, Sources]:
+def wanted_sources(
+    problems: ProblemSet, plan: InterventionPlan, n_shuffles: int
+) -> dict[str, Sources]:
     """Sources of every value that is edited; values that are the same everywhere have none."""
     values = problems.hypothesis.values if plan.values is None else plan.values
     found = {

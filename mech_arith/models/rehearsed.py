@@ -39,9 +39,7 @@ class Tally:
     """Passes that start at an edit."""
 
     def __sub__(self, other: "Tally") -> "Tally":
-        return Tally(
-            self.read - other.read, self.whole - other.whole, self.resumed - other.resumed
-        )
+        return Tally(self.read - other.read, self.whole - other.whole, self.resumed - other.resumed)
 
 
 class RehearsedModel(Model):
@@ -105,7 +103,8 @@ class RehearsedModel(Model):
         start = len(self._vectors)
         self._vectors = torch.cat([self._vectors, vectors + noise])
         tokens = torch.arange(start, len(self._vectors))[:, None]
-        spans = dict.fromkeys(problems.template.expression.operands, (0,))
+        spans: dict[str, tuple[int, ...]] = {}
+        spans |= dict.fromkeys(problems.template.expression.operands, (0,))
         return Prompts.uniform(tokens, ("problem",), spans)
 
     def embed(
