@@ -133,6 +133,7 @@ class CellSweeper(BasicSweeper):
         """Print what all cells cost; the exit code."""
         from mech_arith.common.runs.packs import pack_cells, pack_size
         from mech_arith.common.runs.sweeps import own_overrides
+        from mech_arith.experiment.flags import JSON
         from mech_arith.experiment.names import check_one_meaning
         from mech_arith.experiment.pricing.dry_run import model_of, offer_of, print_offer
 
@@ -152,13 +153,15 @@ class CellSweeper(BasicSweeper):
                 size = pack_size(self.pack, n_cells=max(1, len(to_run)), at_a_time=at_a_time)
             n_starts = len(pack_cells(to_run, models, size))
         names = own_overrides([tuple(filter_overrides(overrides)) for overrides in lists])
+        as_program = how == JSON
         offer = offer_of(
             list(zip(names, settings, strict=True)),
-            [n not in to_run for n in range(len(lists))],
             rate=rate,
+            done=set(range(len(lists))) - set(to_run),
             n_starts=n_starts,
+            is_quiet=as_program,
         )
-        return print_offer(offer, as_program=how == "json")
+        return print_offer(offer, as_program=as_program)
 
     @property
     def _at_a_time(self) -> int:

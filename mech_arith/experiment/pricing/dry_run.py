@@ -1,7 +1,7 @@
 """A dry run: every cell of a sweep is composed and priced, none is run, nothing is written."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -17,25 +17,28 @@ from mech_arith.experiment.pricing.shown import Offer, as_json, short, show
 @without_additions()
 def offer_of(
     cells: Sequence[tuple[str, RunConfig | UserError]],
-    done: Sequence[bool],
     *,
     rate: float | None,
-    n_starts: int,
+    done: Collection[int] = (),
+    n_starts: int = 1,
+    is_quiet: bool = True,
 ) -> Offer:
     """The prices of all cells.
 
     Args:
         cells: name and checked config of each, or why it is refused.
-        done: whether each has its result already.
         rate: multiply-adds per second; None to measure it.
+        done: numbers of the cells that have their result already.
         n_starts: processes that run them.
+        is_quiet: without a progress bar.
     """
     prices, found = Prices(rate), []
-    for index, (name, settings) in enumerate(progress(cells, description="pricing", unit="cells")):
+    bar = cells if is_quiet else progress(cells, description="pricing", unit="cells")
+    for index, (name, settings) in enumerate(bar):
         if isinstance(settings, UserError):
             found.append(Price(name, refused=str(settings)))
         else:
-            found.append(replace(prices.of(settings, name), is_done=done[index]))
+            found.append(replace(prices.of(settings, name), is_done=index in done))
     return Offer(found, n_starts, START_S, _said(rate, found))
 
 

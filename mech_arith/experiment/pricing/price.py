@@ -18,7 +18,7 @@ from mech_arith.experiment.load_model import device_of
 from mech_arith.experiment.names import model_choice
 from mech_arith.experiment.plan import Prepared, prepare
 from mech_arith.experiment.pricing.kept import kept_by
-from mech_arith.experiment.pricing.rates import Rate, measured, source_seconds
+from mech_arith.experiment.pricing.rates import Rate, fit_seconds, measured, source_seconds
 from mech_arith.experiment.pricing.work import Asked, Costs, passes_of
 from mech_arith.interventions.rehearsal import Rehearsed, rehearse
 from mech_arith.interventions.screening import check_screen
@@ -31,6 +31,9 @@ START_S = 6.5
 
 CELL_S = 1.8
 """Seconds of a cell beside its passes: composing, loading, prompts, statistics, tables, figures."""
+
+SITE_S = 0.03
+"""Seconds more for every traced site, beside the fitting of its directions."""
 
 TARGET_S = 0.1
 """Seconds more for every edited subspace at every site, with its statistics and rows of tables."""
@@ -105,7 +108,9 @@ class Prices:
             rate: multiply-adds per second; None to measure it.
         """
         self._rate = rate
+        self._stand_ins: dict[str, StandIn] = {}
         self._rates: dict[str, Rate] = {}
+        self._fitting: dict[str, float] = {}
         self._rehearsed: dict[str, Rehearsed] = {}
         self._drawing: dict[str, float] = {}
 
@@ -119,7 +124,7 @@ class Prices:
 
     def _of(self, settings: RunConfig, name: str) -> Price:
         prepared = prepare(settings)
-        stand_in = _stand_in(settings, prepared)
+        stand_in = self._stand_in(settings, prepared)
         plan = prepared.cell(stand_in)
         asked = self._asked(stand_in, plan, prepared)
         rate = self._rate_of(settings, asked)
@@ -149,6 +154,25 @@ class Prices:
             kept=kept.said,
             warnings=tuple(_warnings(asked, kept.is_known)),
         )
+
+    def _stand_in(self, settings: RunConfig, prepared: Prepared) -> StandIn:
+        """Made once for all cells that ask the same model in the same way."""
+        choice, device = model_choice(settings), device_of(settings)
+        shots = prepared.shots
+        examples = [shots.template, *map(str, shots.operands.values())] if len(shots) else []
+        key = repr([choice, device, settings.engine, settings.plugins, examples])
+        if key not in self._stand_ins:
+            found = find_loader(choice.kind).stand_in(choice, device=device, shots=shots)
+            if found is None:
+                raise UserError(
+                    "expected a model whose price can be told without its weights, got model.kind="
+                    f"{choice.kind}, whose loader has no stand_in for it (a GGUF file has one once "
+                    "a run has converted it); leave sweep.dry_run out"
+                )
+            if settings.engine.value == "full":
+                found.model.replays = False
+            self._stand_ins[key] = found
+        return self._stand_ins[key]
 
     def _asked(self, stand_in: StandIn, plan: CellPlan, prepared: Prepared) -> Asked:
         """The cell by its prompts, checked as far as it can be without weights."""
@@ -241,28 +265,25 @@ class Prices:
         plan = asked.plan.intervention
         towards = plan is not None and plan.edit.target is not None
         each = TARGET_S + (SOURCES_S if towards else 0.0)
-        return CELL_S + self._drawing_s(asked) + each * targets
+        sites = SITE_S * (asked.n_sites + len(asked.mapped))
+        drawing, fitting = self._drawing_s(asked), self._fitting_s(asked)
+        return CELL_S + drawing + fitting + sites + each * targets
+
+    def _fitting_s(self, asked: Asked) -> float:
+        """Seconds in which directions are fitted: timed once for each method and width."""
+        method, n = asked.plan.method, len(asked.fit)
+        found = 0.0
+        for width, count in asked.widths.items():
+            key = f"{method.key} {len(asked.fit.hypothesis.values)} {n} {width}"
+            if key not in self._fitting:
+                self._fitting[key] = fit_seconds(method, asked.fit, width)
+            found += count * self._fitting[key] * (1 + asked.plan.untrained_twins)
+        return found
 
 
 def _lowered(site: Site) -> Site:
     """The same in a network of two layers."""
     return replace(site, layer=min(site.layer, N_LAYERS - 1))
-
-
-def _stand_in(settings: RunConfig, prepared: Prepared) -> StandIn:
-    choice = model_choice(settings)
-    found = find_loader(choice.kind).stand_in(
-        choice, device=device_of(settings), shots=prepared.shots
-    )
-    if found is None:
-        raise UserError(
-            f"expected a model whose price can be told without its weights, got model.kind="
-            f"{choice.kind}, whose loader has no stand_in for it (a GGUF file has one once a run "
-            "has converted it); leave sweep.dry_run out"
-        )
-    if settings.engine.value == "full":
-        found.model.replays = False
-    return found
 
 
 def _warnings(asked: Asked, weights_are_known: bool) -> list[str]:

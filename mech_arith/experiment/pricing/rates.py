@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mech_arith.directions.base import DirectionMethod, FitTask
+from mech_arith.directions.tracing import value_table
 from mech_arith.engine.answers import Answers
 from mech_arith.engine.batching import Batching
 from mech_arith.engine.reading import NO_TOKEN, force
@@ -17,6 +19,7 @@ from mech_arith.experiment.pricing.work import Asked, Costs, Passes
 from mech_arith.interventions.run import InterventionPlan, wanted_sources
 from mech_arith.models.base import Model
 from mech_arith.models.prompts import Prompts
+from mech_arith.models.rehearsed import RehearsedModel
 from mech_arith.problems import ProblemSet
 
 MACS = 1e9
@@ -25,6 +28,9 @@ MACS = 1e9
 LEAST_ROWS = 16
 REPEATS, TIMES = 2, 3
 """Each measurement is made so often; and of so many edits more, for what a row more takes."""
+
+WIDEST = 768
+"""Coordinates of a site at which the fitting of directions is timed, at most."""
 
 N_SHUFFLES = 4
 """Times that sources are dealt out anew where their drawing is timed."""
@@ -164,3 +170,27 @@ def source_seconds(problems: ProblemSet, plan: InterventionPlan, *, n_shuffles: 
     spent(1)
     few, more = spent(1), spent(1 + N_SHUFFLES)
     return few + max(0.0, more - few) / N_SHUFFLES * n_shuffles
+
+
+def fit_seconds(method: DirectionMethod, problems: ProblemSet, width: int) -> float:
+    """Seconds in which directions are fitted at one site, and once more for the control task.
+
+    Of a wide site a narrower one is timed: time goes with the square of the width where problems
+    are fewer than coordinates. A method that is trained is priced by its passes.
+    """
+    if method.is_trained or method.files:
+        return 0.0
+    narrow = min(width, WIDEST)
+    random = torch.Generator().manual_seed(0)
+    values = value_table(problems)
+    activations = torch.randn(len(problems), narrow, generator=random)
+    activations[:, : values.shape[1]] += values.float()[:, :narrow]
+    session = Session(RehearsedModel(problems, n_layers=1, n_components=method.n_components))
+    prompts = session.model.encode(problems)
+    task = FitTask(session, problems, prompts, Site(0, "resid_post", "last"), values, method.ranks)
+    started = time.process_time()
+    fitter = method.fitter(task)
+    fitter.update(activations, values)
+    fitter.fit()
+    spent = time.process_time() - started
+    return spent * (width / narrow) ** 2 * (2 if method.is_supervised else 1)

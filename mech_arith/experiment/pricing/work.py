@@ -1,9 +1,11 @@
 """Which passes a cell makes: rows, layers and positions, and what they come to in multiply-adds."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,6 +30,9 @@ WRITTEN = 2
 
 GRADIENT = 3.0
 """What a pass forward and backward takes, in passes forward."""
+
+FEW = 64
+"""Problems by whose answers it is told how many tokens are fed."""
 
 TRAINED = 0.6
 """Share of the steps of a training until it ends by patience."""
@@ -124,8 +129,21 @@ class Asked:
     @cached_property
     def n_fed(self) -> int:
         """Tokens of the right answers that are fed behind the prompts."""
-        asked = ReferenceAnswers.of_problems(self.report, seed=self.plan.seed)
+        some = self.report.take(np.arange(min(FEW, len(self.report))))
+        asked = ReferenceAnswers.of_problems(some, seed=self.plan.seed)
         return force(self.stand_in.model, asked).fed.shape[1]
+
+    @property
+    def widths(self) -> Counter[int]:
+        """Of all sites that are traced the number of their coordinates, and how many have it."""
+        layout = self.prompts.layouts[0]
+        traced = [*self.sites[: self.n_sites], *self.mapped]
+        return Counter(
+            len(layout.positions(site.position))
+            * self.stand_in.width_at(site.layer, site.point)
+            // (1 if site.head is None else self.stand_in.n_heads)
+            for site in traced
+        )
 
     @cached_property
     def shape(self) -> "Shape":
