@@ -36,6 +36,8 @@ MOST_SITES = 3
 
 FEW = Resampling(n_resamples=2, n_permutations=2)
 
+WRITTEN = "mlp_out"
+
 INSTEAD = "pls"
 """Of a method that is trained or reads a file: it too has directions of their own for values."""
 
@@ -90,7 +92,12 @@ def rehearse(
     bases = _bases(session, fit, report, method, n_sites, constraints)
     found = Rehearsed()
     if plan is not None and plan.via == WEIGHTS:
-        treatments = weight_treatments(bases.traces, plan)
+        # Of a point that a matrix writes; which one makes no difference here.
+        written = {
+            replace(site, point=WRITTEN): replace(one, site=replace(site, point=WRITTEN))
+            for site, one in bases.traces.items()
+        }
+        treatments = weight_treatments(written, plan)
         n_edits = sum(len(one.frames) * len(one.edits) for one in treatments)
         n_models = sum(
             len(one.frames) * sum(not edit.is_nothing for edit in one.edits) for one in treatments

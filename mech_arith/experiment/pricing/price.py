@@ -19,7 +19,7 @@ from mech_arith.experiment.names import model_choice
 from mech_arith.experiment.plan import Prepared, prepare
 from mech_arith.experiment.pricing.kept import kept_by
 from mech_arith.experiment.pricing.rates import Rate, fit_seconds, measured, source_seconds
-from mech_arith.experiment.pricing.work import Asked, Costs, passes_of
+from mech_arith.experiment.pricing.work import Asked, Costs, Number, passes_of
 from mech_arith.interventions.rehearsal import Rehearsed, rehearse
 from mech_arith.interventions.screening import check_screen
 from mech_arith.models.answered import encode_for
@@ -66,18 +66,18 @@ class Price:
     """Of each problem: subspaces x strengths x sources, controls included, at all sites."""
     rows: int = 0
     """Edited passes: edits of all problems that move something, those of bounds included."""
-    macs: float = 0.0
+    macs: Number = 0.0
     """Multiply-adds."""
-    weights_bytes: float = 0.0
-    activations_bytes: float = 0.0
-    store_bytes: float = 0.0
-    engine_s: float = 0.0
+    weights_bytes: Number = 0.0
+    activations_bytes: Number = 0.0
+    store_bytes: Number = 0.0
+    engine_s: Number = 0.0
     """Seconds of passes that the store does not have."""
-    engine_macs: float = 0.0
+    engine_macs: Number = 0.0
     """Multiply-adds of these."""
-    other_s: float = 0.0
+    other_s: Number = 0.0
     """Seconds beside them, without the start of a process."""
-    stages: dict[str, float] = field(default_factory=dict)
+    stages: dict[str, Number] = field(default_factory=dict)
     """Seconds of passes by stage."""
     kept: tuple[str, ...] = ()
     """What the store has already, in words."""
@@ -88,12 +88,12 @@ class Price:
     """Nothing is left to do: the sweep that is gone on with has its result."""
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> Number:
         """Without the start of a process."""
         return self.engine_s + self.other_s
 
     @property
-    def memory_bytes(self) -> float:
+    def memory_bytes(self) -> Number:
         """Weights and activations at their peak."""
         return self.weights_bytes + self.activations_bytes
 
@@ -131,7 +131,7 @@ class Prices:
         passes = passes_of(asked)
         kept = kept_by(settings, asked)
         made = [some for some in passes if some.stage not in kept.stages]
-        stages: dict[str, float] = {}
+        stages: dict[str, Number] = {}
         for some in made:
             stages[some.stage] = stages.get(some.stage, 0.0) + rate.seconds(some)
         return Price(
@@ -308,7 +308,7 @@ def _warnings(asked: Asked, weights_are_known: bool) -> list[str]:
     return found
 
 
-def _activations(settings: RunConfig, asked: Asked) -> float:
+def _activations(settings: RunConfig, asked: Asked) -> Number:
     """Bytes that one batch takes at most: the clean pass of all layers, and one of edited rows."""
     model, shape = asked.stand_in.model, asked.shape
     batching = Batching(None if settings.batch_size == "auto" else int(settings.batch_size))

@@ -15,7 +15,7 @@ from mech_arith.engine.reading import NO_TOKEN, force
 from mech_arith.engine.run import Baseline, ReferenceAnswers, SiteGrid, run_edits
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
-from mech_arith.experiment.pricing.work import Asked, Costs, Passes
+from mech_arith.experiment.pricing.work import Asked, Costs, Number, Passes
 from mech_arith.interventions.run import InterventionPlan, wanted_sources
 from mech_arith.models.base import Model
 from mech_arith.models.prompts import Prompts
@@ -40,7 +40,7 @@ N_SHUFFLES = 4
 class Point:
     """What one row takes."""
 
-    positions: float
+    positions: Number
     layer: float
     """Seconds in each layer."""
     read: float
@@ -67,7 +67,7 @@ class Rate:
         one = passes.layers * layer + (read if passes.read else 0.0)
         return passes.rows * passes.times * one
 
-    def _at(self, positions: float) -> tuple[float, float]:
+    def _at(self, positions: Number) -> tuple[float, float]:
         """Seconds by layer and for reading, of a row of so many positions."""
         assert self.short is not None
         assert self.long is not None

@@ -11,6 +11,7 @@ from rich.table import Table
 from mech_arith.common.progress import counted, duration
 from mech_arith.engine.sites import in_runs
 from mech_arith.experiment.pricing.price import Price
+from mech_arith.experiment.pricing.work import Number
 
 WIDE = 120
 """Columns of a terminal from which on a cell's overrides stand beside its numbers."""
@@ -46,15 +47,15 @@ class Offer:
         return [p for p in self.prices if p.refused is None and not p.is_done]
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> Number:
         """Of all cells, one after another."""
         return sum(p.seconds for p in self.to_run) + self.n_starts * self.start_s
 
-    def sums(self) -> dict[str, float]:
+    def sums(self) -> dict[str, Number]:
         """Over the cells that are to be run; of memory the most."""
         cells = self.to_run
         added = ("edited", "sites", "edits", "rows", "macs", "store_bytes", "engine_s", "other_s")
-        found: dict[str, float] = {name: sum(getattr(p, name) for p in cells) for name in added}
+        found: dict[str, Number] = {name: sum(getattr(p, name) for p in cells) for name in added}
         found["problems"] = sum(p.fit + p.report for p in cells)
         found["memory_bytes"] = max((p.memory_bytes for p in cells), default=0.0)
         return {**found, "seconds": self.seconds}
@@ -129,7 +130,7 @@ def _table(offer: Offer, cells: Sequence[tuple[int, Price]], *, wide: bool) -> T
 
 def _sentences(offer: Offer) -> list[str]:
     """What the total is made of."""
-    total, stages = offer.sums(), dict[str, float]()
+    total, stages = offer.sums(), dict[str, Number]()
     for price in offer.to_run:
         for stage, seconds in price.stages.items():
             stages[stage] = stages.get(stage, 0.0) + seconds
@@ -188,19 +189,19 @@ def _line(console: Console, text: str, plain: str = "", *, style: str | None = N
 UNITS = ("", "k", "M", "G", "T", "P", "E")
 
 
-def short(number: float) -> str:
+def short(number: Number) -> str:
     """Three digits at most, and a unit of 1,000: 47200 is '47.2k'."""
     return _scaled(number, "").replace(" ", "")
 
 
-def size(n_bytes: float) -> str:
+def size(n_bytes: Number) -> str:
     """Bytes by units of 1,000: '538 MB'."""
     return _scaled(n_bytes, "B")
 
 
-def _scaled(number: float, unit: str) -> str:
+def _scaled(number: Number, unit: str) -> str:
     power = 0
     while abs(number) >= 999.5 and power < len(UNITS) - 1:
         number, power = number / 1000, power + 1
-    digits: Callable[[float], str] = lambda x: f"{x:.3g}" if power else f"{x:.0f}"  # noqa: E731
+    digits: Callable[[Number], str] = lambda x: f"{x:.3g}" if power else f"{x:.0f}"  # noqa: E731
     return f"{digits(number)} {UNITS[power]}{unit}"

@@ -38,23 +38,26 @@ TRAINED = 0.6
 """Share of the steps of a training until it ends by patience."""
 
 
+Number = int | float
+
+
 @dataclass(frozen=True)
 class Passes:
     """Rows that go through as many layers on as many positions."""
 
     stage: str
-    rows: float
-    layers: float
+    rows: Number
+    layers: Number
     """That each row runs."""
-    positions: float
+    positions: Number
     """Of each row, behind what it shares with others."""
-    before: float = 0.0
+    before: Number = 0.0
     """Positions that these attend to besides themselves."""
-    read: float = 0.0
+    read: Number = 0.0
     """Positions that are read out."""
     is_edited: bool = False
     """Rows are edits of problems."""
-    times: float = 1.0
+    times: Number = 1.0
     """In passes forward."""
 
 
@@ -158,7 +161,7 @@ class Asked:
             return self.stand_in.n_layers
         return self.stand_in.n_layers - site.layer - (site.point == "resid_post")
 
-    def positions_from(self, site: Site) -> float:
+    def positions_from(self, site: Site) -> Number:
         """From the first edited position on, with the answer's tokens; on average."""
         if not self.stand_in.model.replays:
             return self.shape.prefix + self.shape.whole
@@ -215,12 +218,12 @@ def _check(asked: Asked) -> Iterator[Passes]:
     yield Passes("check", resumed, layers / 2, shape.whole, shape.prefix, read=1 + shape.fed)
 
 
-def _prefix(asked: Asked, stage: str, times: float) -> Passes:
+def _prefix(asked: Asked, stage: str, times: Number) -> Passes:
     """The examples before the prompts, in a row of their own."""
     return Passes(stage, times, asked.stand_in.n_layers, asked.shape.prefix)
 
 
-def _baseline(asked: Asked, stage: str, rows: float) -> Iterator[Passes]:
+def _baseline(asked: Asked, stage: str, rows: Number) -> Iterator[Passes]:
     """Clean passes to an answer."""
     shape, layers = asked.shape, asked.stand_in.n_layers
     yield _prefix(asked, stage, 1)
@@ -228,14 +231,14 @@ def _baseline(asked: Asked, stage: str, rows: float) -> Iterator[Passes]:
     yield from _written(asked, stage, rows, layers)
 
 
-def _written(asked: Asked, stage: str, rows: float, layers: float) -> Iterator[Passes]:
+def _written(asked: Asked, stage: str, rows: Number, layers: Number) -> Iterator[Passes]:
     """Tokens that rows write that part from the right answer."""
     if not asked.stand_in.model.regresses:
         before = asked.shape.prefix + asked.shape.whole
         yield Passes(stage, PARTED * WRITTEN * rows, layers, 1, before, read=1)
 
 
-def _captured(asked: Asked, stage: str, rows: float, sites: Sequence[Site]) -> Iterator[Passes]:
+def _captured(asked: Asked, stage: str, rows: Number, sites: Sequence[Site]) -> Iterator[Passes]:
     """Passes that read activations, up to the last site."""
     stop = 1 + max((site.layer for site in sites), default=-1)
     answer = asked.shape.fed if any(site.in_answer for site in sites) else 0
@@ -306,7 +309,7 @@ def screened_exactly(asked: Asked) -> float:
 
 
 def _edited(
-    asked: Asked, stage: str, sites: Sequence[Site], rows: float, *, writes: bool = True
+    asked: Asked, stage: str, sites: Sequence[Site], rows: Number, *, writes: bool = True
 ) -> Iterator[Passes]:
     """So many edited rows at each of some sites."""
     shape, by_shape = asked.shape, {}
