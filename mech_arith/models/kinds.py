@@ -144,15 +144,15 @@ class Loader(ABC):
     def stand_in(self, choice: ModelChoice, *, device: str, shots: ProblemSet) -> Any | None:
         """What stands in for the model where only its price is asked: a `stand_in.StandIn`.
 
-        No weights are read. By default the model itself, where it has no files; else None, and the
-        model's cells cannot be priced.
+        No weights are read. By default the model itself, where it has no files; else None, and
+        cells of the model cannot be priced.
 
         Args:
             choice: as of `load`.
             device: as of `load`.
             shots: as of `load`.
         """
-        return None if self.files(choice) else whole(self.load(choice, device=device, shots=shots))
+        return None if self.files(choice) else self.load(choice, device=device, shots=shots)
 
     def asked_again(self, model: Any, choice: ModelChoice, *, shots: ProblemSet) -> Any | None:
         """A model that `load` gave, asked as another choice says, without loading it again.
@@ -165,13 +165,6 @@ class Loader(ABC):
     def prompt_name(self, choice: ModelChoice) -> str | None:
         """How the model is asked, for tables; None where there is one way alone."""
         return None
-
-
-def whole(model: Any) -> Any:
-    """A model that stands in for itself."""
-    from mech_arith.models.stand_in import StandIn
-
-    return StandIn(model, model.n_layers, n_weights=0, is_known=True)
 
 
 def find_loader(kind: str) -> Loader:

@@ -23,6 +23,7 @@ from mech_arith.experiment.pricing.work import Asked, Costs, Number, passes_of
 from mech_arith.interventions.rehearsal import Rehearsed, rehearse
 from mech_arith.interventions.screening import check_screen
 from mech_arith.models.answered import encode_for
+from mech_arith.models.base import Model
 from mech_arith.models.kinds import find_loader
 from mech_arith.models.stand_in import N_LAYERS, StandIn
 
@@ -169,6 +170,8 @@ class Prices:
                     f"{choice.kind}, whose loader has no stand_in for it (a GGUF file has one once "
                     "a run has converted it); leave sweep.dry_run out"
                 )
+            if isinstance(found, Model):  # it has no weights to load
+                found = StandIn(found, found.n_layers, n_weights=0, is_known=True)
             if settings.engine.value == "full":
                 found.model.replays = False
             self._stand_ins[key] = found

@@ -1,6 +1,7 @@
 """A language model without its weights: config and tokenizer are read, two layers are made up."""
 
 import copy
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,13 @@ def language_stand_in(choice: ModelChoice, prompting: Prompting, *, device: str)
         UserError: there is no such model, or it is none that can be run here.
     """
     asked = choice.dtype if choice.run_dtype == "auto" else choice.run_dtype
-    made = _made(_directory(choice), choice.name, asked, device)
-    model = PretrainedModel(made.loaded, prompting)
-    model.settings_digest = settings_digest(made.whole, made.loaded.tokenizer, prompting)
+    directory = _directory(choice)
+    made = _made(directory, choice.name, asked, device)
+    loaded = replace(made.loaded, digest=_known(directory))
+    model = PretrainedModel(loaded, prompting)
+    model.settings_digest = settings_digest(made.whole, loaded.tokenizer, prompting)
     n_layers = made.whole.config.get_text_config().num_hidden_layers
-    return StandIn(model, n_layers, made.n_weights, is_known=bool(made.loaded.digest))
+    return StandIn(model, n_layers, made.n_weights, is_known=bool(loaded.digest))
 
 
 class _Made:
@@ -56,7 +59,7 @@ class _Made:
         for parameter in few.parameters():  # not buffers: rotary ones stay in float32
             parameter.data = parameter.data.to(dtype)
         few.to(torch.device(device)).eval().requires_grad_(False)
-        self.loaded = LoadedModel(name, few, load_tokenizer(directory), _known(directory))
+        self.loaded = LoadedModel(name, few, load_tokenizer(directory), digest="")
 
 
 _made = lru_cache(maxsize=2)(_Made)
