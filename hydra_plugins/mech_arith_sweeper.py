@@ -43,7 +43,7 @@ class CellSweeper(BasicSweeper):
 
     Keys in `together` move as one axis: their first choices make one cell, their second another.
     `pack` cells of one model share a process, where the launcher starts processes, or are shared
-    out among its `workers`.
+    out among its `workers`. With `dry_run` cells are priced and not run; nothing is written then.
 
     A cell that fails or is killed stops neither the others nor the sweep's end: what has become of
     each is read from its directory.
@@ -57,12 +57,16 @@ class CellSweeper(BasicSweeper):
         together: Sequence[str] = (),
         pack: int | str | None = None,
         workers: int | str | None = None,
+        dry_run: object = False,
+        rate: object = None,
     ) -> None:
         super().__init__(max_batch_size=max_batch_size, params=params)
         self.resume = resume
         self.together = tuple(together)
         self.pack = pack
         self.workers = workers
+        self.dry_run = dry_run
+        self.rate = rate
 
     def sweep(self, arguments: list[str]) -> list[Any]:
         """Run the cells. Nothing is returned: their directories say all."""
@@ -85,17 +89,22 @@ class CellSweeper(BasicSweeper):
         from mech_arith.common.runs.directories import check_writable
         from mech_arith.common.runs.records import claimed
         from mech_arith.common.runs.sweeps import SWEEP_LOCK, begin_plan
+        from mech_arith.experiment.flags import dry_run_of, rate_of
         from mech_arith.experiment.names import check_one_meaning
 
         assert self.config is not None
         # Before the directory is made: what is mistyped leaves nothing.
         self._check_pack()
+        is_dry = dry_run_of(self.dry_run)
+        rate = rate_of(self.rate)
         lists = self._lists(arguments)
         composed = [self._composed(overrides) for overrides in lists]
         # Checking renames what has no name of its own, and what is launched is what was composed.
         settings = [
             _settings(o, copy.deepcopy(config)) for o, config in zip(lists, composed, strict=True)
         ]
+        if is_dry is not None:
+            sys.exit(self._priced(directory, lists, composed, settings, rate, is_dry))
         refused = [why for why in settings if isinstance(why, UserError)]
         if len(refused) == len(settings):  # nothing would run
             raise refused[0]
@@ -122,6 +131,54 @@ class CellSweeper(BasicSweeper):
             self._spare_composing({n: composed[n] for n in to_run}, own)
             packs = self._packs({n: asked[n] for n in to_run})
             self._launch(directory, plan, packs, own)
+
+    def _priced(
+        self,
+        directory: Path,
+        lists: Sequence[list[str]],
+        composed: Sequence[DictConfig],
+        settings: "Sequence[RunConfig | UserError]",
+        rate: float | None,
+        how: str,
+    ) -> int:
+        """Print what all cells cost; the exit code."""
+        from mech_arith.common.runs.packs import pack_cells, pack_size
+        from mech_arith.common.runs.sweeps import own_overrides
+        from mech_arith.experiment.flags import JSON
+        from mech_arith.experiment.names import check_one_meaning
+        from mech_arith.experiment.pricing.dry_run import model_of, offer_of, print_offer
+
+        check_one_meaning(one for one in settings if not isinstance(one, UserError))
+        to_run = list(range(len(lists)))
+        if self.resume:
+            from mech_arith.experiment.resume import decide
+
+            asked = [_asked(o, composed[n], n, settings[n]) for n, o in enumerate(lists)]
+            to_run = [n for n, decision in enumerate(decide(directory, asked)) if decision.run]
+        n_starts = min(1, len(to_run))
+        if not isinstance(self.launcher, BasicLauncher):
+            models = {n: model_of(settings[n]) for n in to_run}
+            size = 1
+            if self.pack is not None:
+                n_cells = max(1, len(to_run))
+                size = pack_size(self.pack, n_cells=n_cells, at_a_time=self._side_by_side)
+            n_starts = len(pack_cells(to_run, models, size))
+        names = own_overrides([tuple(filter_overrides(overrides)) for overrides in lists])
+        as_program = how == JSON
+        offer = offer_of(
+            list(zip(names, settings, strict=True)),
+            rate=rate,
+            done=set(range(len(lists))) - set(to_run),
+            n_starts=n_starts,
+            is_quiet=as_program,
+        )
+        return print_offer(offer, as_program=as_program)
+
+    @property
+    def _side_by_side(self) -> int:
+        """Jobs that are at work at a time."""
+        params = getattr(self.launcher, "params", {})
+        return self._at_a_time or params.get("array_parallelism") or 1
 
     @property
     def _executor(self) -> str | None:
@@ -259,9 +316,7 @@ class CellSweeper(BasicSweeper):
 
         if self.pack is None:
             return [(number,) for number in asked]
-        params = getattr(self.launcher, "params", {})
-        at_a_time = self._at_a_time or params.get("array_parallelism") or 1
-        size = pack_size(self.pack, n_cells=len(asked), at_a_time=at_a_time)
+        size = pack_size(self.pack, n_cells=len(asked), at_a_time=self._side_by_side)
         return pack_cells(list(asked), {n: cell.network for n, cell in asked.items()}, size)
 
     def _launch(

@@ -32,7 +32,7 @@ from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.flags import MULTIRUN, SHOW_ALONE, own_folders, split_flags
 from mech_arith.experiment.guide import answer
 from mech_arith.experiment.overrides import as_typed, check_files, check_grammar, quoted
-from mech_arith.experiment.refusals import one_line_errors
+from mech_arith.experiment.refusals import check_single, one_line_errors
 
 log = logging.getLogger("mech_arith")
 
@@ -40,7 +40,7 @@ NO_ROOM = (
     "expected room on the disk, got {reason!r}; make room and start again: what is finished is kept"
 )
 
-OF_SWEEPS = re.compile(r"^sweep\.(together|pack|workers)=")
+OF_SWEEPS = re.compile(r"^sweep\.(together|pack|workers|dry_run|rate)=")
 """The sweeper's own options, by their short names."""
 
 _failed: list[Path] = []
@@ -103,8 +103,12 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
             f"expected {swept[0]} or {shown[0]}, got both; leave {swept[0]} out, for "
             f"{shown[0]} shows one cell"
         )
-    of_sweep = [a for a in resumed if OF_SWEEPS.match(a)]
-    if of_sweep and not swept and not shown:
+    single = not swept and not shown
+    if single and is_dry(typed):
+        # A single cell too is priced by the sweeper, before Hydra makes a directory for it.
+        check_single(typed)
+        flags, typed = [*flags, "-m"], [*typed, "hydra.sweeper.params=null"]
+    elif single and (of_sweep := [a for a in resumed if OF_SWEEPS.match(a)]):
         raise UserError(
             f"expected -m beside {of_sweep[0]}, which is about the cells of a sweep, got a single "
             "run; add -m, or leave it out"
@@ -114,6 +118,12 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
         typed.append(METHODS)
     # argparse takes overrides from one place alone, so all stand behind the flags.
     return [*flags, *typed]
+
+
+def is_dry(overrides: Sequence[str]) -> bool:
+    """Whether cells are to be priced and not run."""
+    said = [o.partition("=")[2] for o in overrides if o.startswith("hydra.sweeper.dry_run=")]
+    return bool(said) and said[-1].lower() != "false"
 
 
 def resumed_arguments(arguments: Sequence[str]) -> list[str]:

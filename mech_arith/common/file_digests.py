@@ -72,6 +72,18 @@ def file_digest(path: Path) -> str:
     return _known[stamp]
 
 
+def known_digest(path: Path) -> str | None:
+    """The same without reading a large file: None where nothing is kept of it.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    stamp = _Stamp.of(path)
+    if stamp.size < LARGE or stamp in _known:
+        return file_digest(path)
+    return _opened(stamp.entry, asdict(stamp))
+
+
 def verify_file(path: Path) -> str:
     """SHA-256 of a file's content, which is read whatever is known of it: once per process.
 

@@ -127,6 +127,11 @@ class Store:
         self.hits += len(found) - len(missing)
         return {name: found[name] for name in keys}
 
+    def has(self, stage: str, key: Mapping[str, Any], *, code: Sequence[ModuleType]) -> bool:
+        """Whether there is an entry, which `fetch` would read if it is whole. Nothing is read."""
+        address = _address(stage, key, code_digest(code))
+        return self.directory is not None and address.path(self.directory).is_file()
+
     def get(self, stage: str, key: Mapping[str, Any]) -> dict[str, Tensor] | None:
         """What was last put under a key; None if there is nothing whole."""
         return self._find({stage: _address(stage, key, "")}).get(stage)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from mech_arith.engine import sites
 from mech_arith.engine.capture import capture
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
+from mech_arith.models.base import Model
 from mech_arith.models.prompts import Prompts
 from mech_arith.problems import ProblemSet
 from mech_arith.statistics import Inference, Resampling, infer, pearson
@@ -285,7 +287,7 @@ def _controls(
         return {}
     values = [control_values(splits.fit, split) for split in (splits.fit, splits.report)]
     return {
-        site: _fitted(without_prefix(CONTROL, of_site), projected[site]["of_control"], *values)
+        site: _fitted(without_prefix(CONTROL, of_site), _of_control(projected[site]), *values)
         for site, of_site in stored.items()
     }
 
@@ -296,24 +298,9 @@ def _fitted_and_projected(
     """By site what `fit_directions` and `coordinates` say of the two splits, from the store where
     it has it.
     """
-    kept, prompts = session.checkpoint, splits.prompts_fit
-    of_fit: dict[str, Any] = {
-        "fit": prompts.digest(),
-        "values": tensor_digest(value_table(splits.fit)),
-    }
-    if method.is_trained:
-        of_fit["constraints"] = [str(each) for each in splits.drawing.constraints]
-        of_fit["hypothesis"] = splits.fit.hypothesis.texts
-    keys = {
-        site: {
-            **session.model.fingerprint,
-            **of_fit,
-            "site": site.key(prompts),
-            **method.key,
-        }
-        for site in sites
-    }
-    code = (*CODE, *method.code)
+    kept, prompts, report = session.checkpoint, splits.prompts_fit, splits.prompts_report
+    keys, report_keys = stored_under(session.model, splits, sites, method)
+    code = code_of(method)
     fitted = session.store.fetch_many(
         "components",
         keys,
@@ -328,11 +315,6 @@ def _fitted_and_projected(
         ),
         code=code,
     )
-    report = splits.prompts_report
-    of_report = {"report": report.digest()}
-    report_keys = {
-        site: {**key, **of_report, "report_site": site.key(report)} for site, key in keys.items()
-    }
 
     def project(missing: list[Site]) -> dict[Site, dict[str, Tensor]]:
         frames = {site: _both_frames(fitted[site]) for site in missing}
@@ -346,6 +328,38 @@ def _fitted_and_projected(
         project,
         code=code,
     )
+    return fitted, projected
+
+
+Keys = dict[Site, dict[str, Any]]
+"""By site all that determines an entry of the store, apart from code."""
+
+
+def code_of(method: DirectionMethod) -> tuple[ModuleType, ...]:
+    """What entries of the store depend on."""
+    return (*CODE, *method.code)
+
+
+def stored_under(
+    model: Model, splits: Splits, sites: Sequence[Site], method: DirectionMethod
+) -> tuple[Keys, Keys]:
+    """The keys of stage `components`, what is fitted, and of `coordinates`, what is projected."""
+    prompts, report = splits.prompts_fit, splits.prompts_report
+    of_fit: dict[str, Any] = {
+        "fit": prompts.digest(),
+        "values": tensor_digest(value_table(splits.fit)),
+    }
+    if method.is_trained:
+        of_fit["constraints"] = [str(each) for each in splits.drawing.constraints]
+        of_fit["hypothesis"] = splits.fit.hypothesis.texts
+    fitted = {
+        site: {**model.fingerprint, **of_fit, "site": site.key(prompts), **method.key}
+        for site in sites
+    }
+    of_report = {"report": report.digest()}
+    projected = {
+        site: {**key, **of_report, "report_site": site.key(report)} for site, key in fitted.items()
+    }
     return fitted, projected
 
 
@@ -364,6 +378,11 @@ def _parted(at: Mapping[str, Tensor], n_own: int) -> dict[str, Tensor]:
     own, of_control = at["coordinates"][:, :n_own], at["coordinates"][:, n_own:]
     apart = {"of_control": of_control.contiguous()} if of_control.shape[1] else {}
     return {**at, "coordinates": own.contiguous(), **apart}
+
+
+def _of_control(projected: Mapping[str, Tensor]) -> Float64[Tensor, "n k"]:
+    """Coordinates on the control task's directions; no columns where it found none."""
+    return projected.get("of_control", projected["coordinates"][:, :0])
 
 
 def without_prefix(prefix: str, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from mech_arith.interventions.controls import CONTROL, DRAWN, FIRST_DRAWS, Controls
-from mech_arith.statistics import ALPHA, draws_needed
+from mech_arith.statistics import ALPHA, draws_needed, least_p
 
 
 def unresolved_drops(contrasts: pd.DataFrame, controls: Controls) -> list[str]:
@@ -14,28 +14,41 @@ def unresolved_drops(contrasts: pd.DataFrame, controls: Controls) -> list[str]:
     if contrasts.empty:
         return []
     drawn = contrasts.loc[contrasts["arm"].isin(DRAWN)]
-    found = []
-    for arm, rows in drawn.groupby("arm", sort=False):
-        least = float(rows["p_least"].max())
-        if least <= ALPHA:
-            continue
-        name = _named(str(arm))
-        if arm in controls.most:
-            n = controls.most[str(arm)]
-            found.append(
-                f"p of a drop beyond at most {n} {name} directions, corrected for {len(rows)} "
-                f"targets (Holm), is {least:.2g} at least, and none can count: set "
-                f"intervention.controls.{name} to {draws_needed(ALPHA, n_tests=len(rows))} or "
-                f"more, or to {FIRST_DRAWS}, which are drawn at once and corrected by the "
-                "maximum over targets"
-            )
-        else:
-            n = int(rows["n_directions"].min())
-            found.append(
-                f"p of a drop beyond {n} {name} directions is {least:.2g} at least, and none can "
-                f"count: set intervention.controls.{name} to {draws_needed(ALPHA)} or more"
-            )
-    return found
+    return [
+        said
+        for arm, rows in drawn.groupby("arm", sort=False)
+        for said in too_few_directions(
+            str(arm), int(rows["n_directions"].min()), controls, n_targets=len(rows)
+        )
+    ]
+
+
+def too_few_directions(arm: str, n: int, controls: Controls, *, n_targets: int) -> list[str]:
+    """A message if no drop beyond the directions of an arm can count.
+
+    Args:
+        arm: its name.
+        n: directions that a target is compared with, where their number is fixed.
+        controls: what was asked for.
+        n_targets: that are compared with such directions.
+    """
+    name, most = _named(arm), controls.most.get(arm)
+    n_tests = 1 if most is None else n_targets
+    least = least_p(n if most is None else most, n_tests=n_tests)
+    if least <= ALPHA:
+        return []
+    needed = draws_needed(ALPHA, n_tests=n_tests)
+    if most is None:
+        return [
+            f"p of a drop beyond {n} {name} directions is {least:.2g} at least, and none can "
+            f"count: set intervention.controls.{name} to {needed} or more"
+        ]
+    return [
+        f"p of a drop beyond at most {most} {name} directions, corrected for {n_targets} targets "
+        f"(Holm), is {least:.2g} at least, and none can count: set intervention.controls.{name} "
+        f"to {needed} or more, or to {FIRST_DRAWS}, which are drawn at once and corrected by the "
+        "maximum over targets"
+    ]
 
 
 def draw_summary(contrasts: pd.DataFrame, controls: Controls) -> dict[str, dict[str, Any]]:

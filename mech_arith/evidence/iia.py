@@ -118,6 +118,11 @@ def unresolved(counterfactual: pd.DataFrame, n_shuffles: int) -> list[str]:
     """Where there are too many tests for any of them to come out, however often answers agree."""
     rows = [row for row in counterfactual.to_dict(orient="records") if row["arm"] == TARGET]
     n_tests = max(Counter(row["strength"] for row in rows).values(), default=0)
+    return too_few_draws(n_tests, n_shuffles)
+
+
+def too_few_draws(n_tests: int, n_shuffles: int) -> list[str]:
+    """A message where so many tests are too many for so many draws of chance."""
     least = least_p(n_shuffles, n_tests=n_tests)
     if least <= ALPHA:
         return []

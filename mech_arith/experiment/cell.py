@@ -58,9 +58,10 @@ from mech_arith.evidence.summary import (
 from mech_arith.evidence.table import evidence_table, headline
 from mech_arith.experiment.cell_screen import ScreenedCell
 from mech_arith.experiment.cell_warnings import (
+    NO_MAP,
+    before_any_run,
     constant_values,
     edit_warnings,
-    outside_training,
 )
 from mech_arith.interventions.alignment import interchange_together, untested
 from mech_arith.interventions.bases import Bases
@@ -83,10 +84,10 @@ from mech_arith.interventions.screening import (
     screen,
 )
 from mech_arith.models.answered import encode_for
+from mech_arith.models.base import Model
 from mech_arith.models.kinds import HEADS_AT
 from mech_arith.models.prompts import Prompts
-from mech_arith.problems import ProblemSet, design_summary, design_warnings
-from mech_arith.problems.asked import hypothesis_notes
+from mech_arith.problems import ProblemSet, design_summary
 from mech_arith.problems.expressions import Constraint
 from mech_arith.statistics import Resampling
 
@@ -125,6 +126,41 @@ class CellPlan:
     screen: ScreenPlan | None = None
     """How the sites are screened; None traces and edits all of them."""
 
+    def sites(self, both: Prompts, points: Sequence[str]) -> tuple[list[Site], list[Site]]:
+        """The sites of the run, and those of the map of single positions.
+
+        Args:
+            both: the prompts of both splits.
+            points: that the model has.
+
+        Raises:
+            UserError: no such positions, or not the same ones in both splits.
+        """
+        asked = name_positions(self.positions, both)
+        # A screen has a map of its own.
+        mapped = self.position_map and len(both.layouts) == 1 and self.screen is None
+        each = [*name_positions("each", both), *answer_positions(asked, both)] if mapped else []
+        screened = (self.point,) if self.screen is None else self.screen.points
+        main, single = (
+            [
+                Site(layer, point, name, head)
+                for layer in self.layers
+                for point in screened or points
+                for name in names
+                for head in (self.heads if len(screened) == 1 or point == HEADS_AT else (None,))
+            ]
+            for names in (asked, each)
+        )
+        return main, single
+
+    def n_traced(self, candidates: Sequence[Site]) -> int:
+        """Sites that are traced and edited."""
+        return len(candidates) if self.screen is None else self.screen.keep
+
+    def edited(self, report: ProblemSet) -> ProblemSet:
+        """The problems of the report split that are edited."""
+        return report.take(np.arange(min(self.n_edited or len(report), len(report))))
+
 
 @dataclass(frozen=True)
 class CellResult:
@@ -153,11 +189,6 @@ class _Work:
     def n_edited(self, reported: Reported) -> int:
         """Problems that are edited: none without an intervention."""
         return 0 if self.plan.intervention is None else reported.n_edited
-
-    def n_traced(self, candidates: Sequence[Site]) -> int:
-        """Sites that are traced and edited."""
-        screen = self.plan.screen
-        return len(candidates) if screen is None else screen.keep
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -195,17 +226,15 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
             than a constant answer would while that is required.
     """
     work, how = _begin(session, fit, report, plan), plan.how
-    sites, mapped = _sites(work)
+    sites, mapped = plan.sites(work.prompts_fit.joined(work.prompts), session.model.points)
     checked = _check(work, sites)
     reported = _answer(work)
-    written = _say_baseline(work, reported, work.n_traced(sites))
+    written = _say_baseline(work, reported, plan.n_traced(sites))
     screened = _screen(work, sites, reported)
     if screened is not None:
         sites = screened.found.kept_sites
     elif plan.position_map and not mapped:
-        work.warn(
-            ["no map of single positions: not all prompts have their parts at the same positions"]
-        )
+        work.warn([NO_MAP])
     with work.stage("tracing"):
         traces = _trace(work, [*sites, *mapped], reported)
     bases = Bases(report, reported.baseline, _varying(plan, traces, sites), plan.digits)
@@ -276,9 +305,7 @@ def _begin(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPlan
     log.info("the first prompt, whole: %r", whole_prompt(model, report, prompts))
     if (tokenizer := model.describe_tokenizer()) is not None:
         log.info("its tokenizer: %s", tokenizer)
-    work.warn(hypothesis_notes(fit.hypothesis, fit.operands))
-    work.warn(outside_training(model, report) + design_warnings(fit, report))
-    work.warn(model.prompt_warnings(report))
+    work.warn(before_any_run(model, fit, report))
     return work
 
 
@@ -314,23 +341,32 @@ def _check(work: _Work, sites: list[Site]) -> dict[str, Any]:
 
     Of the summary the fast path's difference, and in half precision what the batch does.
     """
-    asked = work.plan.intervention
     if work.plan.screen is not None:
         check_screen(work.plan.screen, sites)
     with work.stage("check"):
         bound = int(np.abs(work.report.answers).max())
         parity = _parity(work, sites, bound)
-        if asked is not None and asked.via == WEIGHTS:
-            check_by_weights(work.session.model, sites, work.prompts, asked)
-        _check_ranks(work, sites)
-        work.plan.method.check_model(work.session.model)
-        if work.plan.screen is not None:
-            check_differentiable(work.session.model, instead="set screen=none")
-        if asked is not None:
-            n_edited = min(work.plan.n_edited or len(work.report), len(work.report))
-            edited = work.report.take(np.arange(n_edited))
-            check_sources(work.session.model, edited, asked, sites)
+        check_asked(work.session.model, work.plan, work.report, work.prompts, sites)
     return {"engine_difference": parity, **_batch_effect(work, sites)}
+
+
+def check_asked(
+    model: Model, plan: CellPlan, report: ProblemSet, prompts: Prompts, sites: Sequence[Site]
+) -> None:
+    """Check that a model has what the plan asks of it, by its shape and its prompts alone.
+
+    Raises:
+        UserError: it has not.
+    """
+    asked = plan.intervention
+    if asked is not None and asked.via == WEIGHTS:
+        check_by_weights(model, sites, prompts, asked)
+    _check_ranks(model, plan, prompts, sites)
+    plan.method.check_model(model)
+    if plan.screen is not None:
+        check_differentiable(model, instead="set screen=none")
+    if asked is not None:
+        check_sources(model, plan.edited(report), asked, sites)
 
 
 def _parity(work: _Work, sites: list[Site], bound: int) -> float | None:
@@ -382,19 +418,19 @@ def _screen(work: _Work, candidates: list[Site], reported: Reported) -> Screened
         )
 
     with work.stage("screen"):
-        fit, edited = pairs(work.fit), work.report.take(np.arange(reported.n_edited))
+        fit, edited = pairs(work.fit), plan.edited(work.report)
         found = screen(session, fit, candidates, plan.screen)
     with work.stage("exact effects"):
         report = pairs(edited)
         return ScreenedCell(plan.screen, fit, report, measured(session, report, found))
 
 
-def _check_ranks(work: _Work, sites: list[Site]) -> None:
+def _check_ranks(model: Model, plan: CellPlan, prompts: Prompts, sites: Sequence[Site]) -> None:
     """Raise a UserError where a subspace would have more directions than its site has numbers."""
     for site in sites:
-        positions = min(len(some.positions(site.position)) for some in work.prompts.layouts)
-        width = site.width(work.session.model) * positions
-        for rank in work.plan.method.ranks:
+        positions = min(len(some.positions(site.position)) for some in prompts.layouts)
+        width = site.width(model) * positions
+        for rank in plan.method.ranks:
             if rank > width:
                 raise UserError(
                     f"expected tracing.rank up to {width}, the numbers of {site.point} at layer "
@@ -509,31 +545,6 @@ def _locality(work: _Work, bases: Bases) -> dict[str, pd.DataFrame]:
         return {}
     with work.stage("locality"):
         return locality_tables(locality(work.session, bases, work.plan.locality))
-
-
-def _sites(work: _Work) -> tuple[list[Site], list[Site]]:
-    """The sites of the run, and those of the map of single positions.
-
-    Raises:
-        UserError: no such positions, or not the same ones in both splits.
-    """
-    plan, both = work.plan, work.prompts_fit.joined(work.prompts)
-    asked = name_positions(plan.positions, both)
-    # A screen has a map of its own.
-    mapped = plan.position_map and len(both.layouts) == 1 and plan.screen is None
-    each = [*name_positions("each", both), *answer_positions(asked, both)] if mapped else []
-    points = (plan.point,) if plan.screen is None else plan.screen.points
-    main, single = (
-        [
-            Site(layer, point, name, head)
-            for layer in plan.layers
-            for point in points or work.session.model.points
-            for name in names
-            for head in (plan.heads if len(points) == 1 or point == HEADS_AT else (None,))
-        ]
-        for names in (asked, each)
-    )
-    return main, single
 
 
 def _answer(work: _Work) -> Reported:

@@ -9,7 +9,20 @@ from mech_arith.evidence.iia import unable_sites, unresolved
 from mech_arith.evidence.table import no_whole_way
 from mech_arith.interventions.run import InterventionPlan
 from mech_arith.models.base import Model
-from mech_arith.problems import ProblemSet
+from mech_arith.problems import ProblemSet, design_warnings
+from mech_arith.problems.asked import hypothesis_notes
+
+NO_MAP = "no map of single positions: not all prompts have their parts at the same positions"
+
+
+def before_any_run(model: Model, fit: ProblemSet, report: ProblemSet) -> list[str]:
+    """What the problems and prompts alone say."""
+    return [
+        *hypothesis_notes(fit.hypothesis, fit.operands),
+        *outside_training(model, report),
+        *design_warnings(fit, report),
+        *model.prompt_warnings(report),
+    ]
 
 
 def outside_training(model: Model, problems: ProblemSet) -> list[str]:

@@ -1,10 +1,14 @@
 """The command line's flags, which are Hydra's. They may stand anywhere among the overrides."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from mech_arith.common.errors import UserError, nearest
 from mech_arith.common.runs.sweeps import CONFIG_FLAGS
+
+JSON = "json"
+"""Of sweep.dry_run: prices for programs."""
 
 MULTIRUN = ("-m", "--multirun")
 SHOW_ALONE = ("--cfg", "-c", "--info", "-i")
@@ -62,3 +66,35 @@ def own_folders(flags: Sequence[str]) -> list[Path]:
         if flag.partition("=")[0] in names
     ]
     return [Path(folder) for folder in given]
+
+
+def dry_run_of(asked: object) -> str | None:
+    """What `sweep.dry_run` says: None for a real run.
+
+    Raises:
+        UserError: it says something else than true, false or json.
+    """
+    if asked in (None, False):
+        return None
+    if asked is True or asked == JSON:
+        return JSON if asked == JSON else "true"
+    raise UserError(
+        f"expected sweep.dry_run=true, false or {JSON}, got {asked!r}; choose one of them"
+    )
+
+
+def rate_of(asked: object) -> float | None:
+    """What `sweep.rate` says, in multiply-adds per second; None to measure it.
+
+    Raises:
+        UserError: it is no number above 0.
+    """
+    if asked is None:
+        return None
+    is_number = isinstance(asked, int | float) and not isinstance(asked, bool)
+    if not (is_number and 0 < asked < math.inf):  # type: ignore[operator]
+        raise UserError(
+            f"expected sweep.rate as multiply-adds per second above 0, got {asked!r}; write for "
+            "example sweep.rate=2e13, or leave it out to have it measured here"
+        )
+    return float(asked)  # type: ignore[arg-type]

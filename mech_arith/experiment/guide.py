@@ -63,6 +63,7 @@ tests whether it uses them there.
   python -m mech_arith -m layers=early,late intervention=scale,shift    a sweep: four cells
   python -m mech_arith -m model=gpt2,phi_2 prompt=comma,qa 'sweep.together=[model,prompt]'
                                                           two cells: the keys move together
+  python -m mech_arith -m layers=early,late sweep.dry_run=true          what the cells would cost
   python -m mech_arith -m sweep.resume=DIR                what a sweep has left undone
 
 == Groups: choose by GROUP=OPTION =="""

@@ -43,6 +43,7 @@ SHOWING = (
     "experiment/guide",
     "experiment/job",
     "experiment/overrides",
+    "experiment/pricing",
     "experiment/refusals",
     "experiment/resume",
     "experiment/train",

@@ -57,7 +57,7 @@ def shared_model(settings: RunConfig, prepared: Prepared, *, weights: str) -> Mo
     Raises:
         UserError: there is none, or an option does not fit it.
     """
-    device, choice = _device(settings), model_choice(settings)
+    device, choice = device_of(settings), model_choice(settings)
     loader = find_loader(choice.kind)
     key = (
         type(loader),
@@ -89,13 +89,18 @@ def release_model() -> None:
 
 def _load(settings: RunConfig, prepared: Prepared) -> Model:
     """The model as its loader gives it."""
-    device, choice = _device(settings), model_choice(settings)
+    device, choice = device_of(settings), model_choice(settings)
     log.info("loading %s", choice.name if choice.path is None else choice.path)
     loaded = find_loader(choice.kind).load(choice, device=device, shots=prepared.shots)
     return _checked(loaded, choice.kind)
 
 
-def _device(settings: RunConfig) -> str:
+def device_of(settings: RunConfig) -> str:
+    """Where the model runs; the number of threads is set, too.
+
+    Raises:
+        UserError: there is no such device.
+    """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     available = "cuda" if torch.cuda.is_available() else "cpu"
@@ -132,14 +137,19 @@ def open_session(
         own: the store of a cell that shares none.
         checkpoint: what an earlier attempt at the same cell has done.
     """
-    path, rows = settings.store.path, settings.batch_size
-    shared = store_dir() / "artifacts" if path is None else Path(path).expanduser()
+    rows = settings.batch_size
     return Session(
         model,
         Batching(None if rows == "auto" else rows),
-        Store(shared) if settings.store.enabled else own,
+        Store(shared_store(settings)) if settings.store.enabled else own,
         checkpoint,
     )
+
+
+def shared_store(settings: RunConfig) -> Path:
+    """The directory of the store that cells share."""
+    path = settings.store.path
+    return store_dir() / "artifacts" if path is None else Path(path).expanduser()
 
 
 def model_commit(settings: RunConfig) -> str | None:

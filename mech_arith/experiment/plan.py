@@ -23,6 +23,7 @@ from mech_arith.interventions.run import InterventionPlan
 from mech_arith.interventions.screening import ScreenPlan
 from mech_arith.models.base import Model
 from mech_arith.models.kinds import LayerPart, Metric
+from mech_arith.models.stand_in import StandIn
 from mech_arith.problems import ProblemSet
 from mech_arith.problems.expressions import Constraint
 from mech_arith.problems.templates import Template
@@ -57,8 +58,8 @@ class Prepared:
         part = LayerPart(layers.part)
         return describe_layers(part, n_layers=n_layers, **_chosen_layers(layers))
 
-    def cell(self, model: Model) -> CellPlan:
-        """The plan for a model, once it is loaded.
+    def cell(self, model: Model | StandIn) -> CellPlan:
+        """The plan for a model, once it is loaded, or for what stands in for it.
 
         Raises:
             UserError: the layers or heads are beyond it.

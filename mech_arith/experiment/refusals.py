@@ -14,7 +14,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from mech_arith.common.errors import UserError, nearest
 from mech_arith.common.paths import conf_dir
 from mech_arith.experiment.config import RunConfig
-from mech_arith.experiment.overrides import OPTIONS, Kind, in_shell, kind_of, quoted
+from mech_arith.experiment.overrides import OPTIONS, Kind, choices_of, in_shell, kind_of, quoted
 
 
 @contextmanager
@@ -91,6 +91,17 @@ def _keys(schema: type, prefix: str = "") -> Iterator[str]:
             yield from _keys(kind, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
+
+
+def check_single(overrides: Sequence[str]) -> None:
+    """Refuse several choices of one key, where a single cell is asked for.
+
+    Raises:
+        UserError: there are some.
+    """
+    for override in overrides:
+        if "=" in override and any(len(some) > 1 for some in choices_of([override]).values()):
+            raise UserError(_ambiguous(override))
 
 
 def _ambiguous(argument: str) -> str:

@@ -85,7 +85,7 @@ def intervene_by_weights(
         UserError: an edit that cannot be folded, or folded weights that do something else.
     """
     baseline = bases.baseline
-    treatments = _treatments(bases.traces, plan)
+    treatments = weight_treatments(bases.traces, plan)
     moments = _moments(session, prompts_fit, treatments)
     apart = max(_check(session.model, treatment, baseline.prompts) for treatment in treatments)
     n_models = sum(len(treatment.frames) for treatment in treatments) * len(plan.strengths)
@@ -129,7 +129,7 @@ def one_edit(model: Model, traces: Mapping[Site, Trace], plan: InterventionPlan)
     Raises:
         UserError: it has none, or several.
     """
-    treatments = _treatments(traces, plan)
+    treatments = weight_treatments(traces, plan)
     edits = [(treatment, change) for treatment in treatments for change in treatment.edits]
     if len(edits) != 1:
         raise UserError(
@@ -151,7 +151,7 @@ def one_edit(model: Model, traces: Mapping[Site, Trace], plan: InterventionPlan)
     return EditedModel(fold(model, change), edited)
 
 
-def _treatments(traces: Mapping[Site, Trace], plan: InterventionPlan) -> list[_Treatment]:
+def weight_treatments(traces: Mapping[Site, Trace], plan: InterventionPlan) -> list[_Treatment]:
     """Every target at every site."""
     return [
         _Treatment(

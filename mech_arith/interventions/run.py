@@ -105,7 +105,7 @@ def intervene(
         drops: what answers cost, by which it is decided whether more directions are drawn; needed
             where the plan stops them early.
     """
-    wanted = {} if plan.edit.target is None else _wanted(bases.problems, plan, n_shuffles)
+    wanted = {} if plan.edit.target is None else wanted_sources(bases.problems, plan, n_shuffles)
     places = _places(session, bases, plan.edit, wanted)
     treatments = list(_treatments(bases, plan, wanted, places))
     slopes = tuple(plan.edit.slope(strength) for strength in plan.strengths)
@@ -140,7 +140,7 @@ def check_sources(
     positions = {site.position for site in sites if site.in_answer}
     if plan.edit.target is None or not positions or model.reader is None:
         return
-    for value, sources in _wanted(problems, plan, n_shuffles=1).items():
+    for value, sources in wanted_sources(problems, plan, n_shuffles=1).items():
         for drawn in sources.problems:
             answers = np.unique(np.concatenate([problems.answers, drawn.answers]))
             tokens = [model.reader.tokens(answer) for answer in answers.tolist()]
@@ -156,7 +156,9 @@ Places = dict[str, dict[Site, Float64[Tensor, "m n k"]]]
 """By value and site, the coordinates to go to, on every component."""
 
 
-def _wanted(problems: ProblemSet, plan: InterventionPlan, n_shuffles: int) -> dict[str, Sources]:
+def wanted_sources(
+    problems: ProblemSet, plan: InterventionPlan, n_shuffles: int
+) -> dict[str, Sources]:
     """Sources of every value that is edited; values that are the same everywhere have none."""
     values = problems.hypothesis.values if plan.values is None else plan.values
     found = {

@@ -141,6 +141,19 @@ class Loader(ABC):
             UserError: its files are damaged, or do not fit the choice.
         """
 
+    def stand_in(self, choice: ModelChoice, *, device: str, shots: ProblemSet) -> Any | None:
+        """What stands in for the model where only its price is asked: a `stand_in.StandIn`.
+
+        No weights are read. By default the model itself, where it has no files; else None, and
+        cells of the model cannot be priced.
+
+        Args:
+            choice: as of `load`.
+            device: as of `load`.
+            shots: as of `load`.
+        """
+        return None if self.files(choice) else self.load(choice, device=device, shots=shots)
+
     def asked_again(self, model: Any, choice: ModelChoice, *, shots: ProblemSet) -> Any | None:
         """A model that `load` gave, asked as another choice says, without loading it again.
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from mech_arith import compose
 from mech_arith.common.store import Store
 from mech_arith.directions.base import find_method
 from mech_arith.directions.tracing import Splits, _shuffled, trace, value_table
@@ -344,3 +345,13 @@ def test_a_value_that_goes_with_another_one_perfectly_is_not_told_from_it():
     (found,) = infer([values[:, :1] + 0.1 * values[:, 2:]], values, "abc", HOW, chosen=[FIRST[:3]])
     assert found.least_partial_r[0, 0] == 0
     assert found.least_partial_given[0, :2].tolist() == [1, 0]
+
+
+def test_a_control_task_that_finds_no_direction_has_no_coordinates():
+    # At a position of the map where activations never vary there is nothing to find.
+    cell = compose(
+        *("template=sum_of_two", "hypothesis=digits", "tracing=mean_difference", "layers=[1]"),
+        *("problems.n=60", "intervention=none", "inference.permutations=100"),
+        *("inference.resamples=100", "store.enabled=false"),
+    )
+    assert not cell.run()["correlations"].empty

@@ -18,9 +18,9 @@ from mech_arith.interventions.edits.base import find_edit
 from mech_arith.interventions.fold_run import (
     _matched,
     _moments,
-    _treatments,
     intervene_by_weights,
     one_edit,
+    weight_treatments,
 )
 from mech_arith.interventions.run import InterventionPlan, intervene
 from mech_arith.problems import draw, split
@@ -117,7 +117,7 @@ def test_controls_move_as_far_as_their_target_over_all_positions(cell, centre):
     plan = InterventionPlan(
         find_edit("scale"), (-1.0, 2.0), components=(0, 1), controls=CONTROLS, centre=centre
     )
-    treatments = _treatments({site: traces[site]}, plan)
+    treatments = weight_treatments({site: traces[site]}, plan)
     assert len(treatments) == 2
     everywhere = Site(0, "attn_out", "all")
     ((_, found),) = capture(Session(model), prompts_fit, [everywhere])
@@ -159,7 +159,7 @@ def test_one_edit_alone_makes_a_model(cell):
 
 def test_what_does_not_vary_is_no_control(cell):
     model, prompts_fit, *_, traces = cell
-    (treatment, *_) = _treatments({LAST_LAYER: traces[LAST_LAYER]}, SCALE)
+    (treatment, *_) = weight_treatments({LAST_LAYER: traces[LAST_LAYER]}, SCALE)
     moments = _moments(Session(model), prompts_fit, [treatment])[0]
     moments[1] = 0
     with pytest.raises(UserError, match="that vary along the controls at layer 2, got constant"):

@@ -24,7 +24,7 @@ from transformers.utils.quantization_config import GgufConfig
 from mech_arith.common.atomic import atomic
 from mech_arith.common.digests import code_digest, json_digest
 from mech_arith.common.errors import UserError
-from mech_arith.common.file_digests import file_digest
+from mech_arith.common.file_digests import file_digest, known_digest
 from mech_arith.common.paths import store_dir
 from mech_arith.models.language import gguf_config, gguf_digits, gguf_file
 from mech_arith.models.language.gguf_config import ROPE_FACTORS, read_config
@@ -75,6 +75,17 @@ def converted_model(path: Path) -> Path:
                 if not target.is_dir():  # else another process, which no lock held off, made it
                     raise
     return target
+
+
+def converted_before(path: Path) -> Path | None:
+    """The same directory, if there is one; nothing is converted, and a large file is not read.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    digest = known_digest(read_gguf(path).path)
+    target = None if digest is None else converted_dir(digest)
+    return target if target is not None and target.is_dir() else None
 
 
 def converted_dir(digest: str) -> Path:

@@ -31,6 +31,18 @@ def check_directory(directory: Path) -> dict[str, Any]:
     Raises:
         UserError: something is missing, cannot be read, or is in an unsafe format.
     """
+    config = read_config_file(directory)
+    for path in weights_files(directory):
+        _check_whole(path)
+    return config
+
+
+def read_config_file(directory: Path) -> dict[str, Any]:
+    """The config.json of a model's directory that has a tokenizer too; weights are not looked for.
+
+    Raises:
+        UserError: one of them is missing, or cannot be read.
+    """
     if not directory.is_dir():
         raise UserError(
             f"expected a model's directory at {directory}, found "
@@ -45,8 +57,6 @@ def check_directory(directory: Path) -> dict[str, Any]:
             f"expected a tokenizer ({TOKENIZER}) in {directory}, found none; save it there with "
             "the model (tokenizer.save_pretrained)"
         )
-    for path in weights_files(directory):
-        _check_whole(path)
     return config
 
 

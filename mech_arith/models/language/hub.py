@@ -31,6 +31,9 @@ ANSWER_S = 8.0
 NEEDED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 """Files of a repository that are worth downloading."""
 
+SETTINGS = ["*.json", "*.model", "*.txt", "*.jinja"]
+"""Those without the weights."""
+
 ELSEWHERE = ["consolidated*", "original/*", "onnx/*"]
 """The same weights once more, in other shapes."""
 
@@ -56,10 +59,27 @@ def fetched(hub: str, revision: str | None) -> Path:
     Raises:
         UserError: it is not there, may not be read, or cannot be had without a network.
     """
-    if revision is not None and _is_commit(revision) and (known := _cached(hub, revision)):
-        return known
+    return _fetched(hub, revision, NEEDED)
+
+
+@cache
+def fetched_settings(hub: str, revision: str | None) -> Path:
+    """The same with config and tokenizer alone downloaded, not the weights.
+
+    Raises:
+        UserError: as `fetched`.
+    """
+    return _fetched(hub, revision, SETTINGS)
+
+
+def _fetched(hub: str, revision: str | None, wanted: list[str]) -> Path:
+    """The files of a revision that are wanted."""
+    if revision is not None and _is_commit(revision):
+        known = _cached(hub, revision, wanted)
+        if known is not None:
+            return known
     if constants.HF_HUB_OFFLINE:
-        return _without_hub(hub, revision, "the hub is not contacted")
+        return _without_hub(hub, revision, "the hub is not contacted", wanted)
     try:
         _reach(hub, revision)
     except HFValidationError:
@@ -69,10 +89,10 @@ def fetched(hub: str, revision: str | None) -> Path:
     except HfHubHTTPError as error:
         if (why := _refusal(hub, revision, error)) is not None:
             raise UserError(why) from None
-        return _without_hub(hub, revision, shortened(error))
+        return _without_hub(hub, revision, shortened(error), wanted)
     except (OSError, ValueError) as error:  # httpx's errors are no OSErrors: see `_within`
-        return _without_hub(hub, revision, shortened(error))
-    return _downloaded(hub, revision)
+        return _without_hub(hub, revision, shortened(error), wanted)
+    return _downloaded(hub, revision, wanted)
 
 
 def _reach(hub: str, revision: str | None) -> None:
@@ -132,10 +152,10 @@ def _refusal(hub: str, revision: str | None, error: HfHubHTTPError) -> str | Non
     return None
 
 
-def _downloaded(hub: str, revision: str | None) -> Path:
+def _downloaded(hub: str, revision: str | None, wanted: list[str]) -> Path:
     """The files of a revision, with Hugging Face's own progress bar."""
     try:
-        return Path(_snapshot(hub, revision))
+        return Path(_snapshot(hub, revision, wanted))
     except HfHubHTTPError as error:
         why = _refusal(hub, revision, error) or _interrupted(hub, error)
         raise UserError(why) from None
@@ -150,7 +170,7 @@ def _interrupted(hub: str, error: Exception) -> str:
     )
 
 
-def _without_hub(hub: str, revision: str | None, why: str) -> Path:
+def _without_hub(hub: str, revision: str | None, why: str, wanted: list[str]) -> Path:
     """What the cache has of a repository.
 
     Raises:
@@ -158,7 +178,7 @@ def _without_hub(hub: str, revision: str | None, why: str) -> Path:
     """
     found = f"none: {why}"
     try:
-        return Path(_snapshot(hub, revision, local_files_only=True))
+        return Path(_snapshot(hub, revision, wanted, local_files_only=True))
     except HFValidationError:
         raise UserError(
             f"expected a hub repository as OWNER/NAME in model.hub, got {hub!r}"
@@ -174,17 +194,17 @@ def _without_hub(hub: str, revision: str | None, why: str) -> Path:
     )
 
 
-def _cached(hub: str, commit: str) -> Path | None:
+def _cached(hub: str, commit: str, wanted: list[str]) -> Path | None:
     """A commit's directory, where the cache has all of it."""
     try:
-        return Path(_snapshot(hub, commit, local_files_only=True))
+        return Path(_snapshot(hub, commit, wanted, local_files_only=True))
     except (OSError, ValueError):
         return None
 
 
-def _snapshot(hub: str, revision: str | None, **options: Any) -> str:
+def _snapshot(hub: str, revision: str | None, wanted: list[str], **options: Any) -> str:
     return huggingface_hub.snapshot_download(
-        hub, revision=revision, allow_patterns=NEEDED, ignore_patterns=ELSEWHERE, **options
+        hub, revision=revision, allow_patterns=wanted, ignore_patterns=ELSEWHERE, **options
     )
 
 

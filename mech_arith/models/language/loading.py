@@ -73,7 +73,7 @@ def load_pretrained(
     """
     _check_placement(dtype, device, device_map)
     directory = find_model(name, path, hub, revision)
-    config, model_class = _known_classes(directory, check_directory(directory))
+    config, model_class = known_classes(directory, check_directory(directory))
     digest = weights_digest(directory)
     _check_digest(directory, digest)
     tokenizer = load_tokenizer(directory)
@@ -159,7 +159,7 @@ def _check_device(device: str | None) -> None:
             )
 
 
-def _known_classes(
+def known_classes(
     directory: Path, config: dict[str, Any]
 ) -> tuple[transformers.PreTrainedConfig, type[PreTrainedModel]]:
     """The configuration and the class of a model, both of the installed transformers."""

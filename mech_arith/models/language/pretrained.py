@@ -128,7 +128,7 @@ class PretrainedModel(EditableModel):
         self.prompting = prompting
         self.reader = AnswerReader(self.tokenizer, prompting)
         if prompting.style not in self._digests:
-            found = _settings_digest(self.network, self.tokenizer, prompting)
+            found = settings_digest(self.network, self.tokenizer, prompting)
             self._digests[prompting.style] = found
         self.settings_digest = self._digests[prompting.style]
 
@@ -364,7 +364,7 @@ class PretrainedModel(EditableModel):
         return logits[:, -last:].float()
 
 
-def _settings_digest(
+def settings_digest(
     network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompting: Prompting
 ) -> str:
     """Of the model's config, its tokenizer, and the way in which it is asked."""

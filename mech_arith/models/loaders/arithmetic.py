@@ -23,6 +23,11 @@ class Arithmetic(Loader):
 
         return load_arithmetic(choice.name, directory=choice.path, device=device)
 
+    def stand_in(self, choice: ModelChoice, *, device: str, shots: ProblemSet) -> Any:
+        from mech_arith.models.arithmetic.loading import arithmetic_stand_in
+
+        return arithmetic_stand_in(choice.name, directory=_expanded(choice.path), device=device)
+
     def asked_again(self, model: Any, choice: ModelChoice, *, shots: ProblemSet) -> Any:
         return copy.copy(model)  # it has one way to be asked
 

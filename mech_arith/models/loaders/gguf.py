@@ -38,6 +38,15 @@ class GGUF(LanguageModel):
         directory = converted_model(_path(choice))
         return super().load(replace(choice, path=directory), device=device, shots=shots)
 
+    def stand_in(self, choice: ModelChoice, *, device: str, shots: ProblemSet) -> Any | None:
+        """None before the file was converted: its tokenizer is rebuilt by that."""
+        from mech_arith.models.language.gguf_conversion import converted_before
+
+        directory = converted_before(_path(choice))
+        if directory is None:
+            return None
+        return super().stand_in(replace(choice, path=directory), device=device, shots=shots)
+
 
 def _path(choice: ModelChoice) -> Path:
     assert choice.path is not None  # checked before

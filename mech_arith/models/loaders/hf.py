@@ -41,6 +41,10 @@ class HuggingFace(LanguageModel):
         loader, meant = self._meant(choice)
         return loader.load(meant, device=device, shots=shots)
 
+    def stand_in(self, choice: ModelChoice, *, device: str, shots: ProblemSet) -> Any | None:
+        loader, meant = self._meant(choice)
+        return loader.stand_in(meant, device=device, shots=shots)
+
     @staticmethod
     def _meant(choice: ModelChoice) -> tuple[LanguageModel, ModelChoice]:
         """What the path is: a directory that is there is never taken for a name of the hub."""

@@ -62,6 +62,11 @@ class LanguageModel(Loader):
         )
         return PretrainedModel(loaded, _prompting(choice, shots))
 
+    def stand_in(self, choice: ModelChoice, *, device: str, shots: ProblemSet) -> Any:
+        from mech_arith.models.language.stand_in import language_stand_in
+
+        return language_stand_in(choice, _prompting(choice, shots), device=device)
+
     def asked_again(self, model: Any, choice: ModelChoice, *, shots: ProblemSet) -> Any:
         return model.asked(_prompting(choice, shots))
 

@@ -1,0 +1,1 @@
+"""What cells cost, before they are run: no weights are loaded, and nothing is written."""
