@@ -13,6 +13,7 @@ from mech_arith.engine.passes import Resumed
 from mech_arith.experiment.names import model_choice
 from mech_arith.experiment.pricing.price import Price, Prices
 from mech_arith.experiment.pricing.work import Costs
+from mech_arith.models.arithmetic.decoder import ArithmeticDecoder
 from mech_arith.models.kinds import find_loader
 from mech_arith.models.stand_in import StandIn
 from tests.lms import tiny_lm
@@ -85,6 +86,7 @@ def test_edits_are_subspaces_times_strengths():
 
 def test_a_block_is_counted_in_multiply_adds():
     stand_in = _stand_in("model=arith_decoder")
+    assert isinstance(stand_in.model, ArithmeticDecoder)
     shape = stand_in.model.shape
     costs = Costs.of(stand_in.model)
     assert costs.block == 4 * shape.d_model**2 + 2 * shape.d_model * shape.d_mlp
