@@ -185,7 +185,7 @@ def row(price: Price, found: dict[str, float]) -> tuple[str, ...]:
 
 def main() -> None:
     """Price the cells that are asked for, run them, and print both as a table in Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("cells", nargs="*", metavar="CELL", help=", ".join(CELLS))
     parser.add_argument("--kept", type=Path, help="a JSON file of real runs: read, and added to")
     asked = parser.parse_args()

@@ -13,7 +13,9 @@ from mech_arith.engine.passes import Resumed
 from mech_arith.experiment.names import model_choice
 from mech_arith.experiment.pricing.price import Price, Prices
 from mech_arith.experiment.pricing.work import Costs
+from mech_arith.models.arithmetic.decoder import ArithmeticDecoder
 from mech_arith.models.kinds import find_loader
+from mech_arith.models.stand_in import StandIn
 from tests.lms import tiny_lm
 from tests.running import SMALL, main
 
@@ -84,6 +86,7 @@ def test_edits_are_subspaces_times_strengths():
 
 def test_a_block_is_counted_in_multiply_adds():
     stand_in = _stand_in("model=arith_decoder")
+    assert isinstance(stand_in.model, ArithmeticDecoder)
     shape = stand_in.model.shape
     costs = Costs.of(stand_in.model)
     assert costs.block == 4 * shape.d_model**2 + 2 * shape.d_model * shape.d_mlp
@@ -143,10 +146,13 @@ def test_edits_of_weights_are_models_that_answer_every_problem():
     assert by_weights.macs > plainly.macs
 
 
-def _stand_in(*overrides: str):
+def _stand_in(*overrides: str) -> StandIn:
     cell = compose(*overrides)
     choice = model_choice(cell.settings)
-    return find_loader(choice.kind).stand_in(choice, device="cpu", shots=cell.prepared.shots)
+    loader = find_loader(choice.kind)
+    found = loader.stand_in(choice, device="cpu", shots=cell.prepared.shots)
+    assert isinstance(found, StandIn)
+    return found
 
 
 @pytest.mark.parametrize("model", ["arith_decoder", "arith_encoder"])
