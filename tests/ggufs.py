@@ -262,5 +262,6 @@ def _replace(model: PreTrainedModel, architecture: str, name: str, values: np.nd
 
 def long_ago(directory: Path) -> None:
     """Make a directory look as if nothing had been written in it for hours."""
+    then = time.time() - STILL_S - 60
     for path in (*directory.rglob("*"), directory):
-        os.utime(path, (time.time() - STILL_S - 60,) * 2)
+        os.utime(path, (then, then))

@@ -123,8 +123,9 @@ def test_two_nodes_whose_locks_lie_end_with_the_numbers_of_one(start, undisturbe
     assert _torn(store) == []
 
     # What a kill in the middle of a write has left is swept when nobody can be at work at it.
+    long_ago = time.time() - ABANDONED_S - 60
     for path in tmp_path.rglob(".*.tmp"):
-        os.utime(path, (time.time() - ABANDONED_S - 60,) * 2)
+        os.utime(path, (long_ago, long_ago))
     last = start("b", tmp_path, *again)
     last.join()
     assert not list(sweep.glob("[0-9]/.*.tmp"))
