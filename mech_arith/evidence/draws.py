@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from mech_arith.interventions.controls import CONTROL, DRAWN, FIRST_DRAWS, Controls
+from mech_arith.interventions import FIRST_DRAWS
+from mech_arith.interventions.controls import CONTROL, DRAWN, Controls
 from mech_arith.statistics import ALPHA, draws_needed, least_p
 
 

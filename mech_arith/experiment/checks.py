@@ -14,7 +14,7 @@ from mech_arith.experiment.config import (
     ScreenConfig,
     ScreenMethod,
 )
-from mech_arith.interventions.controls import FIRST_DRAWS
+from mech_arith.interventions import FIRST_DRAWS
 from mech_arith.interventions.edits import WEIGHTS
 from mech_arith.models.kinds import EACH, HEADS_AT, PROMPT_DATE, SITES_EACH
 from mech_arith.reports.papers import page

@@ -13,6 +13,7 @@ from mech_arith.common.errors import UserError, unknown
 from mech_arith.directions.random import random_frame
 from mech_arith.directions.tracing import Trace
 from mech_arith.engine.sites import Site
+from mech_arith.interventions import FIRST_DRAWS
 
 TARGET, CONTROL, SPAN, VALUELESS = "target", "control", "span", "valueless"
 OTHER, SHUFFLED = "other", "shuffled"
@@ -20,11 +21,6 @@ OTHER, SHUFFLED = "other", "shuffled"
 
 DRAWN = (CONTROL, SPAN, VALUELESS)
 """Arms whose subspaces are a sample: others might have been drawn."""
-
-FIRST_DRAWS = 20
-"""Directions of each kind that are drawn whatever they cost, where draws stop early. Means are over
-them alone: draws go on for as long as few of them cost as much as the target, so that the mean over
-all would lean towards what stopped them."""
 
 FURTHER = 2**31
 """In the seeds of further draws; beyond any other number there."""

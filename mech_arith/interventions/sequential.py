@@ -17,8 +17,9 @@ from torch import Tensor
 
 from mech_arith.engine.answers import Answers
 from mech_arith.engine.session import Session
+from mech_arith.interventions import FIRST_DRAWS
 from mech_arith.interventions.bases import Bases
-from mech_arith.interventions.controls import FIRST_DRAWS, Controls, further, orthonormal
+from mech_arith.interventions.controls import Controls, further, orthonormal
 from mech_arith.interventions.interchange import run_all
 from mech_arith.interventions.result import Draws, InterventionResult
 from mech_arith.interventions.treatments import grid_of

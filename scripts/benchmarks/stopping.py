@@ -21,10 +21,10 @@ from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.evidence.effects import contrasts_of, drops_of
 from mech_arith.evidence.scorer import Scorer
+from mech_arith.interventions import FIRST_DRAWS
 from mech_arith.interventions.bases import Bases
 from mech_arith.interventions.controls import (
     DRAWN,
-    FIRST_DRAWS,
     TARGET,
     Arm,
     Controls,
