@@ -154,7 +154,7 @@ class Expensive(Exception):
         ("answer.x", r"unknown position of the answer 'answer\.x'"),
         (
             "answers",
-            r"unknown position 'answers'; one of: each, .* answer, answer\.each, answer\.0",
+            r"position 'answers'; expected one of: each, .* answer, answer\.each, answer\.0",
         ),
     ],
 )
