@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import (
     BaseSubmititLauncher,
     LocalLauncher,
@@ -108,6 +108,7 @@ class _Packing(BaseSubmititLauncher):
 
         assert self.hydra_context is not None
         assert isinstance(self.config, DictConfig)
+        setup_globals()  # a job's process knows no ${now:} yet
         sweep = self.hydra_context.config_loader.load_sweep_config(self.config, own).hydra.sweep
         directory = Path(sweep.dir) / sweep.subdir
         if not (directory / SUMMARY).is_file():

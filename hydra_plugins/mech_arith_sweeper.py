@@ -300,13 +300,16 @@ class CellSweeper(BasicSweeper):
         Raises:
             UserError: there are more of them than GPUs, so far as is known before a job runs.
         """
-        from mech_arith.common.runs.workers import check_devices
+        from mech_arith.common.runs.workers import check_devices, visible_devices
 
         if self.workers is None:
             return
+        params = getattr(self.launcher, "params", {})
         on_gpus = any(one.device.value != "cpu" for one in settings)
         vars(self.launcher).update(workers=self.workers, on_gpus=on_gpus)
-        n_devices = _gpus_of_job(getattr(self.launcher, "params", {})) if on_gpus else 0
+        n_devices = _gpus_of_job(params) if on_gpus else 0
+        if n_devices is None and self._executor == LOCAL:
+            n_devices = len(visible_devices(os.environ)[: params.get("gpus_per_node")])
         if n_devices is not None:
             check_devices(self.workers, n_devices)
 

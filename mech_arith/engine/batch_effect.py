@@ -6,7 +6,7 @@ So a few problems are run as the cell runs them, in stacked batches of suffix pa
 prefix, and once more one row at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -109,6 +109,46 @@ class BatchEffect:
             f"answers depend on batch_size: {self}; set dtype=float32, or take shares of answers "
             "as no more exact than that"
         )
+
+
+def near_ties(
+    effect: Mapping[str, Any],
+    baseline: Float64[Tensor, " n"],
+    edited: Float64[Tensor, " rows"] | None,
+) -> dict[str, Any]:
+    """A cell's summary of the effect, with the shares of its own answers that it might change.
+
+    Args:
+        effect: `BatchEffect.summary`.
+        baseline: logit differences of all problems; NaN where there is none.
+        edited: those of all edited answers.
+
+    Returns:
+        `near` and `near_edited` beside what was measured: shares of the answers whose logit
+        difference is no larger than the batch moves one; None where there are none.
+    """
+    moved = float(effect["logit_difference"])
+
+    def share(differences: Tensor | None) -> float | None:
+        if differences is None or moved != moved or differences.isnan().all():
+            return None
+        known = differences[~differences.isnan()]
+        return float((known.abs() <= moved).double().mean()) if moved else 0.0
+
+    return {**effect, "near": share(baseline), "near_edited": share(edited)}
+
+
+def near_tie_warnings(effect: Mapping[str, Any]) -> list[str]:
+    """What is to be said where a cell's answers are as near to others as the batch moves them."""
+    shares = [(effect["near"], "the answers"), (effect["near_edited"], "the edited answers")]
+    found = [f"{100 * share:.2g}% of {of}" for share, of in shares if share]
+    if not found:
+        return []
+    return [
+        f"{' and '.join(found)} have a logit difference within the "
+        f"{effect['logit_difference']:.2g} by which the batch moves it in {effect['dtype']}, and "
+        "may be others at another batch_size; set dtype=float32 where that is too many"
+    ]
 
 
 def measure_batch_effect(

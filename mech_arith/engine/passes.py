@@ -18,7 +18,7 @@ from mech_arith.engine.rules import Rule
 from mech_arith.engine.sites import Site
 from mech_arith.models.attention import KeysValues, Past, Shared
 from mech_arith.models.base import EVERY, Model, Place, Tap, run_blocks, untouched
-from mech_arith.models.finite import holds, is_finite, not_finite
+from mech_arith.models.finite import is_finite, logits_are_finite, not_finite
 from mech_arith.models.prompts import Layout, Prompts
 
 READ_OUT_ELEMENTS = 2**23
@@ -257,7 +257,7 @@ class Resumed:
         for start in range(0, len(self._last), size):
             part = slice(start, start + size)
             read = self._model.read_out(self._last[part])
-            if not holds(self._model, read):
+            if not logits_are_finite(self._model, read):
                 rows = torch.arange(len(self._last))[part]
                 behind = self._clean.fed.cpu()[rows // self._n_edits]
                 raise self.tails(rows).not_finite(read, behind)
@@ -355,7 +355,7 @@ class ResumedTails:
         size = rows_read_at_once(model, 1)
         for start in range(0, len(resid), size):
             read, some = model.read_out(resid[start : start + size]), slice(start, start + size)
-            if not holds(model, read):
+            if not logits_are_finite(model, read):
                 raise self.not_finite(read, torch.tensor(written)[some], rows[some])
             yield read[:, 0]
 

@@ -11,12 +11,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from mech_arith.common.errors import UserError
 from mech_arith.directions.base import DirectionMethod, Drawing
 from mech_arith.directions.tracing import Splits, Trace, trace
-from mech_arith.engine.batch_effect import measure_batch_effect
+from mech_arith.engine.batch_effect import (
+    HALF,
+    measure_batch_effect,
+    near_tie_warnings,
+    near_ties,
+)
 from mech_arith.engine.gradients import check_differentiable
 from mech_arith.engine.guard import check_points, compare_paths, compared, is_replayed
 from mech_arith.engine.pairs import Pairs
@@ -212,6 +218,8 @@ class _Edited:
     difference: float | None = None
     """Of folded edits from the activations' edits."""
     model: EditedModel | None = None
+    margins: Float64[Tensor, " rows"] | None = None
+    """Of a model in half precision: sizes of the logit differences of all edited answers."""
 
 
 def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPlan) -> CellResult:
@@ -252,6 +260,7 @@ def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPl
     work.warn(screen_warnings(screening))
     work.warn(edit_warnings(tables, plan.intervention, n_permutations=how.n_permutations))
     work.warn(constant_values(fit))
+    checked |= _near_ties(work, checked.get("batch_effect"), reported, edited)
     summary = {
         **baseline_summary(session.model, reported, how),
         **({} if written is None else written.summary()),
@@ -402,6 +411,20 @@ def _batch_effect(work: _Work, sites: list[Site]) -> dict[str, Any]:
     return {"batch_effect": found.summary()}
 
 
+def _near_ties(
+    work: _Work, effect: Mapping[str, Any] | None, reported: Reported, edited: _Edited
+) -> dict[str, Any]:
+    """Answers that are as near to another one as the batch moves them: all of them are looked at.
+
+    A few problems tell how far that is, and hardly ever meet an answer that changes.
+    """
+    if effect is None:
+        return {}
+    found = near_ties(effect, reported.baseline.answers.logit_difference, edited.margins)
+    work.warn(near_tie_warnings(found))
+    return {"batch_effect": found}
+
+
 def _screen(work: _Work, candidates: list[Site], reported: Reported) -> ScreenedCell | None:
     """The sites that are kept, and why; None where nothing is screened."""
     plan, session = work.plan, work.session
@@ -524,7 +547,9 @@ def _edit(work: _Work, bases: Bases, reported: Reported) -> _Edited:
         departures = off_distribution(session, bases.baseline.prompts, bases.traces, doses)
         tables["off_distribution"] = off_distribution_table(done.results, departures, asked)
     tables = {name: table.assign(via=asked.via) for name, table in tables.items()}
-    return _Edited(tables, done.difference, model)
+    margins = [one.answers.logit_difference.abs().flatten() for one in done.results]
+    is_half = session.model.dtype in HALF and bool(margins)
+    return _Edited(tables, done.difference, model, torch.cat(margins) if is_half else None)
 
 
 def _together(

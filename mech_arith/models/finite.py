@@ -27,7 +27,7 @@ def check_finite(model: Model, tokens: Int64[Tensor, "rows pos"]) -> None:
         raise _error(model, where, "")
 
 
-def holds(model: Model, read: Float[Tensor, "*rows out"]) -> bool:
+def logits_are_finite(model: Model, read: Float[Tensor, "*rows out"]) -> bool:
     """Whether logits are finite; in float32 and wider formats nobody looks.
 
     Some of a vocabulary may be ruled out by -inf.
@@ -86,4 +86,4 @@ def _first_place(
         read = model.full_pass(tokens.to(model.device), {**edits, **taps})
     if found:
         return f"layer {min(found)}"
-    return None if holds(model, read) else "the read-out"
+    return None if logits_are_finite(model, read) else "the read-out"

@@ -46,6 +46,11 @@ def read_sweep(*places: str | Path) -> SweepResult:
     """
     if not places:
         raise UserError("expected a directory of a sweep, got none; give at least one")
+    for place in places:
+        if not isinstance(place, str | Path):
+            raise UserError(
+                f"expected directories, got {place!r}; give several as read_sweep(ONE, OTHER)"
+            )
     directories = [Path(place) for place in places]
     listed = list_cells(directories, directories[0])
     swept = swept_overrides([cell.overrides or () for cell in listed])

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from mech_arith.common.store import Store
-from mech_arith.engine.batch_effect import EDITS, PROBLEMS, BatchEffect, measure_batch_effect
+from mech_arith.engine.batch_effect import (
+    EDITS,
+    PROBLEMS,
+    BatchEffect,
+    measure_batch_effect,
+    near_tie_warnings,
+    near_ties,
+)
 from mech_arith.engine.batching import Batching
 from mech_arith.engine.run import ReferenceAnswers
 from mech_arith.engine.session import Session
@@ -85,7 +92,7 @@ def test_float32_pays_nothing():
     assert model.passes == 0
 
 
-def near_ties():
+def nearly_tied():
     """A model that writes, whose two likeliest tokens are all but equally likely.
 
     Which of them is the larger one depends on the batch.
@@ -104,8 +111,8 @@ def near_ties():
     return model
 
 
-def test_near_ties_of_a_model_that_writes_are_found():
-    found = measured(near_ties())
+def test_nearly_tied_of_a_model_that_writes_are_found():
+    found = measured(nearly_tied())
     assert found.changed + found.changed_edited > 0
     assert found.log_prob > 0
     assert found.warning.startswith("answers depend on batch_size: in float16 16 rows at a time")
@@ -135,3 +142,21 @@ def test_bits_that_are_the_same_are_said_to_be():
     assert not near.is_exact
     assert near.warning is None
     assert "in 0 of 4 answers and in 0 of 8 edited ones, in log-prob" in str(near)
+
+
+def test_answers_that_are_as_near_to_another_as_the_batch_moves_them_are_counted() -> None:
+    effect = {"dtype": "float16", "logit_difference": 0.1}
+    baseline = torch.tensor([0.09, -0.05, 0.2, 3.0, torch.nan])
+    found = near_ties(effect, baseline.double(), torch.tensor([0.05, 2.0, 3.0, 4.0]).double())
+    assert found == {**effect, "near": 0.5, "near_edited": 0.25}
+    (said,) = near_tie_warnings(found)
+    assert said.startswith("50% of the answers and 25% of the edited answers have a logit")
+    assert near_ties({**effect, "logit_difference": torch.nan}, baseline.double(), None) == {
+        "dtype": "float16",
+        "logit_difference": pytest.approx(torch.nan, nan_ok=True),
+        "near": None,
+        "near_edited": None,
+    }
+    exact = near_ties({**effect, "logit_difference": 0.0}, baseline.double(), None)
+    assert (exact["near"], exact["near_edited"]) == (0.0, None)
+    assert near_tie_warnings(exact) == []

@@ -235,6 +235,7 @@ def test_weights_are_verified_and_half_precision_is_said(monkeypatch, tmp_path, 
     effect, log = summary["batch_effect"], (tmp_path / "run" / "mech_arith.log").read_text()
     assert (effect["dtype"], effect["n"], effect["n_edited"]) == ("bfloat16", 4, 8)
     assert effect["changed"] == effect["changed_edited"] == 0  # it writes no numbers
+    assert {"near", "near_edited"} < set(effect)
     assert "in bfloat16 64 rows at a time and single rows" in log
     assert summary["tokenizer"].startswith("one token per digit ('7', '4|2', ")
     assert f"its tokenizer: {summary['tokenizer']}" in log

@@ -73,8 +73,17 @@ def test_every_problem_is_either_trained_on_or_held_out():
         ({"operand_max": 7}, r"expected operand_max below answer\.modulus=7, got 7"),
         ({"templates": {"(a+b)%7": 1.0, "a*b%7": 1.0}}, "expected one template"),
         ({"weight_decay": -1.0}, "expected weight_decay >= 0"),
+        ({"weight_decay": float("nan")}, "expected weight_decay >= 0"),
+        ({"answer": {"modulus": "seven"}}, r"expected answer\.modulus as a whole number"),
+        ({"answer": {"modulus": 7.5}}, r"expected answer\.modulus as a whole number"),
+        (
+            {"answer": {"modulus": 7, "width": 2}},
+            r"expected answer\.modulus .*, and nothing beside",
+        ),
+        ({"answer": {"modulus": 11}}, "expected a template modulo 11, as answer"),
+        ({"shape": {**SEVEN["shape"], "n_heads": 3}}, r"d_model as a multiple of shape\.n_heads"),
         ({"kind": "decoder"}, "expected train_share for kind=residues alone"),
-        ({"templates": {"a+b": 1.0}}, r"expected answers in 0\.\.6"),
+        ({"templates": {"a+b": 1.0}}, r"expected a template modulo 7, .* got a\+b"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(tmp_path, changed, said):

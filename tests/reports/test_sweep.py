@@ -1,6 +1,8 @@
 """A sweep read back as pandas tables."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -60,6 +62,12 @@ def test_a_damaged_cell_says_so_and_the_others_are_read(sweep: Path) -> None:
     assert (done, missing) == ("done", "missing")
     assert damaged in ("damaged", "failed")
     assert set(found.tables["effects"]["cell"]) == {"0"}
+
+
+def test_what_is_no_directory_is_refused() -> None:
+    code = "import mech_arith; mech_arith.read_sweep(['a', 'b'])"  # here, types are enforced
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
+    assert "expected directories, got ['a', 'b']; give several as read_sweep(ONE, OTHER)" in said
 
 
 def test_what_is_no_sweep_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from mech_arith.common.errors import UserError
 from mech_arith.models.arithmetic.networks import DecoderShape, decoder_logits
 from mech_arith.models.arithmetic.objectives import Objective, Operands, TrainSettings
 from mech_arith.models.arithmetic.residues import Residues
@@ -34,6 +35,12 @@ class DecoderObjective(Objective):
     def _build(self, prompt_length: int, *, d_vocab: int) -> None:
         settings = self.settings
         n_ctx = prompt_length + self.answer_format.length
+        d_model, n_heads = (settings.shape.get(name, 0) for name in ("d_model", "n_heads"))
+        if n_heads and d_model % n_heads:
+            raise UserError(
+                f"expected shape.d_model as a multiple of shape.n_heads, got {d_model} and "
+                f"{n_heads}; change one of them"
+            )
         self.shape = DecoderShape(**settings.shape, n_ctx=n_ctx, d_vocab=d_vocab)
         self.network = self.shape.network(seed=settings.seed).to(self.device)
 

@@ -26,8 +26,8 @@ class ResidueObjective(DecoderObjective):
 
     def __init__(self, settings: TrainSettings) -> None:
         Objective.__init__(self, settings)
-        self.answer_format = Residues(**settings.answer)
         (self.text,) = self._checked()
+        self.answer_format = Residues(**settings.answer)
         self.expression = self.expressions[self.text]
         numbers = range(settings.operand_min, settings.operand_max + 1)
         every = np.array(list(product(numbers, repeat=len(self.expression.operands))))
@@ -46,7 +46,12 @@ class ResidueObjective(DecoderObjective):
             UserError: settings that do not go together.
         """
         settings, texts = self.settings, list(self.expressions)
-        share, modulus = settings.train_share, self.answer_format.modulus
+        share, modulus = settings.train_share, settings.answer.get("modulus")
+        if list(settings.answer) != ["modulus"] or not isinstance(modulus, int) or modulus < 2:
+            raise UserError(
+                "expected answer.modulus as a whole number of 2 or more for kind=residues, and "
+                f"nothing beside it, got answer={dict(settings.answer)}; see conf/train/"
+            )
         if len(texts) != 1:
             raise UserError(
                 f"expected one template for kind=residues, got {', '.join(texts)}; its prompts "
@@ -61,6 +66,12 @@ class ResidueObjective(DecoderObjective):
             raise UserError(
                 f"expected operand_max below answer.modulus={modulus}, got "
                 f"{settings.operand_max}; lower it"
+            )
+        tree = self.expressions[texts[0]].tree
+        if tree.symbol != "%" or tree.arguments[1].name != str(modulus):
+            raise UserError(
+                f"expected a template modulo {modulus}, as answer.modulus says, got {texts[0]}; "
+                "change one of them"
             )
         n = (settings.operand_max - settings.operand_min + 1) ** len(
             self.expressions[texts[0]].operands

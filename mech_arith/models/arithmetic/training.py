@@ -109,8 +109,8 @@ def _check(settings: TrainSettings) -> None:
             "expected seed >= 0 and 0 <= operand_min < operand_max, got "
             f"{settings.seed}, {settings.operand_min}, {settings.operand_max}"
         )
-    if settings.weight_decay < 0:
-        raise UserError(f"expected weight_decay >= 0, got {settings.weight_decay}; raise it")
+    if not 0 <= settings.weight_decay < math.inf:
+        raise UserError(f"expected weight_decay >= 0, got {settings.weight_decay}; change it")
     if settings.train_share is not None and settings.kind != "residues":
         raise UserError(
             f"expected train_share for kind=residues alone, got kind={settings.kind}; leave it out"

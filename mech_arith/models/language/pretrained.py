@@ -115,8 +115,9 @@ class PretrainedModel(EditableModel):
         config = loaded.model.config.get_text_config()
         self.n_heads, self.d_model = config.num_attention_heads, config.hidden_size
         self.width_out = config.vocab_size
-        window, factors = (getattr(config, n, None) for n in ("sliding_window", "rope_parameters"))
-        self.turns = (*([window] if window else []), *_rotary_limits(factors))
+        windows = (getattr(config, n, None) for n in ("sliding_window", "attention_chunk_size"))
+        factors = getattr(config, "rope_parameters", None)
+        self.turns = (*(window for window in windows if window), *_rotary_limits(factors))
         self.device, self.dtype = loaded.model.device, loaded.model.dtype
         self._blocks = find_hook_points(loaded.model)
         self.n_layers = len(self._blocks)
