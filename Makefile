@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 DOCS_STAMP := .venv/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help venv new-venv smollm2 sweep sweep-lm test test-slow test-all test-browser test-slurm lint types check format docs wheel test-cuda train-decoder train-encoder seeds origin clean
+.PHONY: help venv new-venv smollm2 sweep sweep-lm test test-slow test-all install-chromium install-slurm test-browser test-slurm lint types check format docs wheel test-cuda train-decoder train-encoder seeds origin clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -67,12 +67,16 @@ define install
     apt-get update && apt-get install -y --no-install-recommends $(1); }; }
 endef
 
-test-browser: $(STAMP)  ## run the report's tests in Chromium, which is installed if it is missing
+install-chromium: $(STAMP)
 	$(call install,$(shell command -v chromium >/dev/null && command -v chromedriver >/dev/null || echo chromium chromium-driver))
+
+test-browser: install-chromium  ## run the report's tests in Chromium, which is installed if it is missing
 	$(PY) -m pytest -m browser $(ARGS)
 
-test-slurm: $(STAMP)  ## run the tests of sweeps on a SLURM brought up for them, installed if missing
+install-slurm: $(STAMP)
 	$(call install,$(shell $(PY) scripts/slurm_testbed.py missing))
+
+test-slurm: install-slurm  ## run the tests of sweeps on a SLURM brought up for them, installed if missing
 	$(PY) scripts/slurm_testbed.py run -- $(PY) -m pytest -m slurm $(ARGS)
 
 test-cuda: $(STAMP)  ## compare a GPU with the CPU, on a machine that has one (minutes)
