@@ -69,6 +69,7 @@ MOST_LINES, MOST_PARAMETERS = 60, 7
 LONGER = {
     "models/language/pretrained.py:_attention": "Hugging Face's signature of an attention function",
     "problems/design.py:draw_splits": "the settings of the section `problems` of a config",
+    "mech_arith_sweeper.py:__init__": "the settings of the section `sweep` of a config",
 }
 """Functions that exceed them, and why."""
 HEAVY = {"torch", "transformers", "transformer_lens", "sklearn", "pandas", "wandb", "matplotlib"}

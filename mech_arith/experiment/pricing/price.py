@@ -35,19 +35,19 @@ from mech_arith.problems.templates import Template
 
 T = TypeVar("T")
 
-START_S = 6.5
+START_S = 5.6
 """Seconds in which a process starts and imports what it needs."""
 
-CELL_S = 1.8
+CELL_S = 2.0
 """Seconds of a cell beside its passes: composing, loading, prompts, statistics, tables, figures."""
 
-SITE_S = 0.03
+SITE_S = 0.004
 """Seconds more for every traced site, beside the fitting of its directions."""
 
-TARGET_S = 0.1
+TARGET_S = 0.02
 """Seconds more for every edited subspace at every site, with its statistics and rows of tables."""
 
-SOURCES_S = 0.07
+SOURCES_S = 0.05
 """Seconds more for each of them where problems take values from sources."""
 
 HELD = 3.0
