@@ -220,7 +220,8 @@ def test_a_single_cell_is_priced_for_programs_and_leaves_nothing(monkeypatch, tm
 
 
 def test_a_launcher_starts_no_job(monkeypatch, tmp_path, capsys):
-    asked = ("hydra/launcher=local", "layers=[1],[2]", "sweep.pack=2", "sweep.rate=1e9")
+    asked = ("hydra/launcher=local", "layers=[1],[2]", "sweep.pack=2", "sweep.workers=2")
+    asked = (*asked, "sweep.rate=1e9")
     assert main(monkeypatch, tmp_path, *SMALL, *asked, "sweep.dry_run=json", sweep=True) == 0
     assert json.loads(capsys.readouterr().out)["total"]["starts"] == 1
     assert not list(tmp_path.iterdir())
