@@ -98,10 +98,10 @@ class CellSweeper(BasicSweeper):
         is_dry = dry_run_of(self.dry_run)
         rate = rate_of(self.rate)
         lists = self._lists(arguments)
-        composed = [self._composed(overrides) for overrides in lists]
-        # Checking renames what has no name of its own, and what is launched is what was composed.
+        composed = self._composed(lists)
         settings = [
-            _settings(o, copy.deepcopy(config)) for o, config in zip(lists, composed, strict=True)
+            _settings(o, config, is_dry=is_dry is not None)
+            for o, config in zip(lists, composed, strict=True)
         ]
         if is_dry is not None:
             sys.exit(self._priced(directory, lists, composed, settings, rate, is_dry))
@@ -148,7 +148,9 @@ class CellSweeper(BasicSweeper):
         from mech_arith.experiment.names import check_one_meaning
         from mech_arith.experiment.pricing.dry_run import model_of, offer_of, print_offer
 
-        check_one_meaning(one for one in settings if not isinstance(one, UserError))
+        accepted = [one for one in settings if not isinstance(one, UserError)]
+        check_one_meaning(accepted)
+        self._share_out(accepted)
         to_run = list(range(len(lists)))
         if self.resume:
             from mech_arith.experiment.resume import decide
@@ -219,11 +221,15 @@ class CellSweeper(BasicSweeper):
         rows = list(zip(*together.values(), strict=True))
         return [[*cell, *row] for cell in cells for row in rows]
 
-    def _composed(self, overrides: list[str]) -> DictConfig:
-        """The config of one cell; an error in it ends the sweep before it begins."""
+    def _composed(self, lists: Sequence[list[str]]) -> list[DictConfig]:
+        """The configs of all cells; an error in one ends the sweep before it begins."""
+        from mech_arith.experiment.composing import Composing
+
         assert self.hydra_context is not None
         assert self.config is not None
-        return self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        loader: Any = self.hydra_context.config_loader
+        composing = Composing(loader, self.config)
+        return [composing.of(overrides) for overrides in lists]
 
     def _spare_composing(
         self, composed: Mapping[int, DictConfig], own: Mapping[int, list[str]]
@@ -488,14 +494,17 @@ def _job(pack: "Pack", own: Mapping[int, list[str]]) -> list[tuple[int, list[str
 
 
 @without_additions()
-def _settings(overrides: list[str], config: DictConfig) -> "RunConfig | UserError":
-    """A cell's checked config, or why it is refused."""
+def _settings(overrides: list[str], config: DictConfig, *, is_dry: bool) -> "RunConfig | UserError":
+    """A cell's checked config, or why it is refused; a price looks its names up itself."""
+    # Checking renames what has no name of its own, and what is launched is what was composed.
+    config = copy.deepcopy(config)
     from mech_arith.experiment.names import look_up
     from mech_arith.experiment.typed import checked
 
     try:
         settings = checked(config, filter_overrides(overrides))
-        look_up(settings)
+        if not is_dry:
+            look_up(settings)
     except UserError as error:
         return error
     return settings

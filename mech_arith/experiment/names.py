@@ -3,7 +3,7 @@
 Nothing heavy is imported here, so that a mistyped name is said at once.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,9 @@ from mech_arith.problems.expressions import Constraint, parse_constraint
 from mech_arith.problems.grammar import shown
 from mech_arith.problems.templates import Template, build_template
 
+Drawing = Callable[..., tuple[ProblemSet, ProblemSet, ProblemSet]]
+"""Draws the fit split, the report split and the examples, as `draw_splits` does."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -44,8 +47,12 @@ class Request:
     report: ProblemSet
 
 
-def look_up(config: RunConfig) -> Request:
+def look_up(config: RunConfig, *, drawing: Drawing = draw_splits) -> Request:
     """Look up every name and draw the problems.
+
+    Args:
+        config: the cell's.
+        drawing: draws the problems: `draw_splits`, or what shares its draws among cells.
 
     Raises:
         UserError: an unknown name, options that do not go together, or problems that cannot be
@@ -65,7 +72,7 @@ def look_up(config: RunConfig) -> Request:
     ranges = operand_ranges(config.problems.operands, template.expression.operands)
     constraints = tuple(parse_constraint(text) for text in config.problems.constraints)
     draw = partial(
-        draw_splits,
+        drawing,
         n=config.problems.n,
         n_shots=choice.shots if loader.takes_examples else 0,
         ranges=ranges,

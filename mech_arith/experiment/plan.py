@@ -13,7 +13,7 @@ from mech_arith.engine.sites import describe_layers, select_heads, select_layers
 from mech_arith.experiment.cell import CellPlan
 from mech_arith.experiment.checks import screened_points
 from mech_arith.experiment.config import LayersConfig, RunConfig, ScreenMethod
-from mech_arith.experiment.names import components_of, look_up, ranks_of
+from mech_arith.experiment.names import Drawing, components_of, look_up, ranks_of
 from mech_arith.interventions.controls import Controls
 from mech_arith.interventions.edits import NO_EDIT, WEIGHTS
 from mech_arith.interventions.edits.base import find_edit
@@ -24,7 +24,7 @@ from mech_arith.interventions.screening import ScreenPlan
 from mech_arith.models.base import Model
 from mech_arith.models.kinds import LayerPart, Metric
 from mech_arith.models.stand_in import StandIn
-from mech_arith.problems import ProblemSet
+from mech_arith.problems import ProblemSet, draw_splits
 from mech_arith.problems.expressions import Constraint
 from mech_arith.problems.templates import Template
 from mech_arith.statistics import Resampling
@@ -105,14 +105,18 @@ class Prepared:
         )
 
 
-def prepare(config: RunConfig) -> Prepared:
+def prepare(config: RunConfig, *, drawing: Drawing = draw_splits) -> Prepared:
     """Look up every name and draw the problems.
+
+    Args:
+        config: the cell's.
+        drawing: see `look_up`.
 
     Raises:
         UserError: an unknown name or option, or problems that cannot be drawn or that the direction
             method refuses.
     """
-    asked = look_up(config)
+    asked = look_up(config, drawing=drawing)
     tracing = config.tracing
     ranks = ranks_of(config)
     method = find_method(tracing.method, tracing.n_components, tracing.options, ranks=ranks)

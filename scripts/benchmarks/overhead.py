@@ -168,19 +168,16 @@ class Spent:
         return sum(s for part, s in self.parts.items() if part not in (*APART, "engine"))
 
 
-def measure(name: str, more: Sequence[str]) -> Spent:
-    """Of one sweep."""
+def watched(*arguments: str) -> tuple[Counter[str], float]:
+    """Run `mech_arith` with a store of its own; seconds of CPU by part of all its processes, and
+    seconds by the clock.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         (place / "parts").mkdir()
         (place / "start").mkdir()
         (place / "start" / "sitecustomize.py").write_text(AT_START, encoding="utf-8")
-        always = (
-            f"hydra.sweep.dir={place / 'sweep'}",
-            f"store.path={place / 'store'}",
-            "wandb=disabled",
-            "threads=1",
-        )
+        always = (f"store.path={place / 'store'}", "wandb=disabled", "threads=1")
         roots = [str(place / "start"), os.environ.get("PYTHONPATH", "")]
         environment = {
             **os.environ,
@@ -188,14 +185,22 @@ def measure(name: str, more: Sequence[str]) -> Spent:
             PARTS: str(place / "parts"),
             "PYTHONPATH": os.pathsep.join(filter(None, roots)),
         }
-        command = [sys.executable, "-m", "mech_arith", "-m", *SWEEPS[name], *more, *always]
+        command = [sys.executable, "-m", "mech_arith", *arguments, *always]
         began = time.monotonic()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
         wall = time.monotonic() - began
-        states = json.loads((place / "sweep" / "cells.json").read_text(encoding="utf-8"))
         spent: Counter[str] = Counter()
         for path in (place / "parts").iterdir():
             spent.update(json.loads(path.read_text(encoding="utf-8")))
+    return spent, wall
+
+
+def measure(name: str, more: Sequence[str]) -> Spent:
+    """Of one sweep."""
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch) / "sweep"
+        spent, wall = watched("-m", *SWEEPS[name], *more, f"hydra.sweep.dir={place}")
+        states = json.loads((place / "cells.json").read_text(encoding="utf-8"))
     return Spent(len(states["cells"]), wall, dict(spent))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ GIVEN = 1e10
 DRY = "sweep.dry_run=true"
 FEW = (
     "problems.n=48",
+    "tracing.n_components=3",
     "intervention.n_problems=12",
     "inference.resamples=100",
     "inference.permutations=100",
@@ -44,8 +46,12 @@ COUNTED = {
 """Cells whose edits do not hang on which component is the best one."""
 
 
-def price_of(*overrides: str, rate: float | None = GIVEN) -> Price:
-    return Prices(rate).of(compose(*overrides).settings, "cell")
+SHARED = Prices(GIVEN)
+"""Models and rehearsals are the same in most tests."""
+
+
+def price_of(*overrides: str, prices: Prices = SHARED) -> Price:
+    return prices.of(compose(*overrides).settings, "cell")
 
 
 def rows_run(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> int:
@@ -95,15 +101,24 @@ def test_a_block_is_counted_in_multiply_adds():
 
 
 def test_time_is_multiply_adds_by_the_rate_and_what_stands_beside():
-    slow, fast = (price_of(*FEW, *COUNTED["scale"], rate=rate) for rate in (1e9, 1e10))
+    cell = (*FEW, *COUNTED["scale"])
+    slow, fast = price_of(*cell, prices=Prices(1e9)), price_of(*cell)
     assert slow.engine_s == pytest.approx(slow.macs / 1e9)
     assert slow.engine_s == pytest.approx(10 * fast.engine_s)
     assert slow.other_s == pytest.approx(fast.other_s, abs=1.0)
 
 
 def test_a_rate_is_measured_where_none_is_given():
-    priced = price_of(*FEW, *COUNTED["scale"], rate=None)
+    priced = price_of(*FEW, *COUNTED["scale"], prices=Prices(None))
     assert 0 < priced.engine_s < 600
+
+
+@cache
+def _asked_beside(*own: str) -> Price:
+    return price_of(*FEW, DRAWN, *ONE_COMPONENT, *own)
+
+
+ONE_COMPONENT = ("intervention.components=[0]",)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +146,7 @@ def test_a_rate_is_measured_where_none_is_given():
     ],
 )
 def test_what_is_asked_for_beside_costs_more(more, fewer):
-    dear, cheap = (price_of(*FEW, DRAWN, *own) for own in (more, fewer))
+    dear, cheap = (_asked_beside(*own) for own in (more, fewer))
     assert dear.refused is cheap.refused is None
     assert dear.macs > cheap.macs
 
@@ -173,9 +188,11 @@ def test_a_language_model_is_priced_by_config_and_tokenizer(tmp_path):
     known = _stand_in(*settings).model.fingerprint
     assert known == whole.fingerprint
     before = price_of(*settings)
+    # In half precision a few problems are run in batches and alone.
+    assert price_of(*settings, "dtype=bfloat16").macs > before.macs
     for path in Path(directory).glob("*.safetensors*"):
         path.unlink()
-    after = price_of(*settings)
+    after = price_of(*settings, prices=Prices(GIVEN))
     assert before.refused is after.refused is None
     assert (before.rows, before.macs) == (after.rows, after.macs)
     assert any("the weights are not here" in text for text in after.warnings)
@@ -203,7 +220,8 @@ def test_a_single_cell_is_priced_for_programs_and_leaves_nothing(monkeypatch, tm
 
 
 def test_a_launcher_starts_no_job(monkeypatch, tmp_path, capsys):
-    asked = ("hydra/launcher=local", "layers=[1],[2]", "sweep.pack=2", "sweep.rate=1e9")
+    asked = ("hydra/launcher=local", "layers=[1],[2]", "sweep.pack=2", "sweep.workers=2")
+    asked = (*asked, "sweep.rate=1e9")
     assert main(monkeypatch, tmp_path, *SMALL, *asked, "sweep.dry_run=json", sweep=True) == 0
     assert json.loads(capsys.readouterr().out)["total"]["starts"] == 1
     assert not list(tmp_path.iterdir())
@@ -251,7 +269,7 @@ def test_several_choices_need_a_sweep(monkeypatch, tmp_path, capsys):
 
 
 def test_too_few_draws_are_told_before_the_run():
-    priced = price_of(*FEW, DRAWN)
+    priced = _asked_beside()
     assert any(
         "of a drop beyond 3 random directions is 0.25 at least" in w for w in priced.warnings
     )
@@ -262,4 +280,4 @@ def test_a_model_that_has_no_stand_in_is_refused_in_words(monkeypatch):
         "mech_arith.experiment.pricing.price.find_loader",
         lambda _: SimpleNamespace(stand_in=lambda *_, **__: None),
     )
-    assert "whose loader has no stand_in" in (price_of(*FEW).refused or "")
+    assert "whose loader has no stand_in" in (price_of(*FEW, prices=Prices(GIVEN)).refused or "")

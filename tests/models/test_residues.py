@@ -7,7 +7,7 @@ import torch
 from mech_arith.common.errors import UserError
 from mech_arith.engine.run import ReferenceAnswers, run_baseline
 from mech_arith.engine.session import Session
-from mech_arith.models.arithmetic.loading import load_arithmetic
+from mech_arith.models.arithmetic.loading import arithmetic_stand_in, load_arithmetic
 from mech_arith.models.arithmetic.objectives import TrainSettings
 from mech_arith.models.arithmetic.residue_objective import ResidueObjective
 from mech_arith.models.arithmetic.residues import Residues
@@ -37,9 +37,19 @@ def problems(expression=f"(a+b)%{P}", n=20, high=P - 1):
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    directory = train(TrainSettings(**SEVEN, directory=str(tmp_path_factory.mktemp("seven"))))
+def directory(tmp_path_factory):
+    return train(TrainSettings(**SEVEN, directory=str(tmp_path_factory.mktemp("seven"))))
+
+
+@pytest.fixture(scope="module")
+def model(directory):
     return load_arithmetic("seven", directory=directory)
+
+
+def test_its_stand_in_has_its_fingerprint_and_depth(model, directory):
+    found = arithmetic_stand_in("seven", directory=directory, device="cpu")
+    assert found.model.fingerprint == model.fingerprint
+    assert (found.n_layers, found.model.n_layers) == (1, 1)
 
 
 def test_every_residue_is_a_token_and_nothing_else_is():

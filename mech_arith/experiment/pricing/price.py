@@ -1,7 +1,9 @@
 """The price of one cell: what it computes, how long that takes, and what it needs for it."""
 
 import json
+from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
 
 from mech_arith.common.errors import UserError
 from mech_arith.common.plugins import using_plugins
@@ -26,25 +28,33 @@ from mech_arith.interventions.screening import check_screen
 from mech_arith.models.answered import encode_for
 from mech_arith.models.base import Model
 from mech_arith.models.kinds import find_loader
+from mech_arith.models.prompts import Prompts
 from mech_arith.models.stand_in import N_LAYERS, StandIn
+from mech_arith.problems import ProblemSet, draw_splits
+from mech_arith.problems.templates import Template
 
-START_S = 6.5
+T = TypeVar("T")
+
+START_S = 5.6
 """Seconds in which a process starts and imports what it needs."""
 
-CELL_S = 1.8
+CELL_S = 2.0
 """Seconds of a cell beside its passes: composing, loading, prompts, statistics, tables, figures."""
 
-SITE_S = 0.03
+SITE_S = 0.004
 """Seconds more for every traced site, beside the fitting of its directions."""
 
-TARGET_S = 0.1
+TARGET_S = 0.02
 """Seconds more for every edited subspace at every site, with its statistics and rows of tables."""
 
-SOURCES_S = 0.07
+SOURCES_S = 0.05
 """Seconds more for each of them where problems take values from sources."""
 
 HELD = 3.0
 """Copies of a batch's activations that are held at a time, beside keys and values."""
+
+SHARED = 16
+"""Sets of problems, and of prompts, that are held for further cells."""
 
 DOUBLE, SINGLE = 8, 4
 """Bytes of a number."""
@@ -115,6 +125,8 @@ class Prices:
         self._fitting: dict[str, float] = {}
         self._rehearsed: dict[str, Rehearsed] = {}
         self._drawing: dict[str, float] = {}
+        self._problems: dict[Hashable, tuple[ProblemSet, ProblemSet, ProblemSet]] = {}
+        self._prompts: dict[Hashable, tuple[Prompts, Prompts]] = {}
 
     def of(self, settings: RunConfig, name: str) -> Price:
         """The price of a checked config. What would refuse it is part of the price."""
@@ -125,7 +137,7 @@ class Prices:
             return Price(name, refused=str(error))
 
     def _of(self, settings: RunConfig, name: str) -> Price:
-        prepared = prepare(settings)
+        prepared = prepare(settings, drawing=self._drawn)
         stand_in = self._stand_in(settings, prepared)
         plan = prepared.cell(stand_in)
         asked = self._asked(stand_in, plan, prepared)
@@ -157,6 +169,23 @@ class Prices:
             warnings=tuple(_warnings(asked, kept.is_known)),
         )
 
+    def _drawn(self, template: Template, **how: Any) -> tuple[ProblemSet, ProblemSet, ProblemSet]:
+        """Problems, drawn once for the cells that ask the same."""
+        return _shared(self._problems, repr([template, how]), lambda: draw_splits(template, **how))
+
+    def _encoded(self, model: Model, plan: CellPlan, prepared: Prepared) -> tuple[Prompts, Prompts]:
+        """Prompts of both splits, encoded once for the cells that ask the same problems alike."""
+        splits = prepared.fit, prepared.report
+        key = (model, *splits, plan.positions, plan.digits)
+
+        def encode() -> tuple[Prompts, Prompts]:
+            fit, report = (
+                encode_for(model, split, [plan.positions], digits=plan.digits) for split in splits
+            )
+            return fit, report
+
+        return _shared(self._prompts, key, encode)
+
     def _stand_in(self, settings: RunConfig, prepared: Prepared) -> StandIn:
         """Made once for all cells that ask the same model in the same way."""
         choice, device = model_choice(settings), device_of(settings)
@@ -181,10 +210,7 @@ class Prices:
     def _asked(self, stand_in: StandIn, plan: CellPlan, prepared: Prepared) -> Asked:
         """The cell by its prompts, checked as far as it can be without weights."""
         model = stand_in.model
-        prompts_fit, prompts = (
-            encode_for(model, split, [plan.positions], digits=plan.digits)
-            for split in (prepared.fit, prepared.report)
-        )
+        prompts_fit, prompts = self._encoded(model, plan, prepared)
         sites, mapped = plan.sites(prompts_fit.joined(prompts), model.points)
         for site in sites:
             if site.point not in model.points:
@@ -283,6 +309,15 @@ class Prices:
                 self._fitting[key] = fit_seconds(method, asked.fit, width)
             found += count * self._fitting[key] * (1 + asked.plan.untrained_twins)
         return found
+
+
+def _shared(known: dict[Hashable, T], key: Hashable, make: Callable[[], T]) -> T:
+    """What is known by a key, made first where it is not; the oldest of many goes."""
+    if key not in known:
+        while len(known) >= SHARED:
+            known.pop(next(iter(known)))
+        known[key] = make()
+    return known[key]
 
 
 def _lowered(site: Site) -> Site:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mech_arith.directions.rotation import EVALUATED_EVERY, RELAXED_STEPS
+from mech_arith.engine import batch_effect
 from mech_arith.engine.guard import EDITS, PROBLEMS, SITES
 from mech_arith.engine.reading import ReferenceAnswers, force
 from mech_arith.engine.sites import Site
@@ -197,6 +198,7 @@ def passes_of(asked: Asked) -> list[Passes]:
     """All passes of a cell, stage by stage."""
     return [
         *_check(asked),
+        *_batch_effect(asked),
         *_baseline(asked, "baseline", len(asked.report)),
         *_tracing(asked),
         *_training(asked),
@@ -216,6 +218,20 @@ def _check(asked: Asked) -> Iterator[Passes]:
     yield Passes("check", whole, layers, positions, read=1 + shape.fed)
     resumed = rows * sites * 2 * EDITS
     yield Passes("check", resumed, layers / 2, shape.whole, shape.prefix, read=1 + shape.fed)
+
+
+def _batch_effect(asked: Asked) -> Iterator[Passes]:
+    """In half precision: a few problems and edits of them, in batches and alone."""
+    if asked.stand_in.model.dtype not in batch_effect.HALF:
+        return
+    few = min(batch_effect.PROBLEMS, len(asked.report))
+    rows = min(batch_effect.MOST_PROBLEMS, len(asked.report)) + few
+    lowest = min(asked.sites, key=lambda site: site.layer)
+    yield from _captured(asked, "check", rows, [lowest])
+    yield from _baseline(asked, "check", rows)
+    edited = batch_effect.MOST_ROWS + few * batch_effect.EDITS
+    for some in _edited(asked, "check", [lowest], edited):
+        yield replace(some, is_edited=False)
 
 
 def _prefix(asked: Asked, stage: str, times: Number) -> Passes:
