@@ -95,21 +95,21 @@ class CellSweeper(BasicSweeper):
         assert self.config is not None
         # Before the directory is made: what is mistyped leaves nothing.
         self._check_pack()
-        is_dry = dry_run_of(self.dry_run)
+        dry_run = dry_run_of(self.dry_run)
         rate = rate_of(self.rate)
         lists = self._lists(arguments)
         composed = self._composed(lists)
         settings = [
-            _settings(o, config, is_dry=is_dry is not None)
+            _settings(o, config, is_dry=dry_run is not None)
             for o, config in zip(lists, composed, strict=True)
         ]
-        if is_dry is not None:
-            sys.exit(self._priced(directory, lists, composed, settings, rate, is_dry))
+        self._share_out([one for one in settings if not isinstance(one, UserError)])
+        if dry_run is not None:
+            sys.exit(self._priced(directory, lists, composed, settings, rate, dry_run))
         refused = [why for why in settings if isinstance(why, UserError)]
         if len(refused) == len(settings):  # nothing would run
             raise refused[0]
         check_one_meaning(one for one in settings if not isinstance(one, UserError))
-        self._share_out([one for one in settings if not isinstance(one, UserError)])
         asked = [_asked(o, composed[n], n, settings[n]) for n, o in enumerate(lists)]
         check_writable(directory)
         busy = (
@@ -146,7 +146,7 @@ class CellSweeper(BasicSweeper):
         from mech_arith.common.runs.sweeps import own_overrides
         from mech_arith.experiment.flags import JSON
         from mech_arith.experiment.names import check_one_meaning
-        from mech_arith.experiment.pricing.dry_run import model_of, offer_of, print_offer
+        from mech_arith.experiment.pricing.dry_run import model_of, price_of_sweep, print_price
 
         accepted = [one for one in settings if not isinstance(one, UserError)]
         check_one_meaning(accepted)
@@ -167,14 +167,14 @@ class CellSweeper(BasicSweeper):
             n_starts = len(pack_cells(to_run, models, size))
         names = own_overrides([tuple(filter_overrides(overrides)) for overrides in lists])
         as_program = how == JSON
-        offer = offer_of(
+        price = price_of_sweep(
             list(zip(names, settings, strict=True)),
             rate=rate,
             done=set(range(len(lists))) - set(to_run),
             n_starts=n_starts,
             is_quiet=as_program,
         )
-        return print_offer(offer, as_program=as_program)
+        return print_price(price, as_program=as_program)
 
     @property
     def _side_by_side(self) -> int:

@@ -69,12 +69,12 @@ def own_folders(flags: Sequence[str]) -> list[Path]:
 
 
 def dry_run_of(asked: object) -> str | None:
-    """What `sweep.dry_run` says: None for a real run.
+    """What `sweep.dry_run` says: 'true' or 'json'; None for a real run.
 
     Raises:
         UserError: it says something else than true, false or json.
     """
-    if asked in (None, False):
+    if asked is False:  # and not 0, which looks like a slip
         return None
     if asked is True or asked == JSON:
         return JSON if asked == JSON else "true"

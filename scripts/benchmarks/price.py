@@ -19,7 +19,7 @@ import torch
 from overhead import watched
 
 from mech_arith import compose
-from mech_arith.experiment.pricing.dry_run import offer_of
+from mech_arith.experiment.pricing.dry_run import price_of_sweep
 from mech_arith.experiment.pricing.price import START_S, Price
 
 FEW = "intervention.controls={random:5,span:5,valueless:5,other:true,shuffled:true}"
@@ -173,7 +173,7 @@ def estimated(names: Sequence[str]) -> dict[str, Price]:
             (name, compose(*CELLS[name], *ALWAYS, f"store.path={scratch}").settings)
             for name in names
         ]
-        return {price.name: price for price in offer_of(cells, rate=None).prices}
+        return {price.name: price for price in price_of_sweep(cells, rate=None).prices}
 
 
 def real(overrides: Sequence[str]) -> dict[str, float]:

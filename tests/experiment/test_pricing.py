@@ -82,6 +82,21 @@ def test_as_many_rows_are_priced_as_are_run(monkeypatch, kind):
     assert priced.rows == pytest.approx(rows_run(monkeypatch, *FEW, *COUNTED[kind]), abs=GUARD)
 
 
+def test_cells_of_other_operands_are_counted_anew():
+    """Where b is always the same, nothing is edited towards it."""
+    asked = (*FEW, DRAWN, "intervention=interchange", "intervention.sources=1")
+    whole, fixed = price_of(*asked), price_of(*asked, "+problems.operands.b={min:5,max:5}")
+    assert fixed.edits < whole.edits
+
+
+def test_draws_that_go_on_are_priced_at_their_fewest_and_the_most_are_said():
+    sequential = ("intervention.controls.random=99", "intervention.controls.stop_after=10")
+    priced = price_of(*FEW, *sequential)
+    assert priced.edits == price_of(*FEW, "intervention.controls.random=20").edits
+    (said,) = [text for text in priced.warnings if "until p is decided" in text]
+    assert "60 to 139 beside each target, priced as 60; up to 2.3 times the edits" in said
+
+
 def test_edits_are_subspaces_times_strengths():
     priced = price_of(*FEW, *COUNTED["scale"])
     # One layer, two components with three controls each, five strengths of which one does nothing.
@@ -255,6 +270,8 @@ def test_a_finished_sweep_costs_nothing_more(monkeypatch, tmp_path, capsys):
         ("sweep.rate=-2", "expected sweep.rate as multiply-adds per second above 0, got -2"),
         ("sweep.rate=fast", "expected sweep.rate as multiply-adds per second above 0, got 'fast'"),
         ("sweep.dry_run=maybe", "expected sweep.dry_run=true, false or json, got 'maybe'"),
+        ("sweep.dry_run=0", "expected sweep.dry_run=true, false or json, got 0"),
+        ("sweep.dry_run=null", "expected sweep.dry_run=true, false or json, got None"),
     ],
 )
 def test_bad_input_is_one_line(monkeypatch, tmp_path, capsys, asked, said):

@@ -11,18 +11,18 @@ from mech_arith.common.progress import progress
 from mech_arith.common.registry import without_additions
 from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.pricing.price import START_S, Price, Prices
-from mech_arith.experiment.pricing.shown import Offer, as_json, short, show
+from mech_arith.experiment.pricing.shown import SweepPrice, as_json, short, show
 
 
 @without_additions()
-def offer_of(
+def price_of_sweep(
     cells: Sequence[tuple[str, RunConfig | UserError]],
     *,
     rate: float | None,
     done: Collection[int] = (),
     n_starts: int = 1,
     is_quiet: bool = True,
-) -> Offer:
+) -> SweepPrice:
     """The prices of all cells.
 
     Args:
@@ -39,27 +39,30 @@ def offer_of(
             found.append(Price(name, refused=str(settings)))
         else:
             found.append(replace(prices.of(settings, name), is_done=index in done))
-    return Offer(found, n_starts, START_S, _said(rate, found))
+    devices = {one.device.value for _, one in cells if not isinstance(one, UserError)}
+    runs = any(price.refused is None and not price.is_done for price in found)
+    return SweepPrice(found, n_starts if runs else 0, START_S, _said(rate, found, devices))
 
 
-def _said(rate: float | None, prices: Sequence[Price]) -> str:
+def _said(rate: float | None, prices: Sequence[Price], devices: Collection[str]) -> str:
     if rate is not None:
         return f"{short(rate)} multiply-adds per second, as sweep.rate says"
     spent = sum(p.engine_s for p in prices)
     macs = sum(p.engine_macs for p in prices)
     n = torch.get_num_threads()
-    where = "CUDA" if torch.cuda.is_available() else f"{n} CPU thread{'s' * (n > 1)}"
+    on_gpu = torch.cuda.is_available() and devices != {"cpu"}
+    where = "CUDA" if on_gpu else f"{n} CPU thread{'s' * (n > 1)}"
     on_average = f"{short(macs / spent)} multiply-adds per second" if spent else "none needed"
     return f"{on_average}, measured here ({where}); of another machine set sweep.rate"
 
 
-def print_offer(offer: Offer, *, as_program: bool) -> int:
+def print_price(price: SweepPrice, *, as_program: bool) -> int:
     """Print it; the exit code: 1 where a cell would be refused."""
     if as_program:
-        sys.stdout.write(f"{as_json(offer)}\n")
+        sys.stdout.write(f"{as_json(price)}\n")
     else:
-        show(offer)
-    return 1 if offer.refused else 0
+        show(price)
+    return 1 if price.refused else 0
 
 
 def model_of(settings: RunConfig | UserError) -> str | None:

@@ -163,7 +163,7 @@ class Prices:
             store_bytes=_store(asked),
             engine_s=sum(stages.values()),
             engine_macs=sum(rate.costs.macs(some) for some in made),
-            other_s=self._other(asked),
+            other_s=self._other(settings, asked),
             stages=stages,
             kept=kept.said,
             warnings=tuple(_warnings(asked, kept.is_known)),
@@ -242,7 +242,7 @@ class Prices:
             [
                 asdict(config.template),
                 asdict(config.hypothesis),
-                config.problems.constraints,
+                _beside_seed(config),
                 plan.method.key,
                 asdict(config.intervention),
                 asdict(config.locality),
@@ -262,14 +262,17 @@ class Prices:
             )
         return self._rehearsed[key]
 
-    def _drawing_s(self, asked: Asked) -> float:
+    def _drawing_s(self, settings: RunConfig, asked: Asked) -> float:
         """Seconds in which sources are drawn: by the same, and by how many problems there are."""
         plan = asked.plan.intervention
         if plan is None:
             return 0.0
         edited = asked.plan.edited(asked.report)
         shuffles = asked.plan.how.n_permutations
-        key = f"{asked.fit.template} {plan.values} {plan.n_sources} {len(edited)} {shuffles}"
+        asked_for = [asdict(settings.template), asdict(settings.hypothesis), _beside_seed(settings)]
+        key = json.dumps(
+            [asked_for, plan.values, plan.n_sources, len(edited), shuffles], default=str
+        )
         if key not in self._drawing:
             self._drawing[key] = source_seconds(edited, plan, n_shuffles=shuffles)
         return self._drawing[key]
@@ -289,14 +292,14 @@ class Prices:
             self._rates[key] = measured(asked, costs, size) if given is None else Rate(costs, given)
         return self._rates[key]
 
-    def _other(self, asked: Asked) -> float:
+    def _other(self, settings: RunConfig, asked: Asked) -> float:
         """Seconds beside the passes."""
         targets = asked.rehearsed.targets * asked.n_sites
         plan = asked.plan.intervention
         towards = plan is not None and plan.edit.target is not None
         each = TARGET_S + (SOURCES_S if towards else 0.0)
         sites = SITE_S * (asked.n_sites + len(asked.mapped))
-        drawing, fitting = self._drawing_s(asked), self._fitting_s(asked)
+        drawing, fitting = self._drawing_s(settings, asked), self._fitting_s(asked)
         return CELL_S + drawing + fitting + sites + each * targets
 
     def _fitting_s(self, asked: Asked) -> float:
@@ -318,6 +321,11 @@ def _shared(known: dict[Hashable, T], key: Hashable, make: Callable[[], T]) -> T
             known.pop(next(iter(known)))
         known[key] = make()
     return known[key]
+
+
+def _beside_seed(config: RunConfig) -> dict[str, Any]:
+    """Of which problems are drawn all but the draw."""
+    return {name: one for name, one in asdict(config.problems).items() if name != "seed"}
 
 
 def _lowered(site: Site) -> Site:
@@ -344,7 +352,7 @@ def _warnings(asked: Asked, weights_are_known: bool) -> list[str]:
             few, most = draw_bounds(edit.controls)
             found.append(
                 f"control directions are drawn until p is decided: {few} to {most} beside each "
-                f"target, priced as {few}"
+                f"target, priced as {few}; up to {(1 + most) / (1 + few):.2g} times the edits"
             )
         found += no_whole_way(edit.edit, edit.strengths)
         if edit.edit.target is not None:

@@ -37,7 +37,7 @@ N_SHUFFLES = 4
 
 
 @dataclass(frozen=True)
-class Point:
+class Timing:
     """What one row takes."""
 
     positions: Number
@@ -54,9 +54,9 @@ class Rate:
     costs: Costs
     given: float | None
     """Multiply-adds per second, where the user says so."""
-    short: Point | None = None
+    short: Timing | None = None
     """Of rows that run few positions."""
-    long: Point | None = None
+    long: Timing | None = None
     """Of rows that run all."""
 
     def seconds(self, passes: Passes) -> float:
@@ -93,7 +93,7 @@ def measured(asked: Asked, costs: Costs, batch_size: int | None) -> Rate:
     model, baseline = asked.stand_in.model, _unanswered(asked)
     session = Session(model, Batching(batch_size))
     points = [
-        _point(session, baseline, costs, position, asked.n_fed)
+        _timing(session, baseline, costs, position, asked.n_fed)
         for position in (("last", "first") if model.causal else ("first",))
     ]
     return Rate(costs, None, points[0], points[-1])
@@ -110,7 +110,9 @@ def _unanswered(asked: Asked) -> Baseline:
     return Baseline(prompts, right, Answers.empty(len(layout)), written)
 
 
-def _point(session: Session, baseline: Baseline, costs: Costs, position: str, n_fed: int) -> Point:
+def _timing(
+    session: Session, baseline: Baseline, costs: Costs, position: str, n_fed: int
+) -> Timing:
     """The rate of rows that are edited from a position on."""
     model = session.model
     tokens = baseline.prompts.layouts[0].tokens.shape[1]
@@ -133,9 +135,9 @@ def _point(session: Session, baseline: Baseline, costs: Costs, position: str, n_
         whole = by_row(0, "resid_pre")
         read = (1 + n_fed) * costs.read_out
         share = read / (read + model.n_layers * positions * costs.block)
-        return Point(positions, (1 - share) * whole / model.n_layers, share * whole)
+        return Timing(positions, (1 - share) * whole / model.n_layers, share * whole)
     nothing, every = by_row(model.n_layers - 1, "resid_post"), by_row(0, "resid_pre")
-    return Point(positions, max(every - nothing, 0.05 * every) / model.n_layers, nothing)
+    return Timing(positions, max(every - nothing, 0.05 * every) / model.n_layers, nothing)
 
 
 def _spent(session: Session, baseline: Baseline, edits: SiteGrid) -> float:

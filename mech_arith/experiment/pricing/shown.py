@@ -18,14 +18,15 @@ WIDE = 120
 
 MEANT = (
     "Problems: edited, of all that are drawn. Sites: layers x points x heads x positions that are "
-    "edited. Edits: subspaces x strengths of one problem, controls included. Rows: edited passes. "
+    "edited. Edits: subspaces x strengths x sources of one problem, controls included. Rows: "
+    "edited passes. "
     "Memory: weights and activations. Store: what the cell adds on disk. Time: of one cell, "
     "without the start of its process."
 )
 
 
 @dataclass(frozen=True)
-class Offer:
+class SweepPrice:
     """The prices of all cells, and how they would be run."""
 
     prices: Sequence[Price]
@@ -61,42 +62,42 @@ class Offer:
         return {**found, "seconds": self.seconds}
 
 
-def as_json(offer: Offer) -> str:
+def as_json(sweep: SweepPrice) -> str:
     """All of it, for programs; seconds, bytes and multiply-adds as numbers."""
-    cells = [{**asdict(p), "seconds": p.seconds} for p in offer.prices]
-    total: dict[str, Any] = {**offer.sums(), "starts": offer.n_starts, "start_s": offer.start_s}
-    return json.dumps({"cells": cells, "total": total, "rate": offer.rate}, indent=2)
+    cells = [{**asdict(p), "seconds": p.seconds} for p in sweep.prices]
+    total: dict[str, Any] = {**sweep.sums(), "starts": sweep.n_starts, "start_s": sweep.start_s}
+    return json.dumps({"cells": cells, "total": total, "rate": sweep.rate}, indent=2)
 
 
-def show(offer: Offer, console: Console | None = None) -> None:
+def show(sweep: SweepPrice, console: Console | None = None) -> None:
     """The table, what it sums up to, and what there is to know before it is paid for."""
     console = console or Console()
     if not console.is_terminal:
         console = Console(width=140, file=console.file)
-    cells = [(i, p) for i, p in enumerate(offer.prices) if p.refused is None]
-    several = len(offer.prices) > 1
+    cells = [(i, p) for i, p in enumerate(sweep.prices) if p.refused is None]
+    several = len(sweep.prices) > 1
     if cells:
-        console.print(_table(offer, cells, wide=several and console.width >= WIDE))
+        console.print(_table(sweep, cells, wide=several and console.width >= WIDE))
         if several and console.width < WIDE:
             for number, price in cells:
                 _line(console, f"{number}: {price.name}")
         _line(console, MEANT, style="dim")
-        for text in _sentences(offer):
+        for text in _sentences(sweep):
             _line(console, text)
     for said, style in (("warning", "yellow"), ("refused", "red")):
-        for text, numbers in _alike(offer.prices, said).items():
+        for text, numbers in _alike(sweep.prices, said).items():
             where = f" ({counted_cells(numbers)})" if several else ""
             _line(console, f"[{style}]{said}{where}:[/{style}] ", text)
 
 
-def _table(offer: Offer, cells: Sequence[tuple[int, Price]], *, wide: bool) -> Table:
+def _table(sweep: SweepPrice, cells: Sequence[tuple[int, Price]], *, wide: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("cell", justify="right")
     if wide:
         table.add_column("", overflow="fold")
     for name in ("problems", "sites", "edits", "rows", "mult-adds", "memory", "store", "time"):
         table.add_column(name, justify="right", no_wrap=True)
-    several = len(offer.prices) > 1
+    several = len(sweep.prices) > 1
     for number, price in cells:
         own = [str(number)] + ([price.name] if wide else [])
         sites = short(price.sites)
@@ -115,7 +116,7 @@ def _table(offer: Offer, cells: Sequence[tuple[int, Price]], *, wide: bool) -> T
         )
     if several:
         table.add_section()
-        total = offer.sums()
+        total = sweep.sums()
         table.add_row(
             *["all", *([""] if wide else [])],
             f"{short(total['edited'])}/{short(total['problems'])}",
@@ -128,10 +129,10 @@ def _table(offer: Offer, cells: Sequence[tuple[int, Price]], *, wide: bool) -> T
     return table
 
 
-def _sentences(offer: Offer) -> list[str]:
+def _sentences(sweep: SweepPrice) -> list[str]:
     """What the total is made of."""
-    total, stages = offer.sums(), dict[str, Number]()
-    for price in offer.to_run:
+    total, stages = sweep.sums(), dict[str, Number]()
+    for price in sweep.to_run:
         for stage, seconds in price.stages.items():
             stages[stage] = stages.get(stage, 0.0) + seconds
     whole = sum(stages.values())
@@ -141,17 +142,17 @@ def _sentences(offer: Offer) -> list[str]:
         most = ", ".join(f"{name} {share:.0%}" for share, name in shares if share >= 0.01)
         found.append(
             f"Time: {duration(total['engine_s'])} in the model ({most}), "
-            f"{duration(total['other_s'])} beside it, and {counted(offer.n_starts, 'start')} of "
-            f"{offer.start_s:g} s."
+            f"{duration(total['other_s'])} beside it, and {counted(sweep.n_starts, 'start')} of "
+            f"{sweep.start_s:g} s."
         )
-    found.append(f"Rate: {offer.rate}.")
-    kept = _by_text((i, f"{', '.join(p.kept)}") for i, p in enumerate(offer.prices) if p.kept)
+    found.append(f"Rate: {sweep.rate}.")
+    kept = _by_text((i, f"{', '.join(p.kept)}") for i, p in enumerate(sweep.prices) if p.kept)
     for text, numbers in kept.items():
-        where = f"; {counted_cells(numbers)}" if len(offer.prices) > 1 else ""
+        where = f"; {counted_cells(numbers)}" if len(sweep.prices) > 1 else ""
         found.append(
             f"The store has: {text}{where}. What it has of whole stages is not in the time."
         )
-    done = [i for i, p in enumerate(offer.prices) if p.is_done]
+    done = [i for i, p in enumerate(sweep.prices) if p.is_done]
     if done:
         found.append(f"Done before, and kept: {counted_cells(done)}.")
     return found

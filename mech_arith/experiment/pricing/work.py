@@ -125,11 +125,6 @@ class Asked:
         """Of one problem."""
         return self.rehearsed.edits * self.n_sites
 
-    @property
-    def edited_rows(self) -> float:
-        """Edited passes of the intervention."""
-        return self.rehearsed.rows * self.n_sites * self.n_edited
-
     @cached_property
     def n_fed(self) -> int:
         """Tokens of the right answers that are fed behind the prompts."""
