@@ -215,6 +215,8 @@ def test_an_interrupted_sync_is_completed_by_the_next(server: WandbServer, sweep
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # What a shell starts in the background, these tests too, ignores the signal otherwise.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait(lambda: len(server.requests) >= 2, unless=lambda: begun.poll() is not None)
     begun.send_signal(signal.SIGINT)  # to the script alone, not to what it has started
