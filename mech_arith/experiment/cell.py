@@ -219,7 +219,7 @@ class _Edited:
     """Of folded edits from the activations' edits."""
     model: EditedModel | None = None
     margins: Float64[Tensor, " rows"] | None = None
-    """Of a model in half precision: sizes of the logit differences of all edited answers."""
+    """Of a model in half precision: logit differences of all edited answers."""
 
 
 def run_cell(session: Session, fit: ProblemSet, report: ProblemSet, plan: CellPlan) -> CellResult:
@@ -547,9 +547,10 @@ def _edit(work: _Work, bases: Bases, reported: Reported) -> _Edited:
         departures = off_distribution(session, bases.baseline.prompts, bases.traces, doses)
         tables["off_distribution"] = off_distribution_table(done.results, departures, asked)
     tables = {name: table.assign(via=asked.via) for name, table in tables.items()}
-    margins = [one.answers.logit_difference.abs().flatten() for one in done.results]
-    is_half = session.model.dtype in HALF and bool(margins)
-    return _Edited(tables, done.difference, model, torch.cat(margins) if is_half else None)
+    margins = None
+    if session.model.dtype in HALF and done.results:
+        margins = torch.cat([one.answers.logit_difference.flatten() for one in done.results])
+    return _Edited(tables, done.difference, model, margins)
 
 
 def _together(
