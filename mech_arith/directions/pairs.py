@@ -108,6 +108,18 @@ class Pairs:
         self._in_chunks(some, work)
         return gradient / len(some)
 
+    def first_order(self, some: Int64[Tensor, " few"]) -> Float[Tensor, " width"]:
+        """How far the mean loss falls where each coordinate alone is the source's, to first order."""
+        by = torch.zeros(self.width, device=self.sources.device, requires_grad=True)
+        gradient = torch.zeros_like(by, requires_grad=False)
+
+        def work(suffix: Suffix, at: Tensor) -> None:
+            apart = self.apart[suffix.rows[at]]
+            gradient.add_(self._loss(suffix, at, lambda x: x + apart * by, by)[1])
+
+        self._in_chunks(some, work)
+        return -gradient / len(some)
+
     def _in_chunks(self, some: Tensor, work: Callable[[Suffix, Tensor], None]) -> None:
         """Some of the pairs, as many at a time as memory holds."""
         for suffix in self.suffixes:

@@ -233,6 +233,18 @@ class FiguresConfig:
 
 
 @dataclass
+class ClaimConfig:
+    """What a paper says, where a cell puts it to the test; no part of its numbers."""
+
+    name: str = ""
+    says: str = ""
+    source: str = ""
+    number: str | None = None
+    models: list[str] = field(default_factory=list)
+    more: str | None = None
+
+
+@dataclass
 class RunConfig:
     """One cell. Composed by Hydra from conf/."""
 
@@ -250,6 +262,7 @@ class RunConfig:
     wandb: WandbConfig = field(default_factory=WandbConfig)
     figures: FiguresConfig = field(default_factory=FiguresConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
+    claim: ClaimConfig | None = None
     plugins: list[str] = field(default_factory=list)
     tolerance: float | None = None
     require_baseline: bool = False

@@ -97,6 +97,8 @@ def some_at_a_time(
     model: Model, prompts: Prompts, sites: Sequence[Site], *, n_values: int
 ) -> Iterator[Sequence[Site]]:
     """As many sites as may be held whole, for the sources of every value."""
+    if not sites:  # no value has a subspace of a rank that was asked for
+        return
     width = max(
         len(layout.positions(site.position)) * site.width(model)
         for site in sites

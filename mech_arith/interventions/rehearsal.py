@@ -38,8 +38,8 @@ FEW = Resampling(n_resamples=2, n_permutations=2)
 
 WRITTEN = "mlp_out"
 
-INSTEAD = "pls"
-"""Of a method that is trained or reads a file: it too has directions of their own for values."""
+INSTEAD = "pca"
+"""Of a method that is trained or reads a file: it too has subspaces of every rank."""
 
 
 @dataclass(frozen=True)

@@ -264,8 +264,9 @@ def _tracing(asked: Asked) -> Iterator[Passes]:
 
 
 def _training(asked: Asked) -> Iterator[Passes]:
-    """Passes with gradients of a method that is trained: `rotation`, for each value and rank, and
-    once more for its control task.
+    """Passes with gradients of a method that is trained: of one without steps a single pass over its
+    pairs for each value, otherwise `rotation`, for each value and rank. All once more for its
+    control task.
     """
     method = asked.plan.method
     if not method.is_trained:
@@ -279,6 +280,8 @@ def _training(asked: Asked) -> Iterator[Passes]:
     gradients = min(float(options.get("batch", pairs)), trained) * steps + trained * RELAXED_STEPS
     plain = held_out * steps / EVALUATED_EVERY + trained * (RELAXED_STEPS + 2)
     n = 2.0 * len(names) * len(method.ranks or (1,)) * float(options.get("seeds", 1))
+    if "steps" not in options:
+        gradients, plain, n = pairs, 0.0, 2.0 * len(names)
     every = [*asked.sites[: asked.n_sites], *asked.mapped]
     for site in every:
         layers, positions = asked.layers_above(site), asked.positions_from(site)

@@ -1,0 +1,200 @@
+"""Verdicts on published claims, from the directories of finished cells."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from mech_arith.common.errors import UserError
+from mech_arith.common.plugins import using_plugins
+from mech_arith.common.registry import without_additions
+from mech_arith.evidence.results import RunResult, load_run
+from mech_arith.reports.claims import CLAIMS
+from mech_arith.reports.claims.base import Part
+from mech_arith.reports.page.listing import Listed, list_cells
+from mech_arith.reports.typeset import Estimate, Heading, Table, rounded
+
+FEWEST = 3
+"""Seeds of problems that a verdict takes."""
+
+HELD, FAILED, MIXED, UNTESTED = "held", "did not hold", "held in {} of {} seeds", "not tested: {}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper says, as its preset has it."""
+
+    name: str
+    says: str
+    source: str
+    number: str | None = None
+    models: Sequence[str] = ()
+    more: str | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one part of a claim in one model."""
+
+    claim: Claim
+    model: str
+    seeds: Sequence[int]
+    says: str
+    verdict: str
+    number: Estimate
+    """The mean over seeds; its ends are the lowest and the highest of the seeds' intervals."""
+    beside: Mapping[str, float]
+    """Means over seeds."""
+    where: str
+
+
+@dataclass
+class _Cells:
+    """The cells of one claim in one model."""
+
+    claim: Claim
+    model: str
+    by_seed: dict[int, list[RunResult]] = field(default_factory=dict)
+    listed: list[Listed] = field(default_factory=list)
+
+
+@without_additions()
+def verdicts(places: Sequence[Path]) -> tuple[list[Verdict], list[str]]:
+    """Of every claim that finished cells put to the test, and the commands that ran the cells.
+
+    Args:
+        places: directories of sweeps or runs, or of many of them.
+
+    Returns:
+        The verdicts, claims in the order of their names, and a line of the shell for each claim and
+        model.
+
+    Raises:
+        UserError: no cell of a preset is there, or a claim has no test of its name.
+    """
+    groups = _groups(places)
+    found, commands = [], []
+    for (_, model), cells in sorted(groups.items()):
+        found += _of_group(cells, model)
+        commands.append(_command(cells))
+    return found, commands
+
+
+def _groups(places: Sequence[Path]) -> dict[tuple[str, str], _Cells]:
+    groups: dict[tuple[str, str], _Cells] = {}
+    for listed in list_cells(places, places[0]):
+        if not listed.whole:
+            continue
+        run = load_run(listed.directory)
+        said = (yaml.safe_load(run.config_yaml) or {}).get("claim")
+        if not said:
+            continue
+        claim, model = Claim(**said), str(run.summary["cell"]["model"])
+        cells = groups.setdefault((claim.name, model), _Cells(claim, model))
+        cells.by_seed.setdefault(int(run.summary["cell"]["seed"]), []).append(run)
+        cells.listed.append(listed)
+    if not groups:
+        shown = ", ".join(str(place) for place in places)
+        raise UserError(
+            f"expected finished cells of a claim in {shown}, found none; run a preset, as "
+            "python -m mech_arith -m +experiment=papers/zhu_2024"
+        )
+    return groups
+
+
+def _of_group(cells: _Cells, model: str) -> Iterator[Verdict]:
+    """One verdict for each part of the claim."""
+    parts: dict[str, dict[int, Part]] = {}
+    for seed, runs in sorted(cells.by_seed.items()):
+        plugins = (yaml.safe_load(runs[0].config_yaml) or {}).get("plugins") or []
+        with using_plugins(plugins):
+            for part in CLAIMS.find(cells.claim.name)(runs):
+                parts.setdefault(part.says, {})[seed] = part
+    for says, by_seed in parts.items():
+        yield Verdict(
+            claim=cells.claim,
+            model=model,
+            seeds=list(by_seed),
+            says=says,
+            verdict=judged(list(by_seed.values())),
+            number=_together([part.number for part in by_seed.values() if part.number]),
+            beside=_means([part.beside for part in by_seed.values()]),
+            where="; ".join(dict.fromkeys(part.where for part in by_seed.values() if part.where)),
+        )
+
+
+def judged(parts: Sequence[Part]) -> str:
+    """One word for all seeds: a part holds where it holds in every one of them."""
+    if len(parts) < FEWEST:
+        return UNTESTED.format(f"{len(parts)} of the {FEWEST} seeds that a verdict takes")
+    open_parts = [part for part in parts if part.holds is None]
+    if open_parts:
+        return UNTESTED.format("; ".join(dict.fromkeys(part.why for part in open_parts)))
+    n = sum(bool(part.holds) for part in parts)
+    return {len(parts): HELD, 0: FAILED}.get(n, MIXED.format(n, len(parts)))
+
+
+def _together(numbers: Sequence[Any]) -> Estimate:
+    """The mean; the interval reaches from the lowest end of all to the highest."""
+    if not numbers:
+        return Estimate(None)
+    mean = float(np.mean([one.number for one in numbers]))
+    return Estimate(mean, min(one.low for one in numbers), max(one.high for one in numbers))
+
+
+def _means(beside: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+    names = dict.fromkeys(name for of_seed in beside for name in of_seed)
+    means = {}
+    for name in names:
+        known = [of_seed.get(name) for of_seed in beside]
+        numbers = [float(x) for x in known if x is not None and np.isfinite(x)]
+        if numbers:
+            means[name] = float(np.mean(numbers))
+    return means
+
+
+def _command(cells: _Cells) -> str:
+    """What all cells were asked for, and their seeds."""
+    overrides = [list(listed.overrides or ()) for listed in cells.listed]
+    common = [one for one in overrides[0] if all(one in others for others in overrides)]
+    seeds = ",".join(str(seed) for seed in sorted(cells.by_seed))
+    words = ["python", "-m", "mech_arith", "-m", *common, f"problems.seed={seeds}"]
+    return shlex.join(words)
+
+
+def table(found: Sequence[Verdict]) -> Table:
+    """One row for each part of each claim."""
+    headings = [
+        Heading("claim", "claim"),
+        Heading("paper", "in the paper"),
+        Heading("part", "tested here"),
+        Heading("model", "model here"),
+        Heading("seeds", "seeds"),
+        Heading("where", "where"),
+        Heading("number", "number", ("low", "high")),
+        Heading("beside", "beside"),
+        Heading("verdict", "verdict"),
+    ]
+    return Table(headings, [_row(one) for one in found])
+
+
+def _row(one: Verdict) -> list[Any]:
+    claim = one.claim
+    models = ", ".join(claim.models) or "a model of the authors'"
+    paper = f"{models}: {claim.number}" if claim.number else f"{models}: no number"
+    beside = "; ".join(f"{name} {rounded(Estimate(x))[0]}" for name, x in one.beside.items())
+    return [
+        f"{claim.says} ({claim.source})",
+        paper,
+        one.says,
+        one.model,
+        len(one.seeds),
+        one.where,
+        one.number,
+        beside,
+        one.verdict,
+    ]

@@ -1,0 +1,1 @@
+"""The tests of published claims: one file for each, called as its preset."""
