@@ -2,7 +2,6 @@
 
 from mech_arith.reports.claims import CLAIMS
 from mech_arith.reports.claims.base import (
-    NOT_CARRIED,
     Part,
     Runs,
     entry,
@@ -11,34 +10,36 @@ from mech_arith.reports.claims.base import (
     rows,
     targets,
     untested,
-    where_carried,
 )
 
-DIGIT, UNITS = "a_ones", "10^0"
-SAYS = "another ones digit of a, put on its circle of ten, makes the whole answer the one for that digit"
-ALONE = "it moves the ones digit of the answer"
+DIGIT, UNITS = "a_ones", "token 2"
+WHOLE = "another ones digit of a, set on its circle of ten, gives the answer for that digit"
+UNIT = "it gives the ones digit of that answer"
+CHANCE = 0.05
 
 
 @CLAIMS.register("levy_geva_2024")
 def circle(runs: Runs) -> list[Part]:
-    """By iia of the step `a_ones`: the answer with this digit replaced and all else kept."""
-    carried = where_carried(targets(runs, "answer_tokens", value=DIGIT, token_name=UNITS))
-    if carried is None:
-        return [untested(SAYS, NOT_CARRIED), untested(ALONE, NOT_CARRIED)]
-    site = {"layer": carried["layer"], "rank": carried["rank"], "value": DIGIT}
-    parts = []
-    for says, table, more, name in (
-        (SAYS, "counterfactual", {}, "iia"),
-        (ALONE, "answer_tokens", {"token_name": UNITS}, "iia_changed"),
-    ):
-        row = targets(runs, table, **site, **more).iloc[0]
-        drawn = rows(runs, table, arm="control", **site, **more)
-        number, random = measured(row, name), entry(drawn, name) or 0.0
-        beside = {
-            "random subspaces": random,
-            "floor": row["floor"] if name == "iia" else None,
-            "ceiling": row["ceiling" if name == "iia" else "ceiling_changed"],
-        }
-        above = number.low > max(random, beside["floor"] or 0.0)
-        parts.append(Part(says, number, above, beside, layer_text(row)))
-    return parts
+    """By iia of the step `a_ones`: the answer with this digit replaced and all else kept.
+
+    In the layer where it is largest, with p corrected for all layers. The whole activation is no
+    ceiling: it brings the other digits of the source too.
+    """
+    found = targets(runs, "counterfactual", value=DIGIT)
+    if found.empty:
+        return [untested(WHOLE, "nothing was edited"), untested(UNIT, "nothing was edited")]
+    best = found.loc[found["iia"].idxmax()]
+    site = {"layer": best["layer"], "rank": best["rank"], "value": DIGIT}
+    drawn = entry(rows(runs, "counterfactual", arm="control", **site), "iia")
+    number = measured(best, "iia")
+    beside = {"random subspaces": drawn, "floor": best["floor"]}
+    above = best["p_holm"] <= CHANCE and number.low > max(drawn or 0.0, best["floor"])
+    parts = [Part(WHOLE, number, bool(above), beside, layer_text(best))]
+    tokens = targets(runs, "answer_tokens", token_name=UNITS, **site)
+    if tokens.empty:
+        return [*parts, untested(UNIT, "answers have no third token")]
+    token = tokens.iloc[0]
+    drawn = entry(rows(runs, "answer_tokens", arm="control", token_name=UNITS, **site), "iia_changed")
+    number = measured(token, "iia_changed")
+    above = token["p_max"] <= CHANCE and number.low > (drawn or 0.0)
+    return [*parts, Part(UNIT, number, bool(above), {"random subspaces": drawn}, layer_text(best))]

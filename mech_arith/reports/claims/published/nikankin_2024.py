@@ -14,7 +14,7 @@ from mech_arith.reports.claims.base import (
 )
 from mech_arith.statistics.independent import Measured
 
-TENS = "10^1"
+TENS = "token 0"
 SAYS = "73 of 4,864 neurons (1.5%) of one MLP bring the tens of the sum four fifths as often as all of them"
 SHARE = 0.8
 NO_LAYER = "no single MLP brings the tens of another sum in a fifth of the answers or more"
