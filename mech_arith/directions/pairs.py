@@ -109,7 +109,7 @@ class Pairs:
         return gradient / len(some)
 
     def first_order(self, some: Int64[Tensor, " few"]) -> Float[Tensor, " width"]:
-        """How far the mean loss falls where each coordinate alone is the source's, to first order."""
+        """How far the mean loss falls where a coordinate alone is the source's, to first order."""
         by = torch.zeros(self.width, device=self.sources.device, requires_grad=True)
         gradient = torch.zeros_like(by, requires_grad=False)
 

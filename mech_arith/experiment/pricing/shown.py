@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mech_arith.common.progress import counted, duration
 from mech_arith.engine.sites import in_runs
@@ -99,7 +100,7 @@ def _table(sweep: SweepPrice, cells: Sequence[tuple[int, Price]], *, wide: bool)
         table.add_column(name, justify="right", no_wrap=True)
     several = len(sweep.prices) > 1
     for number, price in cells:
-        own = [str(number)] + ([price.name] if wide else [])
+        own = [str(number), *([Text(price.name)] if wide else [])]
         sites = short(price.sites)
         if price.candidates > price.sites:
             sites += f"/{short(price.candidates)}"
@@ -179,8 +180,6 @@ def counted_cells(numbers: Sequence[int]) -> str:
 
 def _line(console: Console, text: str, plain: str = "", *, style: str | None = None) -> None:
     """A line that is wrapped at words; `plain` is what rich must not read as its own markup."""
-    from rich.text import Text
-
     if plain:
         console.print(Text.from_markup(text).append(plain), soft_wrap=False)
     else:

@@ -264,8 +264,8 @@ def _tracing(asked: Asked) -> Iterator[Passes]:
 
 
 def _training(asked: Asked) -> Iterator[Passes]:
-    """Passes with gradients of a method that is trained: of one without steps a single pass over its
-    pairs for each value, otherwise `rotation`, for each value and rank. All once more for its
+    """Passes with gradients of a method that is trained: of one without steps a single pass over
+    its pairs for each value, otherwise `rotation`, for each value and rank. All once more for its
     control task.
     """
     method = asked.plan.method

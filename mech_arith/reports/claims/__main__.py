@@ -17,8 +17,6 @@ def main() -> None:
 
 def _main() -> None:
     arguments = _parser().parse_args()
-    from importlib.metadata import version
-
     from mech_arith.reports.claims.build import table, verdicts
     from mech_arith.reports.typeset import WRITERS, Table
 
@@ -26,9 +24,9 @@ def _main() -> None:
         found, commands = verdicts(arguments.directories)
     except UserError as error:
         sys.exit(f"error: {error}")
-    shown = table(found)
-    versions = ", ".join(f"{name} {version(name)}" for name in ("mech-arith", "torch"))
-    notes = [f"{datetime.now(UTC):%Y-%m-%d}, {versions}.", *(f"`{line}`" for line in commands)]
+    shown = table(found, repeat=arguments.format == "csv")
+    notes = [f"Of {datetime.now(UTC):%Y-%m-%d}."]
+    notes += [f"{line} # {made_with}" for line, made_with in commands.items()]
     sys.stdout.write(WRITERS[arguments.format](Table(shown.headings, shown.rows, notes)))
 
 

@@ -2,20 +2,21 @@
 
 A claim is one preset in `conf/experiment/papers/` and one file in `published/`, both called by its
 name. The preset says what the paper says; the file has the test, a function of the finished cells
-of one seed:
+of one seed of problems:
 
     @CLAIMS.register("mine_2026")
     def mine(runs: Runs) -> list[Part]:
-        row = the_row(runs, "evidence", value="b-c", layer=2)
+        row = largest(rows(runs, "evidence", value="b-c"), "slope")
         slope = measured(row, "slope")
-        return [Part("answers follow b-c in layer 2", slope, holds=slope.low > 0)]
+        return [Part("answers follow b-c in some layer", slope, slope.low > 0, where=layer_of(row))]
+
+A plugin registers one of its own in the same way.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
-
-import pandas as pd
 
 from mech_arith.evidence.results import RunResult
 from mech_arith.evidence.verdicts import LEAST_CEILING
@@ -23,9 +24,10 @@ from mech_arith.interventions.controls import TARGET
 from mech_arith.statistics.independent import Difference, Measured, difference
 
 LEVEL = 0.95
-"""Of the intervals that are compared, where a run does not say otherwise."""
+"""Of the intervals that are compared."""
 
 Runs = Sequence[RunResult]
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ class Part:
 Test = Callable[[Runs], list[Part]]
 
 
-def untested(says: str, why: str, number: Measured | None = None, **more: Any) -> Part:
-    """A part that these cells cannot decide."""
-    return Part(says, number, None, why=why, **more)
+def untested(why: str, *says: str) -> list[Part]:
+    """Parts that these cells cannot decide."""
+    return [Part(part, None, None, why=why) for part in says]
 
 
 def cells_of(runs: Runs, **fields: object) -> list[RunResult]:
@@ -63,26 +65,59 @@ def cells_of(runs: Runs, **fields: object) -> list[RunResult]:
     ]
 
 
-def rows(runs: Runs, table: str, **columns: object) -> pd.DataFrame:
+def rows(runs: Runs, table: str, **columns: object) -> list[Row]:
     """The rows of a table of all these runs in which columns have these entries."""
-    found = pd.concat([run.tables[table] for run in runs if table in run.tables] or [_NOTHING])
-    for name, entry in columns.items():
-        found = found[found[name] == entry] if name in found else found.iloc[:0]
-    return found.reset_index(drop=True)
+    every = (
+        row
+        for run in runs
+        if table in run.tables
+        for row in run.tables[table].to_dict(orient="records")
+    )
+    return [
+        {str(name): entry for name, entry in row.items()}
+        for row in every
+        if all(row.get(name) == entry for name, entry in columns.items())
+    ]
 
 
-_NOTHING = pd.DataFrame()
-
-
-def targets(runs: Runs, table: str, **columns: object) -> pd.DataFrame:
-    """The same rows, of what was edited and of no control."""
+def targets(runs: Runs, table: str, **columns: object) -> list[Row]:
+    """The same, of what was edited and of no control."""
     return rows(runs, table, arm=TARGET, **columns)
 
 
-def measured(row: "pd.Series[Any]", name: str, low: str = "", high: str = "") -> Measured:
-    """A number of a row and the ends of its interval, by default NAME_low and NAME_high."""
-    ends = (row[low or f"{name}_low"], row[high or f"{name}_high"])
-    return Measured(number=float(row[name]), low=float(ends[0]), high=float(ends[1]))
+def known(row: Row, name: str) -> float | None:
+    """A number of a row; None where there is none."""
+    entry = row.get(name)
+    return float(entry) if isinstance(entry, int | float) and isfinite(entry) else None
+
+
+def largest(found: Sequence[Row], name: str) -> Row | None:
+    """The row with the largest number; None where no row has one. Of equal ones the first."""
+    having = [row for row in found if known(row, name) is not None]
+    return max(having, key=lambda row: row[name]) if having else None
+
+
+def first_number(found: Sequence[Row], name: str) -> float | None:
+    """The number of the first row that has one, as of a control's."""
+    return next((x for row in found if (x := known(row, name)) is not None), None)
+
+
+def measured(row: Row, name: str) -> Measured:
+    """A number of a row and the ends of its interval."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return Measured(number=float(row[name]), low=float(low), high=float(high))
+
+
+def size(found: Measured) -> Measured:
+    """The same without its sign, which is an accident of the fit."""
+    if found.number >= 0:
+        return found
+    return Measured(number=-found.number, low=-found.high, high=-found.low)
+
+
+def exact(number: float) -> Measured:
+    """A number that has no interval."""
+    return Measured(number=number, low=number, high=number)
 
 
 def larger(a: Measured, b: Measured) -> Difference:
@@ -90,29 +125,24 @@ def larger(a: Measured, b: Measured) -> Difference:
     return difference(b, a, level=LEVEL)
 
 
-def where_carried(found: pd.DataFrame) -> "pd.Series[Any] | None":
+def most(*controls: float | None) -> float:
+    """The largest of those that are known, 0 at least."""
+    return max((x for x in controls if x is not None), default=0.0)
+
+
+def where_carried(found: Sequence[Row], ceiling: str = "ceiling") -> Row | None:
     """The row of the site that carries most: the largest ceiling, if it is one to speak of.
 
-    A ceiling is that of the whole activation, whatever a method finds in it. Of several rows of
-    one site it is the first.
+    A ceiling is that of the whole activation, whatever a method finds in it.
     """
-    known = found[found["ceiling"].notna()] if "ceiling" in found else found.iloc[:0]
-    if known.empty:
-        return None
-    best = known.loc[known["ceiling"].idxmax()]
-    return best if best["ceiling"] >= LEAST_CEILING else None
+    best = largest(found, ceiling)
+    return best if best is not None and best[ceiling] >= LEAST_CEILING else None
 
 
 NOT_CARRIED = f"no site's whole activation carries the value (ceiling below {LEAST_CEILING:g})"
 """Why no subspace of it can."""
 
 
-def layer_text(row: "pd.Series[Any]") -> str:
+def layer_of(row: Row) -> str:
     """'layer 16'."""
     return f"layer {int(row['layer'])}"
-
-
-def entry(found: pd.DataFrame, name: str) -> float | None:
-    """The one number of a column, as of a control's row; None where there is none."""
-    known = found[name].dropna() if name in found else ()
-    return float(known.iloc[0]) if len(known) else None

@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 
 from mech_arith.common.errors import UserError
+from mech_arith.common.paths import conf_dir
 from mech_arith.common.plugins import using_plugins
 from mech_arith.common.registry import without_additions
 from mech_arith.evidence.results import RunResult, load_run
@@ -63,24 +64,24 @@ class _Cells:
 
 
 @without_additions()
-def verdicts(places: Sequence[Path]) -> tuple[list[Verdict], list[str]]:
+def verdicts(places: Sequence[Path]) -> tuple[list[Verdict], dict[str, str]]:
     """Of every claim that finished cells put to the test, and the commands that ran the cells.
 
     Args:
         places: directories of sweeps or runs, or of many of them.
 
     Returns:
-        The verdicts, claims in the order of their names, and a line of the shell for each claim and
-        model.
+        The verdicts, claims in the order of their names, and for each claim and model a line of the
+        shell that runs its cells, with what they were run with.
 
     Raises:
         UserError: no cell of a preset is there, or a claim has no test of its name.
     """
     groups = _groups(places)
-    found, commands = [], []
+    found, commands = list[Verdict](), dict[str, str]()
     for (_, model), cells in sorted(groups.items()):
         found += _of_group(cells, model)
-        commands.append(_command(cells))
+        commands[_command(cells)] = _made_with(cells)
     return found, commands
 
 
@@ -93,9 +94,11 @@ def _groups(places: Sequence[Path]) -> dict[tuple[str, str], _Cells]:
         said = (yaml.safe_load(run.config_yaml) or {}).get("claim")
         if not said:
             continue
-        claim, model = Claim(**said), str(run.summary["cell"]["model"])
+        claim, model = _todays(Claim(**said)), str(run.summary["cell"]["model"])
         cells = groups.setdefault((claim.name, model), _Cells(claim, model))
-        cells.by_seed.setdefault(int(run.summary["cell"]["seed"]), []).append(run)
+        of_seed = cells.by_seed.setdefault(int(run.summary["cell"]["seed"]), [])
+        _check_new(run, of_seed)
+        of_seed.append(run)
         cells.listed.append(listed)
     if not groups:
         shown = ", ".join(str(place) for place in places)
@@ -104,6 +107,29 @@ def _groups(places: Sequence[Path]) -> dict[tuple[str, str], _Cells]:
             "python -m mech_arith -m +experiment=papers/zhu_2024"
         )
     return groups
+
+
+TOLD_BY = ("tracing", "point", "positions", "layers", "edit")
+"""Fields by which a claim's cells of one seed differ."""
+
+
+def _check_new(run: RunResult, others: Sequence[RunResult]) -> None:
+    """Raise a UserError if another run asks the same: their numbers would be mixed."""
+    for other in others:
+        pair = [one.summary["cell"] for one in (run, other)]
+        if all(pair[0].get(name) == pair[1].get(name) for name in TOLD_BY):
+            raise UserError(
+                f"expected each cell of a claim once, got it in {other.directory} and in "
+                f"{run.directory}; give one sweep of each claim"
+            )
+
+
+def _todays(claim: Claim) -> Claim:
+    """A claim as its preset has it now; one of the user's own as the run has it."""
+    preset = conf_dir() / "experiment" / "papers" / f"{claim.name}.yaml"
+    if not preset.is_file():
+        return claim
+    return Claim(**yaml.safe_load(preset.read_text(encoding="utf-8"))["claim"])
 
 
 def _of_group(cells: _Cells, model: str) -> Iterator[Verdict]:
@@ -162,34 +188,56 @@ def _command(cells: _Cells) -> str:
     overrides = [list(listed.overrides or ()) for listed in cells.listed]
     common = [one for one in overrides[0] if all(one in others for others in overrides)]
     seeds = ",".join(str(seed) for seed in sorted(cells.by_seed))
-    words = ["python", "-m", "mech_arith", "-m", *common, f"problems.seed={seeds}"]
-    return shlex.join(words)
+    return shlex.join(["python", "-m", "mech_arith", "-m", *common, f"problems.seed={seeds}"])
 
 
-def table(found: Sequence[Verdict]) -> Table:
-    """One row for each part of each claim."""
+def _made_with(cells: _Cells) -> str:
+    """Versions and devices of the runs."""
+    runs = [run for of_seed in cells.by_seed.values() for run in of_seed]
+    made = [run.summary["provenance"] for run in runs]
+    versions = dict.fromkeys(
+        f"mech-arith {one['versions']['mech-arith']}, torch {one['versions']['torch']}, "
+        f"{one['device']}, {one['dtype']}"
+        for one in made
+    )
+    return "; ".join(versions)
+
+
+def table(found: Sequence[Verdict], *, repeat: bool) -> Table:
+    """One row for each part of each claim.
+
+    Args:
+        found: the verdicts.
+        repeat: whether every row says its claim, as for programs, or the first one of each alone.
+    """
     headings = [
         Heading("claim", "claim"),
         Heading("paper", "in the paper"),
         Heading("part", "tested here"),
-        Heading("model", "model here"),
+        Heading("model", "in"),
         Heading("seeds", "seeds"),
         Heading("where", "where"),
         Heading("number", "number", ("low", "high")),
         Heading("beside", "beside"),
         Heading("verdict", "verdict"),
     ]
-    return Table(headings, [_row(one) for one in found])
+    lines: list[list[Any]] = []
+    last = None
+    for one in found:
+        said = (one.claim.name, one.model)
+        lines.append(_row(one, is_first=repeat or said != last))
+        last = said
+    return Table(headings, lines)
 
 
-def _row(one: Verdict) -> list[Any]:
+def _row(one: Verdict, *, is_first: bool) -> list[Any]:
     claim = one.claim
-    models = ", ".join(claim.models) or "a model of the authors'"
-    paper = f"{models}: {claim.number}" if claim.number else f"{models}: no number"
+    models = ", ".join(model.rpartition("/")[2] for model in claim.models)
+    paper = f"{claim.number or 'no number found'} ({models or 'a model of the authors'})"
     beside = "; ".join(f"{name} {rounded(Estimate(x))[0]}" for name, x in one.beside.items())
     return [
-        f"{claim.says} ({claim.source})",
-        paper,
+        f"{claim.says} {claim.source}" if is_first else None,
+        paper if is_first else None,
         one.says,
         one.model,
         len(one.seeds),

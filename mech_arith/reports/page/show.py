@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mech_arith.evidence.verdicts import known
 from mech_arith.reports.page.differences import (
@@ -52,7 +53,8 @@ def print_differences(
     )
     for row in ordered.head(MOST).to_dict(orient="records"):
         cells = [f"{row['cell_a']}, {row['cell_b']}"] if several else []
-        shown.add_row(*cells, *_entries(row, within), style=_style(row["counts"]))
+        entries = map(Text, (*cells, *_entries(row, within)))
+        shown.add_row(*entries, style=_style(row["counts"]))
     console.print(shown)
     if len(table) > MOST:
         console.print(f"and {len(table) - MOST} more rows in the file", highlight=False)

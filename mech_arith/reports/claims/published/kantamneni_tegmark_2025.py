@@ -6,9 +6,10 @@ from mech_arith.reports.claims.base import (
     Part,
     Runs,
     cells_of,
-    entry,
+    first_number,
+    known,
     larger,
-    layer_text,
+    layer_of,
     measured,
     rows,
     targets,
@@ -21,21 +22,22 @@ SAYS = "answers follow a through its helix more often than through as many princ
 
 @CLAIMS.register("kantamneni_tegmark_2025")
 def helix(runs: Runs) -> list[Part]:
-    """By iia where the whole activation carries most, at the same rank."""
+    """By iia in the layer whose whole activation carries most, at the same rank."""
     helices, components = (cells_of(runs, tracing=name) for name in ("fourier", "pca"))
     best = where_carried(targets(helices, "counterfactual", value="a"))
     if best is None:
-        return [untested(SAYS, NOT_CARRIED)]
-    site = {"layer": best["layer"], "rank": best["rank"]}
-    rivals = targets(components, "counterfactual", value="a", **site)
-    if rivals.empty:
-        return [untested(SAYS, "no cell of tracing=pca at that layer and rank")]
-    ours, theirs = measured(best, "iia"), measured(rivals.iloc[0], "iia")
-    drawn = rows(helices, "counterfactual", value="a", arm="control", **site)
+        return untested(NOT_CARRIED, SAYS)
+    site = {"layer": best["layer"], "rank": best["rank"], "value": "a"}
+    rivals = targets(components, "counterfactual", **site)
+    if not rivals:
+        return untested("there is no cell of tracing=pca at that layer and rank", SAYS)
+    ours, theirs = measured(best, "iia"), measured(rivals[0], "iia")
     beside = {
-        f"principal components, rank {int(best['rank'])}": theirs.number,
-        "random subspaces": entry(drawn, "iia"),
-        "floor": best["floor"],
-        "ceiling": best["ceiling"],
+        f"{int(best['rank'])} principal components": theirs.number,
+        "random subspaces": first_number(
+            rows(helices, "counterfactual", arm="control", **site), "iia"
+        ),
+        "floor": known(best, "floor"),
+        "ceiling": known(best, "ceiling"),
     }
-    return [Part(SAYS, ours, larger(ours, theirs).low > 0, beside, layer_text(best))]
+    return [Part(SAYS, ours, larger(ours, theirs).low > 0, beside, layer_of(best))]

@@ -5,17 +5,19 @@ from mech_arith.reports.claims.base import (
     NOT_CARRIED,
     Part,
     Runs,
-    entry,
+    known,
     larger,
-    layer_text,
+    largest,
+    layer_of,
     measured,
+    most,
     targets,
     untested,
     where_carried,
 )
 from mech_arith.statistics.independent import Measured
 
-SUM, LAST, FIRST_TOKEN = "a+b", "last", "token 0"
+SUM, LAST, TENS = "a+b", "last", "token 0"
 HERE = "the last token's whole activation brings the tens of another sum in some layer"
 ELSEWHERE = "no other token's does so half as often, in any layer"
 
@@ -23,24 +25,19 @@ ELSEWHERE = "no other token's does so half as often, in any layer"
 @CLAIMS.register("last_token_2025")
 def alone(runs: Runs) -> list[Part]:
     """By how often the answer's first token, the tens, is the source's where one token's
-    activation is. Sources of `a+b` may have any other numbers; some have the same tens.
+    activation is. Sources may have any other numbers; some have the same tens (the floor).
     """
-    found = targets(runs, "answer_tokens", value=SUM, token_name=FIRST_TOKEN)
-    if found.empty:
-        return [untested(HERE, "nothing was edited"), untested(ELSEWHERE, "nothing was edited")]
-    best = where_carried(found[found["position"] == LAST])
+    found = targets(runs, "answer_tokens", value=SUM, token_name=TENS)
+    best = where_carried([row for row in found if row["position"] == LAST])
     if best is None:
-        return [untested(HERE, NOT_CARRIED), untested(ELSEWHERE, NOT_CARRIED)]
-    number = measured(best, "ceiling")
-    floor = entry(found[found["position"] == LAST], "floor")
-    parts = [Part(HERE, number, number.low > (floor or 0.0), {"floor": floor}, layer_text(best))]
-    others = found[found["position"] != LAST]
-    if others.empty:
-        return [*parts, untested(ELSEWHERE, "no other position was asked for")]
-    other = others.loc[others["ceiling"].idxmax()]
-    most = measured(other, "ceiling")
+        return untested(NOT_CARRIED, HERE, ELSEWHERE)
+    number, floor = measured(best, "ceiling"), known(best, "floor")
+    here = Part(HERE, number, number.low > most(floor), {"floor": floor}, layer_of(best))
+    other = largest([row for row in found if row["position"] != LAST], "ceiling")
+    if other is None:
+        return [here, *untested("no other position was asked for", ELSEWHERE)]
+    highest = measured(other, "ceiling")
     half = Measured(number=number.number / 2, low=number.low / 2, high=number.high / 2)
-    beside = {"the last token": number.number, "floor": other["floor"]}
-    where = f"{layer_text(other)} at {other['position']}"
-    return [*parts, Part(ELSEWHERE, most, larger(half, most).low > 0, beside, where)]
-
+    beside = {"the last token": number.number, "floor": known(other, "floor")}
+    where = f"{layer_of(other)} at {other['position']}"
+    return [here, Part(ELSEWHERE, highest, larger(half, highest).low > 0, beside, where)]

@@ -4,9 +4,12 @@ from mech_arith.reports.claims import CLAIMS
 from mech_arith.reports.claims.base import (
     Part,
     Runs,
-    entry,
-    layer_text,
+    first_number,
+    known,
+    largest,
+    layer_of,
     measured,
+    most,
     rows,
     targets,
     untested,
@@ -25,21 +28,20 @@ def circle(runs: Runs) -> list[Part]:
     In the layer where it is largest, with p corrected for all layers. The whole activation is no
     ceiling: it brings the other digits of the source too.
     """
-    found = targets(runs, "counterfactual", value=DIGIT)
-    if found.empty:
-        return [untested(WHOLE, "nothing was edited"), untested(UNIT, "nothing was edited")]
-    best = found.loc[found["iia"].idxmax()]
+    best = largest(targets(runs, "counterfactual", value=DIGIT), "iia")
+    if best is None:
+        return untested("nothing was edited", WHOLE, UNIT)
     site = {"layer": best["layer"], "rank": best["rank"], "value": DIGIT}
-    drawn = entry(rows(runs, "counterfactual", arm="control", **site), "iia")
-    number = measured(best, "iia")
-    beside = {"random subspaces": drawn, "floor": best["floor"]}
-    above = best["p_holm"] <= CHANCE and number.low > max(drawn or 0.0, best["floor"])
-    parts = [Part(WHOLE, number, bool(above), beside, layer_text(best))]
-    tokens = targets(runs, "answer_tokens", token_name=UNITS, **site)
-    if tokens.empty:
-        return [*parts, untested(UNIT, "answers have no third token")]
-    token = tokens.iloc[0]
-    drawn = entry(rows(runs, "answer_tokens", arm="control", token_name=UNITS, **site), "iia_changed")
+    drawn = first_number(rows(runs, "counterfactual", arm="control", **site), "iia")
+    number, floor = measured(best, "iia"), known(best, "floor")
+    beside = {"random subspaces": drawn, "floor": floor}
+    above = best["p_holm"] <= CHANCE and number.low > most(drawn, floor)
+    whole = Part(WHOLE, number, bool(above), beside, layer_of(best))
+    token = largest(targets(runs, "answer_tokens", token_name=UNITS, **site), "iia_changed")
+    if token is None:
+        return [whole, *untested("no answer has a third token that is to be another", UNIT)]
+    controls = rows(runs, "answer_tokens", arm="control", token_name=UNITS, **site)
+    drawn = first_number(controls, "iia_changed")
     number = measured(token, "iia_changed")
-    above = token["p_max"] <= CHANCE and number.low > (drawn or 0.0)
-    return [*parts, Part(UNIT, number, bool(above), {"random subspaces": drawn}, layer_text(best))]
+    above = token["p_max"] <= CHANCE and number.low > most(drawn)
+    return [whole, Part(UNIT, number, bool(above), {"random subspaces": drawn}, layer_of(best))]

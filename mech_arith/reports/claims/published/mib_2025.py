@@ -5,8 +5,9 @@ from mech_arith.reports.claims.base import (
     Part,
     Runs,
     cells_of,
+    known,
     larger,
-    layer_text,
+    layer_of,
     measured,
     rows,
     untested,
@@ -14,9 +15,7 @@ from mech_arith.reports.claims.base import (
 
 CARRY = "ones_carry"
 IS_ONE = "answers follow the carry along one trained direction, and not the operands"
-BETTER = (
-    "they follow it through the trained direction more often than through one principal component"
-)
+BETTER = "they follow it there more often than along the best of ten principal components"
 
 
 @CLAIMS.register("mib_2025")
@@ -25,23 +24,15 @@ def carry(runs: Runs) -> list[Part]:
     das, pca = (
         rows(cells_of(runs, tracing=name), "hypotheses", value=CARRY) for name in ("das", "pca")
     )
-    if das.empty:
-        return [
-            untested(IS_ONE, "no cell of tracing=das"),
-            untested(BETTER, "no cell of tracing=das"),
-        ]
-    best = das.iloc[0]
-    ours = measured(best, "distinguishing")
-    beside = {
-        "chance": best["floor"],
-        "random directions": best["random"],
-        "ceiling": best["ceiling"],
-    }
-    holds = best["supports"] == best["hypothesis"]
-    parts = [Part(IS_ONE, ours, bool(holds), beside, layer_text(best))]
-    if pca.empty:
-        return [*parts, untested(BETTER, "no cell of tracing=pca")]
-    theirs = measured(pca.iloc[0], "distinguishing")
-    apart = larger(ours, theirs)
-    more = {"one principal component": theirs.number, "chance": best["floor"]}
-    return [*parts, Part(BETTER, ours, apart.low > 0, more, layer_text(best))]
+    if not das:
+        return untested("there is no cell of tracing=das", IS_ONE, BETTER)
+    best = das[0]
+    ours, chance = measured(best, "distinguishing"), known(best, "floor")
+    beside = {"chance": chance, "random directions": known(best, "random")}
+    follows = best["supports"] == best["hypothesis"]
+    is_one = Part(IS_ONE, ours, bool(follows), beside, layer_of(best))
+    if not pca:
+        return [is_one, *untested("there is no cell of tracing=pca", BETTER)]
+    theirs = measured(pca[0], "distinguishing")
+    beside = {"principal component": theirs.number, "chance": chance}
+    return [is_one, Part(BETTER, ours, larger(ours, theirs).low > 0, beside, layer_of(best))]

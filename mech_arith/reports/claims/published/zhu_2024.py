@@ -3,53 +3,68 @@
 from math import isfinite
 
 from mech_arith.reports.claims import CLAIMS
-from mech_arith.reports.claims.base import Part, Runs, layer_text, measured, rows, targets, untested
+from mech_arith.reports.claims.base import (
+    LEVEL,
+    Part,
+    Row,
+    Runs,
+    exact,
+    largest,
+    layer_of,
+    measured,
+    rows,
+    targets,
+    untested,
+)
 from mech_arith.statistics.independent import Measured, difference
 
 READS = "one linear probe reads nine tenths of the variance of a"
-ALONE = "it does not read a random function of the operands as well"
-MOVES = (
-    "the answer grows along the probe and shrinks against it, by more than along random directions"
-)
+ALONE = "it does not read a random function of a as well"
+MOVES = "the answer grows along the probe and shrinks against it, more than along random directions"
 READ = 0.9
 
 
 @CLAIMS.register("zhu_2024")
 def steered(runs: Runs) -> list[Part]:
-    """By R squared on other problems, and by the mean change of the answer for the largest steps."""
-    found = rows(runs, "subspaces", value="a", rank=1)
-    if found.empty:
-        return [untested(says, "no probe of a was found") for says in (READS, ALONE, MOVES)]
-    best = found.loc[found["r_fit"].abs().idxmax()]
-    read = float(best["decoding_r2"])
-    control = float(best["control_r2"])
+    """By R squared on other problems, and by the mean change of the answer for the largest steps.
+
+    In the layer whose probe has the largest |R| on the fit split.
+    """
+    probes = [{**row, "fit": abs(row["r_fit"])} for row in rows(runs, "subspaces", value="a")]
+    best = largest(probes, "fit")
+    if best is None:
+        return untested("no probe of a was found", READS, ALONE, MOVES)
+    read, control = float(best["decoding_r2"]), float(best["control_r2"])
+    where = layer_of(best)
     reads = [
-        Part(READS, _exact(read), read >= READ, {}, layer_text(best)),
-        Part(ALONE, _exact(control), control < READ, {"a itself": read}, layer_text(best)),
+        Part(READS, exact(read), read >= READ, where=where),
+        Part(ALONE, exact(control), control < READ, {"a itself": read}, where),
     ]
-    sign = 1.0 if best["r_fit"] >= 0 else -1.0
-    edits = targets(runs, "effects", layer=best["layer"], edit="shift")
-    edits = edits[[("a" in of) for of in edits["chosen_for"]]]
-    strengths = sorted(edits["strength"].unique())
-    if len(strengths) < 2:
-        return [*reads, untested(MOVES, "no shifts both ways")]
+    along = [row for row in targets(runs, "effects", layer=best["layer"]) if _is_of_a(row)]
     down, up = (
-        measured(edits[edits["strength"] == strength].iloc[0], "mean_shift")
-        for strength in (strengths[0], strengths[-1])
+        largest([{**row, "way": sign * row["strength"]} for row in along], "way")
+        for sign in (-1, 1)
     )
-    if not all(isfinite(end) for one in (down, up) for end in (one.low, one.high)):
-        few = Part(MOVES, None, False, {}, f"{layer_text(best)}: fewer than ten answers move")
-        return [*reads, few]
-    apart = difference(down, up, level=0.95)
-    ends = sorted((sign * apart.low / 2, sign * apart.high / 2))
-    number = Measured(number=sign * apart.number / 2, low=ends[0], high=ends[1])
-    drawn = rows(runs, "effects", layer=best["layer"], edit="shift", arm="control")
-    drawn = drawn[drawn["strength"].isin([strengths[0], strengths[-1]])]
-    random = float(drawn["mean_abs_shift"].mean())
+    if down is None or up is None or not down["strength"] < 0 < up["strength"]:
+        return [*reads, *untested("there are no shifts both ways", MOVES)]
+    ends = down["strength"], up["strength"]
+    controls = rows(runs, "effects", layer=best["layer"], arm="control")
+    drawn = [row["mean_abs_shift"] for row in controls if row["strength"] in ends]
+    random = sum(drawn) / len(drawn) if drawn else 0.0
     beside = {"random directions, either way": random}
-    return [*reads, Part(MOVES, number, number.low > random, beside, layer_text(best))]
+    number = _half_apart(down, up, sign=1.0 if best["r_fit"] >= 0 else -1.0)
+    if not isfinite(number.low):
+        few = f"{where}: fewer than ten answers move"
+        return [*reads, Part(MOVES, None, False, beside, few)]
+    return [*reads, Part(MOVES, number, number.low > random, beside, where)]
 
 
-def _exact(number: float) -> Measured:
-    """A number that has no interval."""
-    return Measured(number=number, low=number, high=number)
+def _is_of_a(row: Row) -> bool:
+    return "a" in row["chosen_for"]
+
+
+def _half_apart(down: Row, up: Row, *, sign: float) -> Measured:
+    """Half of the distance between the answers after steps of either sign."""
+    apart = difference(measured(down, "mean_shift"), measured(up, "mean_shift"), level=LEVEL)
+    low, high = sorted((sign * apart.low / 2, sign * apart.high / 2))
+    return Measured(number=sign * apart.number / 2, low=low, high=high)
