@@ -236,12 +236,11 @@ class FiguresConfig:
 class ClaimConfig:
     """What a paper says, where a cell puts it to the test; no part of its numbers."""
 
-    name: str = ""
+    name: str | None = None
     says: str = ""
     source: str = ""
     number: str | None = None
     models: list[str] = field(default_factory=list)
-    more: str | None = None
 
 
 @dataclass
@@ -262,7 +261,7 @@ class RunConfig:
     wandb: WandbConfig = field(default_factory=WandbConfig)
     figures: FiguresConfig = field(default_factory=FiguresConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
-    claim: ClaimConfig | None = None
+    claim: ClaimConfig = field(default_factory=ClaimConfig)
     plugins: list[str] = field(default_factory=list)
     tolerance: float | None = None
     require_baseline: bool = False

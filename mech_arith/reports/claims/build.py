@@ -34,7 +34,6 @@ class Claim:
     source: str
     number: str | None = None
     models: Sequence[str] = ()
-    more: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def _groups(places: Sequence[Path]) -> dict[tuple[str, str], _Cells]:
             continue
         run = load_run(listed.directory)
         said = (yaml.safe_load(run.config_yaml) or {}).get("claim")
-        if not said:
+        if not said or not said.get("name"):
             continue
         claim, model = _todays(Claim(**said)), str(run.summary["cell"]["model"])
         cells = groups.setdefault((claim.name, model), _Cells(claim, model))
