@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,11 @@ class Claim:
     source: str
     number: str | None = None
     models: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> "Claim":
+        """Of the config of a run or of a preset, which may be of another version."""
+        return cls(**{each.name: said[each.name] for each in fields(cls) if each.name in said})
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ def _groups(places: Sequence[Path]) -> dict[tuple[str, str], _Cells]:
         said = (yaml.safe_load(run.config_yaml) or {}).get("claim")
         if not said or not said.get("name"):
             continue
-        claim, model = _todays(Claim(**said)), str(run.summary["cell"]["model"])
+        claim, model = _todays(Claim.of(said)), str(run.summary["cell"]["model"])
         cells = groups.setdefault((claim.name, model), _Cells(claim, model))
         of_seed = cells.by_seed.setdefault(int(run.summary["cell"]["seed"]), [])
         _check_new(run, of_seed)
@@ -128,7 +133,7 @@ def _todays(claim: Claim) -> Claim:
     preset = conf_dir() / "experiment" / "papers" / f"{claim.name}.yaml"
     if not preset.is_file():
         return claim
-    return Claim(**yaml.safe_load(preset.read_text(encoding="utf-8"))["claim"])
+    return Claim.of(yaml.safe_load(preset.read_text(encoding="utf-8"))["claim"])
 
 
 def _of_group(cells: _Cells, model: str) -> Iterator[Verdict]:
