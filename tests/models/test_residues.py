@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from einops import einsum
 
 from mech_arith.common.errors import UserError
 from mech_arith.engine.run import ReferenceAnswers, run_baseline
@@ -12,6 +13,7 @@ from mech_arith.models.arithmetic.objectives import TrainSettings
 from mech_arith.models.arithmetic.residue_objective import ResidueObjective
 from mech_arith.models.arithmetic.residues import Residues
 from mech_arith.models.arithmetic.training import train
+from mech_arith.models.kinds import POINTS
 from mech_arith.problems import draw
 from mech_arith.problems.templates import build_template
 
@@ -26,7 +28,14 @@ SEVEN = dict(
     templates={"(a+b)%7": 1.0},
     operand_min=0,
     operand_max=6,
-    shape={"n_layers": 1, "d_model": 8, "n_heads": 2, "d_mlp": 8},
+    shape={
+        "n_layers": 1,
+        "d_model": 8,
+        "n_heads": 2,
+        "d_mlp": 8,
+        "norm": "none",
+        "activation": "relu",
+    },
     answer={"modulus": 7},
 )
 
@@ -92,6 +101,8 @@ def test_every_problem_is_either_trained_on_or_held_out():
         ),
         ({"answer": {"modulus": 11}}, "expected a template modulo 11, as answer"),
         ({"shape": {**SEVEN["shape"], "n_heads": 3}}, r"d_model as a multiple of shape\.n_heads"),
+        ({"shape": {**SEVEN["shape"], "norm": "post"}}, r"shape\.norm .*'post'"),
+        ({"shape": {**SEVEN["shape"], "activation": "silu"}}, r"shape\.activation .*'silu'"),
         ({"kind": "decoder"}, "expected train_share for kind=residues alone"),
         ({"templates": {"a+b": 1.0}}, r"expected a template modulo 7, .* got a\+b"),
     ],
@@ -100,6 +111,31 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path, changed, said):
     with pytest.raises(UserError, match=said):
         train(TrainSettings(**{**SEVEN, **changed}, directory=str(tmp_path / "model")))
     assert not (tmp_path / "model" / "card.json").exists()
+
+
+def test_it_has_no_norms_and_relu_neurons(model):
+    """The whole pass written out by its weights, as the card says that they are used."""
+    weights = {
+        name.replace("._original_component", ""): tensor.double()
+        for name, tensor in model.bridge.named_parameters()
+    }
+    assert not [name for name in weights if "ln" in name]
+    assert {model.next_norm(0, point) for point in POINTS} == {None}
+    tokens = torch.tensor([[0, 3, 7], [6, 5, 7]])
+    at = torch.arange(3)
+    resid = weights["tok_embed.weight"][tokens] + weights["pos.weight"][at]
+
+    def linear(name, x):
+        return x @ weights[f"layers.0.{name}.weight"].mT + weights[f"layers.0.{name}.bias"]
+
+    q, k, v = (linear(f"attn.{name}", resid).unflatten(2, (2, 4)) for name in "qkv")
+    scores = einsum(q, k, "n i h d, n j h d -> n h i j") / 2
+    pattern = scores.masked_fill(at[:, None] < at, -torch.inf).softmax(-1)
+    z = einsum(pattern, v, "n h i j, n j h d -> n i h d").flatten(2)
+    resid = resid + linear("attn.o", z)
+    resid = resid + linear("mlp.fc_out", linear("mlp.fc_in", resid).relu())
+    logits = (resid[:, -1] @ weights["head.weight"].mT).float()
+    torch.testing.assert_close(model.full_pass(tokens, {})[:, 0], logits)
 
 
 def test_prompts_hold_the_operands_alone(model):
