@@ -128,6 +128,8 @@ class Grokked:
     """Of the first principal components, likewise."""
     stayed: dict[int, float]
     """Of an interchange of one frequency: the share of answers that stay."""
+    followed: dict[int, float]
+    """The same: the share that become the ones with the source's value."""
     as_predicted: dict[int, float]
     """The same: the share that is what the votes of the frequencies say."""
 
@@ -201,7 +203,7 @@ def measured(seed: int, *, n_problems: int = N_PROBLEMS) -> Grokked:
         "das": iia_of(model, a, OPERAND, das),
         "all but the strongest": iia_of(model, a, OPERAND, others),
     }
-    stayed, as_predicted = _one_by_one(model, a, of_a)
+    stayed, followed, as_predicted = _one_by_one(model, a, of_a)
     return Grokked(
         frequencies={name: frequencies_of(frame) for name, frame in frames.items()},
         components=[float(shares.max()) for shares in spectra],
@@ -212,6 +214,7 @@ def measured(seed: int, *, n_problems: int = N_PROBLEMS) -> Grokked:
         das_overlap=_overlap(das, of_a.directions),
         pca_overlap=_overlap(components.directions, of_a.directions),
         stayed=stayed,
+        followed=followed,
         as_predicted=as_predicted,
     )
 
@@ -246,19 +249,20 @@ def _circles(frame: Subspace, places: Sequence[int]) -> Float64[Tensor, "k width
 
 def _one_by_one(
     model: Model, sources: Sources, frame: Subspace
-) -> tuple[dict[int, float], dict[int, float]]:
-    """What an interchange of one frequency does, for each in turn."""
+) -> tuple[dict[int, float], dict[int, float], dict[int, float]]:
+    """What an interchange of one frequency does, for each in turn: see `Grokked`."""
     keys, shares = frequencies_of(frame), logit_spectrum()
     base = sources.base.values[SUM]
     other = sources.expected[0].long().numpy()
-    stayed, as_predicted = {}, {}
+    stayed, followed, as_predicted = {}, {}, {}
     for place, k in enumerate(keys):
         moved = _circles(frame, [place])
         answers = interchanged(model, sources, OPERAND, moved).long().numpy()
         votes = {key: other if key == k else base for key in keys}
         stayed[k] = float((answers == base).mean())
+        followed[k] = float((answers == other).mean())
         as_predicted[k] = float((answers == predicted(votes, shares)).mean())
-    return stayed, as_predicted
+    return stayed, followed, as_predicted
 
 
 def truth_rows() -> list[Row]:
@@ -336,6 +340,7 @@ def rows_of(found: Sequence[Grokked]) -> list[Row]:
             measured_as(
                 f"frequency {k} alone: answers that stay", [one.stayed[k] for one in found]
             ),
+            measured_as(f"frequency {k} alone: iia", [one.followed[k] for one in found]),
             measured_as(
                 f"frequency {k} alone: answers as the frequencies vote",
                 [one.as_predicted[k] for one in found],
