@@ -109,6 +109,16 @@ def test_of_a_modulus_the_circles_that_there_are_come_first(modulus, frequencies
         torch.testing.assert_close(predicted, coordinates[:, direction], atol=0.6, rtol=0)
 
 
+def test_a_sample_of_residues_need_not_have_them_all():
+    x, y, planted = residues(13, [1])
+    kept = (y[:, 0] > 0) & (y[:, 0] < 12)
+    found = fitted(
+        "fourier", x[kept], y[kept, :1], modulus=13, circles=1, periods=[], line=False, rank=2
+    )
+    assert found.harmonics.periods_of(range(2)) == [13]
+    assert principal_angle(found.directions, planted) < 0.05
+
+
 def test_a_line_may_stand_before_the_circles_of_a_modulus():
     x, y, planted = residues(13, [4])
     x = (

@@ -44,9 +44,9 @@ class FourierFitter:
     """Least squares on a line and circles, from sums in O((d + terms)^2) memory.
 
     Terms that are constant or follow from earlier ones are left out: of whole numbers, the sine of
-    period 2. So are periods that are longer than one value's range, for this value. A value always
-    gets its whole frame, whatever ranks are asked for: a circle alone on its first direction is not
-    a circle.
+    period 2. So are given periods that are longer than one value's range, for this value. A value
+    always gets its whole frame, whatever ranks are asked for: a circle alone on its first direction
+    is not a circle.
     """
 
     is_supervised: ClassVar[bool] = True
@@ -201,7 +201,8 @@ class FourierFitter:
         circles = [
             (terms[1 + 2 * i], terms[2 + 2 * i])
             for i, period in enumerate(self._candidates)
-            if period <= span
+            # A sample of residues may miss the smallest or the largest.
+            if period <= span or self.modulus is not None
         ]
         if self.modulus is not None:
             circles = _strongest(found, circles, self.circles, after=line)

@@ -99,8 +99,8 @@ SUBSPACES = (
     Column(
         "periods",
         TEXT,
-        "Periods of the circles that the subspace's directions were found for, as `97/12 97/35` "
-        "(the frequencies 12 and 35 of 97), in their order; empty for other methods than `fourier`.",
+        "Periods of the circles that the subspace's directions were found for, in their order, as "
+        "`97/12 97/35` (the frequencies 12 and 35 of 97); empty for methods other than `fourier`.",
     ),
 )
 
