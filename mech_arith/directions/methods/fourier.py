@@ -226,7 +226,7 @@ def _strongest(
     left = list(circles)
     while left and len(chosen) < n:
         before = [*after, *(term for circle in chosen for term in circle)]
-        pairs = torch.tensor(left)
+        pairs = torch.tensor(left, dtype=torch.int64)
         taken = torch.linalg.pinv(beside[before][:, before], DEPENDENT, hermitian=True)
         by_before = beside[before][:, pairs.flatten()].unflatten(1, (-1, 2))
         own = beside[pairs[:, :, None], pairs[:, None]] - torch.einsum(
