@@ -284,8 +284,8 @@ def test_the_program_exits_with_1_where_a_bar_is_missed(
     [
         (
             ["--only", "nulls"],
-            "expected some of planted,subspaces,null,coverage,ties,stopping,slopes,das,rivals, "
-            "got 'nulls'",
+            "expected some of planted,subspaces,null,coverage,ties,stopping,slopes,das,rivals,"
+            "grokking, got 'nulls'",
         ),
         (["--plants", "0"], "expected a whole number of 1 or more, got '0'"),
         (["--seed", "-1"], "expected a whole number of 0 or more, got '-1'"),
@@ -382,3 +382,36 @@ def test_random_networks_support_no_hypothesis(load: Load) -> None:
     )
     assert {one for tests in found for one in tests} == {rivals.TIE}
     assert load("together").of_nothing(3) == [False, False]
+
+
+def test_the_frequencies_of_modular_addition_are_found(load: Load):
+    grokking = load("grokking")
+    found = grokking.measured(7, n_problems=400)
+    rows = [*grokking.truth_rows(), *grokking.rows_of([found])]
+    assert {row.verdict for row in rows if row.bar} == {"ok"}
+    keys = grokking.key_frequencies(grokking.spectrum(grokking.embedding()))
+    # What an edit moves is only what it is said to move: two of three frequencies do not suffice.
+    assert found.iia["all but the strongest"] < 0.5
+    assert found.iia["sum before the MLP"] < 0.2
+    assert min(found.as_predicted[k] for k in keys) > 0.6
+    assert found.floor < 0.05
+    for missed in (
+        replace(found, frequencies={**found.frequencies, "a": [1, 2, 3]}),
+        replace(found, iia={**found.iia, "das": 0.9}),
+    ):
+        assert [row.verdict for row in grokking.rows_of([missed])].count("MISSED") == 1
+
+
+def test_a_spectrum_is_that_of_known_waves(load: Load):
+    grokking = load("grokking")
+    numbers = np.arange(grokking.P)
+    waves = [
+        size * np.cos(2 * np.pi * k * numbers / grokking.P + phase)
+        for k, size, phase in ((5, 3.0, 0.3), (40, 1.0, 1.0), (5, 3.0, 2.0))
+    ]
+    shares = grokking.spectrum(np.stack(waves, axis=1) + 7)
+    assert shares[[4, 39]] == pytest.approx([18 / 19, 1 / 19])
+    assert grokking.key_frequencies(shares) == [5]
+    # Two frequencies that vote for one sum are answered with it.
+    votes = {5: np.array([3, 96]), 40: np.array([3, 96])}
+    assert grokking.predicted(votes, shares).tolist() == [3, 96]

@@ -84,7 +84,7 @@ def _files(directory: Path) -> set[str]:
 
 
 def test_the_wheel_holds_all_and_nothing_else(wheel: Path) -> None:
-    assert {"arith_decoder", "arith_encoder"} <= {
+    assert {"arith_decoder", "arith_encoder", "modular_addition"} <= {
         path.parent.name for path in CHECKPOINTS.rglob("model.safetensors")
     }
     held = set(zipfile.ZipFile(wheel).namelist())
@@ -110,11 +110,19 @@ def test_help_and_config_are_shown(elsewhere: Path) -> None:
     assert "problems:" in _run(script, "--cfg", "job", cwd=elsewhere)
 
 
-@pytest.mark.parametrize("model", ["arith_decoder", "arith_encoder"])
-def test_a_small_run(elsewhere: Path, model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "template"),
+    [
+        ("arith_decoder", "nested_subtraction"),
+        ("arith_encoder", "nested_subtraction"),
+        ("modular_addition", "modular_sum"),
+    ],
+)
+def test_a_small_run(elsewhere: Path, model: str, template: str) -> None:
     out = elsewhere / model
     _run(
-        *(_python(elsewhere), "-m", "mech_arith", f"model={model}", "problems.n=40"),
+        *(_python(elsewhere), "-m", "mech_arith", f"model={model}", f"template={template}"),
+        "problems.n=40",
         *("tracing.n_components=2", "wandb=disabled", f"hydra.run.dir={out}"),
         *("layers=late", "intervention.controls.random=2", "intervention.controls.span=0"),
         cwd=elsewhere,

@@ -67,6 +67,18 @@ class Harmonics:
     periods: Float64[Tensor, " p"]
     coefficients: Float64[Tensor, "k terms"]
     """Constant, slope, and for each period the cosine and the sine: 2 + 2p terms."""
+    of_period: Int64[Tensor, " k"]
+    """Index of the period whose circle each direction was found for; -1 for the line."""
+
+    def part(self, directions: Sequence[int]) -> "Harmonics":
+        """Of some of the directions."""
+        at = list(directions)
+        return Harmonics(self.periods, self.coefficients[at], self.of_period[at])
+
+    def periods_of(self, directions: Sequence[int]) -> list[float]:
+        """Of the circles that some directions were found for, each once."""
+        known = self.of_period[list(directions)].tolist()
+        return [float(self.periods[i]) for i in dict.fromkeys(known) if i >= 0]
 
     def at(self, direction: int, values: Float64[Tensor, "*rows"]) -> Float64[Tensor, "*rows"]:
         """Coordinates on one direction, of problems with such values."""
@@ -153,7 +165,9 @@ class Subspace:
             float(parts["total_variance"]),
             parts["of_value"],
             parts["of_rank"],
-            Harmonics(parts["periods"], parts["coefficients"]) if known else None,
+            Harmonics(parts["periods"], parts["coefficients"], parts["of_period"])
+            if known
+            else None,
             parts["offset"],
         )
 
@@ -200,7 +214,6 @@ class Subspace:
     def part(self, directions: Sequence[int]) -> "Subspace":
         """Some of the directions."""
         at = list(directions)
-        known = self.harmonics
         return Subspace(
             self.mean,
             self.directions[at],
@@ -208,7 +221,7 @@ class Subspace:
             self.total_variance,
             self.values_of()[at],
             self._ranks_of()[at],
-            None if known is None else Harmonics(known.periods, known.coefficients[at]),
+            None if self.harmonics is None else self.harmonics.part(at),
         )
 
     def project(self, activation: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch k"]:

@@ -1,6 +1,7 @@
 """Tables of what coordinates correlate with."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -143,7 +144,18 @@ def _subspace(found: Trace, readings: Readings, index: int, one: Reading) -> dic
         "decoding_r2": one.r2,
         "control_r2": control,
         "selectivity": max(one.r2, 0.0) - max(control, 0.0) if control == control else control,
+        "periods": _periods(found, at),
     }
+
+
+def _periods(found: Trace, directions: Sequence[int]) -> str:
+    """Periods of the circles that directions were found for, as fractions."""
+    known = found.subspace.harmonics
+    if known is None:
+        return ""
+    return " ".join(
+        str(Fraction(period).limit_denominator(1000)) for period in known.periods_of(directions)
+    )
 
 
 OF_READINGS = (

@@ -100,6 +100,8 @@ class TemplateConfig:
     name: str = "custom"
     expression: str = "???"
     wording: str = "{expression}"
+    operands: dict[str, int] = field(default_factory=lambda: {"min": 100, "max": 999})
+    """What problems.operands is by default."""
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """Is the tool right when it says how sure it is? Cases whose truth is known.
 
     python scripts/benchmarks/calibration.py [--plants 100 --subspaces 20 --nulls 200 --cases 2000]
-            [--seed 0] [--only planted,subspaces,null,coverage,ties,stopping,slopes,das,rivals]
+            [--seed 0] [--only planted,subspaces,null,coverage,ties,stopping,slopes,das,rivals,
+            grokking]
             [--json FILE]
 
 planted: Transformers whose weights are set by hand (`mech_arith.models.planted`). Tracing must find
@@ -14,8 +15,10 @@ is decided. slopes: answers that are destroyed, which follow nothing. das:
 trained rotations, in planted models, and beside their control task in half as many random networks.
 rivals: models that compute by one of two hypotheses (the tree, and from the left or digit by digit)
 and write the steps of the other as well: the right one must win, step by step and with all of its
-steps set together, and in random networks none. Prints one table, and exits with 1 if a bar is
-missed. A quarter of an hour and more on one core, for --threads 1.
+steps set together, and in random networks none. grokking: the shipped model of modular addition, in
+which the methods must find the frequencies that its embedding has; with 3 draws of problems. Prints
+one table, and exits with 1 if a bar is missed. A quarter of an hour and more on one core, for
+--threads 1.
 """
 
 import argparse
@@ -28,6 +31,7 @@ from alignments import das_rows
 from arguments import count, new_file, seed
 from bars import Row, print_rows, save_rows
 from covering import coverage_rows
+from grokking import grokking_rows
 from nulls import null_rows
 from recovery import planted_rows
 from rivals import rival_rows
@@ -36,7 +40,10 @@ from stopping import stopping_rows
 from subspaces import subspace_rows
 from together import together_rows
 
-PARTS = ("planted", "subspaces", "null", "coverage", "ties", "stopping", "slopes", "das", "rivals")
+PARTS = (
+    *("planted", "subspaces", "null", "coverage", "ties"),
+    *("stopping", "slopes", "das", "rivals", "grokking"),
+)
 
 
 def main() -> int:
@@ -70,6 +77,7 @@ def main() -> int:
             *rival_rows(seeds(arguments.plants), seeds(max(1, arguments.nulls // 10))),
             *together_rows(seeds(arguments.plants), seeds(max(1, arguments.nulls // 10))),
         ],
+        "grokking": lambda: grokking_rows(seeds(3)),
     }
     rows: list[Row] = []
     for name in arguments.only:

@@ -79,6 +79,59 @@ def test_terms_that_are_others_in_other_words_are_left_out():
     assert len(found.directions) == 1
 
 
+def residues(modulus, frequencies, n=400, width=10, seed=0):
+    """Activations that hold a residue on circles of falling size; it and another; the circles."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.randint(0, modulus, (n, 2), generator=generator).double()
+    periods = modulus / torch.tensor(frequencies).double()
+    terms = harmonic_terms(y[:, 0], periods)[:, 2:]
+    planted = torch.linalg.qr(torch.randn(width, terms.shape[1], generator=generator).double()).Q.mT
+    sizes = torch.arange(len(frequencies), 0, -1).double().repeat_interleave(2)
+    noise = 0.1 * torch.randn(n, width, generator=generator).double()
+    varies = terms.std(0) > 1e-9  # the sine of period 2 is 0
+    return sizes * terms @ planted + noise, y, planted[varies]
+
+
+@pytest.mark.parametrize(("modulus", "frequencies"), [(13, [5, 1, 6]), (10, [5, 3])])
+def test_of_a_modulus_the_circles_that_there_are_come_first(modulus, frequencies):
+    """5 of 10 is the period 2, whose circle is its cosine alone."""
+    x, y, planted = residues(modulus, frequencies)
+    n = len(frequencies)
+    found = fitted("fourier", x, y, size=37, modulus=modulus, circles=n, periods=[], line=False)
+    own = found.part([i for i in range(len(found.directions)) if found.of(0)[i]])
+    of_period = modulus / own.harmonics.periods[own.harmonics.of_period]
+    expected = [k for k in frequencies for _ in range(1 if 2 * k == modulus else 2)]
+    torch.testing.assert_close(of_period, torch.tensor(expected).double())
+    assert principal_angle(own.directions, planted) < 0.05
+    coordinates = own.project(x)
+    for direction in range(len(expected)):
+        predicted = own.harmonics.at(direction, y[:, 0])
+        torch.testing.assert_close(predicted, coordinates[:, direction], atol=0.6, rtol=0)
+
+
+def test_a_sample_of_residues_need_not_have_them_all():
+    x, y, planted = residues(13, [1])
+    kept = (y[:, 0] > 0) & (y[:, 0] < 12)
+    found = fitted(
+        "fourier", x[kept], y[kept, :1], modulus=13, circles=1, periods=[], line=False, rank=2
+    )
+    assert found.harmonics.periods_of(range(2)) == [13]
+    assert principal_angle(found.directions, planted) < 0.05
+
+
+def test_a_line_may_stand_before_the_circles_of_a_modulus():
+    x, y, planted = residues(13, [4])
+    x = (
+        x
+        + 3
+        * y[:, :1]
+        * torch.linalg.qr(torch.cat([planted, torch.ones(1, 10).double()]).mT).Q[:, 2]
+    )
+    found = fitted("fourier", x, y[:, :1], modulus=13, circles=1, periods=[], rank=3)
+    assert found.harmonics.of_period.tolist() == [-1, 3, 3]
+    assert found.harmonics.periods[3] == 13 / 4
+
+
 def check(ranges, ranks=(), **options):
     problems = draw(build_template("nested", "a-(b-c)"), n=200, ranges=ranges, seed=0)
     find_method("fourier", 1, options, ranks=ranks).check(problems)
@@ -96,6 +149,14 @@ def check(ranges, ranks=(), **options):
         ({"periods": [100]}, r"periods <= \d+, the whole numbers that .* spans .* got 100; leave"),
         ({"ranks": (9,)}, "tracing.rank <= 8 with these tracing.options.* got 9; lower the rank"),
         ({"ranks": (1, 3), "periods": [10], "line": False}, "tracing.rank <= 2 .* got 3"),
+        ({"modulus": 7}, r"options.periods=\[\] with tracing.options.modulus=7, .* got 2, 5, 10"),
+        ({"modulus": 1, "periods": []}, "options.modulus of 2 or more, got 1; raise it"),
+        ({"modulus": 7, "periods": []}, r"options.circles in 1\.\.3, as many .* got 5"),
+        ({"modulus": 97, "periods": []}, r"options.modulus <= \d+, the whole numbers .* got 97"),
+        (
+            {"modulus": 10, "periods": [], "circles": 2, "line": False, "ranks": (5,)},
+            "tracing.rank <= 4 .* got 5",
+        ),
     ],
 )
 def test_options_that_are_refused(options, message):

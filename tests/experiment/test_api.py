@@ -53,6 +53,19 @@ def test_activations_and_their_subspace():
     assert cell.session.model is cell.session.model
 
 
+def test_a_template_brings_its_operands_and_a_table_names_the_frequencies():
+    """The command of the tutorial, on fewer problems, against the truth that the tutorial shows."""
+    asked = ["model=modular_addition", "template=modular_sum", "tracing=fourier_modulus"]
+    asked += ["tracing.point=resid_pre", "tracing.positions=a", "tracing.rank=[2,6]"]
+    asked += ["problems.n=400", "intervention=none", "tracing.position_map=false"]
+    cell = compose(*asked, "inference.permutations=100", "store.enabled=false")
+    assert cell.settings.problems.operands == {"min": 0, "max": 96}
+    subspaces = cell.run()["subspaces"].query("value == 'a'").set_index("rank")
+    assert subspaces["periods"].to_dict() == {2: "97/12", 6: "97/12 97/35 97/33"}
+    fewer = compose(*asked, "tracing=pca", "problems.operands.max=50")
+    assert fewer.settings.problems.operands == {"min": 0, "max": 50}
+
+
 def test_rows_are_in_the_order_of_the_problems(tmp_path):
     """Numbers of one and of two digits are run apart; each problem gets its own row."""
     directory = tiny_lm("llama", tmp_path / "lm", tokenizer="digits")

@@ -268,7 +268,8 @@ BAD = {
     "=60": "unknown key ''",
     "locality.enabled=true & tracing.positions=each": "one site per layer",
     "device=cuda": "expected a CUDA device, found none",
-    "model.name=gpt5": "unknown model 'gpt5'; expected one of: arith_decoder, arith_encoder",
+    "model.name=gpt5": "unknown model 'gpt5'; expected one of: arith_decoder, arith_encoder, "
+    "modular_addition",
     "model=null": "unknown model 'null'; nearest of",
     "model=hf_dir & model.path=' '": "expected a directory in model.path, got ' '; set",
     "model=trained": "expected model.path, the directory of a model",

@@ -135,7 +135,7 @@ def test_what_a_model_cannot_read():
 
 
 def test_unknown_model_lists_the_shipped_ones():
-    assert shipped_models() == ["arith_decoder", "arith_encoder"]
+    assert shipped_models() == ["arith_decoder", "arith_encoder", "modular_addition"]
     with pytest.raises(
         UserError, match="unknown model 'gpt5'; expected one of: arith_decoder, arith"
     ):

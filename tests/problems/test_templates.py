@@ -37,7 +37,9 @@ WORDED = "{b} of {a} pears, then {c}"
 
 def shipped(name: str) -> Template:
     keys = yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
+    operands = keys.pop("operands", {"min": 100, "max": 999})
     assert set(keys) == {"name", "expression", "wording"}
+    assert operands["min"] < operands["max"]
     return build_template(**keys)
 
 

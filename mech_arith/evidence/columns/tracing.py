@@ -96,6 +96,12 @@ SUBSPACES = (
     Column("class_p", NUMBER, "One-sided binomial p of `class_accuracy` above `class_chance`."),
     Column("class_p_holm", NUMBER, "`class_p` corrected for all sites, ranks and values (Holm)."),
     Column("selectivity", NUMBER, "`decoding_r2` minus `control_r2`, neither counted below 0."),
+    Column(
+        "periods",
+        TEXT,
+        "Periods of the circles that the subspace's directions were found for, in their order, as "
+        "`97/12 97/35` (the frequencies 12 and 35 of 97); empty for methods other than `fourier`.",
+    ),
 )
 
 LEARNING = (

@@ -205,14 +205,14 @@ def card_text(card: Card, *, size: int) -> str:
     training = _in_todays_words(card.training)
     article = "An" if card.kind == "encoder" else "A"
     kind = {"residues": "decoder of residues"}.get(card.kind, card.kind)
-    norm, n_layers = (card.facts["shape"].get(name) for name in ("norm", "n_layers"))
+    n_layers = card.facts["shape"]["n_layers"]
     decay = f"weight decay {training['weight_decay']:g}" if training["weight_decay"] else ""
     lines = [
         f"# {card.name}",
         "",
         f"{article} {kind} of {n_layers} layer{'' if n_layers == 1 else 's'}, "
         f"d_model {card.facts['shape']['d_model']}, {card.facts['shape']['n_heads']} heads"
-        f"{', norm before attention and MLP' if norm == 'pre' else ''}; "
+        f"{_workings(card)}; "
         f"{size / 1e6:.1f} MB, SHA-256 `{card.digest}`.",
         "",
         "| | |",
@@ -252,6 +252,15 @@ def card_text(card: Card, *, size: int) -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+def _workings(card: Card) -> str:
+    """What its blocks do otherwise than those of a GPT-2 (a decoder) or a BERT (an encoder)."""
+    norm, activation = (card.facts["shape"].get(name) for name in ("norm", "activation"))
+    said = {"none": ", no normalisation"}
+    if card.kind == "encoder":
+        said["pre"] = ", norm before attention and MLP"
+    return said.get(str(norm), "") + (", ReLU" if activation == "relu" else "")
 
 
 def _data_rows(card: Card) -> list[str]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mech_arith.common.digests import json_digest
 from mech_arith.common.errors import UserError
-from mech_arith.models.arithmetic.blocks import pre_norm_block
+from mech_arith.models.arithmetic.blocks import plain, pre_norm_block
 from mech_arith.models.arithmetic.checkpoints import Card, write_checkpoint
 from mech_arith.models.arithmetic.networks import DecoderShape, EncoderShape
 from mech_arith.models.arithmetic.tokens import Vocabulary, encode_expression, layout
@@ -176,7 +176,10 @@ class ArithmeticModel(EditableModel):
 
 
 class PreNormModel(ArithmeticModel):
-    """A native network of TransformerLens', whose blocks normalise before attention and MLP."""
+    """A native network of TransformerLens', whose blocks normalise before attention and MLP.
+
+    Those of a shape with `norm: none` have the identity there.
+    """
 
     def _adopt_native(
         self,
@@ -257,11 +260,14 @@ class PreNormModel(ArithmeticModel):
 def stream_norms(bridge: "TransformerBridge", *, final: Any = None) -> StreamNorms:
     """The LayerNorms of a bridge's blocks, which are all alike, and the one behind them."""
     block = bridge.blocks[0]
-    attention, mlp, last = (
-        None if norm is None else Normalises(centred=True, eps=norm.original_component.eps)
-        for norm in (block.ln1, block.ln2, final)
-    )
-    return StreamNorms(attention, mlp, last)
+    return StreamNorms(*(_layer_norm(norm) for norm in (block.ln1, block.ln2, final)))
+
+
+def _layer_norm(norm: Any) -> Normalises | None:
+    """A norm of the bridge's; None if there is none, or the identity in its place."""
+    if norm is None or isinstance(plain(norm), nn.Identity):
+        return None
+    return Normalises(centred=True, eps=plain(norm).eps)
 
 
 def _flat(tap: Callable[[Tensor], Tensor], activation: Tensor) -> Tensor:

@@ -17,9 +17,27 @@ if TYPE_CHECKING:
     from transformers import BertConfig, BertForSequenceClassification
 
 
+class Norm(StrEnum):
+    """Where a network's blocks normalise."""
+
+    POST = "post"
+    """Each sum, as BERT does."""
+    PRE = "pre"
+    """What goes into attention and MLP, so that the residual stream itself is a plain sum."""
+    NONE = "none"
+    """Nowhere: what reads the residual stream reads it as it is."""
+
+
+class Activation(StrEnum):
+    """The function of a decoder's MLP neurons."""
+
+    GELU = "gelu"
+    RELU = "relu"
+
+
 @dataclass(frozen=True)
 class DecoderShape:
-    """A causal Transformer that normalises before attention and MLP."""
+    """A causal Transformer that normalises before attention and MLP, or nowhere."""
 
     n_layers: int
     d_model: int
@@ -27,6 +45,20 @@ class DecoderShape:
     d_mlp: int
     n_ctx: int
     d_vocab: int
+    norm: str = Norm.PRE
+    """Cards from before there was a choice name neither this nor the activation."""
+    activation: str = Activation.GELU
+
+    def __post_init__(self) -> None:
+        """Check the names.
+
+        Raises:
+            UserError: no such norm or activation.
+        """
+        if self.norm not in (Norm.PRE, Norm.NONE):
+            raise unknown("shape.norm", self.norm, (Norm.PRE, Norm.NONE))
+        if self.activation not in list(Activation):
+            raise unknown("shape.activation", self.activation, Activation)
 
     def bridge_config(self, *, seed: int | None = None) -> "TransformerBridgeConfig":
         """The same shape in TransformerLens' words."""
@@ -40,8 +72,8 @@ class DecoderShape:
             d_mlp=self.d_mlp,
             n_ctx=self.n_ctx,
             d_vocab=self.d_vocab,
-            act_fn="gelu",
-            normalization_type="LN",
+            act_fn=self.activation,
+            normalization_type=None if self.norm == Norm.NONE else "LN",
             attention_dir="causal",
             seed=seed,
         )
@@ -77,15 +109,6 @@ def _pre_norm_pass(
     return network.head(network.ln_out(resid))
 
 
-class Norm(StrEnum):
-    """Where an encoder's blocks normalise."""
-
-    POST = "post"
-    """Each sum, as BERT does."""
-    PRE = "pre"
-    """What goes into attention and MLP, so that the residual stream itself is a plain sum."""
-
-
 @dataclass(frozen=True)
 class EncoderShape:
     """Bidirectional; regresses one number from the pooled first position, as BERT does."""
@@ -105,8 +128,8 @@ class EncoderShape:
         Raises:
             UserError: no such norm.
         """
-        if self.norm not in list(Norm):
-            raise unknown("shape.norm", self.norm, Norm)
+        if self.norm not in (Norm.POST, Norm.PRE):
+            raise unknown("shape.norm", self.norm, (Norm.POST, Norm.PRE))
 
     def bert_config(self) -> "BertConfig":
         """The same shape in Hugging Face's words."""

@@ -42,7 +42,8 @@ class TrainSettings:
     sparse_share: float = 0.0
     """Share of operands with digits set to zero: short carries are learnt first."""
     shape: dict[str, Any] = field(default_factory=dict)
-    """Sizes; an encoder's `norm` too: 'post' (BERT's, the default) or 'pre'."""
+    """Sizes; a decoder's `norm` ('pre' or 'none') and `activation` ('gelu' or 'relu'), the first of
+    which are the defaults; an encoder's `norm`: 'post' (BERT's, the default) or 'pre'."""
     answer: dict[str, Any] = field(default_factory=dict)
     """Format of a written answer; of kind 'residues' the modulus alone."""
     prompt_length: int = 14

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from mech_arith.common.errors import UserError
 from mech_arith.models.arithmetic.decoder_objective import DecoderObjective
@@ -92,6 +93,14 @@ class ResidueObjective(DecoderObjective):
         operands = dict(zip(self.expression.operands, numbers.T, strict=True))
         answers = self.expression.hypothesis.evaluate(operands)[self.expression.answer]
         return self.encode(self.expression, operands), torch.from_numpy(answers)
+
+    def loss(
+        self, prompts: Int64[Tensor, "n pos"], answers: Int64[Tensor, " n"]
+    ) -> Float[Tensor, ""]:
+        """In float64: the loss of what is known by heart is below what float32 tells from 0."""
+        written = self.answer_format.encode(answers).to(self.device)
+        logits = self._answer_logits(prompts, written)
+        return cross_entropy(logits.flatten(0, 1).double(), written.flatten())
 
     def batch(self, step: int) -> tuple[Int64[Tensor, "n pos"], Int64[Tensor, " n"]]:
         return self._batch
