@@ -103,16 +103,18 @@ def is_report(command: str) -> bool:
 
 
 def cells_of(arguments: list[str]) -> Iterator[list[str]]:
-    """The overrides of every cell of a sweep, as a product."""
-    axes = []
+    """The overrides of as few cells of a sweep as have every choice once; of numbers the ends."""
+    axes: list[list[str]] = []
     for argument in arguments:
         override = OverridesParser.create().parse_override(as_typed(argument))
         if override.is_sweep_override():
             key = argument.partition("=")[0]
-            axes.append([f"{key}={choice}" for choice in override.sweep_string_iterator()])
+            choices = [f"{key}={choice}" for choice in override.sweep_string_iterator()]
+            axes.append([choices[0], choices[-1]] if override.is_range_sweep() else choices)
         else:
             axes.append([argument])
-    return (list(cell) for cell in itertools.product(*axes))
+    n_cells = max(map(len, axes), default=1)
+    return ([choices[cell % len(choices)] for choices in axes] for cell in range(n_cells))
 
 
 def overrides_of(arguments: list[str], page_dir: Path) -> list[str]:
