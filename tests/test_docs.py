@@ -23,6 +23,7 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from mech_arith import __version__
 from mech_arith.common.runs.directories import find_runs
 from mech_arith.evidence.columns import CELL, TABLES
 from mech_arith.experiment.api import compose
@@ -142,6 +143,14 @@ def test_commands_in_the_text_are_there(page, tmp_path):
                 compose(*cell)
         elif not is_entrypoint(command):
             check_target(command)
+
+
+def test_the_version_is_the_same_wherever_it_is_named():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest, *earlier = re.findall(r"^## (\S+)", changes, re.M)
+    assert __version__ == (earlier[0] if newest == "Unreleased" else newest)
 
 
 def test_readme_is_short():
