@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 DOCS_STAMP := .venv/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help venv new-venv smollm2 sweep sweep-lm test test-slow test-all install-chromium install-slurm test-browser test-slurm lint types check format docs wheel test-cuda train-decoder train-encoder seeds origin clean
+.PHONY: help venv new-venv smollm2 sweep sweep-lm test test-slow test-all install-chromium install-slurm test-browser test-slurm lint types check format docs wheel wheel-check test-cuda train-decoder train-encoder seeds origin clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -103,6 +103,10 @@ docs: $(DOCS_STAMP)  ## build the documentation into site/; it opens offline
 
 wheel: $(STAMP)  ## build the wheel into dist/
 	$(PY) -m build --wheel --no-isolation
+
+wheel-check: $(STAMP)  ## try the wheel with the oldest and the newest versions of its bounds (10 minutes)
+	$(PY) scripts/wheel_check.py oldest
+	$(PY) scripts/wheel_check.py newest
 
 train-decoder: $(STAMP)  ## train arith_decoder anew (an hour or more)
 	$(PY) -m mech_arith.experiment.train +train=arith_decoder $(ARGS)

@@ -9,7 +9,7 @@ for, so `import mech_arith` and the command line's `--help` do not wait for torc
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 __all__ = ["compose", "find_runs", "load_run", "read_sweep"]  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -23,6 +23,7 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from mech_arith import __version__
 from mech_arith.common.runs.directories import find_runs
 from mech_arith.evidence.columns import CELL, TABLES
 from mech_arith.experiment.api import compose
@@ -103,16 +104,18 @@ def is_report(command: str) -> bool:
 
 
 def cells_of(arguments: list[str]) -> Iterator[list[str]]:
-    """The overrides of every cell of a sweep, as a product."""
-    axes = []
+    """The overrides of as few cells of a sweep as have every choice once; of numbers the ends."""
+    axes: list[list[str]] = []
     for argument in arguments:
         override = OverridesParser.create().parse_override(as_typed(argument))
         if override.is_sweep_override():
             key = argument.partition("=")[0]
-            axes.append([f"{key}={choice}" for choice in override.sweep_string_iterator()])
+            choices = [f"{key}={choice}" for choice in override.sweep_string_iterator()]
+            axes.append([choices[0], choices[-1]] if override.is_range_sweep() else choices)
         else:
             axes.append([argument])
-    return (list(cell) for cell in itertools.product(*axes))
+    n_cells = max(map(len, axes), default=1)
+    return ([choices[cell % len(choices)] for choices in axes] for cell in range(n_cells))
 
 
 def overrides_of(arguments: list[str], page_dir: Path) -> list[str]:
@@ -140,6 +143,14 @@ def test_commands_in_the_text_are_there(page, tmp_path):
                 compose(*cell)
         elif not is_entrypoint(command):
             check_target(command)
+
+
+def test_the_version_is_the_same_wherever_it_is_named():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest, *earlier = re.findall(r"^## (\S+)", changes, re.M)
+    assert __version__ == (earlier[0] if newest == "Unreleased" else newest)
 
 
 def test_readme_is_short():

@@ -93,6 +93,9 @@ def test_the_wheel_holds_all_and_nothing_else(wheel: Path) -> None:
         f"mech_arith/models/arithmetic/checkpoints/{name}" for name in _files(CHECKPOINTS)
     } <= held
     assert {name.split("/")[0].split("-")[0] for name in held} == {"mech_arith", "hydra_plugins"}
+    licences = {name.split("/licenses/")[1] for name in held if "/licenses/" in name}
+    shipped = {path.relative_to(ROOT).as_posix() for path in CHECKPOINTS.glob("*/LICENSE")}
+    assert licences == {"LICENSE", "NOTICE", *shipped}
 
 
 def test_the_wheel_is_imported_and_not_the_checkout(elsewhere: Path) -> None:

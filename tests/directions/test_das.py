@@ -108,16 +108,16 @@ class CircleModel(PlantedModel):
 
 
 @cache
-def of_circle():
-    """The frames of rank 1 and 2 of b-c on a circle."""
+def of_circle(steps=6):
+    """The frames of rank 1 and 2 of b-c on a circle; few steps do where they need not be good."""
     model, (fit, report) = CircleModel(), problems_of()
-    fitter, found = fitted(task_of(model, fit, ranks=(1, 2)), steps=80, lr=0.1)
+    fitter, found = fitted(task_of(model, fit, ranks=(1, 2)), steps=steps, lr=0.1)
     return model, fit, report, fitter, found
 
 
 @pytest.mark.slow
 def test_a_planted_circle_is_found_by_a_rank_of_two_and_not_of_one():
-    model, _, report, _, found = of_circle()
+    model, _, report, _, found = of_circle(steps=80)
     index = TEMPLATE.expression.values.index("b-c")
     iia = {}
     for rank in (1, 2):
@@ -391,8 +391,8 @@ def test_a_killed_fit_goes_on_behind_the_last_training(tmp_path, monkeypatch):
 @pytest.mark.parametrize("fits", [3, 0])
 def test_memory_that_runs_out_halves_the_batch_or_ends_in_one_line(fits, monkeypatch, caplog):
     fit, _ = problems_of(60)
-    _, expected = fitted(task_of(PlantedModel(), fit), **FEW)
-    real = Suffix.read_outs
+    task, real = task_of(PlantedModel(), fit), Suffix.read_outs
+    expected = fitted(task, **FEW)[1] if fits else None
 
     def lacking(self, some, edit):
         if len(some) > fits:
@@ -400,8 +400,7 @@ def test_memory_that_runs_out_halves_the_batch_or_ends_in_one_line(fits, monkeyp
         return real(self, some, edit)
 
     monkeypatch.setattr(Suffix, "read_outs", lacking)
-    task = task_of(PlantedModel(), fit)
-    if fits:
+    if expected is not None:
         _, found = fitted(task, **FEW)
         torch.testing.assert_close(found.directions, expected.directions, atol=1e-4, rtol=1e-4)
         assert "going on with half as many" in caplog.text

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from mech_arith.common.errors import UserError
 from mech_arith.common.paths import checkpoints_dir
 from mech_arith.engine.run import ReferenceAnswers, run_baseline
 from mech_arith.engine.session import Session
-from mech_arith.models.arithmetic.checkpoints import read_card, write_checkpoint
+from mech_arith.models.arithmetic.checkpoints import card_text, read_card, write_checkpoint
 from mech_arith.models.arithmetic.loading import load_arithmetic, shipped_models
 from mech_arith.models.arithmetic.networks import DecoderShape
 from mech_arith.models.arithmetic.objectives import draw_operands
@@ -26,6 +27,7 @@ from mech_arith.problems import draw
 from mech_arith.problems.templates import build_template
 from tests.tiny import tiny_decoder, tiny_encoder, tiny_pre_norm_encoder
 
+ROOT = Path(__file__).resolve().parents[2]
 NESTED = build_template("nested", "a-(b-c)")
 formats = st.builds(
     AnswerFormat,
@@ -217,6 +219,17 @@ def test_cards_state_the_bars(name):
         )
     limit = {"arith_decoder": 10e6, "arith_encoder": 24e6}[name]
     assert (checkpoints_dir() / name / "model.safetensors").stat().st_size <= limit
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_shipped_weights_have_a_licence_that_card_and_notice_name(name):
+    directory = checkpoints_dir() / name
+    card, page = read_card(directory), (directory / "CARD.md").read_text(encoding="utf-8")
+    title = "Apache License" if card.training["pretrained"] else "MIT License"
+    assert (directory / "LICENSE").read_text(encoding="utf-8").strip().startswith(title)
+    assert f"\n| licence | [{title}](LICENSE) |\n" in page
+    assert page == card_text(card, directory)
+    assert f"\n{name}\n" in (ROOT / "NOTICE").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", BARS)

@@ -17,7 +17,7 @@ from mech_arith.common.atomic import atomic, write_text
 from mech_arith.common.errors import UserError
 from mech_arith.common.file_digests import file_digest
 
-WEIGHTS, CARD, CARD_TEXT = "model.safetensors", "card.json", "CARD.md"
+WEIGHTS, CARD, CARD_TEXT, LICENCE = "model.safetensors", "card.json", "CARD.md", "LICENSE"
 
 MEASURED = ("seconds", "hardware", "torch", "python")
 """What a card's account of its training says besides the settings."""
@@ -100,8 +100,7 @@ def write_checkpoint(
     card = Card(**{**asdict(card), "digest": file_digest(directory / WEIGHTS)})
     text = json.dumps(asdict(card), indent=2) + "\n"
     write_text(directory / CARD, text)
-    page = card_text(card, size=(directory / WEIGHTS).stat().st_size)
-    write_text(directory / CARD_TEXT, page)
+    write_text(directory / CARD_TEXT, card_text(card, directory))
 
 
 def read_card(directory: Path) -> Card:
@@ -200,8 +199,9 @@ def read_training_state(
     return int(metadata["step"]), float(metadata["seconds"])
 
 
-def card_text(card: Card, *, size: int) -> str:
-    """The card as a page."""
+def card_text(card: Card, directory: Path) -> str:
+    """The card as a page; with the weights' size, and the licence, if a text of it lies there."""
+    size, licence = (directory / WEIGHTS).stat().st_size, directory / LICENCE
     training = _in_todays_words(card.training)
     article = "An" if card.kind == "encoder" else "A"
     kind = {"residues": "decoder of residues"}.get(card.kind, card.kind)
@@ -225,8 +225,11 @@ def card_text(card: Card, *, size: int) -> str:
         f"| hardware | {training['hardware']}, {training['threads']} thread(s), "
         f"torch {training['torch']} |",
         f"| tolerance | {card.facts['tolerance']:g} |",
-        "",
     ]
+    if licence.is_file():
+        title = licence.read_text(encoding="utf-8").strip().splitlines()[0].strip()
+        lines += [f"| licence | [{title}]({LICENCE}) |"]
+    lines += [""]
     if training["pretrained"]:
         lines += [
             "Fine-tuned from all-MiniLM-L6-v2 (sentence-transformers; Apache-2.0), as carried by "

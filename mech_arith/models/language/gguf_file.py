@@ -102,11 +102,6 @@ def check_packages() -> None:
                 f"expected the package {name}, which GGUF files are read with, found none; install "
                 f"it with `pip install {name}`"
             )
-    if find_spec("transformers.integrations.gguf") is None:
-        raise UserError(
-            "expected a transformers that reads the header of a GGUF file by itself, got "
-            f"{transformers.__version__}; install the version of constraints.txt"
-        )
 
 
 @cache
