@@ -11,7 +11,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = ["compose", "find_runs", "load_run", "read_sweep"]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["compose", "find_runs", "load_run", "read_objective", "read_sweep"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

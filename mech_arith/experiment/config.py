@@ -251,6 +251,7 @@ class RunConfig:
     figures: FiguresConfig = field(default_factory=FiguresConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     plugins: list[str] = field(default_factory=list)
+    objective: Any = None
     tolerance: float | None = None
     require_baseline: bool = False
     engine: Engine = Engine.auto

@@ -24,7 +24,7 @@ from mech_arith.directions.base import METHODS, find_method
 from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.load_model import model_commit, model_files
 
-APART = {"wandb", "figures", "store", "batch_size", "threads", "plugins"}
+APART = {"wandb", "figures", "store", "batch_size", "threads", "plugins", "objective"}
 """Top-level keys of the config that leave the numbers as they are; of plugins their contents count,
 and not where they are."""
 
@@ -37,6 +37,7 @@ SHOWING = (
     "common/progress",
     "common/runs",
     "common/streams",
+    "evidence/objective",
     "evidence/results",
     "experiment/api",
     "experiment/callbacks",

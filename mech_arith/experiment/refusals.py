@@ -16,6 +16,9 @@ from mech_arith.common.paths import conf_dir
 from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.overrides import OPTIONS, Kind, choices_of, in_shell, kind_of, quoted
 
+NO_TRIALS = "No trials are completed yet."
+"""What Optuna says where it has nothing to choose from."""
+
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
@@ -35,6 +38,13 @@ def one_line_errors() -> Iterator[None]:
     except OmegaConfBaseException as error:
         said = str(error).partition("\n")[0]
         raise UserError(f"expected a config that resolves, got: {said}; change it") from None
+    except ValueError as error:
+        if str(error) != NO_TRIALS:
+            raise
+        raise UserError(
+            "expected a trial with a number to search by, got none: all have failed; the log or "
+            "the error.txt of each says why"
+        ) from None
     finally:
         os.environ.pop("HYDRA_FULL_ERROR")
         if before is not None:
