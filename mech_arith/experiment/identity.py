@@ -37,7 +37,6 @@ SHOWING = (
     "common/progress",
     "common/runs",
     "common/streams",
-    "evidence/objective",
     "evidence/results",
     "experiment/api",
     "experiment/callbacks",

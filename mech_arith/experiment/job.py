@@ -217,11 +217,8 @@ def _present(settings: RunConfig, directory: Path, sweep: str | None, tracked_at
     if tracks or not figures.is_dir():
         saved = load_run(directory)
         _draw(saved, figures, settings)
-        if (
-            tracks
-            and record is not None
-            and _log_to_wandb(saved, sweep, tracked_at, _objectives(settings, saved))
-        ):
+        objectives = _objectives(settings, saved)
+        if tracks and record is not None and _log_to_wandb(saved, sweep, tracked_at, objectives):
             mark_tracked(directory, record, tracked_at.mode)
     if sweep is None:
         print_cells([directory])
