@@ -38,7 +38,10 @@ PLACE = {room: place for place, room in enumerate(("__init__", *ROOMS, "__main__
 ENTRYPOINTS = {
     "__main__",
     *(f"experiment.{name}" for name in ("api", "callbacks", "job", "train")),
-    *(f"experiment.{name}" for name in ("composing", "overrides", "refusals", "typed")),
+    *(
+        f"experiment.{name}"
+        for name in ("composing", "overrides", "refusals", "searching", "typed")
+    ),
 }
 ALLOWED_IN = {
     "hydra": ENTRYPOINTS,

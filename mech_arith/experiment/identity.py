@@ -46,6 +46,7 @@ SHOWING = (
     "experiment/pricing",
     "experiment/refusals",
     "experiment/resume",
+    "experiment/searching",
     "experiment/train",
     "reports",
 )
