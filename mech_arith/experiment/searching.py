@@ -9,7 +9,7 @@ from typing import Any
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
-from omegaconf import DictConfig, ListConfig, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from mech_arith.common.errors import UserError
 from mech_arith.common.registry import without_additions
@@ -47,6 +47,13 @@ def fit_sweeper(config: DictConfig) -> None:
             )
     if sweeper._target_ == BASIC:
         return
+    named: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    subdir = str(named["subdir"])
+    if "${" not in subdir:
+        raise UserError(
+            f"expected a hydra.sweep.subdir for each cell, got {subdir!r} for all; leave it out or "
+            "write ${hydra.job.num} in it"
+        )
     params = [as_typed(f"{key}={text}") for key, text in (sweeper.get("params") or {}).items()]
     with open_dict(sweeper):
         sweeper.pop("max_batch_size", None)
