@@ -1,5 +1,7 @@
-"""Pages that MkDocs makes from the code: the dictionary of columns, and the API."""
+"""Pages that MkDocs makes: the dictionary of columns and the API from the code; the notebooks."""
 
+import base64
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -70,6 +72,35 @@ def api_pages() -> dict[str, str]:
     }
 
 
+def notebook_pages() -> dict[str, str | bytes]:
+    """Path -> Markdown of each notebook with its stored outputs, and the images beside it."""
+    made: dict[str, str | bytes] = {}
+    for path in sorted((DOCS / "notebooks").glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        parts, images = [], 0
+        for cell in cells:
+            source = "".join(cell["source"])
+            parts.append(source if cell["cell_type"] == "markdown" else _fenced("python", source))
+            for output in cell.get("outputs", ()):
+                data = output.get("data", {})
+                if "image/png" in data:
+                    images += 1
+                    name = f"{path.stem}-{images}.png"
+                    made[f"notebooks/{name}"] = base64.b64decode("".join(data["image/png"]))
+                    parts.append(f"![Output of the cell above]({name})")
+                else:
+                    parts.append(_fenced("text", "".join(data["text/plain"])))
+        download = f"[Download the notebook]({path.name})"
+        title, *rest = parts[0].split("\n", 1)
+        parts[0] = "\n\n".join([title, download, *(text.strip() for text in rest)])
+        made[f"notebooks/{path.stem}.md"] = "\n\n".join(parts) + "\n"
+    return made
+
+
+def _fenced(language: str, text: str) -> str:
+    return f"```{language}\n{text}\n```"
+
+
 def on_config(config: Any) -> Any:
     """The API's pages, at the end of the navigation."""
     pages = [
@@ -83,7 +114,7 @@ def on_files(files: Any, config: Any) -> Any:
     """Add the generated pages."""
     from mkdocs.structure.files import File
 
-    made = {"columns.md": columns_page(), **api_pages()}
+    made = {"columns.md": columns_page(), **api_pages(), **notebook_pages()}
     for path, text in made.items():
         files.append(File.generated(config, path, content=text))
     return files

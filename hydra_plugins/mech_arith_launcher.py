@@ -45,6 +45,16 @@ class _Packing(BaseSubmititLauncher):
     on_gpus = True
     """Whether the workers share out the job's GPUs. The sweeper sets it."""
 
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Start jobs, and wait for them. Our sweeper has packed them; another's are of one cell."""
+        jobs = [
+            own if own and own[0].startswith(CELL) else packed([(initial_job_idx + place, own)])
+            for place, own in enumerate(job_overrides)
+        ]
+        return super().launch(jobs, initial_job_idx)
+
     def __call__(
         self,
         sweep_overrides: list[str],

@@ -1,6 +1,6 @@
 """Trace and manipulate intermediate values in Transformers that do arithmetic.
 
-    from mech_arith import compose, find_runs, load_run, read_sweep
+    from mech_arith import compose, find_runs, load_run, read_objective, read_sweep
 
 gives what `mech_arith.experiment.api` has. It is imported when one of these names is first asked
 for, so `import mech_arith` and the command line's `--help` do not wait for torch.
@@ -11,7 +11,7 @@ from typing import Any
 
 __version__ = "1.0.0"
 
-__all__ = ["compose", "find_runs", "load_run", "read_sweep"]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["compose", "find_runs", "load_run", "read_objective", "read_sweep"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

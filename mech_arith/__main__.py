@@ -43,6 +43,8 @@ NO_ROOM = (
 OF_SWEEPS = re.compile(r"^sweep\.(together|pack|workers|dry_run|rate)=")
 """The sweeper's own options, by their short names."""
 
+DRY_RUN = re.compile(r"^(\+\+)?hydra\.sweeper\.dry_run=")
+
 _failed: list[Path] = []
 """Directories of this process's cells that ended in an error; they decide the exit code."""
 
@@ -90,7 +92,8 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     """
     resumed = resumed_arguments(arguments)
     # What an earlier launch has recorded is read as what is typed now.
-    written = [re.sub(OF_SWEEPS, r"hydra.sweeper.\1=", a) for a in resumed]
+    # Added, where another sweeper has no such key: it is refused in our words then.
+    written = [re.sub(OF_SWEEPS, r"++hydra.sweeper.\1=", a) for a in resumed]
     flags, overrides = split_flags(written)
     typed = [as_typed(override) for override in overrides]
     check_grammar(typed)
@@ -122,7 +125,7 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
 
 def is_dry(overrides: Sequence[str]) -> bool:
     """Whether cells are to be priced and not run."""
-    said = [o.partition("=")[2] for o in overrides if o.startswith("hydra.sweeper.dry_run=")]
+    said = [o.partition("=")[2] for o in overrides if DRY_RUN.match(o)]
     return bool(said) and said[-1].lower() != "false"
 
 
@@ -144,7 +147,7 @@ def resumed_arguments(arguments: Sequence[str]) -> list[str]:
     # What is recorded is left out where it is given anew: Hydra takes one choice of a group.
     anew = {_key(argument) for argument in given} | {"hydra.sweep.dir", "hydra.mode"}
     known = [o for o in (*plan.hydra_overrides, *plan.overrides) if _key(o) not in anew]
-    place = ["-m", f"hydra.sweep.dir={quoted(str(directory))}", "hydra.sweeper.resume=true"]
+    place = ["-m", f"hydra.sweep.dir={quoted(str(directory))}", "++hydra.sweeper.resume=true"]
     return [*plan.flags, *place, *known, *given]
 
 
@@ -159,8 +162,12 @@ def _key(override: str) -> str:
     return "layers" if key == "layers.list" else key
 
 
-def _cell(config: DictConfig) -> None:
-    """One job. An error ends it and is left in its directory; a sweep's other jobs go on."""
+def _cell(config: DictConfig) -> "float | list[float] | None":
+    """One job. An error ends it and is left in its directory; a sweep's other jobs go on.
+
+    Returns:
+        What `objective` asks for; None after an error.
+    """
     composed: Any = HydraConfig.instance().cfg
     job = composed.hydra
     directory = Path(job.runtime.output_dir)
@@ -178,21 +185,23 @@ def _cell(config: DictConfig) -> None:
             write_composed(directory, config, composed)
             # A worker has other plans for other signals.
             with interruptible([signal.SIGINT]) if _is_worker() else nullcontext():
-                _attempt(config, directory, job)
+                return _attempt(config, directory, job)
     except UserError as error:
         # Not to the log: it is that of the cell whose directory this is.
         _failed.append(directory)
         sys.stderr.write(f"error: {error}\n")
+    return None
 
 
-def _attempt(config: DictConfig, directory: Path, job: Any) -> None:
-    """Run the cell, and leave in its directory why it failed, if it does."""
+def _attempt(config: DictConfig, directory: Path, job: Any) -> "float | list[float] | None":
+    """Run the cell, and leave in its directory why it failed, if it does; see `_cell`."""
     from mech_arith.experiment.job import run
 
     (directory / ERROR_FILE).unlink(missing_ok=True)
     try:
         try:
-            run(config, directory, overrides=job.overrides.task, sweep=_sweep_name(job))
+            overrides = job.overrides.task
+            return run(config, directory, overrides=overrides, sweep=_sweep_name(job))
         finally:
             raise_if_received()
     except KeyboardInterrupt as stop:
@@ -209,6 +218,7 @@ def _attempt(config: DictConfig, directory: Path, job: Any) -> None:
             said = " ".join(str(error).split())
             text = f"{type(error).__name__}: {said}\n\n{traceback.format_exc()}"
         _fail(directory, text)
+    return None
 
 
 def _is_worker() -> bool:

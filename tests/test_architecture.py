@@ -37,7 +37,7 @@ PLACE = {room: place for place, room in enumerate(("__init__", *ROOMS, "__main__
 
 ENTRYPOINTS = {
     "__main__",
-    *(f"experiment.{name}" for name in ("api", "callbacks", "job", "train")),
+    *(f"experiment.{name}" for name in ("api", "callbacks", "job", "searching", "train")),
     *(f"experiment.{name}" for name in ("composing", "overrides", "refusals", "typed")),
 }
 ALLOWED_IN = {

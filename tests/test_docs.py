@@ -39,7 +39,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted(set(DOCS.glob("*.md")) - {DOCS / "extending.md"})]
 """The page of extending shows files, which have tests of their own."""
 
-MADE = ("columns.md", "extending.md")
+MADE = ("columns.md", "extending.md", "notebooks/from-model-to-figure.md")
 """Pages that are not there before the documentation is built."""
 
 OUR_OWN = ("python -m mech_arith", "mech-arith")

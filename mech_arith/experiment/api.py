@@ -34,6 +34,7 @@ from mech_arith.engine.capture import capture
 from mech_arith.engine.session import Session
 from mech_arith.engine.sites import Site
 from mech_arith.evidence.columns import TABLES, conformed, in_memory
+from mech_arith.evidence.objective import read_objective
 from mech_arith.evidence.results import RunResult, load_run
 from mech_arith.experiment.cell import run_cell
 from mech_arith.experiment.config import RunConfig
@@ -56,6 +57,7 @@ __all__ = [
     "compose",
     "find_runs",
     "load_run",
+    "read_objective",
     "read_sweep",
 ]
 

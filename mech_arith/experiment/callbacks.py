@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
@@ -63,6 +64,7 @@ class SweepOverview(Callback):
         """Look at the directory before Hydra writes into it."""
         without_result.clear()
         unended[:] = [Path(config.hydra.sweep.dir)]
+        _check_sweeper(config)
         _check_folder_of_jobs(config)
         if OmegaConf.select(config, "hydra.sweeper.resume"):
             return
@@ -185,6 +187,19 @@ def _check_names(config: DictConfig) -> None:
         look_up(checked(copy.deepcopy(config), [str(override) for override in given]))
     except UserError as error:
         _refuse(str(error))
+
+
+def _check_sweeper(config: DictConfig) -> None:
+    """End the program with one line if another's sweeper cannot do what is asked."""
+    from mech_arith.experiment.refusals import refusal
+    from mech_arith.experiment.searching import fit_sweeper
+
+    try:
+        fit_sweeper(config)
+    except UserError as error:
+        _refuse(str(error))
+    except HydraException as error:
+        _refuse(refusal(error))
 
 
 def _check_folder_of_jobs(config: DictConfig) -> None:

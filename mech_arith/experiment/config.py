@@ -265,6 +265,7 @@ class RunConfig:
     store: StoreConfig = field(default_factory=StoreConfig)
     claim: ClaimConfig = field(default_factory=ClaimConfig)
     plugins: list[str] = field(default_factory=list)
+    objective: Any = None
     tolerance: float | None = None
     require_baseline: bool = False
     engine: Engine = Engine.auto

@@ -24,7 +24,9 @@ from mech_arith.directions.base import METHODS, find_method
 from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.load_model import model_commit, model_files
 
-APART = {"wandb", "figures", "claim", "store", "batch_size", "threads", "plugins"}
+APART = {
+    *("wandb", "figures", "claim", "store", "batch_size", "threads", "plugins", "objective"),
+}
 """Top-level keys of the config that leave the numbers as they are; of plugins their contents count,
 and not where they are."""
 
@@ -46,6 +48,7 @@ SHOWING = (
     "experiment/pricing",
     "experiment/refusals",
     "experiment/resume",
+    "experiment/searching",
     "experiment/train",
     "reports",
 )

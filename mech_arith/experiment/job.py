@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
@@ -33,13 +33,14 @@ from mech_arith.common.runs.records import (
 from mech_arith.common.runs.sweeps import TOLD, swept_of
 from mech_arith.common.store import Store
 from mech_arith.engine.sites import describe_heads
+from mech_arith.evidence.objective import values_of
 from mech_arith.evidence.results import RunResult, load_run, save_run
 from mech_arith.experiment.cell import CellResult, run_cell
 from mech_arith.experiment.checks import ALL_POINTS, screened_points
 from mech_arith.experiment.config import RunConfig, ScreenMethod
 from mech_arith.experiment.identity import Identity, identify
 from mech_arith.experiment.load_model import open_session, shared_model
-from mech_arith.experiment.names import model_choice
+from mech_arith.experiment.names import model_choice, objectives_of
 from mech_arith.experiment.plan import Prepared, prepare
 from mech_arith.experiment.typed import checked, composed_from
 from mech_arith.interventions.edits import ACTIVATIONS
@@ -61,8 +62,13 @@ COMPOSED = ".hydra"
 @without_additions()
 def run(
     config: DictConfig, directory: Path, *, overrides: Sequence[str], sweep: str | None
-) -> None:
+) -> "float | list[float] | None":
     """Everything between a composed config and a finished run directory.
+
+    Returns:
+        The number that `objective` asks for, or the list of several; None where nothing is asked
+        for, or where one of them is not known. It is read from the finished cell, so that one
+        which was there already returns the same.
 
     Raises:
         UserError: bad input; nothing half-written is left.
@@ -81,6 +87,7 @@ def run(
         resolved["plugins"] = settings.plugins  # by their absolute paths
         _compute(settings, directory, identity, overrides, OmegaConf.to_yaml(resolved))
     _present(settings, directory, sweep, tracked_at)
+    return _returned(settings, directory)
 
 
 @without_additions()
@@ -210,10 +217,39 @@ def _present(settings: RunConfig, directory: Path, sweep: str | None, tracked_at
     if tracks or not figures.is_dir():
         saved = load_run(directory)
         _draw(saved, figures, settings)
-        if tracks and record is not None and _log_to_wandb(saved, sweep, tracked_at):
+        objectives = _objectives(settings, saved)
+        if tracks and record is not None and _log_to_wandb(saved, sweep, tracked_at, objectives):
             mark_tracked(directory, record, tracked_at.mode)
     if sweep is None:
         print_cells([directory])
+
+
+def _objectives(settings: RunConfig, saved: RunResult) -> dict[str, tuple[float | None, str]]:
+    """By name the number of each objective; without one None, and why."""
+    if settings.objective is None:
+        return {}
+    evidence = saved.tables["evidence"]
+    asked = objectives_of(settings, values_of(evidence))
+    return {objective.name: objective.read(evidence) for objective in asked}
+
+
+def _returned(settings: RunConfig, directory: Path) -> float | list[float] | None:
+    """What the task returns. A search takes None for a failed trial, and any number for a result:
+    so where a number is missing, None is returned and no stand-in.
+    """
+    if settings.objective is None:
+        return None
+    numbers = []
+    found = _objectives(settings, load_run(directory, tables={"evidence"}))
+    for name, (number, why) in found.items():
+        if number is None:
+            log.warning("no number for objective=%s: %s", name, why)
+        else:
+            log.info("objective %s: %g", name, number)
+            numbers.append(number)
+    if len(numbers) < len(found):
+        return None
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def _numbers(
@@ -345,7 +381,12 @@ def _say_once(line: str | None) -> None:
         log.warning("%s", line)
 
 
-def _log_to_wandb(saved: RunResult, sweep: str | None, at: Place) -> bool:
+def _log_to_wandb(
+    saved: RunResult,
+    sweep: str | None,
+    at: Place,
+    objectives: Mapping[str, tuple[float | None, str]],
+) -> bool:
     """Log a finished cell to W&B; whether that was asked for and done."""
     if at.mode == DISABLED:
         return False
@@ -369,6 +410,7 @@ def _log_to_wandb(saved: RunResult, sweep: str | None, at: Place) -> bool:
     try:
         with Run.start(tracking, _plain_config(saved.config_yaml)) as wandb_run:
             wandb_run.log_summary(saved.summary)
+            wandb_run.log_objectives({name: number for name, (number, _) in objectives.items()})
             # Curves first: a run that is logged again must number its rows alike, and a figure
             # may fail.
             wandb_run.log_curves(

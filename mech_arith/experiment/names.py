@@ -3,16 +3,17 @@
 Nothing heavy is imported here, so that a mistyped name is said at once.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mech_arith.common.errors import UserError, unknown
+from mech_arith.common.plugins import using_plugins
 from mech_arith.directions import METHODS
 from mech_arith.experiment.checks import is_count, screened_points
-from mech_arith.experiment.config import RunConfig
+from mech_arith.experiment.config import InterventionConfig, RunConfig
 from mech_arith.interventions.edits import EDITS, NO_EDIT, VIA, WEIGHTS
 from mech_arith.models.kinds import (
     ANSWER,
@@ -28,6 +29,9 @@ from mech_arith.problems.asked import AskedHypothesis, read_asked, with_hypothes
 from mech_arith.problems.expressions import Constraint, parse_constraint
 from mech_arith.problems.grammar import shown
 from mech_arith.problems.templates import Template, build_template
+
+if TYPE_CHECKING:
+    from mech_arith.evidence.objective import Objective
 
 Drawing = Callable[..., tuple[ProblemSet, ProblemSet, ProblemSet]]
 """Draws the fit split, the report split and the examples, as `draw_splits` does."""
@@ -86,6 +90,7 @@ def look_up(config: RunConfig, *, drawing: Drawing = draw_splits) -> Request:
             template, own, rivals, ranges=ranges, operands=draw(template)[0].operands
         )
     _check_intervention(config, template)
+    objectives_of(config, template.hypothesis.values)
     decorrelated = find_decorrelated(
         config.problems.design, config.problems.decorrelate, template.hypothesis
     )
@@ -112,6 +117,56 @@ def hypotheses_of(config: RunConfig) -> tuple[AskedHypothesis, tuple[AskedHypoth
         RULES.check(asked.rule or asked.name)
     own = AskedHypothesis(asked.name, asked.rule, steps, asked.options)
     return own, tuple(read_asked(rival) for rival in asked.rivals)
+
+
+def objectives_of(config: RunConfig, values: Sequence[str]) -> "tuple[Objective, ...]":
+    """The numbers that the task returns; none where nothing is asked for.
+
+    Args:
+        config: the cell's.
+        values: of its hypothesis.
+
+    Raises:
+        UserError: an unknown metric or value, or a number that the cell would not have.
+    """
+    if config.objective is None:
+        return ()
+    # Heavy: it knows the columns of the evidence.
+    from mech_arith.evidence.objective import find_objective, objective_names
+
+    with using_plugins(config.plugins):
+        found = tuple(find_objective(name, values) for name in objective_names(config.objective))
+    for objective in found:
+        _check_edit_for(objective, config.intervention)
+    return found
+
+
+def _check_edit_for(objective: "Objective", asked: InterventionConfig) -> None:
+    """Raise a UserError where an objective needs an edit that the cell does not make."""
+    from mech_arith.interventions.edits.base import WHOLE_WAY, edits_that, find_edit
+
+    said = f"with objective={objective.name}"
+    if not objective.needs_edit:
+        return
+    if asked.edit == NO_EDIT:
+        raise UserError(f"expected an edit {said}, got intervention=none; choose one")
+    if asked.values is not None and objective.value not in asked.values:
+        raise UserError(
+            f"expected {objective.value!r} in intervention.values {said}, got {asked.values}; add "
+            "it, or leave intervention.values out"
+        )
+    if not objective.needs_target or asked.edit not in EDITS.names():
+        return
+    if find_edit(asked.edit).target is None:
+        raise UserError(
+            f"expected an edit towards another value {said}, got {asked.edit}; choose one of: "
+            f"{edits_that(have_target=True)}"
+        )
+    if WHOLE_WAY not in asked.strengths:
+        raise UserError(
+            f"expected {WHOLE_WAY:g}, the whole way to the other value, in intervention.strengths "
+            f"{said}, got {list(asked.strengths)}; add it"
+        )
 
 
 def check_one_meaning(cells: Iterable[RunConfig]) -> None:

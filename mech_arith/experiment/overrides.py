@@ -34,6 +34,7 @@ class Kind(Enum):
 
     TEXT = "text"
     TEXTS = "a list of text"
+    TEXT_OR_TEXTS = "a text, or a list of texts"
     OPTION = "an option of a group, or a list of options"
     SBATCH = "what sbatch is handed as text, or a switch"
     OTHER = "something else"
@@ -71,6 +72,8 @@ MOST_LAYERS = 10_000
 OPTIONS = "tracing.options"
 """Options of the direction method, which the schema does not know."""
 
+OBJECTIVE = "objective"
+
 SWEEPS = ("choice", "sort", "shuffle", "str")
 """Functions of Hydra's grammar whose arguments are the texts themselves."""
 
@@ -89,7 +92,7 @@ def _choice(text: str, kind: Kind) -> str:
         arguments = [a if named.match(a.strip()) else _choice(a, kind) for a in _split(call[2])]
         return f"{call[1]}({','.join(arguments)})"
     is_list = stripped.startswith("[") and stripped.endswith("]")
-    if is_list and kind in (Kind.TEXTS, Kind.OPTION):
+    if is_list and kind in (Kind.TEXTS, Kind.TEXT_OR_TEXTS, Kind.OPTION):
         return "[" + ",".join(_text(entry, kind) for entry in _split(stripped[1:-1])) + "]"
     return text if kind is Kind.TEXTS else _text(text, kind)
 
@@ -149,6 +152,8 @@ def _quoted_end(text: str, start: int) -> int:
 def kind_of(key: str, schema: type) -> Kind:
     """What the key of an override holds, by the schema's types."""
     path = key.split(".")
+    if key == OBJECTIVE and schema is RunConfig:
+        return Kind.TEXT_OR_TEXTS  # no type says that to OmegaConf
     if path[:3] == ["hydra", "launcher", "additional_parameters"]:
         return Kind.SBATCH
     if path[0] != "hydra":

@@ -16,6 +16,18 @@ from mech_arith.common.paths import conf_dir
 from mech_arith.experiment.config import RunConfig
 from mech_arith.experiment.overrides import OPTIONS, Kind, choices_of, in_shell, kind_of, quoted
 
+OF_OPTUNA = {
+    "No trials are completed yet.": (
+        "expected a trial with a number to search by, got none: all have failed; the log or the "
+        "error.txt of each says why"
+    ),
+    "`Study.stop` is supposed to be invoked inside an objective function or a callback.": (
+        "expected a number from the last trial of Optuna's grid, got none, which ends the search; "
+        "run a grid by our own sweeper, without hydra/sweeper=optuna"
+    ),
+}
+"""What Optuna says where trials have failed, and what is said for it."""
+
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
@@ -35,6 +47,10 @@ def one_line_errors() -> Iterator[None]:
     except OmegaConfBaseException as error:
         said = str(error).partition("\n")[0]
         raise UserError(f"expected a config that resolves, got: {said}; change it") from None
+    except (ValueError, RuntimeError) as error:
+        if str(error) not in OF_OPTUNA:
+            raise
+        raise UserError(OF_OPTUNA[str(error)]) from None
     finally:
         os.environ.pop("HYDRA_FULL_ERROR")
         if before is not None:

@@ -11,9 +11,8 @@ from mech_arith.common.errors import UserError
 from mech_arith.common.registry import without_additions
 from mech_arith.common.runs.directories import readable
 from mech_arith.common.runs.sweeps import swept_overrides
-from mech_arith.evidence.columns import SWEPT
 from mech_arith.evidence.results import RunResult, adopt_columns, load_run
-from mech_arith.reports.page.listing import DAMAGED, Listed, list_cells
+from mech_arith.reports.page.listing import DAMAGED, Listed, cell_fields, list_cells
 
 
 @dataclass(frozen=True)
@@ -23,12 +22,13 @@ class SweepResult:
     cells: pd.DataFrame
     """A row per cell, finished or not: `cell` (its directory, as short as tells it from the
     others), `directory`, `status` ('done', 'resumed', 'failed', 'killed', 'running', 'missing' or
-    'damaged'), `note` (why it has no result), what the cell is (`model`, `template`, ...), a column
-    `swept.KEY` for each override in which cells differ, and the summary's own numbers and texts."""
+    'damaged'), `note` (why it has no result), `identity`, `command` (a shell line that runs it),
+    what the cell is (`model`, `template`, ...), a column `swept.KEY` for each override in which
+    cells differ, and the summary's own numbers and texts."""
 
     tables: dict[str, pd.DataFrame]
     """Table name -> the rows of all finished cells, in the order of `cells`: the columns that say
-    which cell a row is of, then those of a single run's table."""
+    which cell a row is of, as in the report's tables, then those of a single run's table."""
 
 
 @without_additions()
@@ -58,10 +58,9 @@ def read_sweep(*places: str | Path) -> SweepResult:
     parts: dict[str, list[pd.DataFrame]] = {}
     for cell, own in zip(listed, swept, strict=True):
         said, result = _read(cell)
-        overrides = {f"{SWEPT}{key}": text for key, text in own.items()}
         state = {"directory": str(said.directory), "status": said.status, "note": said.note}
         summary = {} if result is None else result.summary
-        fields = {"cell": said.name, **_fields(summary), **overrides}
+        fields = cell_fields(said, summary, own)
         plain = {name: entry for name, entry in summary.items() if _is_plain(entry)}
         rows.append(plain | fields | state)
         for name, table in ({} if result is None else result.tables).items():
@@ -81,17 +80,10 @@ def _read(cell: Listed) -> tuple[Listed, RunResult | None]:
         with readable(cell.directory):
             adopt_columns(cell.directory)
             result = load_run(cell.directory)
-            _fields(result.summary)
+            cell_fields(cell, result.summary, {})
     except UserError as error:
         return replace(cell, status=DAMAGED, note=str(error)), None
     return cell, result
-
-
-def _fields(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What the cell is, of a summary; nothing of none."""
-    if not summary:
-        return {}
-    return {"identity": summary.get("identity"), **summary["cell"]}
 
 
 def _is_plain(entry: Any) -> bool:

@@ -30,7 +30,7 @@ def test_a_cell_gives_what_the_command_line_writes(monkeypatch, tmp_path):
 def test_the_package_has_the_names_of_the_api():
     import mech_arith
 
-    for name in ("compose", "find_runs", "load_run", "read_sweep"):
+    for name in ("compose", "find_runs", "load_run", "read_objective", "read_sweep"):
         assert getattr(mech_arith, name) is getattr(api, name)
     with pytest.raises(AttributeError, match="no attribute 'composed'"):
         mech_arith.composed  # noqa: B018

@@ -266,7 +266,7 @@ def test_what_is_recorded_gives_way_to_what_is_given(tmp_path):
     written = resumed_arguments(arguments)
     quoted = str(directory).replace("'", "\\'")
     assert written == [
-        *("-m", f"hydra.sweep.dir='{quoted}'", "hydra.sweeper.resume=true"),
+        *("-m", f"hydra.sweep.dir='{quoted}'", "++hydra.sweeper.resume=true"),
         *("model=arith_decoder", "hydra/launcher=local", "x=2"),
     ]
     write_plan(directory, SweepPlan(("layers.list=[1,3]",), (), ()))

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from safetensors import safe_open
 
 from mech_arith.common.digests import json_digest, tensor_digest
 from mech_arith.common.runs.directories import find_runs
+from mech_arith.evidence.objective import read_objective
 from mech_arith.evidence.results import load_run
 from tests.slurm import (
     LONG,
@@ -178,6 +180,35 @@ class Cancelled:
     jobs: list[tuple[str, ...]]
     written: dict[str, int]
     again: Sweep
+
+
+@scenario
+def by_others(tmp_path: Path) -> list[Sweep]:
+    """Hydra's own launcher under our sweeper, and our launcher under Optuna's."""
+    searched = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "objective=abs_r/b-c")
+    asked = {
+        "stock": ["hydra/launcher=submitit_slurm"],
+        "ours": ["hydra/launcher=slurm", *searched],
+    }
+    cell = (*ON_SLURM, *SHORT, "intervention=none", f"store.path={tmp_path}/store")
+    sweeps = []
+    for name, own in asked.items():
+        sweep = Sweep(tmp_path / name, name)
+        place = (f"hydra.sweep.dir={sweep.directory}", f"hydra.launcher.name={name}")
+        sweeps.append(sweep.start(*own, *place, *cell))
+    return [sweep.end() for sweep in sweeps]
+
+
+def test_launchers_and_sweepers_of_others_work(outcome):
+    stock, ours = outcome(by_others)
+    for sweep in (stock, ours):
+        assert sweep.exit_code == 0, sweep.output
+        (state,) = (state for _, state in sweep.jobs())
+        assert state == "COMPLETED"
+        assert find_runs(sweep.directory) == [sweep.directory / "0"]
+    evidence = load_run(ours.directory / "0").tables["evidence"]
+    found = yaml.safe_load((ours.directory / "optimization_results.yaml").read_text())
+    assert found["best_value"] == pytest.approx(read_objective(evidence, "abs_r/b-c"))
 
 
 def results_written(sweep: Sweep) -> dict[str, int]:

@@ -129,11 +129,15 @@ def find_edit(name: str) -> Edit:
     return EDITS.find(name)(name)
 
 
-def edits_that(*, are_affine: bool = False, can_be_uncentred: bool = False) -> str:
+def edits_that(
+    *, are_affine: bool = False, can_be_uncentred: bool = False, have_target: bool = False
+) -> str:
     """Names of all edits with a property, for a message."""
     found = (find_edit(name) for name in EDITS.names())
     return ", ".join(
         edit.name
         for edit in found
-        if edit.is_affine >= are_affine and edit.can_be_uncentred >= can_be_uncentred
+        if edit.is_affine >= are_affine
+        and edit.can_be_uncentred >= can_be_uncentred
+        and (edit.target is not None) >= have_target
     )

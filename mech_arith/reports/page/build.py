@@ -3,18 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mech_arith.common.errors import UserError
 from mech_arith.common.progress import progress
 from mech_arith.common.registry import without_additions
 from mech_arith.common.runs.directories import readable
 from mech_arith.common.runs.sweeps import swept_overrides, untold
-from mech_arith.evidence.columns import SWEPT
 from mech_arith.evidence.results import adopt_columns, load_run, table_file
 from mech_arith.reports.page.cells import SHOWN, cell_overview, cell_page, figure_links
 from mech_arith.reports.page.files import COMPARISON, PAGE, TABLES, outputs
-from mech_arith.reports.page.listing import DAMAGED, Listed, list_cells
+from mech_arith.reports.page.listing import DAMAGED, Listed, cell_fields, list_cells
 from mech_arith.reports.page.page import Entry, as_json, render
 from mech_arith.reports.page.tables import misfits, put_together
 from mech_arith.reports.page.unfinished import unfinished
@@ -66,7 +65,7 @@ def build(directory: Path, places: Sequence[Path]) -> Built:
         swept = swept_overrides([cell.overrides or () for cell in listed])
         for table, name in TABLES.items():
             sources = [
-                (_table(entry, table), _fields(entry, own))
+                (_table(entry, table), cell_fields(entry.cell, entry.page["summary"], own))
                 for (entry, tables), own in zip(read, swept, strict=True)
                 if table in tables
             ]
@@ -203,17 +202,6 @@ def _without_result(cell: Listed) -> Entry:
 
 def _table(entry: Entry, name: str) -> Path:
     return table_file(entry.cell.directory, name)
-
-
-def _fields(entry: Entry, swept: Mapping[str, str]) -> dict[str, Any]:
-    """What every row of the joined tables says of its cell."""
-    return {
-        "cell": entry.cell.name,
-        "identity": entry.page["summary"].get("identity"),
-        "command": entry.command,
-        **entry.fields,
-        **{f"{SWEPT}{key}": text for key, text in swept.items()},
-    }
 
 
 def _title(place: Path) -> str:

@@ -2,14 +2,16 @@
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mech_arith.common.errors import UserError
 from mech_arith.common.runs.directories import find_runs, walk
 from mech_arith.common.runs.records import read_record
 from mech_arith.common.runs.sweeps import DONE, PLAN, RESUMED, WHOLE, CellState, cell_states
+from mech_arith.evidence.columns import SWEPT
 
 DAMAGED = "damaged"
 """Beside the statuses of a sweep's cells: a run that cannot be read."""
@@ -44,6 +46,25 @@ class Listed:
         if self.overrides is None:
             return None
         return shlex.join(["python", "-m", "mech_arith", *self.overrides])
+
+
+def cell_fields(
+    cell: Listed, summary: Mapping[str, Any], swept: Mapping[str, str]
+) -> dict[str, Any]:
+    """What every row of a sweep's tables says of its cell, in the order of the columns.
+
+    Args:
+        cell: whose rows they are.
+        summary: of its result; empty without one.
+        swept: the overrides in which cells differ, as typed.
+    """
+    return {
+        "cell": cell.name,
+        "identity": summary.get("identity"),
+        "command": summary.get("command") or cell.command,
+        **(summary["cell"] if summary else {}),
+        **{f"{SWEPT}{key}": text for key, text in swept.items()},
+    }
 
 
 def list_cells(places: Sequence[Path], base: Path) -> list[Listed]:

@@ -121,6 +121,19 @@ def named_values(summary: Mapping[str, Any]) -> dict[str, str]:
     return {part_name(value): value for value in summary.get("best", {})}
 
 
+OBJECTIVE = "objective"
+
+
+def objective_name(name: str) -> str:
+    """The metric of an objective: of 'excess_drop/b-c' objective/excess_drop/b_minus_c.
+
+    No curve has this name. A Bayesian search of W&B takes the best point of a curve, which would be
+    the best layer on the problems that are reported.
+    """
+    metric, _, value = name.partition("/")
+    return f"{OBJECTIVE}/{metric}/{part_name(value)}"
+
+
 def headline(summary: Mapping[str, Any]) -> dict[str, float | int | str | bool]:
     """The headline numbers of a run's summary under flat names.
 

@@ -24,6 +24,7 @@ from mech_arith.reports.wandb.metrics import (
     by_strength,
     headline,
     named_values,
+    objective_name,
     x_axes,
 )
 from mech_arith.reports.wandb.names import short, short_tag
@@ -83,6 +84,16 @@ class Run:
             return
         self._run.config.update({CELL: plain(summary.get(CELL, {})), VALUES: named_values(summary)})
         self._run.summary.update(headline(summary))
+
+    def log_objectives(self, numbers: Mapping[str, float | None]) -> None:
+        """Log the numbers that the task returns, by METRIC/VALUE, under `objective_name`.
+
+        None is left out: a search of W&B passes over a run without its metric.
+        """
+        if self._run is None or not numbers:
+            return
+        named = {objective_name(name): number for name, number in numbers.items()}
+        self._run.summary.update({n: number for n, number in named.items() if number is not None})
 
     def log_curves(
         self,
