@@ -110,7 +110,8 @@ class Pairs:
 
     def first_order(self, some: Int64[Tensor, " few"]) -> Float[Tensor, " width"]:
         """How far the mean loss falls where a coordinate alone is the source's, to first order."""
-        by = torch.zeros(self.width, device=self.sources.device, requires_grad=True)
+        like = self.sources
+        by = torch.zeros(self.width, device=like.device, dtype=like.dtype, requires_grad=True)
         gradient = torch.zeros_like(by, requires_grad=False)
 
         def work(suffix: Suffix, at: Tensor) -> None:

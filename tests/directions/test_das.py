@@ -343,7 +343,7 @@ def test_frames_are_trained_for_the_values_that_are_listed():
     ("values", "message"),
     [
         (["b-d"], "unknown value in tracing.options.values 'b-d'; expected one of: a, b, c, b-c"),
-        ([], "expected values to train for in tracing.options.values, got none"),
+        ([], "expected values to learn for in tracing.options.values, got none"),
     ],
 )
 def test_values_that_are_not_there(values, message):
@@ -405,7 +405,7 @@ def test_memory_that_runs_out_halves_the_batch_or_ends_in_one_line(fits, monkeyp
         torch.testing.assert_close(found.directions, expected.directions, atol=1e-4, rtol=1e-4)
         assert "going on with half as many" in caplog.text
         return
-    with pytest.raises(UserError, match="expected memory to train a rotation at layer 0") as said:
+    with pytest.raises(UserError, match="expected memory for gradients at layer 0") as said:
         fitted(task, **FEW)
     assert "lower tracing.options.pairs" in str(said.value)
     assert "\n" not in str(said.value)

@@ -27,7 +27,7 @@ def of_neurons(model, *, site=AT, **options):
 
 @pytest.fixture
 def few():
-    """A decoder whose last MLP writes by two of its 64 neurons alone, one of them ten times as much."""
+    """A decoder whose last MLP writes by two of its 64 neurons alone, one ten times as much."""
     model = tiny_decoder()
     writes = model.bridge.blocks[2].mlp.fc_out.original_component.weight
     with torch.no_grad():
