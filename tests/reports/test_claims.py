@@ -16,6 +16,7 @@ from mech_arith.reports.claims import CLAIMS
 from mech_arith.reports.claims.__main__ import main as show
 from mech_arith.reports.claims.base import Part
 from mech_arith.reports.claims.build import judged, verdicts
+from mech_arith.reports.typeset import Estimate, rounded
 from mech_arith.statistics.independent import Measured
 from tests.running import SMALL, main
 
@@ -291,3 +292,16 @@ def test_a_claim_without_a_test_is_refused(monkeypatch, tmp_path):
     assert main(monkeypatch, tmp_path, *SMALL, "layers=3", "intervention=none", *own) == 0
     with pytest.raises(UserError, match="unknown claim 'noone_1999'"):
         verdicts([tmp_path])
+
+
+def test_the_page_of_verdicts_shows_the_committed_table():
+    root = conf_dir().parent
+    page = (root / "docs" / "verdicts.md").read_text(encoding="utf-8")
+    lines = [line.replace("\\", "") for line in page.splitlines() if line.startswith("|")]
+    for row in pd.read_csv(root / "scripts" / "tables" / "verdicts.csv").to_dict("records"):
+        shown = rounded(Estimate(row["number"], row["low"], row["high"]))
+        number = f"{shown[0]} [{shown[1]}, {shown[2]}]"
+        part, verdict = row["part"], row["verdict"]
+        assert any(part in line and number in line and f"| {verdict} |" in line for line in lines)
+    for preset in PRESETS:
+        assert f"| `{preset.stem}` |" in page

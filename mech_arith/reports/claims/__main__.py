@@ -24,7 +24,7 @@ def _main() -> None:
         found, commands = verdicts(arguments.directories)
     except UserError as error:
         sys.exit(f"error: {error}")
-    shown = table(found, repeat=arguments.format == "csv")
+    shown = table(found, is_read=arguments.format != "csv")
     notes = [f"Of {datetime.now(UTC):%Y-%m-%d}."]
     notes += [f"{line} # {made_with}" for line, made_with in commands.items()]
     sys.stdout.write(WRITERS[arguments.format](Table(shown.headings, shown.rows, notes)))

@@ -207,46 +207,55 @@ def _made_with(cells: _Cells) -> str:
     return "; ".join(versions)
 
 
-def table(found: Sequence[Verdict], *, repeat: bool) -> Table:
+COLUMNS = {
+    "claim": Heading("claim", "claim"),
+    "paper": Heading("paper", "in the paper"),
+    "part": Heading("part", "tested here"),
+    "model": Heading("model", "model here"),
+    "seeds": Heading("seeds", "seeds"),
+    "where": Heading("where", "where"),
+    "number": Heading("number", "number", ("low", "high")),
+    "beside": Heading("beside", "beside"),
+    "verdict": Heading("verdict", "verdict"),
+}
+
+FOR_READERS = ("claim", "paper", "part", "where", "number", "beside", "verdict")
+"""Columns of a table that is read: `where` names the model too."""
+
+
+def table(found: Sequence[Verdict], *, is_read: bool) -> Table:
     """One row for each part of each claim.
 
     Args:
         found: the verdicts.
-        repeat: whether every row says its claim, as for programs, or the first one of each alone.
+        is_read: whether by people: then the first row of a claim alone says it.
     """
-    headings = [
-        Heading("claim", "claim"),
-        Heading("paper", "in the paper"),
-        Heading("part", "tested here"),
-        Heading("model", "in"),
-        Heading("seeds", "seeds"),
-        Heading("where", "where"),
-        Heading("number", "number", ("low", "high")),
-        Heading("beside", "beside"),
-        Heading("verdict", "verdict"),
-    ]
+    shown = FOR_READERS if is_read else tuple(COLUMNS)
     lines: list[list[Any]] = []
     last = None
     for one in found:
         said = (one.claim.name, one.model)
-        lines.append(_row(one, is_first=repeat or said != last))
+        entries = _entries(one)
+        if is_read:
+            entries["where"] = f"{one.model}: {one.where}" if one.where else one.model
+            if said == last:
+                entries["claim"] = entries["paper"] = ""
+        lines.append([entries[name] for name in shown])
         last = said
-    return Table(headings, lines)
+    return Table([COLUMNS[name] for name in shown], lines)
 
 
-def _row(one: Verdict, *, is_first: bool) -> list[Any]:
+def _entries(one: Verdict) -> dict[str, Any]:
     claim = one.claim
     models = ", ".join(model.rpartition("/")[2] for model in claim.models)
-    paper = f"{claim.number or 'no number found'} ({models or 'a model of the authors'})"
-    beside = "; ".join(f"{name} {rounded(Estimate(x))[0]}" for name, x in one.beside.items())
-    return [
-        f"{claim.says} {claim.source}" if is_first else None,
-        paper if is_first else None,
-        one.says,
-        one.model,
-        len(one.seeds),
-        one.where,
-        one.number,
-        beside,
-        one.verdict,
-    ]
+    return {
+        "claim": f"{claim.says} {claim.source}",
+        "paper": f"{claim.number or 'no number found'} ({models or 'a model of the authors'})",
+        "part": one.says,
+        "model": one.model,
+        "seeds": len(one.seeds),
+        "where": one.where,
+        "number": one.number,
+        "beside": "; ".join(f"{n} {rounded(Estimate(x))[0]}" for n, x in one.beside.items()),
+        "verdict": one.verdict,
+    }
