@@ -261,7 +261,7 @@ MISTYPED = {
     "model=no_such_model": "unknown model 'no_such_model'; nearest of ",
     "model=gpt3": "gpt2",
     "template=sum_of_tow": "sum_of_two",
-    "hydra/launcher=slrum": "expected one of: basic, local, slurm",
+    "hydra/launcher=slrum": "unknown hydra/launcher 'slrum'; expected one of: basic, ",
     "+experiment=papr": "paper",
     "+model=gpt2": "leave out the + before model=",
     "engine=slow": "expected one of [auto, full]",
