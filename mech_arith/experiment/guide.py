@@ -46,7 +46,9 @@ def help_text(arguments: Sequence[str] = ()) -> str:
     parts = [HEADER]
     for group in _groups(folders):
         plus = "+" if group in ADDED else ""
-        options = [f"  {name:<24}{about}" for name, about in _options(folders, group)]
+        named = list(_options(folders, group))
+        width = max([24, *(len(name) + 2 for name, _ in named)])
+        options = [f"  {name:<{width}}{about}" for name, about in named]
         default = f"   (by default {chosen[group]})" if group in chosen else ""
         parts.append("\n".join([f"{plus}{group}=...{default}", *options]))
     parts.append(KEYS)
@@ -96,15 +98,21 @@ def _groups(folders: Sequence[Path]) -> list[str]:
         for path in folder.rglob("*.yaml")
     }
     first = [group for group in _defaults() if group in found]
-    return [*first, *sorted(found - {".", *first, *APART})]
+    within = {group for group in found if "/" in group and group.partition("/")[0] in found}
+    return [*first, *sorted(found - {".", *first, *within, *APART})]
 
 
 def _options(folders: Sequence[Path], group: str) -> Iterator[tuple[str, str]]:
     """The options of a group, and what the comment on top of each says."""
-    for path in sorted(path for folder in folders for path in (folder / group).glob("*.yaml")):
+    named = [
+        (path.relative_to(folder / group).with_suffix("").as_posix(), path)
+        for folder in folders
+        for path in (folder / group).rglob("*.yaml")
+    ]
+    for name, path in sorted(named, key=lambda one: ("/" in one[0], one[0])):
         lines = path.read_text(encoding="utf-8").splitlines()
         comments = [line.removeprefix("# ") for line in lines if re.match(r"# [^@]", line)]
-        yield path.stem, comments[0] if comments else ""
+        yield name, comments[0] if comments else ""
 
 
 def _section(folders: Sequence[Path], group: str, option: str) -> str:

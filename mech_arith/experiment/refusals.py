@@ -82,6 +82,12 @@ def refusal(error: HydraException) -> str:
 def _unknown_option(text: str, options: Sequence[str]) -> str:
     found = re.search(r"Could not find '(.+)'", text)
     group, _, name = found[1].rpartition("/") if found else ("", "", text)
+    top, _, folder = group.partition("/")
+    if found and any((conf_dir() / top).glob("*.yaml")):  # options may lie in folders within it
+        nested = (path.relative_to(conf_dir() / top) for path in (conf_dir() / top).rglob("*.yaml"))
+        known = {path.with_suffix("").as_posix() for path in nested}
+        options = sorted(known | ({*options} if not folder else set()))
+        group, name = top, f"{folder}/{name}" if folder else name
     place = conf_dir() / group
     where = place if place.is_dir() else "python -m mech_arith --help"
     return f"unknown {group} {name!r}; {nearest(name, options)} (see {where})"

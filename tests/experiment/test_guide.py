@@ -91,3 +91,8 @@ def test_help_is_printed_without_heavy_imports():
     )
     assert done.stdout.startswith("mech_arith finds where")
     assert done.stdout.endswith("[]\n")
+
+
+def test_presets_in_a_folder_are_options_of_its_group():
+    assert "\n  papers/zhu_2024" in HELP
+    assert "\nexperiment/papers=" not in HELP

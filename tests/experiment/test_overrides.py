@@ -263,6 +263,8 @@ MISTYPED = {
     "template=sum_of_tow": "sum_of_two",
     "hydra/launcher=slrum": "unknown hydra/launcher 'slrum'; expected one of: basic, ",
     "+experiment=papr": "paper",
+    "+experiment=papers/zhu": "papers/zhu_2024",
+    "+experiment=zhu_2024": "papers/zhu_2024",
     "+model=gpt2": "leave out the + before model=",
     "engine=slow": "expected one of [auto, full]",
     "wandb.mode=maybe": "expected one of [online, offline, disabled]",
