@@ -11,9 +11,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
-from mech_arith.common.errors import UserError
+from mech_arith.common.errors import UserError, unknown
 from mech_arith.common.registry import without_additions
 from mech_arith.experiment.overrides import as_typed, check_grammar
+
+DIRECTIONS = ("minimize", "maximize")
 
 OURS = "hydra_plugins.mech_arith_sweeper.CellSweeper"
 
@@ -99,7 +101,11 @@ def _check_cell(config: DictConfig, overrides: list[str], name: str, directions:
             "none; set for example objective=abs_r/b-c"
         )
     look_up(settings)
-    count = len(directions) if isinstance(directions, list | ListConfig) else 1
+    several = isinstance(directions, list | ListConfig)
+    for one in directions if several else [] if directions is None else [directions]:
+        if str(getattr(one, "name", one)) not in DIRECTIONS:
+            raise unknown("hydra.sweeper.direction", one, DIRECTIONS)
+    count = len(directions) if several else 1
     if directions is not None and count != len(asked):
         raise UserError(
             f"expected {count} of objective, one for each hydra.sweeper.direction, got {asked}; "

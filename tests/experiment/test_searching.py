@@ -65,6 +65,15 @@ def test_a_cell_that_is_there_already_returns_the_same_number(monkeypatch, tmp_p
     assert found[0] == found[1] != []
 
 
+def test_a_value_that_nothing_was_found_for_has_no_number(monkeypatch, tmp_path, capsys):
+    of_a = ("tracing=neurons", "tracing.options.values=[a]", "tracing.options.pairs=10")
+    said = (*SMALL, *of_a, "intervention=none", "layers=3", "objective=[abs_r/a,abs_r/b]")
+    assert main(monkeypatch, tmp_path, *said) == 0
+    out = capsys.readouterr().out
+    assert "objective abs_r/a: " in out
+    assert "no number for objective=abs_r/b: the evidence has no row of b" in out
+
+
 def test_a_trial_without_a_number_fails_and_the_search_goes_on(monkeypatch, tmp_path, capsys):
     drawn = ("intervention.controls.span=0", "intervention.controls.valueless=0")
     fixed = [given for given in SMALL if "controls" not in given]
@@ -98,6 +107,7 @@ REFUSED = [
     (["layers=1,2", "objective=abs/b-c"], "unknown metric 'abs' in objective; expected one"),
     (["layers=1,2", "objective=abs_r/b*c"], "unknown value 'b*c' in objective; expected one"),
     (["objective=abs_r/b", "lyers=1,2"], "unknown key 'lyers'; nearest: layers."),
+    (["objective=abs_r/b", "hydra.sweeper.direction=up"], "unknown hydra.sweeper.direction 'up'"),
     (["objective=[abs_r/b,abs_r/a]"], "expected 1 of objective, one for each hydra.sweeper.d"),
     (["objective=excess_drop/b", "intervention=none"], "expected an edit with objective=exce"),
     (["objective=iia/b", "intervention=scale"], "expected an edit towards another value with"),

@@ -90,6 +90,7 @@ def test_a_helix_beside_components(helix, components, ceiling, holds):
         for name, iia in (("fourier", helix), ("pca", components))
     ]
     assert held("kantamneni_tegmark_2025", runs) == [holds]
+    assert held("kantamneni_tegmark_2025", [made("counterfactual")]) == [None]
     assert held("kantamneni_tegmark_2025", runs[:1]) == [None]
 
 
@@ -109,7 +110,7 @@ def test_the_circle_of_a_digit(iia, p, holds):
         for row in answers
     ]
     run = made("counterfactual", *answers, more={"answer_tokens": pd.DataFrame(tokens)})
-    assert held("levy_geva_2024", [run]) == [holds, True]
+    assert held("levy_geva_2024", [run]) == [holds, True, None]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_few_directions_and_monotone_answers(r2, slope, wrong, holds):
 
 
 @pytest.mark.parametrize("r", [0.99, -0.99])
-@pytest.mark.parametrize(("shift", "holds"), [(10.0, True), (0.2, False), (None, False)])
+@pytest.mark.parametrize(("shift", "holds"), [(10.0, True), (0.2, False), (None, None)])
 def test_steering_along_a_probe_whatever_its_sign(r, shift, holds):
     way = 1 if r > 0 else -1
     edits = [
@@ -160,12 +161,14 @@ def test_a_carry_by_a_trained_direction(das, pca, holds):
             "hypotheses",
             number("distinguishing", share)
             | {"value": "ones_carry", "hypothesis": "digits", "supports": "digits"}
-            | {"floor": 0.5, "random": 0.1, "layer": 16},
+            | {"floor": 0.5, "random": 0.1, "layer": layer, "rank": 1}
+            | {"rival": "tree", "rival_value": "a"},
             tracing=name,
         )
-        for name, share in (("das", das), ("pca", pca))
+        for name, share, layer in (("das", das, 16), ("pca", pca, 16), ("pca", 0.99, 8))
     ]
     assert held("mib_2025", runs) == [True, holds]
+    assert held("mib_2025", runs[:1]) == [True, None]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +186,7 @@ def test_mlps_of_late_layers(layer, operand, holds):
         *effects("mlp_out", "b", [0.9, 0.2, operand, 0.1]),
         *effects("attn_out", "last", [0.7, 0.1, 0.1, 0.1]),
     ]
-    assert held("stolfo_2023", [made("screen", *rows)]) == [*holds, True]
+    assert held("stolfo_2023", [made("screen", *rows)]) == [*holds, layer > 0]
     assert held("stolfo_2023", [made("screen", *rows[:8])]) == [None] * 3
 
 
@@ -193,20 +196,25 @@ def test_mlps_of_late_layers(layer, operand, holds):
 def test_few_neurons(few, whole, holds):
     rows = [
         number("iia_changed", share)
-        | {"value": "a+b", "token_name": "token 0", "layer": 20, "rank": 73}
+        | {"value": "a+b", "token_name": f"token {token}", "layer": 20, "rank": 73}
         | {"arm": arm, "ceiling_changed": whole}
         for arm, share in (("target", few), ("control", 0.02))
+        for token in (0, 1)
     ]
     assert held("nikankin_2024", [made("answer_tokens", *rows)]) == [holds]
+    assert held("nikankin_2024", [made("answer_tokens", rows[0], rows[2])]) == [None]
 
 
 @pytest.mark.parametrize(("other", "holds"), [(0.1, True), (0.45, False)])
 def test_one_token_alone(other, holds):
     rows = [
-        edited("a+b", 0.0, ceiling=share, position=position, token_name="token 0")
-        for position, share in (("last", 0.9), ("b", other))
+        edited("a+b", 0.0, position=position, token_name=f"token {token}")
+        | {"ceiling_changed": share, "n_changed": 100}
+        for position, share in (("last", 0.9), ("b", other), ("a", 0.8))
+        for token in (0, 1)
     ]
     assert held("last_token_2025", [made("answer_tokens", *rows)]) == [True, holds]
+    assert held("last_token_2025", [made("answer_tokens", *rows[::2])]) == [None, None]
 
 
 def test_a_part_is_judged_by_all_of_three_seeds():
@@ -305,3 +313,7 @@ def test_the_page_of_verdicts_shows_the_committed_table():
         assert any(part in line and number in line and f"| {verdict} |" in line for line in lines)
     for preset in PRESETS:
         assert f"| `{preset.stem}` |" in page
+    made = (root / "scripts" / "tables" / "verdicts.md").read_text(encoding="utf-8")
+    assert [line for line in made.splitlines() if line.startswith("|")] == [
+        line for line in page.splitlines() if line in made and line.startswith("|")
+    ]

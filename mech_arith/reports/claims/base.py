@@ -13,15 +13,18 @@ of one seed of problems:
 A plugin registers one of its own in the same way.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any
+
+import torch
 
 from mech_arith.evidence.results import RunResult
 from mech_arith.evidence.verdicts import LEAST_CEILING
 from mech_arith.interventions.controls import TARGET
 from mech_arith.statistics.independent import Difference, Measured, difference
+from mech_arith.statistics.intervals import Resampling, share_interval
 
 LEVEL = 0.95
 """Of the intervals that are compared."""
@@ -49,6 +52,18 @@ class Part:
 
 
 Test = Callable[[Runs], list[Part]]
+
+
+NOTHING_EDITED = "nothing was edited for the value"
+"""Or no value is called so."""
+
+
+def share(row: Row, name: str, n: str) -> Measured:
+    """A share of problems that has no interval in the table, with that of so many problems."""
+    hits = torch.zeros(int(row[n]), dtype=torch.float64)
+    hits[: round(float(row[name]) * len(hits))] = 1.0
+    found = share_interval(hits, Resampling(level=LEVEL))
+    return Measured(number=float(row[name]), low=float(found.low), high=float(found.high))
 
 
 def untested(why: str, *says: str) -> list[Part]:
@@ -88,7 +103,7 @@ def targets(runs: Runs, table: str, **columns: object) -> list[Row]:
 def known(row: Row, name: str) -> float | None:
     """A number of a row; None where there is none."""
     entry = row.get(name)
-    return float(entry) if isinstance(entry, int | float) and isfinite(entry) else None
+    return float(entry) if isinstance(entry, int | float) and math.isfinite(entry) else None
 
 
 def largest(found: Sequence[Row], name: str) -> Row | None:
@@ -103,9 +118,12 @@ def first_number(found: Sequence[Row], name: str) -> float | None:
 
 
 def measured(row: Row, name: str) -> Measured:
-    """A number of a row and the ends of its interval."""
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return Measured(number=float(row[name]), low=float(low), high=float(high))
+    """A number of a row and the ends of its interval; NaN for what is not known."""
+    number, low, high = (
+        math.nan if (entry := known(row, f"{name}{end}")) is None else entry
+        for end in ("", "_low", "_high")
+    )
+    return Measured(number=number, low=low, high=high)
 
 
 def size(found: Measured) -> Measured:
@@ -143,6 +161,6 @@ NOT_CARRIED = f"no site's whole activation carries the value (ceiling below {LEA
 """Why no subspace of it can."""
 
 
-def layer_of(row: Row) -> str:
-    """'layer 16'."""
-    return f"layer {int(row['layer'])}"
+def layer_of(row: Row, *, rank: bool = False) -> str:
+    """'layer 16', or 'layer 16, rank 4'."""
+    return f"layer {int(row['layer'])}" + (f", rank {int(row['rank'])}" if rank else "")

@@ -1,6 +1,8 @@
 """Verdicts on published claims, from the directories of finished cells."""
 
+import json
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -18,6 +20,7 @@ from mech_arith.reports.claims import CLAIMS
 from mech_arith.reports.claims.base import Part
 from mech_arith.reports.page.listing import Listed, list_cells
 from mech_arith.reports.typeset import Estimate, Heading, Table, rounded
+from mech_arith.statistics.independent import Measured
 
 FEWEST = 3
 """Seeds of problems that a verdict takes."""
@@ -84,6 +87,7 @@ def verdicts(places: Sequence[Path]) -> tuple[list[Verdict], dict[str, str]]:
     groups = _groups(places)
     found, commands = list[Verdict](), dict[str, str]()
     for (_, model), cells in sorted(groups.items()):
+        _check_alike(cells)
         found += _of_group(cells, model)
         commands[_command(cells)] = _made_with(cells)
     return found, commands
@@ -111,6 +115,31 @@ def _groups(places: Sequence[Path]) -> dict[tuple[str, str], _Cells]:
             "python -m mech_arith -m +experiment=papers/zhu_2024"
         )
     return groups
+
+
+ALIKE = {
+    "template": ("expression", "wording"),
+    "prompt": ("style", "shots", "system"),
+    "problems": ("n", "operands", "constraints", "fit_share", "design", "decorrelate"),
+    "intervention": ("n_problems", "sources"),
+}
+"""Parts of the config in which the cells of one verdict agree."""
+
+
+def _check_alike(cells: "_Cells") -> None:
+    """Raise a UserError if seeds were not asked the same: their numbers are no draws of one."""
+    asked: dict[str, RunResult] = {}
+    for run in (run for runs in cells.by_seed.values() for run in runs):
+        config = yaml.safe_load(run.config_yaml)
+        parts = [(config.get(part) or {}).get(key) for part, keys in ALIKE.items() for key in keys]
+        asked.setdefault(json.dumps(parts, sort_keys=True, default=str), run)
+    if len(asked) > 1:
+        one, other, *_ = (run.directory for run in asked.values())
+        raise UserError(
+            f"expected cells of {cells.claim.name} that differ in their seed, got another "
+            f"template, prompt or number of problems in {one} and in {other}; give one sweep of "
+            "each claim"
+        )
 
 
 TOLD_BY = ("tracing", "point", "positions", "layers", "edit")
@@ -153,7 +182,7 @@ def _of_group(cells: _Cells, model: str) -> Iterator[Verdict]:
             verdict=judged(list(by_seed.values())),
             number=_together([part.number for part in by_seed.values() if part.number]),
             beside=_means([part.beside for part in by_seed.values()]),
-            where="; ".join(dict.fromkeys(part.where for part in by_seed.values() if part.where)),
+            where=_places([part.where for part in by_seed.values() if part.where]),
         )
 
 
@@ -168,12 +197,24 @@ def judged(parts: Sequence[Part]) -> str:
     return {len(parts): HELD, 0: FAILED}.get(n, MIXED.format(n, len(parts)))
 
 
-def _together(numbers: Sequence[Any]) -> Estimate:
+def _together(numbers: Sequence[Measured]) -> Estimate:
     """The mean; the interval reaches from the lowest end of all to the highest."""
     if not numbers:
         return Estimate(None)
     mean = float(np.mean([one.number for one in numbers]))
     return Estimate(mean, min(one.low for one in numbers), max(one.high for one in numbers))
+
+
+MOST_PLACES = 3
+"""Places of seeds that are named one by one."""
+
+
+def _places(where: Sequence[str]) -> str:
+    """Each place once, those of most seeds first."""
+    counted = Counter(where).most_common()
+    named = [place for place, _ in counted[:MOST_PLACES]]
+    left = len(counted) - len(named)
+    return "; ".join([*named, *([f"{left} more"] if left else [])])
 
 
 def _means(beside: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
@@ -190,7 +231,11 @@ def _means(beside: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
 def _command(cells: _Cells) -> str:
     """What all cells were asked for, and their seeds."""
     overrides = [list(listed.overrides or ()) for listed in cells.listed]
-    common = [one for one in overrides[0] if all(one in others for others in overrides)]
+    common = [
+        one
+        for one in overrides[0]
+        if all(one in others for others in overrides) and not one.startswith("problems.seed=")
+    ]
     seeds = ",".join(str(seed) for seed in sorted(cells.by_seed))
     return shlex.join(["python", "-m", "mech_arith", "-m", *common, f"problems.seed={seeds}"])
 

@@ -6,6 +6,7 @@ from mech_arith.reports.claims.base import (
     Part,
     Runs,
     known,
+    largest,
     layer_of,
     measured,
     most,
@@ -18,8 +19,10 @@ from mech_arith.reports.claims.base import (
 
 VALUE = "b-c"
 READ = "a line reads b-c there (|R| of .95 or more)"
-UNUSED = "no answer follows it along that direction, while the whole activation carries it"
-CLEAR = 0.95
+UNUSED = (
+    "answers follow it along that direction a tenth as often as by the whole activation at most"
+)
+CLEAR, FEW = 0.95, 0.1
 
 
 @CLAIMS.register("decodable_unused_2026")
@@ -28,11 +31,12 @@ def unused(runs: Runs) -> list[Part]:
     best = where_carried(targets(runs, "counterfactual", value=VALUE, rank=1))
     if best is None:
         return untested(NOT_CARRIED, READ, UNUSED)
-    evidence = rows(runs, "evidence", value=VALUE, layer=best["layer"], rank=1)[0]
-    r, iia, floor = size(measured(evidence, "r")), measured(best, "iia"), known(best, "floor")
-    follows = bool(evidence["iia_counts"]) and iia.low > most(floor)
-    beside = {"floor": floor, "ceiling": known(best, "ceiling")}
+    evidence = largest(rows(runs, "evidence", value=VALUE, layer=best["layer"], rank=1), "layer")
+    if evidence is None:
+        return untested("no direction of it was found", READ, UNUSED)
+    r, iia, ceiling = size(measured(evidence, "r")), measured(best, "iia"), known(best, "ceiling")
+    beside = {"floor": known(best, "floor"), "ceiling": ceiling}
     return [
         Part(READ, r, r.low >= CLEAR, where=layer_of(best)),
-        Part(UNUSED, iia, not follows, beside, layer_of(best)),
+        Part(UNUSED, iia, iia.high < FEW * most(ceiling), beside, layer_of(best)),
     ]

@@ -3,6 +3,7 @@
 from mech_arith.reports.claims import CLAIMS
 from mech_arith.reports.claims.base import (
     NOT_CARRIED,
+    NOTHING_EDITED,
     Part,
     Runs,
     cells_of,
@@ -22,22 +23,28 @@ SAYS = "answers follow a through its helix more often than through as many princ
 
 @CLAIMS.register("kantamneni_tegmark_2025")
 def helix(runs: Runs) -> list[Part]:
-    """By iia in the layer whose whole activation carries most, at the same rank."""
+    """By iia at the same rank, in every layer whose whole activation carries a."""
     helices, components = (cells_of(runs, tracing=name) for name in ("fourier", "pca"))
-    best = where_carried(targets(helices, "counterfactual", value="a"))
-    if best is None:
-        return untested(NOT_CARRIED, SAYS)
-    site = {"layer": best["layer"], "rank": best["rank"], "value": "a"}
-    rivals = targets(components, "counterfactual", **site)
-    if not rivals:
-        return untested("there is no cell of tracing=pca at that layer and rank", SAYS)
-    ours, theirs = measured(best, "iia"), measured(rivals[0], "iia")
-    beside = {
-        f"{int(best['rank'])} principal components": theirs.number,
-        "random subspaces": first_number(
-            rows(helices, "counterfactual", arm="control", **site), "iia"
-        ),
-        "floor": known(best, "floor"),
-        "ceiling": known(best, "ceiling"),
-    }
-    return [Part(SAYS, ours, larger(ours, theirs).low > 0, beside, layer_of(best))]
+    found = targets(helices, "counterfactual", value="a")
+    if not found:
+        return untested(NOTHING_EDITED, SAYS)
+    parts = []
+    for row in sorted(found, key=lambda row: (row["layer"], row["rank"])):
+        says = f"{SAYS}, in {layer_of(row)}"
+        site = {"layer": row["layer"], "rank": row["rank"], "value": "a"}
+        rivals = targets(components, "counterfactual", **site)
+        if where_carried([row]) is None or not rivals:
+            lacking = "there is no cell of tracing=pca at that layer and rank"
+            parts += untested(lacking if not rivals else NOT_CARRIED, says)
+            continue
+        ours, theirs = measured(row, "iia"), measured(rivals[0], "iia")
+        drawn = rows(helices, "counterfactual", arm="control", **site)
+        beside = {
+            "principal components": theirs.number,
+            "random subspaces": first_number(drawn, "iia"),
+            "floor": known(row, "floor"),
+            "ceiling": known(row, "ceiling"),
+        }
+        holds = larger(ours, theirs).low > 0
+        parts.append(Part(says, ours, holds, beside, layer_of(row, rank=True)))
+    return parts

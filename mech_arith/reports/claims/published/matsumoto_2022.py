@@ -41,4 +41,4 @@ def matsumoto(runs: Runs) -> list[Part]:
     }
     slope = measured(between, "slope")
     where = f"layer {layers[BETWEEN]}"
-    return [order, Part(FOLLOWS, slope, bool(between["slope_counts"]), beside, where)]
+    return [order, Part(FOLLOWS, slope, between["slope_counts"] is True, beside, where)]

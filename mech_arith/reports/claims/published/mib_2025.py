@@ -7,6 +7,7 @@ from mech_arith.reports.claims.base import (
     cells_of,
     known,
     larger,
+    largest,
     layer_of,
     measured,
     rows,
@@ -15,7 +16,7 @@ from mech_arith.reports.claims.base import (
 
 CARRY = "ones_carry"
 IS_ONE = "answers follow the carry along one trained direction, and not the operands"
-BETTER = "they follow it there more often than along the best of ten principal components"
+BETTER = "they follow it there more often than along the principal component of the largest |R|"
 
 
 @CLAIMS.register("mib_2025")
@@ -24,15 +25,18 @@ def carry(runs: Runs) -> list[Part]:
     das, pca = (
         rows(cells_of(runs, tracing=name), "hypotheses", value=CARRY) for name in ("das", "pca")
     )
-    if not das:
+    best = largest(das, "distinguishing")
+    if best is None:
         return untested("there is no cell of tracing=das", IS_ONE, BETTER)
-    best = das[0]
+    at = ("layer", "rank", "rival", "rival_value")
+    pca = [row for row in pca if all(row[name] == best[name] for name in at)]
     ours, chance = measured(best, "distinguishing"), known(best, "floor")
     beside = {"chance": chance, "random directions": known(best, "random")}
-    follows = best["supports"] == best["hypothesis"]
+    here = [row for row in das if row["layer"] == best["layer"] and row["rank"] == best["rank"]]
+    follows = all(row["supports"] == row["hypothesis"] for row in here)
     is_one = Part(IS_ONE, ours, bool(follows), beside, layer_of(best))
     if not pca:
-        return [is_one, *untested("there is no cell of tracing=pca", BETTER)]
+        return [is_one, *untested("there is no cell of tracing=pca at that layer", BETTER)]
     theirs = measured(pca[0], "distinguishing")
     beside = {"principal component": theirs.number, "chance": chance}
     return [is_one, Part(BETTER, ours, larger(ours, theirs).low > 0, beside, layer_of(best))]

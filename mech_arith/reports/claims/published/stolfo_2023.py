@@ -30,7 +30,8 @@ def late(runs: Runs) -> list[Part]:
         for row in rows(runs, "screen")
         if known(row, "effect") is not None
     ]
-    n_layers = 1 + max((int(row["layer"]) for row in found), default=0)
+    # All layers are candidates, measured exactly or not.
+    n_layers = 1 + max((int(row["layer"]) for row in rows(runs, "screen")), default=0)
 
     def strongest(point: str, position: str, start: float = 0) -> Row | None:
         at = [
@@ -46,11 +47,13 @@ def late(runs: Runs) -> list[Part]:
         return untested("a point or a position has no exact effect", LATE, THERE, BEFORE)
     ours, theirs = size(measured(mlp, "effect")), size(measured(operand, "effect"))
     where = f"layer {int(mlp['layer'])} of {n_layers}"
-    beside = {"at the second number": theirs.number}
+    first = strongest("mlp_out", "b")
+    early = {"of any layer at the second number": first["size"] if first else None}
+    beside = {"at the second number, later half": theirs.number}
     earlier = bool(attention["layer"] < mlp["layer"])
     at = f"layer {int(attention['layer'])}"
     return [
-        Part(LATE, ours, bool(mlp["layer"] >= n_layers / 2), {}, where),
+        Part(LATE, ours, bool(mlp["layer"] >= n_layers / 2), early, where),
         Part(THERE, ours, larger(ours, theirs).low > 0, beside, where),
         Part(BEFORE, size(measured(attention, "effect")), earlier, {}, at),
     ]

@@ -9,6 +9,7 @@ from mech_arith.reports.claims.base import (
     Row,
     Runs,
     exact,
+    known,
     largest,
     layer_of,
     measured,
@@ -19,7 +20,7 @@ from mech_arith.reports.claims.base import (
 from mech_arith.statistics.independent import Measured, difference
 
 READS = "one linear probe reads nine tenths of the variance of a"
-ALONE = "it does not read a random function of a as well"
+ALONE = "it does not read a random function of a as well (a control of ours)"
 MOVES = "the answer grows along the probe and shrinks against it, more than along random directions"
 READ = 0.9
 
@@ -30,11 +31,15 @@ def steered(runs: Runs) -> list[Part]:
 
     In the layer whose probe has the largest |R| on the fit split.
     """
-    probes = [{**row, "fit": abs(row["r_fit"])} for row in rows(runs, "subspaces", value="a")]
+    probes = [
+        {**row, "fit": abs(r)}
+        for row in rows(runs, "subspaces", value="a")
+        if (r := known(row, "r_fit")) is not None
+    ]
     best = largest(probes, "fit")
-    if best is None:
+    read, control = (known(best or {}, name) for name in ("decoding_r2", "control_r2"))
+    if best is None or read is None or control is None:
         return untested("no probe of a was found", READS, ALONE, MOVES)
-    read, control = float(best["decoding_r2"]), float(best["control_r2"])
     where = layer_of(best)
     reads = [
         Part(READS, exact(read), read >= READ, where=where),
@@ -49,13 +54,16 @@ def steered(runs: Runs) -> list[Part]:
         return [*reads, *untested("there are no shifts both ways", MOVES)]
     ends = down["strength"], up["strength"]
     controls = rows(runs, "effects", layer=best["layer"], arm="control")
-    drawn = [row["mean_abs_shift"] for row in controls if row["strength"] in ends]
-    random = sum(drawn) / len(drawn) if drawn else 0.0
+    drawn = [
+        x for row in controls if row["strength"] in ends and (x := known(row, "mean_abs_shift"))
+    ]
+    if not drawn:
+        return [*reads, *untested("there are no random directions beside it", MOVES)]
+    random = sum(drawn) / len(drawn)
     beside = {"random directions, either way": random}
     number = _half_apart(down, up, sign=1.0 if best["r_fit"] >= 0 else -1.0)
     if not isfinite(number.low):
-        few = f"{where}: fewer than ten answers move"
-        return [*reads, Part(MOVES, None, False, beside, few)]
+        return [*reads, *untested("fewer than ten answers move either way", MOVES)]
     return [*reads, Part(MOVES, number, number.low > random, beside, where)]
 
 
