@@ -68,6 +68,10 @@ class _Cells:
     model: str
     by_seed: dict[int, list[RunResult]] = field(default_factory=dict)
     listed: list[Listed] = field(default_factory=list)
+    plugins: list[str] = field(default_factory=list)
+    """Of the first cell."""
+    asked: dict[str, Path] = field(default_factory=dict)
+    """What was asked -> the first directory of a cell that asked it."""
 
 
 @without_additions()
@@ -86,9 +90,9 @@ def verdicts(places: Sequence[Path]) -> tuple[list[Verdict], dict[str, str]]:
     """
     groups = _groups(places)
     found, commands = list[Verdict](), dict[str, str]()
-    for (_, model), cells in sorted(groups.items()):
+    for _, cells in sorted(groups.items()):
         _check_alike(cells)
-        found += _of_group(cells, model)
+        found += _of_group(cells)
         commands[_command(cells)] = _made_with(cells)
     return found, commands
 
@@ -99,11 +103,15 @@ def _groups(places: Sequence[Path]) -> dict[tuple[str, str], _Cells]:
         if not listed.whole:
             continue
         run = load_run(listed.directory)
-        said = (yaml.safe_load(run.config_yaml) or {}).get("claim")
+        config = yaml.safe_load(run.config_yaml) or {}
+        said = config.get("claim")
         if not said or not said.get("name"):
             continue
         claim, model = _todays(Claim.of(said)), str(run.summary["cell"]["model"])
-        cells = groups.setdefault((claim.name, model), _Cells(claim, model))
+        cells = groups.setdefault(
+            (claim.name, model), _Cells(claim, model, plugins=config.get("plugins") or [])
+        )
+        cells.asked.setdefault(_asked(config), run.directory)
         of_seed = cells.by_seed.setdefault(int(run.summary["cell"]["seed"]), [])
         _check_new(run, of_seed)
         of_seed.append(run)
@@ -126,15 +134,16 @@ ALIKE = {
 """Parts of the config in which the cells of one verdict agree."""
 
 
-def _check_alike(cells: "_Cells") -> None:
+def _asked(config: Mapping[str, Any]) -> str:
+    """Those parts of a cell's config."""
+    parts = [(config.get(part) or {}).get(key) for part, keys in ALIKE.items() for key in keys]
+    return json.dumps(parts, sort_keys=True, default=str)
+
+
+def _check_alike(cells: _Cells) -> None:
     """Raise a UserError if seeds were not asked the same: their numbers are no draws of one."""
-    asked: dict[str, RunResult] = {}
-    for run in (run for runs in cells.by_seed.values() for run in runs):
-        config = yaml.safe_load(run.config_yaml)
-        parts = [(config.get(part) or {}).get(key) for part, keys in ALIKE.items() for key in keys]
-        asked.setdefault(json.dumps(parts, sort_keys=True, default=str), run)
-    if len(asked) > 1:
-        one, other, *_ = (run.directory for run in asked.values())
+    if len(cells.asked) > 1:
+        one, other, *_ = cells.asked.values()
         raise UserError(
             f"expected cells of {cells.claim.name} that differ in their seed, got another "
             f"template, prompt or number of problems in {one} and in {other}; give one sweep of "
@@ -165,18 +174,17 @@ def _todays(claim: Claim) -> Claim:
     return Claim.of(yaml.safe_load(preset.read_text(encoding="utf-8"))["claim"])
 
 
-def _of_group(cells: _Cells, model: str) -> Iterator[Verdict]:
+def _of_group(cells: _Cells) -> Iterator[Verdict]:
     """One verdict for each part of the claim."""
     parts: dict[str, dict[int, Part]] = {}
     for seed, runs in sorted(cells.by_seed.items()):
-        plugins = (yaml.safe_load(runs[0].config_yaml) or {}).get("plugins") or []
-        with using_plugins(plugins):
+        with using_plugins(cells.plugins):
             for part in CLAIMS.find(cells.claim.name)(runs):
                 parts.setdefault(part.says, {})[seed] = part
     for says, by_seed in parts.items():
         yield Verdict(
             claim=cells.claim,
-            model=model,
+            model=cells.model,
             seeds=list(by_seed),
             says=says,
             verdict=judged(list(by_seed.values())),
