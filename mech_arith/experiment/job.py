@@ -33,7 +33,7 @@ from mech_arith.common.runs.records import (
 from mech_arith.common.runs.sweeps import TOLD, swept_of
 from mech_arith.common.store import Store
 from mech_arith.engine.sites import describe_heads
-from mech_arith.evidence.objective import objective_names, values_of
+from mech_arith.evidence.objective import objective_names
 from mech_arith.evidence.results import RunResult, load_run, save_run
 from mech_arith.experiment.cell import CellResult, run_cell
 from mech_arith.experiment.checks import ALL_POINTS, screened_points
@@ -231,7 +231,7 @@ def _objectives(settings: RunConfig, saved: RunResult) -> dict[str, tuple[float 
     evidence = saved.tables["evidence"]
     # They were checked before the cell ran; a value that nothing was found for has no rows.
     named = [name.strip().partition("/")[2] for name in objective_names(settings.objective)]
-    asked = objectives_of(settings, (*values_of(evidence), *named))
+    asked = objectives_of(settings, named)
     return {objective.name: objective.read(evidence) for objective in asked}
 
 
